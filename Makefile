@@ -1,0 +1,58 @@
+# Each target is one tool call; `make help` lists them. PYTHON is the interpreter the environment is made with.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One process may use every core; tests and demo keep torch to one thread per process so that results do not depend on the machine.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fmt check test test-gpu golden crds bench demo modes clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Create .venv with everything the demo, the tests and the checks need.
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt "torch==2.13.0"
+	$(BIN)/pip install -q -c constraints.txt -e '.[operator,cpu,s3,dev]'
+	@touch $@
+
+demo: $(STAMP) ## Run the main job on this machine: a manifest through its whole life, CPU only, no cluster.
+	$(BIN)/lprl demo
+
+test: $(STAMP) ## Unit, contract, golden and local end-to-end tests.
+	$(BIN)/pytest -q tests/unit tests/repo tests/golden tests/contract
+	$(BIN)/pytest -q tests/local
+
+test-gpu: $(STAMP) ## What only a GPU can show (two GPUs for the NCCL part).
+	$(BIN)/pytest -q tests/gpu
+
+check: $(STAMP) ## Lint, types, import directions, drift of generated files.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(BIN)/python -m lprl_api.crd | diff -u crds/lowprecisionrljobs.yaml - || { echo "crds/ is out of date: make crds"; exit 1; }
+
+fmt: $(STAMP) ## Format and fix what a tool can fix.
+	$(BIN)/ruff check --fix -q .
+	$(BIN)/ruff format -q .
+
+crds: $(STAMP) ## Regenerate crds/ from the contract.
+	$(BIN)/python -m lprl_api.crd > crds/lowprecisionrljobs.yaml.tmp && mv crds/lowprecisionrljobs.yaml.tmp crds/lowprecisionrljobs.yaml
+
+golden: $(STAMP) ## Rewrite the goldens; the diff is the review.
+	LPRL_UPDATE_GOLDENS=1 $(BIN)/pytest -q tests/golden
+
+bench: $(STAMP) ## Converter against a plain converter, in one run (makes a 2 GB model; minutes).
+	$(BIN)/python benchmarks/convert/run.py
+
+modes: $(STAMP) ## Train every precision pair on a dense and a MoE model and draw docs/precision/ (about an hour).
+	$(BIN)/python benchmarks/modes/run.py
+
+clean: ## Remove the environment and everything the targets made.
+	rm -rf $(VENV) build dist runs volumes bench-out demo-out *.egg-info

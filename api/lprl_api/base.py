@@ -1,0 +1,39 @@
+"""Base of every type in the contract: frozen, camelCase on the wire, unknown fields refused."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class Contract(BaseModel):
+    """A frozen value whose JSON keys are camelCase (Kubernetes API conventions).
+
+    Python code uses snake_case attributes; documents use the aliases. Both are accepted on input, unknown keys never.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        use_attribute_docstrings=False,
+    )
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON-ready mapping with camelCase keys; every field present, None included."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+"""A DNS-1123 label."""
+_SEGMENT = r"([^/.\x00][^/\x00]*|\.|\.[^./\x00][^/\x00]*|\.\.[^/\x00]+)"
+RelativePath = Annotated[str, Field(min_length=1, max_length=1024, pattern=rf"^{_SEGMENT}(/{_SEGMENT})*$")]
+"""A path inside a volume: relative, without `..` components."""

@@ -1,0 +1,90 @@
+"""CEL rules of the CRD: the cheap part of rules.py, for clusters whose webhook is not reachable, and what only transitions show."""
+
+from lprl_api import names
+from lprl_api.cel import Cel
+
+NAME_RULES = (
+    Cel(
+        f"self.metadata.name.size() <= {names.MAX_NAME_LENGTH}",
+        f"metadata.name must have at most {names.MAX_NAME_LENGTH} characters, so that every child's name fits",
+    ),
+    Cel("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')", "metadata.name must start with a letter and hold no dots"),
+)
+_STARTED = "has(oldSelf.status) && has(oldSelf.status.startTime)"
+
+
+def _fixed(field: str) -> Cel:
+    same = f"self.spec.{field} == oldSelf.spec.{field}"
+    return Cel(f"!({_STARTED}) || {same}", f"spec.{field} is immutable once the job has started: make a new job", f".spec.{field}")
+
+
+TRANSITION_RULES = (
+    *(_fixed(field) for field in ("model", "precision", "data", "topology")),
+    Cel(
+        f"!({_STARTED}) || self.spec.algorithm.steps >= oldSelf.spec.algorithm.steps",
+        "spec.algorithm.steps may only be raised once the job has started",
+        ".spec.algorithm.steps",
+    ),
+)
+# An object default is checked before its own fields are defaulted, so rules on such objects look at has() first.
+OBJECT_RULES: dict[str, tuple[Cel, ...]] = {
+    "ModelSource": (
+        Cel(
+            "[has(self.volume), has(self.huggingFace), has(self.s3)].exists_one(named, named)",
+            "exactly one of volume (with path), huggingFace and s3",
+        ),
+        Cel("has(self.volume) == has(self.path)", "volume and path go together"),
+    ),
+    "DataFile": (
+        Cel("self.path.endsWith('.jsonl') || self.path.endsWith('.parquet')", "must be a .jsonl or .parquet file", ".path"),
+        Cel("!has(self.lastRow) || self.lastRow > self.firstRow", "must be more than firstRow", ".lastRow"),
+    ),
+    "Correction": (Cel("!has(self.low) || self.low < self.high", "must be less than high", ".low"),),
+    "EnvVar": (Cel("has(self.value) != has(self.secret)", "exactly one of value and secret"),),
+    "Reward": (
+        Cel("!has(self.type) || self.type != 'remote' || has(self.url)", "url is needed for type remote"),
+        Cel("!has(self.type) || self.type != 'python' || has(self.function)", "function is needed for type python"),
+    ),
+}
+SPEC_RULES = (
+    *(
+        Cel(f"self.{path}.volume in self.volumes", "must be a key of spec.volumes", f".{path}.volume")
+        for path in ("conversion", "checkpoint", "data.prompts")
+    ),
+    Cel("!has(self.model.source.volume) || self.model.source.volume in self.volumes", "must be a key of spec.volumes", ".model.source"),
+    Cel(
+        "!has(self.evaluation) || self.evaluation.prompts.volume in self.volumes", "evaluation.prompts.volume must be a key of spec.volumes"
+    ),
+    Cel(
+        "self.volumes.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && name.size() <= 63)",
+        "volume names are DNS labels: lower case letters, digits and dashes, at most 63",
+        ".volumes",
+    ),
+    Cel("self.sampling.temperature > 0.0", "must be more than 0: greedy samples of a prompt are all equal", ".sampling.temperature"),
+    Cel(
+        "self.precision.training != 'int4-qat' || self.precision.rollout == 'int4'",
+        "must be int4 when precision.training is int4-qat",
+        ".precision.rollout",
+    ),
+    Cel(
+        "!self.precision.fp8.paramGather || !self.optimizer.cpuOffload",
+        "excludes precision.fp8.paramGather: switch one of them off",
+        ".optimizer.cpuOffload",
+    ),
+    Cel(
+        "!self.topology.trainer.sequenceParallel || self.topology.trainer.tensor > 1",
+        "needs topology.trainer.tensor above 1",
+        ".topology.trainer.sequenceParallel",
+    ),
+    Cel(
+        "!has(self.algorithm.globalBatchSize) || "
+        "(self.algorithm.rolloutBatchSize * self.algorithm.samplesPerPrompt) % self.algorithm.globalBatchSize == 0",
+        "globalBatchSize must divide rolloutBatchSize x samplesPerPrompt",
+    ),
+    Cel(
+        "self.backends.trainer != 'torch' || (self.topology.trainer.tensor == 1 && self.topology.trainer.pipeline == 1 && "
+        "self.topology.trainer.context == 1 && self.topology.trainer.expert == 1 && self.topology.trainer.expertTensor == 1)",
+        "tensor, pipeline, context, expert and expertTensor must be 1 with backends.trainer torch",
+        ".topology.trainer",
+    ),
+)

@@ -1,0 +1,87 @@
+"""Weight formats a checkpoint can be in: the value conversion, fake quantisation and weight sync agree on."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lprl_api.base import Contract, PositiveInt
+from lprl_api.precision import Precision, Rollout, Scope, Training
+
+
+class Bf16(Contract):
+    """BFloat16 everywhere, no quantization_config."""
+
+    kind: Literal["bf16"] = "bf16"
+
+
+class Fp8Block(Contract):
+    """E4M3 codes `X.weight`, one scale per block in `X.weight_scale_inv` (float32)."""
+
+    kind: Literal["fp8-block"] = "fp8-block"
+    block_size: tuple[PositiveInt, PositiveInt] = (128, 128)
+    scale_format: Literal["float32", "ue8m0"] = "float32"
+    exclude_modules: tuple[str, ...] = ()
+
+
+class Fp8Channel(Contract):
+    """E4M3 codes, one scale per output channel in `X.weight_scale` [N, 1] (compressed-tensors float-quantized)."""
+
+    kind: Literal["fp8-channel"] = "fp8-channel"
+    exclude_modules: tuple[str, ...] = ()
+
+
+class Fp8Tensor(Contract):
+    """E4M3 codes, one scale in `X.weight_scale` [1]."""
+
+    kind: Literal["fp8-tensor"] = "fp8-tensor"
+    exclude_modules: tuple[str, ...] = ()
+
+
+class Int4Group(Contract):
+    """Symmetric INT4, one scale per `group_size` input channels (compressed-tensors pack-quantized)."""
+
+    kind: Literal["int4-group"] = "int4-group"
+    group_size: Literal[32, 64, 128] = 128
+    scope: Scope = Scope.ROUTED_EXPERTS
+    exclude_modules: tuple[str, ...] = ()
+
+
+WeightFormat = Annotated[Bf16 | Fp8Block | Fp8Channel | Fp8Tensor | Int4Group, Field(discriminator="kind")]
+
+
+def _fp8(precision: Precision) -> Fp8Block | Fp8Channel | Fp8Tensor:
+    exclude = precision.exclude_modules
+    match precision.fp8.strategy:
+        case "block":
+            return Fp8Block(block_size=precision.fp8.block_size, scale_format=precision.fp8.scale_format, exclude_modules=exclude)
+        case "channel":
+            return Fp8Channel(exclude_modules=exclude)
+        case "tensor":
+            return Fp8Tensor(exclude_modules=exclude)
+
+
+def _int4(precision: Precision, is_moe: bool) -> Int4Group:
+    scope = precision.int4.scope or (Scope.ROUTED_EXPERTS if is_moe else Scope.ALL_LINEAR)
+    return Int4Group(group_size=precision.int4.group_size, scope=scope, exclude_modules=precision.exclude_modules)
+
+
+def rollout_format(precision: Precision, is_moe: bool) -> WeightFormat:
+    """Return the format the engine serves."""
+    match precision.rollout:
+        case Rollout.BF16:
+            return Bf16()
+        case Rollout.FP8:
+            return _fp8(precision)
+        case Rollout.INT4:
+            return _int4(precision, is_moe)
+
+
+def training_format(precision: Precision, is_moe: bool) -> WeightFormat:
+    """Return the format the trainer's forward pass sees (fake quantisation, or emulated FP8)."""
+    match precision.training:
+        case Training.BF16:
+            return Bf16()
+        case Training.FP8:
+            return _fp8(precision)
+        case Training.INT4_QAT:
+            return _int4(precision, is_moe)

@@ -1,0 +1,151 @@
+"""Every name the operator, the workload and the command line share.
+
+Reasons are the vocabulary of conditions and events: CamelCase, stable, one row each in docs/failure-modes.md
+(a test fails when a row is missing).
+"""
+
+GROUP = "lprl.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "LowPrecisionRLJob"
+PLURAL = "lowprecisionrljobs"
+SINGULAR = "lowprecisionrljob"
+SHORT_NAMES = ("lprljobs", "lprljob", "lprl")
+MAX_NAME_LENGTH = 45
+"""So that every child's name fits: a RayCluster's is a DNS-1035 label of at most 53 characters."""
+
+LABEL_JOB = f"{GROUP}/job"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
+LABEL_ROLE = f"{GROUP}/role"
+LABEL_CONTENT_KEY = f"{GROUP}/content-key"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "lprl"
+ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
+FIELD_MANAGER = "lprl-operator"
+
+PROGRESS_KEY = "progress.json"
+"""Key of the progress ConfigMap the driver writes."""
+CONTROL_KEY = "control.json"
+"""Key of the progress ConfigMap the operator writes and the driver reads back."""
+RUN_CONFIG_KEY = "runconfig.json"
+
+ENV_ATTEMPT = "LPRL_ATTEMPT"
+ENV_VOLUMES_ROOT = "LPRL_VOLUMES_ROOT"
+"""Folder under which each entry of spec.volumes is mounted by its name; default /volumes."""
+DEFAULT_VOLUMES_ROOT = "/volumes"
+ENV_LOCAL_CONFIGMAPS = "LPRL_LOCAL_CONFIGMAPS"
+"""Set by the local adapter: folder whose files stand for ConfigMaps (NAME/KEY)."""
+ENV_TERMINATION_LOG = "LPRL_TERMINATION_LOG"
+"""File the workload writes its termination message to; default /dev/termination-log."""
+TERMINATION_MESSAGE_BYTES = 4096
+
+
+class Condition:
+    """Condition types of status.conditions."""
+
+    VALIDATED = "Validated"
+    INSPECTED = "Inspected"
+    CONVERTED = "Converted"
+    CLUSTER_READY = "ClusterReady"
+    PROGRESSING = "Progressing"
+    TRAINING_STABLE = "TrainingStable"
+    SUSPENDED = "Suspended"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+    ALL = (VALIDATED, INSPECTED, CONVERTED, CLUSTER_READY, PROGRESSING, TRAINING_STABLE, SUSPENDED, COMPLETE, FAILED)
+
+
+class Reason:
+    """Reasons of conditions and events."""
+
+    # Validated
+    VALID = "Valid"
+    INVALID_SPEC = "InvalidSpec"
+    DOES_NOT_FIT = "DoesNotFit"
+    SHAPE_MISMATCH = "ShapeMismatch"
+    # Inspected
+    INSPECTING = "Inspecting"
+    INSPECTED = "Inspected"
+    INSPECTION_FAILED = "InspectionFailed"
+    # Converted
+    CONVERTING = "Converting"
+    FINALISING = "Finalising"
+    CONVERTED = "Converted"
+    CONVERSION_REUSED = "ConversionReused"
+    CONVERSION_NOT_NEEDED = "ConversionNotNeeded"
+    CONVERSION_FAILED = "ConversionFailed"
+    WAITING_FOR_CONVERSION = "WaitingForConversion"
+    # ClusterReady
+    PROVISIONING = "Provisioning"
+    WAITING_FOR_WORKERS = "WaitingForWorkers"
+    CLUSTER_READY = "ClusterReady"
+    CLUSTER_DELETED = "ClusterDeleted"
+    CLUSTER_REFUSED = "ClusterRefused"
+    KUBERAY_MISSING = "KubeRayMissing"
+    WAITING_FOR_PODS_GONE = "WaitingForPodsGone"
+    NODE_UNREACHABLE = "NodeUnreachable"
+    QUEUED = "Queued"
+    PROVISION_TIMEOUT = "ProvisionTimeout"
+    # Progressing
+    NOT_STARTED = "NotStarted"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    STALLED = "Stalled"
+    RESTARTING = "Restarting"
+    BACKING_OFF = "BackingOff"
+    FINISHED = "Finished"
+    # TrainingStable
+    STABLE = "Stable"
+    MEASURING_BASELINE = "MeasuringBaseline"
+    MISMATCH_DRIFT = "MismatchDrift"
+    CORRECTION_ENABLED = "CorrectionEnabled"
+    UPDATES_HELD = "UpdatesHeld"
+    ROLLED_BACK = "RolledBack"
+    FELL_BACK_TO_BF16 = "FellBackToBF16"
+    # Suspended
+    SUSPENDING = "Suspending"
+    SUSPENDED = "Suspended"
+    RESUMED = "Resumed"
+    NOT_SUSPENDED = "NotSuspended"
+    # Complete and Failed
+    SUCCEEDED = "Succeeded"
+    NOT_FINISHED = "NotFinished"
+    USER_ERROR = "UserError"
+    HEAD_LOST = "HeadLost"
+    EVICTED = "Evicted"
+    FENCED = "Fenced"
+    DRIVER_CRASHED = "DriverCrashed"
+    WORKERS_LOST = "WorkersLost"
+    OUT_OF_MEMORY = "OutOfMemory"
+    STORAGE_FULL = "StorageFull"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    RESTARTS_EXHAUSTED = "RestartsExhausted"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    TTL_EXPIRED = "TTLExpired"
+
+
+def all_reasons() -> tuple[str, ...]:
+    """Return every reason constant, sorted."""
+    return tuple(sorted(v for k, v in vars(Reason).items() if k.isupper()))
+
+
+class ExitCode:
+    """Exit codes of `python -m lprl_workload ...`; the failure table and podFailurePolicy read them.
+
+    Values avoid 1 and 2 (Python's own), 126-165 (shells and signals).
+    """
+
+    OK = 0
+    CRASH = 1
+    """Unexpected error: retried."""
+    USER_ERROR = 3
+    """The input is wrong: never retried."""
+    SUSPENDED = 4
+    """The driver checkpointed and stopped because control asked for it."""
+    STORAGE_FULL = 5
+    """No space left where the job writes: never retried, the message names the volume."""
+    FENCED = 6
+    """A newer attempt owns the checkpoint store: this one must not go on."""
+    TRAINER_LOST = 7
+    """Trainer ranks could not be rebuilt inside the attempt: retried as a new attempt."""

@@ -1,0 +1,149 @@
+"""Running the job: conversion, checkpoints, failures, volumes, tracking, pods."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from lprl_api.base import Contract, Name, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, RelativePath
+from lprl_api.sources import SecretKey, VolumePath
+
+Quantity = Annotated[str, Field(max_length=32, pattern=r"^([0-9]+)(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+
+
+class Resources(Contract):
+    """Kubernetes resource requests and limits."""
+
+    requests: dict[str, Quantity] = Field({}, description="Requested quantities by resource name.")
+    limits: dict[str, Quantity] = Field({}, description="Limits by resource name.")
+
+
+class Conversion(Contract):
+    """Where low-precision checkpoints are made and kept, and with how many pods."""
+
+    volume: Name = Field(description="Volume for converted models, an entry of spec.volumes.")
+    path: RelativePath = Field("converted", description="Folder inside the volume; conversions are cached by content. Default converted.")
+    parallelism: PositiveInt = Field(4, description="Conversion pods at a time, each with a range of shards. Default 4.")
+    threads: PositiveInt | None = Field(None, description="CPU threads of one pod. Default: its CPU limit.")
+    max_relative_rms_error: PositiveFloat | None = Field(
+        None, description="Refuse a conversion whose worst tensor's relative RMS error is above this. Default: report only."
+    )
+    resources: Resources = Field(Resources(), description="Resources of a conversion pod.")
+
+
+class Checkpoint(Contract):
+    """Training checkpoints and exports."""
+
+    volume: Name = Field(description="Volume for checkpoints, an entry of spec.volumes.")
+    path: RelativePath = Field("checkpoints", description="Folder inside the volume; the job's name is appended. Default checkpoints.")
+    every_steps: PositiveInt = Field(20, description="Checkpoint every so many steps, and at the end. Default 20.")
+    keep: PositiveInt = Field(3, description="Newest checkpoints kept. Default 3.")
+    load_from: VolumePath | None = Field(None, description="Checkpoint to start from when the job has none of its own. Default none.")
+    export_formats: tuple[Literal["bf16", "fp8", "int4"], ...] = Field(
+        ("bf16",), description="Hugging Face folders written at the end. Default [bf16]."
+    )
+
+
+class FailurePolicy(Contract):
+    """Restarts and time limits."""
+
+    max_restarts: NonNegativeInt = Field(3, description="New attempts before the job fails; refills as steps advance. Default 3.")
+    backoff_seconds: NonNegativeInt = Field(30, description="Delay before a new attempt, doubled each time. Default 30.")
+    stall_seconds: PositiveInt = Field(1800, description="No progress for this long starts a new attempt. Default 1800.")
+    unreachable_node_seconds: PositiveInt = Field(
+        600, description="A pod on an unreachable node counts as gone after this long. Default 600."
+    )
+    provision_timeout_seconds: PositiveInt | None = Field(
+        None,
+        description="Start a new attempt when the cluster is not ready after this long. Default: wait (queues may be long).",
+    )
+    refill_steps: PositiveInt = Field(10, description="Steps of progress that refill the restart budget. Default 10.")
+
+
+class Volume(Contract):
+    """A volume mounted into every pod of the job at /volumes/NAME."""
+
+    persistent_volume_claim: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        description="Claim in the job's namespace (locally: a folder of this name under --volumes)."
+    )
+    read_only: bool = Field(False, description="Mount read-only. Default false.")
+
+
+class Mlflow(Contract):
+    """MLflow tracking."""
+
+    tracking_uri: str = Field(max_length=2048, description="Address of the tracking server.")
+    experiment: str = Field("lprl", description="Experiment name. Default lprl.")
+    token_secret: SecretKey | None = Field(None, description="Secret key with MLFLOW_TRACKING_TOKEN. Default none.")
+
+
+class Wandb(Contract):
+    """Weights & Biases tracking."""
+
+    project: str = Field(max_length=128, description="Project.")
+    entity: str | None = Field(None, description="Team or user. Default: the key's own.")
+    group: str | None = Field(None, description="Run group. Default: the job's name.")
+    base_url: str | None = Field(None, max_length=2048, description="Address of a self-hosted server. Default none.")
+    mode: Literal["online", "offline"] = Field("online", description="online or offline. Default online.")
+    api_key_secret: SecretKey | None = Field(None, description="Secret key with WANDB_API_KEY. Default none.")
+
+
+class Tracking(Contract):
+    """Where metrics go beside metrics.jsonl, which is always written."""
+
+    tensorboard: bool = Field(True, description="Write TensorBoard event files beside the checkpoints. Default true.")
+    prometheus_port: Annotated[int, Field(ge=1024, le=65535)] | None = Field(
+        None, description="Serve Prometheus metrics of the driver on this port. Default: off locally, 9464 rendered in pods."
+    )
+    mlflow: Mlflow | None = Field(None, description="MLflow. Default none.")
+    wandb: Wandb | None = Field(None, description="Weights & Biases. Default none.")
+
+
+class EnvVar(Contract):
+    """One environment variable: a value or a Secret key."""
+
+    name: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(description="Name.")
+    value: str | None = Field(None, max_length=32768, description="Value. Not for secrets.")
+    secret: SecretKey | None = Field(None, description="Secret key to take the value from.")
+
+
+class PodSettings(Contract):
+    """Settings merged into a pod template; lists are appended, mappings merged, nothing of ours replaced."""
+
+    image: str | None = Field(None, max_length=512, description="Workload image. Default: the operator's setting.")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(None, description="Default IfNotPresent.")
+    image_pull_secrets: tuple[str, ...] = Field((), description="Pull secrets by name. Default none.")
+    labels: dict[str, str] = Field({}, description="Extra pod labels. Default none.")
+    annotations: dict[str, str] = Field({}, description="Extra pod annotations. Default none.")
+    node_selector: dict[str, str] = Field({}, description="Node selector. Default none.")
+    tolerations: tuple[dict[str, Any], ...] = Field((), description="Kubernetes tolerations. Default none.")
+    affinity: dict[str, Any] = Field({}, description="Kubernetes affinity. Default none.")
+    env: tuple[EnvVar, ...] = Field((), description="Extra environment variables. Default none.")
+    resources: Resources = Field(Resources(), description="Resources beside the planned ones.")
+    priority_class_name: str | None = Field(None, max_length=253, description="Priority class. Default none.")
+    scheduler_name: str | None = Field(None, max_length=253, description="Scheduler. Default: the cluster's.")
+    scheduling_gates: tuple[str, ...] = Field((), description="Scheduling gates by name. Default none.")
+
+
+class Rdma(Contract):
+    """RDMA networking; needs Pod Security level `privileged` or an exemption for IPC_LOCK."""
+
+    resource: str = Field(description="Extended resource, such as rdma/hca_shared_devices_a.")
+    count: PositiveInt = Field(1, description="Devices per worker pod. Default 1.")
+
+
+class PodTemplate(PodSettings):
+    """Settings for all pods, and per role on top."""
+
+    head: PodSettings | None = Field(None, description="Only the Ray head.")
+    workers: PodSettings | None = Field(None, description="Only Ray workers.")
+    rollout: PodSettings | None = Field(None, description="Only rollout workers of a split placement.")
+    conversion: PodSettings | None = Field(None, description="Only inspect, conversion and finalise pods.")
+    rdma: Rdma | None = Field(None, description="RDMA devices for workers. Default none.")
+    shared_memory: Quantity | None = Field(None, description="Size of /dev/shm. Default: planned.")
+    topology_key: str | None = Field(None, max_length=253, description="Node label workers are kept together by. Default none.")
+
+
+class ProgressReports(Contract):
+    """How often the driver reports."""
+
+    interval_seconds: NonNegativeFloat = Field(15.0, description="Seconds between progress reports. Default 15.")

@@ -1,0 +1,171 @@
+"""Documents (YAML or JSON, already loaded) to typed values; every schema error at once."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from lprl_api import names
+from lprl_api.field_error import FieldError, InvalidJob, as_text
+from lprl_api.spec import LowPrecisionRLJob
+
+__all__ = ["InvalidJob", "parse_job"]
+
+_MISSING = object()
+
+
+def parse_job(document: Mapping[str, Any]) -> LowPrecisionRLJob:
+    """Return the typed job of a manifest; `status` and foreign metadata are ignored.
+
+    Raises InvalidJob with one FieldError per wrong field. Cross-field rules are in rules.check.
+    """
+    if not isinstance(document, Mapping):
+        raise InvalidJob([FieldError("manifest", type(document).__name__, f"a mapping with apiVersion {names.API_VERSION}")])
+    errors = _envelope_errors(document)
+    job = {key: document[key] for key in ("metadata", "spec") if key in document}
+    try:
+        parsed = LowPrecisionRLJob.model_validate(job)
+    except ValidationError as error:
+        raise InvalidJob(errors + field_errors(error, job)) from None
+    if errors:
+        raise InvalidJob(errors)
+    return parsed
+
+
+def field_errors(error: ValidationError, document: Mapping[str, Any]) -> list[FieldError]:
+    """Return pydantic's errors as field errors, one per path (the branches of a union share one)."""
+    by_path: dict[str, FieldError] = {}
+    for detail in error.errors(include_url=False):
+        found = _field_error(detail, document)
+        earlier = by_path.get(found.path)
+        if earlier is not None and found.need not in earlier.need:
+            found = FieldError(found.path, found.got, f"{earlier.need}, or {found.need}")
+        by_path[found.path] = found
+    return list(by_path.values())
+
+
+def _envelope_errors(document: Mapping[str, Any]) -> list[FieldError]:
+    wanted = {"apiVersion": names.API_VERSION, "kind": names.KIND}
+    errors = [FieldError(key, as_text(document.get(key)), want) for key, want in wanted.items() if document.get(key) != want]
+    known = {*wanted, "metadata", "spec", "status"}
+    return errors + [FieldError(str(key), as_text(document[key]), "no such field; remove it") for key in document if key not in known]
+
+
+def _field_error(detail: ErrorDetails, document: Mapping[str, Any]) -> FieldError:
+    location = _document_location(detail["loc"])
+    value = _lookup(document, location)
+    path = _path(location)
+    if detail["type"] == "missing":
+        return FieldError(path, "nothing", _described("a value", location))
+    if detail["type"] == "extra_forbidden":
+        return FieldError(path, _json(value), _unknown_field(location))
+    return FieldError(path, "nothing" if value is _MISSING else _json(value), _described(_need(detail), location))
+
+
+def _document_location(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Drop what pydantic adds for unions (`constrained-int`, `literal['auto']`) and mapping keys (`[key]`)."""
+    return tuple(part for part in loc if isinstance(part, int) or not ("[" in part or part in {"constrained-int", "int", "str"}))
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "manifest"
+
+
+def _lookup(document: Any, location: tuple[int | str, ...]) -> Any:
+    for part in location:
+        try:
+            document = document[part]
+        except (KeyError, IndexError, TypeError):
+            return _MISSING
+    return document
+
+
+def _json(value: Any) -> str:
+    if value is _MISSING:
+        return "nothing"
+    return as_text(value if isinstance(value, str) else json.dumps(value, default=str))
+
+
+_NEEDS = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "literal_error": "one of {expected}",
+    "enum": "one of {expected}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "at least {min_length} characters",
+    "too_long": "at most {max_length} entries",
+    "too_short": "at least {min_length} entries",
+    "finite_number": "a finite number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "model_type": "a mapping",
+    "dict_type": "a mapping",
+    "tuple_type": "a list",
+    "list_type": "a list",
+}
+
+
+def _need(detail: ErrorDetails) -> str:
+    template = _NEEDS.get(detail["type"])
+    return template.format(**detail.get("ctx", {})) if template else detail["msg"]
+
+
+def _described(need: str, location: tuple[int | str, ...]) -> str:
+    node = _schema_at(location)
+    description = str(node.get("description", "")).split("\n")[0] if node else ""
+    return f"{need} ({description.rstrip('.')})" if description else need
+
+
+def _unknown_field(location: tuple[int | str, ...]) -> str:
+    parent = _schema_at(location[:-1]) or {}
+    known = sorted(parent.get("properties", {}))
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    if close:
+        return f"no such field; did you mean {close[0]}?"
+    return f"no such field; known: {', '.join(known)}" if known else "no such field; remove it"
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return LowPrecisionRLJob.model_json_schema(by_alias=True)
+
+
+def _schema_at(location: tuple[int | str, ...]) -> dict[str, Any] | None:
+    """Return the JSON schema of a location, references followed, or None where there is none."""
+    node: dict[str, Any] | None = _schema()
+    for part in location:
+        branches = _branches(node) if node else []
+        node = next((child for branch in branches if (child := _child(branch, part)) is not None), None)
+    if node is None:
+        return None
+    merged = {key: value for branch in reversed(_branches(node)) for key, value in branch.items()}
+    return {**merged, **({"description": node["description"]} if "description" in node else {})}
+
+
+def _child(node: dict[str, Any], part: int | str) -> dict[str, Any] | None:
+    found = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part) or node.get("additionalProperties")
+    return found if isinstance(found, dict) else None
+
+
+def _branches(node: dict[str, Any]) -> list[dict[str, Any]]:
+    if "$ref" in node:
+        return _branches(_schema()["$defs"][node["$ref"].rsplit("/", 1)[-1]])
+    if "anyOf" in node:
+        return [leaf for branch in node["anyOf"] for leaf in _branches(branch)]
+    return [node]

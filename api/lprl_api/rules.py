@@ -1,0 +1,28 @@
+"""Cross-field rules of a spec: all at once, pure, never raising. The webhook, `lprl validate` and the operator run the same ones."""
+
+from lprl_api import rules_algorithm, rules_hardware, rules_layout, rules_precision, rules_references, rules_shape
+from lprl_api.field_error import FieldError
+from lprl_api.model_shape import Inspection, ModelShape
+from lprl_api.rule_case import Case, Rule
+from lprl_api.spec import LowPrecisionRLJobSpec
+
+__all__ = ["RULES", "FieldError", "check"]
+
+RULES: tuple[Rule, ...] = (
+    *rules_references.RULES,
+    *rules_algorithm.RULES,
+    *rules_precision.RULES,
+    *rules_hardware.RULES,
+    *rules_layout.RULES,
+    *rules_shape.RULES,
+)
+
+
+def check(spec: LowPrecisionRLJobSpec, shape: ModelShape | None = None, inspection: Inspection | None = None) -> list[FieldError]:
+    """Return every rule the spec breaks, in field order of discovery, no duplicates.
+
+    `shape` is the inspected model's; without it the known shape the spec names is used, and without either the rules that
+    need a shape wait for the inspection. `inspection` adds what only the source tells (its quantisation).
+    """
+    case = Case.of(spec, shape, inspection)
+    return list(dict.fromkeys(error for rule in RULES for error in rule(case)))

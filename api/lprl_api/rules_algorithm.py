@@ -1,0 +1,141 @@
+"""Rules on the objective, its data, sampling, optimizer, evaluation and stability guard."""
+
+from collections.abc import Iterator
+
+from lprl_api.algorithm import Sampling
+from lprl_api.field_error import FieldError, wrong
+from lprl_api.rule_case import Case, Rule, divisors
+
+GROUP_RELATIVE = ("grpo", "dr-grpo", "gspo", "cispo", "reinforce-plus-plus-baseline")
+REINFORCE = ("reinforce-plus-plus", "reinforce-plus-plus-baseline")
+
+
+def _batches(case: Case) -> Iterator[FieldError]:
+    algorithm = case.spec.algorithm
+    samples = algorithm.rollout_batch_size * algorithm.samples_per_prompt
+    size = algorithm.global_batch_size
+    if size is not None and samples % size:
+        need = f"a divisor of rolloutBatchSize x samplesPerPrompt = {samples}: {divisors(samples)}"
+        yield wrong("algorithm.globalBatchSize", size, need)
+    if algorithm.name in GROUP_RELATIVE and algorithm.samples_per_prompt < 2:
+        need = f"at least 2: {algorithm.name} compares the samples of a prompt; or algorithm.name reinforce-plus-plus"
+        yield wrong("algorithm.samplesPerPrompt", algorithm.samples_per_prompt, need)
+    over = algorithm.dynamic_sampling.over_sampling_batch_size
+    if over is not None and not algorithm.dynamic_sampling.enabled:
+        yield wrong("algorithm.dynamicSampling.enabled", False, "true, or no overSamplingBatchSize")
+    if over is not None and over < algorithm.rollout_batch_size:
+        need = f"at least rolloutBatchSize ({algorithm.rollout_batch_size})"
+        yield wrong("algorithm.dynamicSampling.overSamplingBatchSize", over, need)
+
+
+def _objective(case: Case) -> Iterator[FieldError]:
+    algorithm = case.spec.algorithm
+    if algorithm.clip.low >= 1:
+        yield wrong("algorithm.clip.low", algorithm.clip.low, "less than 1: the lower bound of the ratio is 1 - low")
+    if algorithm.name in REINFORCE and algorithm.whiten_advantages is False:
+        need = f"true: {algorithm.name} has no group normalisation, its advantages are whitened over the batch"
+        yield wrong("algorithm.whitenAdvantages", False, need)
+    if algorithm.name not in REINFORCE and algorithm.discount != 1.0:
+        yield wrong("algorithm.discount", algorithm.discount, f"1: {algorithm.name} has one advantage per response")
+    if algorithm.name == "reinforce-plus-plus" and algorithm.normalize_by_std:
+        yield wrong("algorithm.normalizeByStd", True, "no value: reinforce-plus-plus whitens over the batch, not in groups")
+    if algorithm.kl.placement == "reward" and algorithm.name not in REINFORCE and algorithm.kl.coefficient > 0:
+        need = f"loss: {algorithm.name} normalises rewards per group; or algorithm.name reinforce-plus-plus"
+        yield wrong("algorithm.kl.placement", "reward", need)
+    if algorithm.name == "cispo" and algorithm.clip.dual is not None:
+        yield wrong("algorithm.clip.dual", algorithm.clip.dual, "no value: cispo clips the weight, not the objective")
+
+
+def _correction(case: Case) -> Iterator[FieldError]:
+    correction = case.spec.algorithm.correction
+    if correction.low >= correction.high:
+        yield wrong("algorithm.correction.low", correction.low, f"less than high ({correction.high})")
+    if correction.type in ("tis", "icepop") and correction.high <= 1:
+        yield wrong("algorithm.correction.high", correction.high, "more than 1, the weight of an exact match (2 is usual)")
+    if correction.type != "mis":
+        if correction.level != "token":
+            yield wrong("algorithm.correction.level", correction.level, f"token for type {correction.type}, or type mis")
+        if correction.mode != "truncate":
+            yield wrong("algorithm.correction.mode", correction.mode, f"truncate for type {correction.type}, or type mis")
+        if correction.veto_threshold:
+            yield wrong("algorithm.correction.vetoThreshold", correction.veto_threshold, f"0 for type {correction.type}, or type mis")
+    elif correction.veto_threshold >= 1:
+        yield wrong("algorithm.correction.vetoThreshold", correction.veto_threshold, "less than 1; 1e-4 is usual")
+
+
+def _reward(case: Case) -> Iterator[FieldError]:
+    data, reward = case.spec.data, case.spec.data.reward
+    if reward.type == "remote":
+        if reward.url is None:
+            yield wrong("data.reward.url", None, "the address of the reward service")
+        elif not reward.url.startswith(("http://", "https://")):
+            yield wrong("data.reward.url", reward.url, "an address that starts with http:// or https://")
+    else:
+        for name, value in (("url", reward.url), ("headersSecret", reward.headers_secret)):
+            if value is not None:
+                yield wrong(f"data.reward.{name}", "a value", f"nothing for type {reward.type}, or type remote")
+    if reward.type == "python" and reward.function is None:
+        yield wrong("data.reward.function", None, "package.module:function")
+    if reward.type != "python" and reward.function is not None:
+        yield wrong("data.reward.function", reward.function, f"nothing for type {reward.type}, or type python")
+    if reward.type not in ("remote", "python") and data.label_key is None:
+        yield wrong("data.labelKey", None, f"the column with the answers: reward type {reward.type} compares with it")
+    if data.chat_template_kwargs and not data.apply_chat_template:
+        yield wrong("data.chatTemplateKwargs", "arguments", "nothing, or applyChatTemplate true")
+    if data.tools_key is not None and not data.apply_chat_template:
+        yield wrong("data.toolsKey", data.tools_key, "nothing, or applyChatTemplate true")
+
+
+def _sampling(case: Case) -> Iterator[FieldError]:
+    if case.spec.sampling.temperature == 0:
+        need = "more than 0: greedy samples of a prompt are all equal and their log-probabilities are no policy; 1 is usual"
+        yield wrong("sampling.temperature", 0, need)
+    yield from _fits_context(case, "sampling", case.spec.sampling)
+    evaluation = case.spec.evaluation
+    if evaluation is None:
+        return
+    for index, k in enumerate(evaluation.pass_at):
+        if k > evaluation.samples_per_prompt:
+            need = f"at most evaluation.samplesPerPrompt ({evaluation.samples_per_prompt})"
+            yield wrong(f"evaluation.passAt[{index}]", k, need)
+    if evaluation.sampling is not None:
+        yield from _fits_context(case, "evaluation.sampling", evaluation.sampling)
+        if evaluation.sampling.temperature == 0 and evaluation.samples_per_prompt > 1:
+            need = "1 with temperature 0 (all samples are equal), or a temperature above 0"
+            yield wrong("evaluation.samplesPerPrompt", evaluation.samples_per_prompt, need)
+
+
+def _fits_context(case: Case, path: str, sampling: Sampling) -> Iterator[FieldError]:
+    prompt = case.spec.data.max_prompt_tokens or 1
+    length = case.spec.topology.rollout.context_length
+    if length is not None and prompt + sampling.max_response_tokens > length:
+        need = f"at most {length - prompt} (topology.rollout.contextLength {length} less prompt), or a longer contextLength"
+        yield wrong(f"{path}.maxResponseTokens", sampling.max_response_tokens, need)
+    elif case.shape is not None and prompt + sampling.max_response_tokens > case.shape.max_positions:
+        need = f"at most {case.shape.max_positions - prompt}: the model has {case.shape.max_positions} positions"
+        yield wrong(f"{path}.maxResponseTokens", sampling.max_response_tokens, need)
+
+
+def _optimizer(case: Case) -> Iterator[FieldError]:
+    optimizer = case.spec.optimizer
+    if optimizer.min_learning_rate > optimizer.learning_rate:
+        yield wrong("optimizer.minLearningRate", optimizer.min_learning_rate, f"at most learningRate ({optimizer.learning_rate})")
+    if optimizer.precision_aware and not case.megatron:
+        yield wrong("optimizer.precisionAware", True, "false, or backends.trainer megatron (TransformerEngine's FusedAdam)")
+    if optimizer.cpu_offload and case.megatron and not optimizer.precision_aware:
+        yield wrong("optimizer.precisionAware", False, "true: Megatron's CPU-offloaded Adam needs the precision-aware optimizer")
+    if optimizer.cpu_offload and case.accelerator is not None and case.accelerator.is_cpu:
+        yield wrong("optimizer.cpuOffload", True, "false: with accelerator cpu the state is in host memory already")
+
+
+def _stability(case: Case) -> Iterator[FieldError]:
+    stability, spec = case.spec.stability, case.spec
+    if stability.action != "warn" and stability.relative_limit is None and stability.absolute_limit is None:
+        yield wrong("stability.relativeLimit", None, f"a limit for action {stability.action} (5 is usual), or an absoluteLimit")
+    if stability.action == "fallback-bf16" and spec.precision.rollout == "bf16":
+        yield wrong("stability.action", stability.action, "warn, correct, hold or rollback: the rollout serves BF16 already")
+    if stability.action == "rollback" and spec.checkpoint.keep < 2:
+        yield wrong("checkpoint.keep", spec.checkpoint.keep, "at least 2: stability.action rollback needs one from before the drift")
+
+
+RULES: tuple[Rule, ...] = (_batches, _objective, _correction, _reward, _sampling, _optimizer, _stability)

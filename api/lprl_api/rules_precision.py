@@ -1,0 +1,122 @@
+"""Rules on precision: which training and rollout formats go together, with which source and which tensors."""
+
+from collections.abc import Iterator
+
+from lprl_api.field_error import FieldError, wrong
+from lprl_api.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.precision import Rollout, Training
+from lprl_api.rule_case import Case, Rule
+from lprl_api.shapes import SHAPES, known_shapes
+from lprl_api.weights import all_weights, selects
+
+
+def _pair(case: Case) -> Iterator[FieldError]:
+    precision = case.spec.precision
+    if precision.training is Training.INT4_QAT and precision.rollout is not Rollout.INT4:
+        need = "int4: int4-qat learns weights for an INT4 engine; or precision.training bf16"
+        yield wrong("precision.rollout", precision.rollout, need)
+    if precision.training is Training.FP8 and precision.rollout is Rollout.INT4:
+        yield wrong("precision.training", precision.training, "int4-qat or bf16 with rollout int4: FP8 training does not see INT4 rounding")
+    if precision.training is Training.FP8 and precision.fp8.strategy != "block":
+        need = "block: FP8 training quantises weights in 128 x 128 blocks; or precision.training bf16"
+        yield wrong("precision.fp8.strategy", precision.fp8.strategy, need)
+
+
+def _fp8_settings(case: Case) -> Iterator[FieldError]:
+    precision, fp8 = case.spec.precision, case.spec.precision.fp8
+    uses_fp8 = precision.training is Training.FP8 or precision.rollout is Rollout.FP8
+    if uses_fp8 and fp8.strategy == "block" and fp8.block_size != (128, 128):
+        yield wrong(
+            "precision.fp8.blockSize", list(fp8.block_size), "[128, 128], the only block the engines serve and the trainer computes"
+        )
+    if fp8.scale_format == "ue8m0" and fp8.strategy != "block":
+        yield wrong("precision.fp8.scaleFormat", fp8.scale_format, f"float32 with strategy {fp8.strategy}, or strategy block")
+    if fp8.param_gather:
+        if precision.training is not Training.FP8:
+            yield wrong("precision.fp8.paramGather", True, "false, or precision.training fp8")
+        if not case.megatron:
+            yield wrong("precision.fp8.paramGather", True, "false, or backends.trainer megatron")
+        if case.spec.optimizer.cpu_offload:
+            need = "false: FP8 parameters and CPU-offloaded Adam exclude each other; or precision.fp8.paramGather false"
+            yield wrong("optimizer.cpuOffload", True, need)
+
+
+def _shape_row(case: Case) -> Iterator[FieldError]:
+    name = case.spec.model.shape
+    if name is None:
+        return
+    if name not in SHAPES:
+        yield wrong("model.shape", name, f"a known shape ({known_shapes()}), or nothing: the source is inspected anyway")
+        return
+    if case.inspection is not None:
+        ignored = {"dtype", "max_positions", "mtp_layers", "architecture"}
+        row, real = SHAPES[name].model_dump(exclude=ignored), case.inspection.shape.model_dump(exclude=ignored)
+        different = [f"{key} {row[key]} in the row, {real[key]} in the source" for key in row if row[key] != real[key]]
+        if different:
+            yield wrong("model.shape", name, f"the shape of the source, or nothing: {'; '.join(different)}")
+
+
+def _selection(case: Case) -> Iterator[FieldError]:
+    if case.shape is None:
+        return
+    for name, fmt in (("rollout", case.rollout_format(case.shape)), ("training", case.training_format(case.shape))):
+        if isinstance(fmt, Bf16) or (name == "training" and fmt == case.rollout_format(case.shape)):
+            continue
+        if any(selects(fmt, module, weight) for module, weight in all_weights(case.shape)):
+            continue
+        if isinstance(fmt, Int4Group) and case.shape.moe is None and fmt.scope == "routed-experts":
+            need = f"all-linear, or nothing: {case.shape.architecture} has no experts, so routed-experts selects no tensor"
+            yield wrong("precision.int4.scope", fmt.scope, need)
+        else:
+            need = f"fewer patterns: they leave no tensor for {name} {fmt.kind}; or precision.{name} bf16"
+            yield wrong("precision.excludeModules", list(fmt.exclude_modules), need)
+
+
+def _groups(case: Case) -> Iterator[FieldError]:
+    """Every quantised input dimension must hold whole INT4 groups."""
+    if case.shape is None:
+        return
+    fmt: WeightFormat = case.rollout_format(case.shape)
+    if not isinstance(fmt, Int4Group):
+        return
+    seen: set[tuple[str, int]] = set()
+    for module, weight in all_weights(case.shape):
+        leaf = weight.module
+        if weight.cols % fmt.group_size and (leaf, weight.cols) not in seen and selects(fmt, module, weight):
+            seen.add((leaf, weight.cols))
+            fits = [size for size in (128, 64, 32) if weight.cols % size == 0]
+            change = f"{fits[0]}" if fits else f"a model that fits; or add *.{leaf} to precision.excludeModules"
+            yield wrong("precision.int4.groupSize", fmt.group_size, f"{change}: {leaf} has {weight.cols} input channels")
+
+
+def _engine_support(case: Case) -> Iterator[FieldError]:
+    precision = case.spec.precision
+    if case.sglang and precision.rollout is Rollout.INT4:
+        dense = case.shape is not None and case.shape.moe is None
+        if precision.int4.scope == "all-linear" or (dense and precision.int4.scope is None):
+            need = (
+                "routed-experts of a mixture-of-experts model: sglang cannot restore dense INT4 weights for an update; "
+                "or precision.rollout fp8, or backends.rollout torch"
+            )
+            yield wrong("precision.int4.scope", precision.int4.scope or "all-linear (the default of a dense model)", need)
+    if case.sglang and precision.rollout is Rollout.FP8 and precision.fp8.strategy == "channel":
+        need = "block or tensor: sglang updates channel-wise FP8 weights through no public path; or backends.rollout torch"
+        yield wrong("precision.fp8.strategy", "channel", need)
+
+
+def _source(case: Case) -> Iterator[FieldError]:
+    """A source that is quantised already must be readable, and match where it is served as it is."""
+    if case.inspection is None:
+        return
+    quantization = case.inspection.quantization
+    if quantization.format == "int4-group" and not quantization.symmetric:
+        yield wrong("model.source", "asymmetric INT4 weights", "a BF16, FP8 or symmetric INT4 source: asymmetric groups are not trained")
+    fmt = case.rollout_format(case.inspection.shape)
+    if isinstance(fmt, Int4Group) and quantization.format == "int4-group" and quantization.group_size not in (None, fmt.group_size):
+        need = f"{quantization.group_size}, the group of the source's INT4 weights: another group would round them a second time"
+        yield wrong("precision.int4.groupSize", fmt.group_size, need)
+    if isinstance(fmt, Fp8Block) and quantization.format == "fp8-block" and quantization.block_size not in (None, fmt.block_size):
+        yield wrong("precision.fp8.blockSize", list(fmt.block_size), f"{list(quantization.block_size or ())}, the block of the source")
+
+
+RULES: tuple[Rule, ...] = (_pair, _fp8_settings, _shape_row, _selection, _groups, _engine_support, _source)

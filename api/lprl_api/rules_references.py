@@ -1,0 +1,90 @@
+"""Rules on what a spec refers to: volumes, sources, files, secrets, pods."""
+
+from collections.abc import Iterator
+
+from lprl_api.field_error import FieldError, wrong
+from lprl_api.rule_case import Case, Rule
+from lprl_api.sources import DataFile, ModelSource
+
+OWN_ENVIRONMENT = ("LPRL_", "RAY_AUTH_")
+"""Prefixes of environment variables the operator sets itself."""
+
+
+def _sources(case: Case) -> Iterator[tuple[str, ModelSource]]:
+    yield "model.source", case.spec.model.source
+    if case.spec.model.reference is not None:
+        yield "model.reference", case.spec.model.reference
+
+
+def _files(case: Case) -> Iterator[tuple[str, DataFile]]:
+    yield "data.prompts", case.spec.data.prompts
+    if case.spec.evaluation is not None:
+        yield "evaluation.prompts", case.spec.evaluation.prompts
+
+
+def _one_source(case: Case) -> Iterator[FieldError]:
+    for path, source in _sources(case):
+        named = [n for n, v in (("volume", source.volume), ("huggingFace", source.hugging_face), ("s3", source.s3)) if v is not None]
+        if len(named) != 1:
+            got = " and ".join(named) if named else "none of them"
+            yield wrong(path, got, "exactly one of volume (with path), huggingFace or s3; remove the others")
+        if source.volume is not None and source.path is None:
+            yield wrong(f"{path}.path", None, "the model folder inside the volume")
+        if source.path is not None and source.volume is None:
+            yield wrong(f"{path}.volume", None, "the volume that holds path, or no path")
+        if source.cache is not None and source.volume is not None:
+            yield wrong(f"{path}.cache", str(source.cache), "no cache: a source on a volume is read in place")
+
+
+def _volume_references(case: Case) -> Iterator[tuple[str, str, bool]]:
+    """Yield (path, volume, written)."""
+    spec = case.spec
+    yield "conversion.volume", spec.conversion.volume, True
+    yield "checkpoint.volume", spec.checkpoint.volume, True
+    for path, file in _files(case):
+        yield f"{path}.volume", file.volume, False
+    for path, source in _sources(case):
+        if source.volume is not None:
+            yield f"{path}.volume", source.volume, False
+        if source.cache is not None:
+            yield f"{path}.cache.volume", source.cache.volume, True
+    if spec.checkpoint.load_from is not None:
+        yield "checkpoint.loadFrom.volume", spec.checkpoint.load_from.volume, False
+
+
+def _volumes(case: Case) -> Iterator[FieldError]:
+    volumes = case.spec.volumes
+    for path, name, written in _volume_references(case):
+        if name not in volumes:
+            yield wrong(path, name, f"a key of spec.volumes ({', '.join(sorted(volumes))}), or add {name} there")
+        elif written and volumes[name].read_only:
+            yield wrong(f"volumes.{name}.readOnly", True, f"false, because spec.{path} is written to")
+
+
+def _data_files(case: Case) -> Iterator[FieldError]:
+    for path, file in _files(case):
+        if not file.path.endswith((".jsonl", ".parquet")):
+            yield wrong(f"{path}.path", file.path, "a .jsonl or .parquet file")
+        if file.last_row is not None and file.last_row <= file.first_row:
+            yield wrong(f"{path}.lastRow", file.last_row, f"more than firstRow ({file.first_row})")
+
+
+def _environment(case: Case) -> Iterator[FieldError]:
+    template = case.spec.pod_template
+    roles = (("head", template.head), ("workers", template.workers), ("rollout", template.rollout), ("conversion", template.conversion))
+    for role, settings in (("", template), *((f".{name}", value) for name, value in roles if value is not None)):
+        seen: set[str] = set()
+        for index, variable in enumerate(settings.env):
+            path = f"podTemplate{role}.env[{index}]"
+            if (variable.value is None) == (variable.secret is None):
+                yield wrong(path, "both" if variable.value is not None else "neither", "exactly one of value and secret")
+            if variable.name.startswith(OWN_ENVIRONMENT):
+                yield wrong(f"{path}.name", variable.name, f"a name the operator does not set ({', '.join(OWN_ENVIRONMENT)}*)")
+            if variable.name in seen:
+                yield wrong(f"{path}.name", variable.name, "each variable once; remove one")
+            seen.add(variable.name)
+    if template.rollout is not None and case.spec.topology.placement != "split":
+        yield wrong("podTemplate.rollout", "settings", "topology.placement split, or settings under podTemplate.workers")
+
+
+RULES: tuple[Rule, ...] = (_one_source, _volumes, _data_files, _environment)

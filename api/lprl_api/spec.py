@@ -1,0 +1,90 @@
+"""LowPrecisionRLJob: the resource a user writes."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from lprl_api import names
+from lprl_api.algorithm import Algorithm, Data, Evaluation, Optimizer, Sampling
+from lprl_api.base import Contract, Name, PositiveInt
+from lprl_api.operations import Checkpoint, Conversion, FailurePolicy, PodTemplate, ProgressReports, Tracking, Volume
+from lprl_api.precision import Precision
+from lprl_api.sources import ModelSource
+from lprl_api.topology import Backends, Stability, Topology, WeightSync
+
+
+class Model(Contract):
+    """The policy's starting weights."""
+
+    shape: str | None = Field(
+        None,
+        max_length=63,
+        description="A known shape (lprl plan --shapes lists them): plan before any pod runs. Default none.",
+    )
+    source: ModelSource = Field(description="Hugging Face model folder to start from; BF16, FP16, FP32, block FP8 or INT4.")
+    reference: ModelSource | None = Field(None, description="KL reference policy. Default: the source.")
+
+
+class LowPrecisionRLJobSpec(Contract):
+    """Desired state of a low-precision RL run."""
+
+    model: Model = Field(description="The policy's starting weights. Immutable after start.")
+    precision: Precision = Field(Precision(), description="Training and rollout precision. Immutable after start.")
+    conversion: Conversion = Field(description="Where low-precision checkpoints are made and kept.")
+    data: Data = Field(description="Training prompts and reward. Immutable after start.")
+    algorithm: Algorithm = Field(description="RL objective and batch sizes.")
+    optimizer: Optimizer = Field(Optimizer(), description="AdamW.")
+    sampling: Sampling = Field(Sampling(), description="How training responses are drawn.")
+    evaluation: Evaluation | None = Field(None, description="Held-out evaluation. Default none.")
+    topology: Topology = Field(Topology(), description="Nodes and layouts. Immutable after start.")
+    backends: Backends = Field(Backends(), description="Trainer and rollout implementations.")
+    weight_sync: WeightSync = Field(WeightSync(), description="How new weights reach the engines.")
+    checkpoint: Checkpoint = Field(description="Training checkpoints and exports.")
+    stability: Stability = Field(Stability(), description="Guard on the training/rollout mismatch.")
+    failure_policy: FailurePolicy = Field(FailurePolicy(), description="Restarts and time limits.")
+    volumes: Annotated[dict[Name, Volume], Field(min_length=1, max_length=16)] = Field(
+        description="Volumes by name; other fields refer to them."
+    )
+    tracking: Tracking = Field(Tracking(), description="Where metrics go.")
+    progress: ProgressReports = Field(ProgressReports(), description="Progress reports.")
+    pod_template: PodTemplate = Field(PodTemplate(), description="Merged into every pod of the job.")
+    suspend: bool = Field(False, description="Checkpoint, then release the cluster; false resumes. Default false.")
+    active_deadline_seconds: PositiveInt | None = Field(
+        None,
+        description="Fail the job when it has been active this long, seconds; suspended time does not count. Default none.",
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        None, ge=0, description="Delete the job this long after it finished, seconds. Default: keep."
+    )
+
+
+class Metadata(Contract):
+    """The part of ObjectMeta this project reads; other keys are kept out by `from_document`."""
+
+    name: str = Field(min_length=1, max_length=names.MAX_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+    namespace: str = "default"
+    uid: str = "local"
+    generation: int = 1
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    resource_version: str | None = None
+
+
+class LowPrecisionRLJob(Contract):
+    """A parsed manifest: metadata and spec (status is separate, see status.py)."""
+
+    metadata: Metadata
+    spec: LowPrecisionRLJobSpec
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_foreign_metadata(cls, value: Any) -> Any:
+        """Keep the metadata keys we read: the API server adds many we do not."""
+        if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
+            return value
+        known = {re.sub(r"_(\w)", lambda m: m[1].upper(), f) for f in Metadata.model_fields}
+        meta = {k: v for k, v in value["metadata"].items() if k in known and v is not None}
+        return {**value, "metadata": meta}

@@ -1,0 +1,1 @@
+"""The `lprl` command line."""

@@ -1,0 +1,31 @@
+"""A manifest to a valid job, or one error that shows all of its field errors."""
+
+from lprl_api.errors import UserError
+from lprl_api.field_error import FieldError, InvalidJob
+from lprl_api.parse import parse_job
+from lprl_api.rules import check
+from lprl_api.spec import LowPrecisionRLJob
+from lprl_cli.manifest import Manifest
+
+
+def checked_job(manifest: Manifest) -> LowPrecisionRLJob:
+    """Return the job.
+
+    Raises:
+        UserError: every field that is wrong, one a line, with file and line.
+
+    """
+    try:
+        job = parse_job(manifest.document)
+    except InvalidJob as error:
+        raise invalid(manifest, error.errors) from None
+    errors = check(job.spec)
+    if errors:
+        raise invalid(manifest, errors)
+    return job
+
+
+def invalid(manifest: Manifest, errors: list[FieldError]) -> UserError:
+    """Return one error that lists all field errors."""
+    lines = "".join(f"\n  {manifest.where(e.path)}: {e}" for e in errors)
+    return UserError(f"{manifest.file}: {len(errors)} field{'s' if len(errors) > 1 else ''} wrong{lines}", "change the fields named")

@@ -1,0 +1,51 @@
+"""`lprl init`: the manifest of a preset."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lprl_api.errors import UserError
+from lprl_cli import exits
+
+
+def epilog(_: str) -> str:
+    """Examples for --help."""
+    return (
+        "examples:\n  lprl init                                list the presets\n"
+        "  lprl init qwen3-30b-a3b-int4 > job.yaml\n  lprl init qwen3-4b-fp8 --out job.yaml"
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("preset", nargs="?", metavar="PRESET", help="name of a preset; none: list them")
+    parser.add_argument("--out", metavar="FILE", help="where to write; default standard output. An existing file is not overwritten")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the manifest, with every deviation from the published setup as a comment."""
+    from lprl_api.presets import PRESETS, preset_manifest
+
+    if args.preset is None:
+        for preset in PRESETS.values():
+            layout = f"{preset.nodes} x {preset.gpus_per_node} {preset.accelerator}"
+            print(f"{preset.name:<26} {layout:<20} trains {preset.shape} in {preset.training}")
+        return exits.OK
+    if args.preset not in PRESETS:
+        raise UserError(f"{args.preset}: no such preset", f"one of {', '.join(PRESETS)}")
+    import yaml
+
+    preset = PRESETS[args.preset]
+    lines = [f"# {preset.name}: {preset.shape} on {preset.nodes} x {preset.gpus_per_node} {preset.accelerator}."]
+    lines += [f"# Deviation from the published setup: {text}" for text in preset.deviations]
+    text = "\n".join(lines) + "\n" + yaml.safe_dump(preset_manifest(args.preset), sort_keys=False, width=120)
+    if args.out is None:
+        sys.stdout.write(text)
+        return exits.OK
+    try:
+        with Path(args.out).open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"{args.out} exists", "remove it or give another --out") from None
+    print(f"{args.out} written; next: lprl validate {args.out}, lprl plan {args.out}")
+    return exits.OK

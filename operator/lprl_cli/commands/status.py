@@ -1,0 +1,83 @@
+"""`lprl status`: a local run, the way `kubectl get` shows one on a cluster."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from lprl_api.errors import UserError
+from lprl_cli import exits
+from lprl_cli.commands.control import owner
+from lprl_cli.runfolder import RunFolder, find
+
+
+def epilog(_: str) -> str:
+    """Examples for --help."""
+    return (
+        "examples:\n  lprl status                    all runs below ./runs\n"
+        "  lprl status runs/NAME          one, with its conditions\n  lprl status NAME --output json"
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("run_folder", nargs="?", metavar="RUN", help="state folder, or name below ./runs; none: all below ./runs")
+    parser.add_argument("--output", choices=("table", "json", "yaml"), default="table", help="default table")
+
+
+HEAD = ("NAME", "PHASE", "PRECISION", "NODES", "CONVERTED", "STEP", "REWARD", "EVAL", "MISMATCH", "ATTEMPT", "PROCESS")
+
+
+def _row(found: RunFolder) -> tuple[str, ...]:
+    status: dict[str, Any] = found.status()
+    training = status.get("training") or {}
+    assert found.state is not None
+    pid = owner(found.state)
+    values = (
+        found.name,
+        status.get("phase", "Pending"),
+        status.get("precision"),
+        (status.get("nodes") or {}).get("summary"),
+        (status.get("conversion") or {}).get("progress"),
+        training.get("summary"),
+        training.get("reward"),
+        training.get("evaluationReward"),
+        training.get("mismatch"),
+        status.get("attempt"),
+        pid,
+    )
+    return tuple("-" if v in (None, "") else str(v) for v in values)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the status."""
+    if args.run_folder is None:
+        found = [find(str(p.parent)) for p in sorted(Path("runs").glob("*/job.json"))]
+        if not found:
+            raise UserError("no runs below ./runs", "`lprl run FILE` makes one; or give the run's state folder")
+    else:
+        found = [find(args.run_folder)]
+    if args.output != "table":
+        documents = [f.job() for f in found]
+        value = documents if args.run_folder is None else documents[0]
+        if args.output == "json":
+            print(json.dumps(value, indent=2))
+        else:
+            import yaml
+
+            print(yaml.safe_dump(value, sort_keys=False), end="")
+        return exits.OK
+    rows = [HEAD, *(_row(f) for f in found)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    if args.run_folder is not None:
+        _details(found[0].status())
+    return exits.OK
+
+
+def _details(status: dict[str, Any]) -> None:
+    if status.get("message"):
+        print(f"\n{status['message']}")
+    for c in status.get("conditions", ()):
+        print(f"  {c['type']:<16} {c['status']:<8} {c['reason']:<24} {c.get('message', '')}".rstrip())

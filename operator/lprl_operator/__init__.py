@@ -1,0 +1,1 @@
+"""The operator: plans, renders, reconciles and reports LowPrecisionRLJobs."""

@@ -1,0 +1,81 @@
+"""Host memory and /dev/shm of a worker node, and disk of the job."""
+
+from lprl_api.accelerators import GIB
+from lprl_api.formats import Bf16
+from lprl_api.model_shape import Inspection, ModelShape
+from lprl_api.rule_case import Case
+from lprl_api.weights import format_bytes, parameters
+from lprl_operator.plan import memory_trainer
+from lprl_operator.plan.memory import Sizing
+from lprl_operator.plan.memory_engine import sequence_tokens
+from lprl_operator.plan.types import Disk, GpuGroup, Item
+
+PROCESS_BYTES = 4 * GIB
+"""Host memory of a GPU process: Python, CUDA libraries, pinned staging."""
+SAMPLE_TOKEN_BYTES = 24
+"""Token id, log-probabilities of both sides, mask and advantage of one response token, as stored by Ray."""
+OBJECT_STORE_BYTES = 8 * GIB
+OBJECT_STORE_CPU_BYTES = 256 * 1000 * 1000
+CHECKPOINT_BYTES_PER_PARAMETER = 14
+"""BF16 model folder, FP32 masters and two moments."""
+
+
+def host_items(sizing: Sizing, gpus: tuple[GpuGroup, ...]) -> tuple[Item, ...]:
+    """Return host memory of the fullest worker node by cause; with cpu the slots' own memory is in it."""
+    case, slots = sizing.case, sizing.ranks.slots_per_node
+    if sizing.accelerator.is_cpu:
+        fullest = max(gpus, key=lambda group: group.peak.total_bytes)
+        items = [Item(cause=item.cause, bytes=item.bytes * slots) for item in fullest.peak.items]
+    else:
+        items = [Item(cause="processes", bytes=PROCESS_BYTES * slots * (2 if sizing.colocated else 1))]
+        stages = [sizing.stage(index) for index in range(sizing.groups.pipeline)]
+        if case.megatron:
+            offloaded = max(memory_trainer.optimizer_host_bytes(case.spec, held, sizing.groups) for held in stages)
+            reference = max(memory_trainer.reference_bytes(case.spec, held, sizing.groups, False) for held in stages)
+            items += [Item(cause="CPU optimizer", bytes=offloaded * slots), Item(cause="reference model", bytes=reference * slots)]
+        if sizing.sleeps and case.megatron:
+            items.append(Item(cause="offloaded trainer", bytes=_offloaded(gpus) * slots))
+    items.append(Item(cause="object store", bytes=_object_store(sizing)))
+    return tuple(item for item in items if item.bytes)
+
+
+def _offloaded(gpus: tuple[GpuGroup, ...]) -> int:
+    """Weights and optimizer that move to the host while the engines generate (gradients are dropped)."""
+    moved = ("weights", "optimizer")
+    return max(sum(item.bytes for item in group.phases[0].items if item.cause in moved) for group in gpus)
+
+
+def _object_store(sizing: Sizing) -> int:
+    spec = sizing.case.spec
+    samples = spec.algorithm.rollout_batch_size * spec.algorithm.samples_per_prompt
+    data = 2 * samples * sequence_tokens(spec, sizing.shape) * SAMPLE_TOKEN_BYTES
+    return max(data, OBJECT_STORE_CPU_BYTES if sizing.accelerator.is_cpu else OBJECT_STORE_BYTES)
+
+
+def shared_memory_bytes(sizing: Sizing) -> int:
+    """Return the size of /dev/shm: Ray's object store, and one bucket a slot in each direction; whole 64 MiB."""
+    unit, spec = 64 << 20, sizing.case.spec
+    width = 4 if sizing.accelerator.is_cpu else 2
+    bucket = min(spec.weight_sync.bucket_bytes, width * parameters(sizing.shape))
+    return -(-(_object_store(sizing) + 2 * bucket * sizing.ranks.slots_per_node) // unit) * unit
+
+
+def disk(case: Case, shape: ModelShape, inspection: Inspection | None) -> Disk:
+    """Return what conversions and checkpoints write; a source that is served or trained as it is costs nothing."""
+    source = inspection.quantization.format if inspection is not None else None
+    fmt, conversion = case.rollout_format(shape), []
+    if not isinstance(fmt, Bf16) and source != fmt.kind:
+        conversion.append(Item(cause=f"{fmt.kind} for rollout", bytes=format_bytes(shape, fmt)))
+    if source not in (None, "none"):
+        conversion.append(Item(cause="bf16 for training", bytes=format_bytes(shape, Bf16())))
+    settings = case.spec.checkpoint
+    each = CHECKPOINT_BYTES_PER_PARAMETER * parameters(shape)
+    kept = [Item(cause=f"{settings.keep + 1} checkpoints", bytes=each * (settings.keep + 1))]
+    kept += [Item(cause=f"{name} export", bytes=_export_bytes(case, shape, name)) for name in settings.export_formats]
+    return Disk(conversion=tuple(conversion), checkpoints=tuple(kept))
+
+
+def _export_bytes(case: Case, shape: ModelShape, name: str) -> int:
+    precision = case.spec.precision.model_copy(update={"rollout": name})
+    spec = case.spec.model_copy(update={"precision": precision})
+    return format_bytes(shape, Case.of(spec, shape, None).rollout_format(shape))

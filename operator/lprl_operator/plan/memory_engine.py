@@ -1,0 +1,73 @@
+"""Bytes of a rollout engine by cause."""
+
+from dataclasses import dataclass
+
+from lprl_api.accelerators import Accelerator
+from lprl_api.formats import Bf16, WeightFormat
+from lprl_api.model_shape import ModelShape
+from lprl_api.spec import LowPrecisionRLJobSpec
+from lprl_api.weights import all_weights, selects, weight_bytes
+from lprl_operator.plan.hardware import CPU_RUNTIME_BYTES
+
+DEFAULT_PROMPT_TOKENS = 1024
+"""Prompt length assumed when data.maxPromptTokens is not set."""
+TORCH_CONCURRENCY = 32
+"""Sequences the torch engine decodes at a time when maxConcurrency is not set, as planned for."""
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """One slot of an engine."""
+
+    weights: int
+    kv_cache: int
+    kv_tokens: int
+    """Tokens the whole engine's cache holds."""
+
+
+def sequence_tokens(spec: LowPrecisionRLJobSpec, shape: ModelShape) -> int:
+    """Return the longest sequence of the job, tokens."""
+    longest = max(s.max_response_tokens for s in (spec.sampling, spec.evaluation.sampling if spec.evaluation else None) if s)
+    length = (spec.data.max_prompt_tokens or DEFAULT_PROMPT_TOKENS) + longest
+    return min(length, spec.topology.rollout.context_length or shape.max_positions)
+
+
+def slot_weight_bytes(shape: ModelShape, fmt: WeightFormat, tensor: int) -> int:
+    """Return the served weights on one slot; expert parallelism moves whole experts, so the bytes of a slot do not change."""
+    total = 0
+    for module, weight in all_weights(shape):
+        size = weight_bytes(fmt, weight, selects(fmt, module, weight))
+        total += size if weight.sharding == "replicated" else -(-size // tensor)
+    return total
+
+
+def kv_bytes_per_token(shape: ModelShape, tensor: int, width: int) -> int:
+    """Return KV bytes of one token on one slot; MLA's latent is replicated over tensor ranks."""
+    if shape.mla is not None:
+        return shape.layers * (shape.mla.kv_lora_rank + shape.mla.qk_rope_head_dim) * width
+    return shape.layers * 2 * max(1, shape.kv_heads // tensor) * shape.head_dim * width
+
+
+def sglang_memory(spec: LowPrecisionRLJobSpec, shape: ModelShape, fmt: WeightFormat, device_bytes: int, tensor: int) -> EngineMemory:
+    """Return what SGLang takes: memoryFraction of the device, the weights first and the KV cache in what is left."""
+    weights = slot_weight_bytes(shape, fmt, tensor)
+    cache = max(0, int(device_bytes * spec.topology.rollout.memory_fraction) - weights)
+    return EngineMemory(weights, cache, cache // kv_bytes_per_token(shape, tensor, 2))
+
+
+def torch_memory(spec: LowPrecisionRLJobSpec, shape: ModelShape, fmt: WeightFormat, accelerator: Accelerator) -> EngineMemory:
+    """Return what the torch engine takes: dequantised weights for its arithmetic, and a KV cache that grows with use."""
+    width = 4 if accelerator.is_cpu else 2
+    parameters = sum(weight.parameters for _, weight in all_weights(shape))
+    weights = parameters * width
+    if not isinstance(fmt, Bf16):
+        weights += sum(weight_bytes(fmt, w, True) for module, w in all_weights(shape) if selects(fmt, module, w))
+    samples = spec.algorithm.rollout_batch_size * spec.algorithm.samples_per_prompt
+    concurrency = min(samples, spec.topology.rollout.max_concurrency or TORCH_CONCURRENCY)
+    tokens = concurrency * sequence_tokens(spec, shape)
+    return EngineMemory(weights, tokens * kv_bytes_per_token(shape, 1, width), tokens)
+
+
+def engine_runtime_bytes(accelerator: Accelerator, work: int) -> int:
+    """Return what an engine takes outside weights and cache."""
+    return CPU_RUNTIME_BYTES if accelerator.is_cpu else work

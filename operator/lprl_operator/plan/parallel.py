@@ -1,0 +1,73 @@
+"""Process groups of the trainer and the weights each pipeline stage holds."""
+
+from dataclasses import dataclass
+
+from lprl_api.formats import WeightFormat
+from lprl_api.model_shape import ModelShape
+from lprl_api.rules_shape import stage_layers
+from lprl_api.topology import TrainerLayout
+from lprl_api.weights import Weight, embedding_weight, head_weights, layer_weights, selects
+from lprl_operator.plan.types import Groups
+
+
+def make_groups(shape: ModelShape, trainer: TrainerLayout, world: int) -> Groups:
+    """Return the group sizes of `world` trainer ranks; the layout is legal (rules)."""
+    layers = stage_layers(shape.layers, trainer.pipeline, trainer.last_stage_layers)
+    assert layers is not None, "checked by rules_shape"
+    return Groups(
+        tensor=trainer.tensor,
+        pipeline=trainer.pipeline,
+        context=trainer.context,
+        expert=trainer.expert,
+        expert_tensor=trainer.expert_tensor,
+        data_parallel=world // (trainer.tensor * trainer.pipeline * trainer.context),
+        expert_data_parallel=world // (trainer.expert_tensor * trainer.expert * trainer.pipeline),
+        stage_layers=layers,
+    )
+
+
+@dataclass(frozen=True)
+class StageWeights:
+    """Parameters one rank of a pipeline stage holds."""
+
+    dense: int
+    """Outside routed experts: a tensor-parallel share, replicated parts whole."""
+    expert: int
+    """Of routed experts: this rank's experts."""
+    linear: int
+    """Of the above, in linear layers (what FP8 training casts)."""
+    selected: int
+    """Of the above, what the training format quantises."""
+    largest: int
+    """Elements of the largest single weight of a layer, gathered over all ranks."""
+
+    @property
+    def total(self) -> int:
+        """All parameters of the rank."""
+        return self.dense + self.expert
+
+
+def _share(weight: Weight, groups: Groups) -> int:
+    """Parameters of one weight on one rank (ceil; the vocabulary is padded)."""
+    if weight.kind == "expert":
+        return -(-weight.parameters // (groups.expert * groups.expert_tensor))
+    return weight.parameters if weight.sharding == "replicated" else -(-weight.parameters // groups.tensor)
+
+
+def stage_weights(shape: ModelShape, groups: Groups, stage: int, fmt: WeightFormat) -> StageWeights:
+    """Return what one rank of pipeline stage `stage` holds; a tied head has a copy of its own when pipelined."""
+    first = sum(groups.stage_layers[:stage])
+    held = [(f"model.layers.{n}.{w.module}", w) for n in range(first, first + groups.stage_layers[stage]) for w in layer_weights(shape, n)]
+    last = stage == groups.pipeline - 1
+    if stage == 0 or (last and shape.tied_embeddings):
+        held.append(("model.embed_tokens", embedding_weight(shape)))
+    if last:
+        held += [(w.module, w) for w in head_weights(shape)]
+    linear = ("attention", "mlp", "shared-expert", "expert")
+    return StageWeights(
+        dense=sum(_share(w, groups) for _, w in held if w.kind != "expert"),
+        expert=sum(_share(w, groups) for _, w in held if w.kind == "expert"),
+        linear=sum(_share(w, groups) for _, w in held if w.kind in linear),
+        selected=sum(_share(w, groups) for name, w in held if selects(fmt, name, w)),
+        largest=max(w.rows * w.cols for _, w in held),
+    )

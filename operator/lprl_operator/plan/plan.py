@@ -1,0 +1,119 @@
+"""make_plan: a legal spec and a shape to the whole plan, or every reason why not."""
+
+from lprl_api.errors import UserError
+from lprl_api.field_error import FieldError, wrong
+from lprl_api.model_shape import Inspection, ModelShape
+from lprl_api.rule_case import Case
+from lprl_api.rules import check
+from lprl_api.runconfig import Ranks
+from lprl_api.spec import LowPrecisionRLJobSpec
+from lprl_api.weights import parameters
+from lprl_operator.plan import host, remedies
+from lprl_operator.plan.fit import Misfit, misfits
+from lprl_operator.plan.hardware import usable_bytes
+from lprl_operator.plan.memory import Sizing, gpu_groups, make_engine
+from lprl_operator.plan.notes import plan_notes
+from lprl_operator.plan.parallel import make_groups
+from lprl_operator.plan.topology import candidates, roles
+from lprl_operator.plan.types import JobPlan
+
+
+class PlanError(UserError):
+    """The spec cannot be planned; carries every error at once."""
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        self.errors = errors
+        super().__init__("; ".join(map(str, errors)), "change the fields named")
+
+
+def make_plan(
+    spec: LowPrecisionRLJobSpec,
+    shape: ModelShape | None = None,
+    *,
+    inspection: Inspection | None = None,
+    host_bytes_per_node: int | None = None,
+    free_bytes: int | None = None,
+) -> JobPlan:
+    """Return the plan of a spec, or raise PlanError.
+
+    `shape`: the model's; default the inspection's, else the known shape the spec names. `host_bytes_per_node`: host memory to
+    stay within (None: reported only; it is what limits accelerator cpu). `free_bytes`: free on the conversion volume (default the
+    inspection's figure). With `nodes: auto` the plan has the fewest nodes that fit.
+    """
+    case = Case.of(spec, shape, inspection)
+    errors = check(spec, case.shape, inspection)
+    if case.shape is None and not errors:
+        errors.append(wrong("model.shape", spec.model.shape, "a known shape, or the inspection of the source"))
+    if errors or case.shape is None:
+        raise PlanError(errors)
+    plan, found = _first_fit(case, case.shape, inspection, host_bytes_per_node)
+    if plan is None:
+        raise PlanError([wrong("topology.nodes", spec.topology.nodes, "more nodes: no layout gives both sides a node")])
+    if found:
+        raise PlanError(remedies.explain_misfits(case, found, lambda other: _fits(other, inspection, host_bytes_per_node)))
+    _check_disk(plan, free_bytes if free_bytes is not None else (inspection.free_bytes if inspection else None))
+    return plan
+
+
+def _first_fit(case: Case, shape: ModelShape, inspection: Inspection | None, host_limit: int | None) -> tuple[JobPlan | None, list[Misfit]]:
+    """Return the first layout that fits, else the one with the smallest peak and what is wrong with it."""
+    best: tuple[JobPlan | None, list[Misfit]] = (None, [])
+    least: int | None = None
+    for ranks in candidates(case):
+        if not _enough_samples(case, ranks.data_parallel):
+            break
+        plan = _plan(case, shape, inspection, host_limit, ranks)
+        found = misfits(case, shape, plan, host_limit)
+        if not found:
+            return plan, []
+        excess = max(misfit.excess_bytes for misfit in found)
+        if least is not None and excess >= least:
+            break  # more nodes no longer help
+        best, least = (plan, found), excess
+    return best
+
+
+def _enough_samples(case: Case, data_parallel: int) -> bool:
+    algorithm = case.spec.algorithm
+    samples = algorithm.global_batch_size or algorithm.rollout_batch_size * algorithm.samples_per_prompt
+    return data_parallel <= samples
+
+
+def _fits(spec: LowPrecisionRLJobSpec, inspection: Inspection | None, host_limit: int | None) -> bool:
+    """Whether a changed spec is legal and fits."""
+    case = Case.of(spec, None, inspection)
+    if case.shape is None or check(spec, case.shape, inspection):
+        return False
+    plan, found = _first_fit(case, case.shape, inspection, host_limit)
+    return plan is not None and not found
+
+
+def _plan(case: Case, shape: ModelShape, inspection: Inspection | None, host_limit: int | None, ranks: Ranks) -> JobPlan:
+    assert case.accelerator is not None, "checked by rules_hardware"
+    groups = make_groups(shape, case.spec.topology.trainer, ranks.trainer_ranks)
+    limit = usable_bytes(case.accelerator, ranks.slots_per_node, host_limit)
+    sizing = Sizing(case, shape, case.accelerator, ranks, groups, limit)
+    gpus = gpu_groups(sizing, case.rollout_format(shape))
+    return JobPlan(
+        shape=shape,
+        parameters=parameters(shape),
+        accelerator=case.accelerator.name,
+        ranks=ranks,
+        groups=groups,
+        engine=make_engine(sizing),
+        roles=roles(ranks),
+        gpus=gpus,
+        host=host.host_items(sizing, gpus),
+        shared_memory_bytes=host.shared_memory_bytes(sizing),
+        disk=host.disk(case, shape, inspection),
+        rollout_format=case.rollout_format(shape),
+        training_format=case.training_format(shape),
+        notes=plan_notes(sizing),
+    )
+
+
+def _check_disk(plan: JobPlan, free_bytes: int | None) -> None:
+    need = plan.disk.conversion_bytes
+    if free_bytes is not None and need > free_bytes:
+        text = f"a volume with {need / 1e9:.1f} GB free: {', '.join(f'{i.cause} {i.bytes / 1e9:.1f} GB' for i in plan.disk.conversion)}"
+        raise PlanError([wrong("conversion.volume", f"{free_bytes / 1e9:.1f} GB free", text)])

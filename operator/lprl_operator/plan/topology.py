@@ -1,0 +1,85 @@
+"""Nodes x GPUs to roles and ranks, for colocated and split placement."""
+
+from collections.abc import Iterator
+from math import lcm
+
+from lprl_api.rule_case import Case
+from lprl_api.rules_layout import model_parallel
+from lprl_api.runconfig import Ranks
+from lprl_operator.plan.types import Role
+
+MAX_NODES = 1024
+
+
+def node_step(case: Case) -> int:
+    """Return the nodes a trainer grows by: whole copies of the model on whole nodes."""
+    slots = case.gpus_per_node
+    step = lcm(model_parallel(case), slots) // slots
+    if case.spec.topology.placement == "colocated":
+        step = lcm(step, engine_step(case))
+    return step
+
+
+def engine_step(case: Case) -> int:
+    """Return the nodes engines grow by."""
+    return -(-case.spec.topology.rollout.gpus_per_engine // case.gpus_per_node)
+
+
+def candidates(case: Case) -> Iterator[Ranks]:
+    """Yield the possible layouts, fewest nodes first: one when the spec fixes the nodes, else growing ones."""
+    topology = case.spec.topology
+    if topology.placement == "colocated":
+        step = node_step(case)
+        counts = [topology.nodes] if isinstance(topology.nodes, int) else range(step, MAX_NODES + 1, step)
+        for nodes in counts:
+            yield _ranks(case, nodes, 0)
+        return
+    trainer, rollout = topology.trainer.nodes, topology.rollout.nodes
+    step, engines = node_step(case), engine_step(case)
+    if isinstance(topology.nodes, int):
+        if trainer is None and rollout is None:
+            pairs = [(t, topology.nodes - t) for t in range(step, topology.nodes, step)]
+        else:
+            left = trainer if trainer is not None else topology.nodes - (rollout or 0)
+            pairs = [(left, topology.nodes - left)]
+    else:
+        sizes = [trainer] if trainer is not None else list(range(step, MAX_NODES + 1, step))
+        pairs = [(t, rollout or engines) for t in sizes]
+    for t, r in pairs:
+        yield _ranks(case, t, r)
+
+
+def _ranks(case: Case, trainer_nodes: int, rollout_nodes: int) -> Ranks:
+    topology, slots = case.spec.topology, case.gpus_per_node
+    colocated = topology.placement == "colocated"
+    world = trainer_nodes * slots
+    t = topology.trainer
+    served = world if colocated else rollout_nodes * slots
+    return Ranks(
+        placement=topology.placement,
+        accelerator=topology.accelerator,
+        nodes=trainer_nodes + rollout_nodes,
+        slots_per_node=slots,
+        trainer_ranks=world,
+        data_parallel=max(1, world // (t.tensor * t.pipeline * t.context)),
+        engines=max(1, served // topology.rollout.gpus_per_engine),
+        slots_per_engine=topology.rollout.gpus_per_engine,
+        trainer_nodes=trainer_nodes,
+        rollout_nodes=rollout_nodes,
+    )
+
+
+def roles(ranks: Ranks) -> tuple[Role, ...]:
+    """Return the pods of the run: a head without GPUs, and workers."""
+    head = Role(name="head", nodes=1, slots_per_node=0, description="Ray head and driver, no GPU")
+    unit = "processes" if ranks.accelerator == "cpu" else f"{ranks.accelerator} GPUs"
+    if ranks.placement == "colocated":
+        text = f"{ranks.slots_per_node} {unit} each: trainer and rollout engines in turn"
+        return (head, Role(name="workers", nodes=ranks.nodes, slots_per_node=ranks.slots_per_node, description=text))
+    trainer = Role(
+        name="trainer", nodes=ranks.trainer_nodes, slots_per_node=ranks.slots_per_node, description=f"{ranks.slots_per_node} {unit} each"
+    )
+    rollout = Role(
+        name="rollout", nodes=ranks.rollout_nodes, slots_per_node=ranks.slots_per_node, description=f"{ranks.slots_per_node} {unit} each"
+    )
+    return (head, trainer, rollout)

@@ -1,0 +1,155 @@
+"""What a plan is made of: frozen values, all bytes as integers."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lprl_api.base import Contract, NonNegativeInt, PositiveInt
+from lprl_api.formats import WeightFormat
+from lprl_api.model_shape import ModelShape
+from lprl_api.runconfig import Ranks
+
+PhaseName = Literal["training", "sync", "rollout"]
+
+
+class Item(Contract):
+    """Bytes of one cause."""
+
+    cause: str
+    bytes: NonNegativeInt
+
+
+class MemoryPhase(Contract):
+    """What lies on a device while one part of a step runs."""
+
+    name: PhaseName
+    items: tuple[Item, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Sum over causes."""
+        return sum(item.bytes for item in self.items)
+
+
+class GpuGroup(Contract):
+    """GPUs (or processes) that hold the same: one pipeline stage, or the engines."""
+
+    role: Literal["trainer", "rollout", "trainer+rollout"]
+    first_rank: NonNegativeInt
+    count: PositiveInt
+    stage: NonNegativeInt | None = None
+    """Pipeline stage; None for engines."""
+    layers: NonNegativeInt = 0
+    """Decoder layers of the stage."""
+    limit_bytes: NonNegativeInt
+    """Usable bytes of the device; 0 when it is not known (accelerator cpu without a host memory limit)."""
+    phases: tuple[MemoryPhase, ...]
+
+    @property
+    def peak(self) -> MemoryPhase:
+        """The fullest phase."""
+        return max(self.phases, key=lambda phase: phase.total_bytes)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the fullest phase stays below the limit."""
+        return self.limit_bytes == 0 or self.peak.total_bytes <= self.limit_bytes
+
+
+class Role(Contract):
+    """Pods of one kind."""
+
+    name: Literal["head", "workers", "trainer", "rollout"]
+    nodes: PositiveInt
+    slots_per_node: NonNegativeInt
+    """GPUs of a pod; processes with accelerator cpu; 0 for the head."""
+    description: str
+
+
+class Groups(Contract):
+    """Sizes of the trainer's process groups."""
+
+    tensor: PositiveInt
+    pipeline: PositiveInt
+    context: PositiveInt
+    expert: PositiveInt
+    expert_tensor: PositiveInt
+    data_parallel: PositiveInt
+    expert_data_parallel: PositiveInt
+    stage_layers: tuple[PositiveInt, ...]
+
+
+class Engine(Contract):
+    """One rollout engine."""
+
+    slots: PositiveInt
+    tensor: PositiveInt
+    expert: PositiveInt
+    weight_bytes: NonNegativeInt
+    """Served weights of one engine, all slots."""
+    kv_tokens: NonNegativeInt
+    """Tokens the KV cache of one engine holds."""
+    sequence_tokens: NonNegativeInt
+    """Longest sequence of the job: prompt limit and response limit."""
+    concurrency: NonNegativeInt
+    """Longest sequences the KV cache holds at a time."""
+
+
+class Disk(Contract):
+    """Bytes written to volumes."""
+
+    conversion: tuple[Item, ...]
+    checkpoints: tuple[Item, ...]
+
+    @property
+    def conversion_bytes(self) -> int:
+        """Sum of what conversion writes."""
+        return sum(item.bytes for item in self.conversion)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Sum of what the run keeps at most."""
+        return sum(item.bytes for item in self.checkpoints)
+
+
+class JobPlan(Contract):
+    """Everything the spec implies in numbers; made by plan.make_plan, read by render, status and the command line."""
+
+    shape: ModelShape
+    parameters: PositiveInt
+    accelerator: str
+    ranks: Ranks
+    groups: Groups
+    engine: Engine
+    roles: tuple[Role, ...]
+    gpus: tuple[GpuGroup, ...]
+    host: tuple[Item, ...]
+    """Host memory of the fullest worker node, by cause."""
+    shared_memory_bytes: NonNegativeInt
+    """Size of /dev/shm of a worker pod."""
+    disk: Disk
+    rollout_format: WeightFormat
+    training_format: WeightFormat
+    notes: tuple[str, ...] = Field(())
+
+    @property
+    def nodes(self) -> int:
+        """Worker nodes in all."""
+        return self.ranks.nodes
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs (or processes) of a node."""
+        return self.ranks.slots_per_node
+
+    @property
+    def host_bytes_per_node(self) -> int:
+        """Host memory of the fullest worker node."""
+        return sum(item.bytes for item in self.host)
+
+    @property
+    def summary(self) -> str:
+        """One line, as status.plan.summary shows it."""
+        g, r = self.groups, self.ranks
+        layout = f"TP{g.tensor} PP{g.pipeline} CP{g.context} EP{g.expert} DP{g.data_parallel}"
+        return f"{r.nodes} x {r.slots_per_node} {r.accelerator}, {r.trainer_ranks} ranks ({layout}), {r.engines} engines"

@@ -1,0 +1,118 @@
+"""PURE: the state machine. Level-triggered: the answer depends on (job, status, observed, plan, now) and on nothing else.
+
+A job passes the stages from top to bottom; the first stage that is not passed decides. Every stage can be entered again at
+any time (an operator that crashed between any two writes comes back here), so each asks what is, never what happened.
+"""
+
+from collections.abc import Callable
+
+from lprl_api.names import Condition, Reason
+from lprl_operator.reconcile import attempts, converting, endings, inspecting, running, suspending
+from lprl_operator.reconcile.decision import Case, Decision, Finding
+from lprl_operator.reconcile.failures import Move, Verdict
+
+Stage = Callable[[Case], Decision | None]
+
+
+def decide(case: Case) -> Decision:
+    """Return what to remember, say and do now."""
+    if endings.finished(case.status):
+        return endings.after_the_end(case)
+    if case.problem is not None:
+        return _invalid(case)
+    if not case.job.spec.suspend:
+        case = suspending.resumed(case)
+    decision = next(d for stage in STAGES if (d := stage(case)) is not None)
+    return _in_time(case, decision).with_findings(*_passed(case), *_defaults())
+
+
+def consequential(case: Case, decision: Decision) -> bool:
+    """Whether a decision does more than tell, or tells that nothing runs any more: such a one is made from a live read only."""
+    remembered = ("attempt", "completion_time", "restart_not_before", "failures", "active_since", "inspection")
+    changed = any(getattr(case.status, name) != getattr(decision.memory, name) for name in remembered)
+    released = any(f.type == Condition.SUSPENDED and f.status == "True" for f in decision.findings)
+    known = any(c.type == Condition.SUSPENDED and c.status == "True" for c in case.status.conditions)
+    return bool(decision.actions) or changed or (released and not known)
+
+
+def _deadline(case: Case) -> Decision | None:
+    left = _seconds_left(case)
+    if left is None or left > 0:
+        return None
+    ended = running.driver_end(case.seen.head(case.status.attempt)) if not attempts.over(case) else None
+    if ended is not None and ended.move is Move.SUCCEED:
+        return endings.succeed(case, ended)
+    limit = case.job.spec.active_deadline_seconds
+    return endings.fail(case, Verdict(Move.FAIL, Reason.DEADLINE_EXCEEDED, f"active for more than {limit} s (spec.activeDeadlineSeconds)"))
+
+
+def _attempt(case: Case) -> Decision | None:
+    return attempts.next_attempt(case) if attempts.over(case) else running.current_attempt(case)
+
+
+STAGES: tuple[Stage, ...] = (
+    _deadline,
+    suspending.suspend_stage,
+    inspecting.inspect_stage,
+    converting.convert_stage,
+    _attempt,
+)
+
+
+def _seconds_left(case: Case) -> float | None:
+    """Active seconds until the deadline; None without one or while suspended."""
+    limit = case.job.spec.active_deadline_seconds
+    if limit is None or case.status.active_since is None:
+        return None
+    return limit - case.status.active_seconds - case.seconds_since(case.status.active_since)
+
+
+def _in_time(case: Case, decision: Decision) -> Decision:
+    """Look again when the deadline comes at the latest."""
+    left = _seconds_left(case)
+    if left is None or endings.finished(decision.memory):
+        return decision
+    soon = left if decision.requeue_seconds is None else min(left, decision.requeue_seconds)
+    return Decision(decision.memory, decision.findings, decision.actions, max(0.0, soon), decision.shards, decision.nodes)
+
+
+def _passed(case: Case) -> tuple[Finding, ...]:
+    """Conditions of the stages that lie behind."""
+    found = [suspending.not_suspended(case)]
+    plan = case.wanted.plan
+    if plan is not None:
+        found.append(Finding(Condition.VALIDATED, "True", Reason.VALID, plan.summary))
+    elif case.problem is None:
+        found.append(Finding(Condition.VALIDATED, "Unknown", Reason.INSPECTING, "the rules that need the model's shape wait for it"))
+    inspection = case.status.inspection
+    if inspection is not None:
+        size = f"{inspection.total_bytes / 1e9:.2f} GB in {inspection.shards} shards, {inspection.shape.architecture}"
+        found.append(Finding(Condition.INSPECTED, "True", Reason.INSPECTED, size))
+        if case.status.attempt == 0 and converting.convert_stage(case) is None:  # later it stays as it was found then
+            found.append(converting.converted(case))
+    return tuple(found)
+
+
+def _defaults() -> tuple[Finding, ...]:
+    return (
+        Finding(Condition.COMPLETE, "False", Reason.NOT_FINISHED),
+        Finding(Condition.FAILED, "False", Reason.NOT_FINISHED),
+        Finding(Condition.CLUSTER_READY, "False", Reason.NOT_STARTED),
+    )
+
+
+def _invalid(case: Case) -> Decision:
+    """A job that cannot be run as written: failed until its spec is corrected, if it did not start yet; else for good."""
+    problem = case.problem
+    assert problem is not None, "checked by decide"
+    message = f"{problem.message}; {problem.remedy}" if problem.remedy else problem.message
+    validated = Finding(Condition.VALIDATED, "False", case.problem_reason, message)
+    if case.status.attempt > 0:
+        return endings.fail(case, Verdict(Move.FAIL, case.problem_reason, message), validated)
+    findings = (
+        validated,
+        Finding(Condition.FAILED, "True", case.problem_reason, message),
+        Finding(Condition.COMPLETE, "False", Reason.NOT_FINISHED),
+        Finding(Condition.PROGRESSING, "False", Reason.NOT_STARTED),
+    )
+    return Decision(endings.pause(case, case.status), findings, endings.cleanup(case), None)

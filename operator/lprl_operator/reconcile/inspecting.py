@@ -1,0 +1,82 @@
+"""Stage 1: what is the source? One Job, whose termination message is an Inspection."""
+
+from pydantic import ValidationError
+
+from lprl_api.model_shape import Inspection
+from lprl_api.names import Condition, Reason
+from lprl_operator.reconcile import endings
+from lprl_operator.reconcile.actions import Create, Delete
+from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Decision, Finding
+from lprl_operator.reconcile.failures import Move, Verdict, job_verdict
+from lprl_operator.reconcile.observed import JobState, Observed
+
+
+def inspection_of(seen: Observed, uid: str) -> Inspection | None:
+    """The inspection a finished inspect Job of this job reported, None while there is none that can be read."""
+    job = seen.inspect
+    if job is None or job.finished != "Complete" or uid not in job.owner_uids:
+        return None
+    for end in job.exits:
+        try:
+            return Inspection.model_validate_json(end.message)
+        except ValidationError:
+            continue
+    return None
+
+
+def inspect_stage(case: Case) -> Decision | None:
+    """Get the source inspected; None when its inspection is known."""
+    if case.status.inspection is not None:
+        return None
+    job = case.seen.inspect
+    if job is None:
+        refused = refusal(case, "Job", Reason.INSPECTION_FAILED, Condition.INSPECTED)
+        if refused is not None:
+            return refused
+        creates = tuple(Create(d) for d in case.wanted.inspect_documents())
+        return _waiting(case, "the inspect Job is being created", creates)
+    if case.uid not in job.owner_uids or job.deleting:
+        actions = () if job.deleting else (Delete(case.ref("batch/v1", "Job", job.name), job.uid),)
+        return _waiting(case, f"waits for Job {job.name} of an earlier job of this name to be gone", actions)
+    if job.finished == "Failed":
+        return _failed(case, job_verdict(job, Reason.INSPECTION_FAILED))
+    if job.finished == "Complete":
+        message = f"Job {job.name} finished without a report that can be read; does its image match the operator's version?"
+        return _failed(case, Verdict(Move.FAIL, Reason.INSPECTION_FAILED, message))
+    return _waiting(case, trouble(job) or "reading the source model")
+
+
+def trouble(job: JobState) -> str:
+    """Why a Job does not get on, in words; empty when nothing is wrong."""
+    if job.image_pull:
+        return f"{Reason.IMAGE_PULL_FAILED}: {job.image_pull}"
+    if job.suspended:
+        return "queued: waiting for admission"
+    return f"not scheduled: {job.scheduling}" if job.scheduling else ""
+
+
+def refusal(case: Case, kind: str, reason: str, condition: str, name: str | None = None) -> Decision | None:
+    """What a refused create means: the end when the object itself is wrong, another try later when a quota is full."""
+    found = next((r for r in case.seen.refusals if r.ref.kind == kind and name in (None, r.ref.name)), None)
+    if found is None or not found.permanent:
+        return None
+    message = f"{found.ref} was refused: {found.message}"
+    return endings.fail(case, Verdict(Move.FAIL, reason, message), Finding(condition, "False", reason, message))
+
+
+def refusal_note(case: Case) -> str:
+    """Refused creates that will be tried again, in words."""
+    return "; ".join(f"{r.ref} refused, trying again: {r.message}" for r in case.seen.refusals if not r.permanent)
+
+
+def _waiting(case: Case, message: str, actions: tuple[Create, ...] | tuple[Delete, ...] = ()) -> Decision:
+    note = refusal_note(case)
+    findings = (
+        Finding(Condition.INSPECTED, "False", Reason.INSPECTING, note or message),
+        Finding(Condition.PROGRESSING, "False", Reason.NOT_STARTED),
+    )
+    return Decision(case.status, findings, actions, SOON_S if actions and not note else LATER_S)
+
+
+def _failed(case: Case, verdict: Verdict) -> Decision:
+    return endings.fail(case, verdict, Finding(Condition.INSPECTED, "False", Reason.INSPECTION_FAILED, verdict.message))

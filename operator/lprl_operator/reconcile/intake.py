@@ -1,0 +1,93 @@
+"""Document and snapshot -> Case: parse, take the inspection, plan, render."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from lprl_api.errors import UserError
+from lprl_api.field_error import FieldError, InvalidJob
+from lprl_api.model_shape import Inspection
+from lprl_api.names import Reason
+from lprl_api.parse import parse_job
+from lprl_api.rules import check
+from lprl_api.spec import LowPrecisionRLJob, LowPrecisionRLJobSpec
+from lprl_api.status import LowPrecisionRLJobStatus
+from lprl_operator.plan.plan import make_plan
+from lprl_operator.plan.types import JobPlan
+from lprl_operator.reconcile.decision import Case
+from lprl_operator.reconcile.inspecting import inspection_of
+from lprl_operator.reconcile.observed import Observed
+from lprl_operator.resources.naming import content_hash
+from lprl_operator.resources.render import render
+from lprl_operator.resources.settings import RenderSettings
+
+IMMUTABLE = ("model", "precision", "data", "topology")
+"""Parts of the spec that may not change once the job started."""
+
+
+def intake(document: Mapping[str, Any], seen: Observed, now: datetime, settings: RenderSettings) -> Case:
+    """Return what a decision is made from.
+
+    Raises InvalidJob when the spec does not even parse; a spec that parses but breaks a rule or does not fit is a Case with
+    a `problem`.
+    """
+    job = parse_job(document)
+    status = status_of(document)
+    digest = content_hash({part: getattr(job.spec, part).document() for part in IMMUTABLE}, 16)
+    if status.spec_hash is not None and status.spec_hash != digest and status.start_time is not None:
+        return Case(job, status, seen, render(job, None, None, settings), now, _changed(), Reason.INVALID_SPEC)
+    inspection = status.inspection or inspection_of(seen, job.metadata.uid)
+    status = status.model_copy(update={"inspection": inspection, "spec_hash": digest})
+    plan, problem, reason = _plan(_question(job, status))
+    return Case(job, status, seen, render(job, plan, inspection, settings), now, problem, reason)
+
+
+def status_of(document: Mapping[str, Any]) -> LowPrecisionRLJobStatus:
+    """Return the status of a document; a job that was never looked at has an empty one."""
+    return LowPrecisionRLJobStatus.model_validate(document.get("status") or {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a plan depends on, compared by its text: specs hold mappings and so have no hash of their own."""
+
+    text: str
+    spec: LowPrecisionRLJobSpec = field(compare=False)
+    inspection: Inspection | None = field(compare=False)
+
+
+def _question(job: LowPrecisionRLJob, status: LowPrecisionRLJobStatus) -> _Question:
+    inspection = status.inspection
+    if inspection is not None and status.attempt > 0:
+        # Once an attempt was made the conversions are there: free space no longer speaks against them.
+        inspection = inspection.model_copy(update={"free_bytes": None})
+    # Suspending and resuming a job asks no new question.
+    spec = job.spec.model_copy(update={"suspend": False})
+    text = spec.model_dump_json() + (inspection.model_dump_json() if inspection is not None else "")
+    return _Question(text, spec, inspection)
+
+
+@lru_cache(maxsize=4096)
+def _plan(question: _Question) -> tuple[JobPlan | None, UserError | None, str]:
+    """Check the rules with what is known, then plan as soon as a shape is. Remembered: jobs are looked at often."""
+    spec, inspection = question.spec, question.inspection
+    errors = check(spec)
+    if errors:
+        return None, InvalidJob(errors), Reason.INVALID_SPEC
+    if inspection is not None:
+        errors = check(spec, inspection.shape, inspection)
+        if errors:
+            return None, InvalidJob(errors), Reason.SHAPE_MISMATCH
+    elif spec.model.shape is None:
+        return None, None, Reason.VALID
+    try:
+        return make_plan(spec, inspection=inspection), None, Reason.VALID
+    except UserError as error:
+        return None, error, Reason.DOES_NOT_FIT
+
+
+def _changed() -> InvalidJob:
+    need = "the values the job was started with; make another job to run other ones"
+    return InvalidJob([FieldError(", ".join(f"spec.{part}" for part in IMMUTABLE), "a change after the start", need)])

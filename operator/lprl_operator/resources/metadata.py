@@ -1,0 +1,66 @@
+"""Labels, annotations and owner references. Every call returns fresh mappings: no two documents share one."""
+
+from typing import Any
+
+from lprl_api import names
+from lprl_api.spec import LowPrecisionRLJob
+
+QUEUE_PREFIXES = ("kueue.x-k8s.io/", "volcano.sh/", "scheduling.volcano.sh/", "yunikorn.apache.org/", "kai.scheduler/")
+"""Labels and annotations of batch schedulers, handed from the job to what they queue."""
+QUEUE_LABELS = ("ray.io/priority-class-name", "ray.io/gang-scheduling-enabled")
+
+
+def is_queue_key(key: str) -> bool:
+    """Whether a label or annotation of the job belongs to a batch scheduler."""
+    return key.startswith(QUEUE_PREFIXES) or key in QUEUE_LABELS
+
+
+def labels(job: LowPrecisionRLJob, role: str, attempt: int | None = None) -> dict[str, str]:
+    """Labels of a child or pod; the attempt is set on everything an attempt owns."""
+    found = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_JOB: job.metadata.name, names.LABEL_ROLE: role}
+    return found if attempt is None else {**found, names.LABEL_ATTEMPT: str(attempt)}
+
+
+def shared_labels(content_key: str, role: str) -> dict[str, str]:
+    """Labels of a conversion, which belongs to no single job."""
+    return {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_CONTENT_KEY: content_key[:63], names.LABEL_ROLE: role}
+
+
+def queue_labels(job: LowPrecisionRLJob) -> dict[str, str]:
+    """The job's batch-scheduler labels, for its RayCluster and Jobs."""
+    return {k: v for k, v in sorted(job.metadata.labels.items()) if is_queue_key(k)}
+
+
+def queue_annotations(job: LowPrecisionRLJob) -> dict[str, str]:
+    """The job's batch-scheduler annotations."""
+    return {k: v for k, v in sorted(job.metadata.annotations.items()) if is_queue_key(k)}
+
+
+def owner(job: LowPrecisionRLJob, controller: bool = True) -> dict[str, Any]:
+    """Owner reference to the job. A shared object has several owners, so none of them is its controller."""
+    meta = job.metadata
+    found: dict[str, Any] = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": meta.name, "uid": meta.uid}
+    if controller:
+        # Not blockOwnerDeletion: setting it needs permission on the owner's finalizers, and nothing here waits for children.
+        found["controller"] = True
+    return found
+
+
+def metadata(job: LowPrecisionRLJob, name: str, role: str, attempt: int | None = None) -> dict[str, Any]:
+    """Metadata of a child that belongs to this job alone."""
+    return {
+        "name": name,
+        "namespace": job.metadata.namespace,
+        "labels": labels(job, role, attempt),
+        "ownerReferences": [owner(job)],
+    }
+
+
+def shared_metadata(job: LowPrecisionRLJob, name: str, content_key: str, role: str) -> dict[str, Any]:
+    """Metadata of a conversion's child as this job would create it; later owners add their reference."""
+    return {
+        "name": name,
+        "namespace": job.metadata.namespace,
+        "labels": shared_labels(content_key, role),
+        "ownerReferences": [owner(job, controller=False)],
+    }

@@ -1,0 +1,31 @@
+"""Who may talk to a job's pods: each other, and whoever scrapes metrics."""
+
+from typing import Any
+
+from lprl_api import names
+from lprl_api.spec import LowPrecisionRLJob
+from lprl_operator.resources import metadata, naming
+from lprl_operator.resources.settings import RenderSettings
+
+RAY_METRICS_PORT = 8080
+
+
+def metrics_port(job: LowPrecisionRLJob, settings: RenderSettings) -> int | None:
+    """Port of the driver's Prometheus metrics, None when they are off."""
+    return job.spec.tracking.prometheus_port or settings.prometheus_port
+
+
+def network_policy(job: LowPrecisionRLJob, settings: RenderSettings) -> dict[str, Any]:
+    """Ingress from the job's own pods on every port (Ray picks random ones), from anywhere on metric ports; egress is open."""
+    mine = {"matchLabels": {names.LABEL_JOB: job.metadata.name}}
+    ports = [{"protocol": "TCP", "port": p} for p in sorted({RAY_METRICS_PORT, metrics_port(job, settings) or RAY_METRICS_PORT})]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata.metadata(job, naming.network_policy(job.metadata.name), "network"),
+        "spec": {
+            "podSelector": {"matchLabels": {names.LABEL_JOB: job.metadata.name}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"podSelector": mine}]}, {"ports": ports}],
+        },
+    }

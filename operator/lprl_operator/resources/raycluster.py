@@ -1,0 +1,244 @@
+"""The RayCluster of one attempt: a CPU head with the driver beside Ray, and one or two groups of workers.
+
+What the driver container needs beside Ray's (found by running it on a real cluster, KubeRay 1.6.2, Ray 2.60):
+a shared process namespace (Ray finds its local raylet by its process), /tmp/ray and /dev/shm shared by both containers, and
+the auth token from the Secret named like the cluster, since KubeRay injects it into the Ray container only.
+The head never restarts in place (restartPolicy Never and the annotation below), so that a lost head is seen as lost.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lprl_api import names
+from lprl_api.accelerators import ACCELERATORS
+from lprl_api.operations import Resources
+from lprl_api.precision import Training
+from lprl_api.runconfig import Ranks
+from lprl_api.spec import LowPrecisionRLJob
+from lprl_operator.resources import metadata, naming, network, pods, storage
+from lprl_operator.resources.settings import RenderSettings
+
+KEEP_LOST_HEAD = "ray.io/disable-provisioned-head-restart"
+GPU_RESOURCE = "nvidia.com/gpu"
+TRAINER_SLOT = "lprl_trainer"
+ROLLOUT_SLOT = "lprl_rollout"
+"""Ray custom resources, one unit per GPU (or process on cpu): the driver places actors by them."""
+HOSTNAME = "kubernetes.io/hostname"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerNeeds:
+    """Planned host resources of one worker pod; None leaves a quantity to the user's podTemplate."""
+
+    cpu: str | None = None
+    memory_bytes: int | None = None
+    shared_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One worker group: all its pods are alike."""
+
+    name: str
+    role: pods.Role
+    replicas: int
+    slots: Mapping[str, int]
+    """Ray custom resources of one pod."""
+
+
+def groups(ranks: Ranks) -> tuple[Group, ...]:
+    """Worker groups of a placement. The replicas of all groups sum up to `ranks.nodes`."""
+    slots = ranks.slots_per_node
+    if ranks.placement == "colocated":
+        return (Group("workers", "workers", ranks.nodes, {TRAINER_SLOT: slots, ROLLOUT_SLOT: slots}),)
+    return (
+        Group("trainer", "workers", ranks.trainer_nodes, {TRAINER_SLOT: slots}),
+        Group("rollout", "rollout", ranks.rollout_nodes, {ROLLOUT_SLOT: slots}),
+    )
+
+
+def raycluster(
+    job: LowPrecisionRLJob, ranks: Ranks, needs: WorkerNeeds, run_config: str, attempt: int, settings: RenderSettings
+) -> dict[str, Any]:
+    """Return the RayCluster of an attempt; `run_config` names the ConfigMap with runconfig.json."""
+    meta = metadata.metadata(job, naming.cluster(job.metadata.name, attempt), "cluster", attempt)
+    meta["labels"] |= metadata.queue_labels(job)
+    meta["annotations"] = {KEEP_LOST_HEAD: "true", **metadata.queue_annotations(job)}
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": meta,
+        "spec": {
+            "rayVersion": settings.ray_version,
+            "authOptions": {"mode": "token"},
+            "headGroupSpec": {
+                # No actor lands on the head: its loss must not take a rank along.
+                "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},
+                "template": _head(job, run_config, attempt, settings),
+            },
+            "workerGroupSpecs": [_group(job, ranks, needs, group, attempt, settings) for group in groups(ranks)],
+        },
+    }
+
+
+def _head(job: LowPrecisionRLJob, run_config: str, attempt: int, settings: RenderSettings) -> dict[str, Any]:
+    ray_volume, ray_mount = storage.scratch("ray", "/tmp/ray")
+    shm_volume, shm_mount = storage.shared_memory("1Gi")
+    config_volume, config_mount = storage.config(run_config)
+    token_volume, token_mount = _token()
+    port = network.metrics_port(job, settings)
+    ray = pods.Container(
+        name="ray-head",
+        resources=Resources(requests={"cpu": settings.head_cpu, "memory": settings.head_memory}),
+        mounts=(ray_mount, shm_mount),
+        ports=({"name": "gcs-server", "containerPort": 6379}, {"name": "dashboard", "containerPort": 8265}),
+        gets_user_resources=False,
+    )
+    driver = pods.Container(
+        name="driver",
+        args=(
+            *("python", "-m", "lprl_workload", "train"),
+            *("--config", f"{storage.CONFIG_FOLDER}/{names.RUN_CONFIG_KEY}", "--attempt", str(attempt)),
+        ),
+        env=(*_driver_env(job, attempt), *tracking_env(job)),
+        resources=Resources(requests={"cpu": settings.driver_cpu, "memory": settings.driver_memory}),
+        mounts=(ray_mount, shm_mount, config_mount, token_mount, *storage.user_mounts(job.spec)),
+        ports=({"name": "lprl-metrics", "containerPort": port},) if port is not None else (),
+    )
+    pod = pods.Pod(
+        role="head",
+        containers=(ray, driver),
+        labels=metadata.labels(job, "head", attempt),
+        volumes=(ray_volume, shm_volume, config_volume, token_volume, *storage.user_volumes(job.spec)),
+        extra={"serviceAccountName": naming.driver_account(job.metadata.name, attempt), "shareProcessNamespace": True},
+        grace_seconds=120,
+    )
+    return pods.pod_template(pod, job.spec.pod_template, settings)
+
+
+def _driver_env(job: LowPrecisionRLJob, attempt: int) -> tuple[dict[str, Any], ...]:
+    secret = naming.auth_secret(naming.cluster(job.metadata.name, attempt))
+    token = {"name": "RAY_AUTH_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": "auth_token"}}}
+    namespace = {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}
+    return (
+        pods.value(names.ENV_ATTEMPT, str(attempt)),
+        pods.value("RAY_ADDRESS", "127.0.0.1:6379"),
+        pods.value("RAY_AUTH_MODE", "token"),
+        pods.value("LPRL_PROMETHEUS_ADDRESS", "0.0.0.0"),  # scrapers come from other pods; the NetworkPolicy names the port
+        token,
+        namespace,
+    )
+
+
+def tracking_env(job: LowPrecisionRLJob) -> tuple[dict[str, Any], ...]:
+    """Credentials of trackers and of a remote reward, by reference."""
+    tracking, reward = job.spec.tracking, job.spec.data.reward
+    found = []
+    if tracking.mlflow is not None and tracking.mlflow.token_secret is not None:
+        found.append(pods.secret("MLFLOW_TRACKING_TOKEN", tracking.mlflow.token_secret))
+    if tracking.wandb is not None and tracking.wandb.api_key_secret is not None:
+        found.append(pods.secret("WANDB_API_KEY", tracking.wandb.api_key_secret))
+    if reward.headers_secret is not None:
+        found.append(pods.secret("LPRL_REWARD_AUTHORIZATION", reward.headers_secret))
+    return tuple(found)
+
+
+def _token() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The service-account token where clients expect it, in the driver container only."""
+    sources = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+    ]
+    mount = {"name": "api-token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}
+    return {"name": "api-token", "projected": {"sources": sources}}, mount
+
+
+def _group(
+    job: LowPrecisionRLJob, ranks: Ranks, needs: WorkerNeeds, group: Group, attempt: int, settings: RenderSettings
+) -> dict[str, Any]:
+    start = {"resources": json.dumps(json.dumps(dict(group.slots)))}  # KubeRay puts it on a shell's command line as it is
+    if ranks.accelerator == "cpu":
+        start["num-cpus"] = str(ranks.slots_per_node)
+    return {
+        "groupName": group.name,
+        "replicas": group.replicas,
+        "minReplicas": group.replicas,
+        "maxReplicas": group.replicas,
+        "rayStartParams": start,
+        "template": _worker(job, ranks, needs, group, attempt, settings),
+    }
+
+
+def _worker(
+    job: LowPrecisionRLJob, ranks: Ranks, needs: WorkerNeeds, group: Group, attempt: int, settings: RenderSettings
+) -> dict[str, Any]:
+    ray_volume, ray_mount = storage.scratch("ray", "/tmp/ray")
+    shm = job.spec.pod_template.shared_memory or (str(needs.shared_memory_bytes) if needs.shared_memory_bytes else None)
+    shm_volume, shm_mount = storage.shared_memory(shm)
+    rdma = job.spec.pod_template.rdma
+    container = pods.Container(
+        name="ray-worker",
+        env=(*worker_env(job, ranks, attempt), *tracking_env(job)),
+        resources=_worker_resources(job, ranks, needs),
+        mounts=(ray_mount, shm_mount, *storage.user_mounts(job.spec)),
+        capabilities=("IPC_LOCK",) if rdma is not None else (),
+    )
+    pod = pods.Pod(
+        role=group.role,
+        containers=(container,),
+        labels=metadata.labels(job, group.name, attempt),
+        volumes=(ray_volume, shm_volume, *storage.user_volumes(job.spec)),
+        extra=_placement(job, ranks, attempt),
+    )
+    return pods.pod_template(pod, job.spec.pod_template, settings)
+
+
+def _worker_resources(job: LowPrecisionRLJob, ranks: Ranks, needs: WorkerNeeds) -> Resources:
+    requests = {"cpu": needs.cpu or str(ranks.slots_per_node)}
+    limits = {}
+    if needs.memory_bytes:
+        requests["memory"] = str(needs.memory_bytes)
+    if ranks.accelerator != "cpu":
+        limits[GPU_RESOURCE] = str(ranks.slots_per_node)
+    if job.spec.pod_template.rdma is not None:
+        limits[job.spec.pod_template.rdma.resource] = str(job.spec.pod_template.rdma.count)
+    return Resources(requests=requests, limits=limits)
+
+
+def worker_env(job: LowPrecisionRLJob, ranks: Ranks, attempt: int) -> tuple[dict[str, Any], ...]:
+    """Environment of worker processes that must be set before libraries are imported."""
+    found = [pods.value(names.ENV_ATTEMPT, str(attempt))]
+    if ranks.accelerator == "cpu":
+        return tuple(found)
+    found += [pods.value("NCCL_DEBUG", "WARN"), pods.value("CUDA_DEVICE_MAX_CONNECTIONS", "1")]
+    if job.spec.pod_template.rdma is not None:
+        found += [pods.value("NCCL_IB_DISABLE", "0"), pods.value("NCCL_NET_GDR_LEVEL", "PHB")]
+    if job.spec.precision.training == Training.FP8:
+        # Hopper wants FP32 block scales; Blackwell runs block FP8 as MXFP8 and takes powers of two only.
+        fp32 = not ACCELERATORS[ranks.accelerator].is_blackwell
+        found.append(pods.value("NVTE_FP8_BLOCK_SCALING_FP32_SCALES", "1" if fp32 else "0"))
+    return tuple(found)
+
+
+def _placement(job: LowPrecisionRLJob, ranks: Ranks, attempt: int) -> dict[str, Any]:
+    """One worker a node (a GPU pod wants a whole one), and all within one topology domain where a key is given."""
+    mine = {names.LABEL_JOB: job.metadata.name, names.LABEL_ATTEMPT: str(attempt)}
+    workers = {
+        "matchLabels": mine,
+        "matchExpressions": [{"key": names.LABEL_ROLE, "operator": "In", "values": ["workers", "trainer", "rollout"]}],
+    }
+    found: dict[str, Any] = {}
+    if ranks.accelerator == "cpu":
+        spread = {"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": workers}
+        found["topologySpreadConstraints"] = [spread]
+    else:
+        apart = {"topologyKey": HOSTNAME, "labelSelector": workers}
+        found["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}
+    if job.spec.pod_template.topology_key is not None:
+        together = {"topologyKey": job.spec.pod_template.topology_key, "labelSelector": {"matchLabels": dict(mine)}}
+        affinity = found.setdefault("affinity", {})
+        affinity["podAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": [together]}
+    return found

@@ -1,0 +1,83 @@
+"""render: (job, plan, inspection) -> every document the job may need, in the order they are created."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lprl_api.model_shape import Inspection
+from lprl_api.spec import LowPrecisionRLJob
+from lprl_operator.plan.types import JobPlan
+from lprl_operator.resources import conversions, network, progress, raycluster, rbac, runconfig, sources
+from lprl_operator.resources.conversions import Conversion
+from lprl_operator.resources.convert_job import convert_documents
+from lprl_operator.resources.finalise_job import finalise_documents
+from lprl_operator.resources.inspect_job import inspect_documents
+from lprl_operator.resources.settings import RenderSettings
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a job wants to exist; documents are built when asked for. Plan and inspection are None while unknown."""
+
+    job: LowPrecisionRLJob
+    plan: JobPlan | None
+    inspection: Inspection | None
+    settings: RenderSettings
+
+    def inspect_documents(self) -> tuple[Document, ...]:
+        """ConfigMap and Job of the inspection."""
+        model = self.job.spec.model
+        reference = None
+        if model.reference is not None and sources.is_remote(model.reference):
+            reference = runconfig.inspect_config(self.job, model.reference)
+        return inspect_documents(self.job, runconfig.inspect_config(self.job, model.source), reference, self.settings)
+
+    def conversions(self) -> tuple[Conversion, ...]:
+        """Conversions the job needs; none before the inspection."""
+        if self.plan is None or self.inspection is None:
+            return ()
+        return conversions.needed(self.job, self.inspection, self.plan.rollout_format)
+
+    def convert_documents(self, conversion: Conversion) -> tuple[Document, ...]:
+        """ConfigMap and Indexed Job of a conversion."""
+        return convert_documents(self.job, conversion.name, conversion.config, self.settings)
+
+    def finalise_documents(self, conversion: Conversion) -> tuple[Document, ...]:
+        """ConfigMap and finalise Job of a conversion."""
+        return finalise_documents(self.job, conversion.name, conversion.config, self.settings)
+
+    def attempt_documents(self, attempt: int) -> tuple[Document, ...]:
+        """Everything an attempt owns; the RayCluster is last, so that its presence says that all is there."""
+        if self.plan is None or self.inspection is None:
+            raise ValueError("an attempt is rendered after the inspection")
+        config = runconfig.run_config_map(self.job, runconfig.run_config(self.job, self.plan, self.inspection, self.settings))
+        policy = (network.network_policy(self.job, self.settings),) if self.settings.network_policy else ()
+        cluster = raycluster.raycluster(
+            self.job, self.plan.ranks, worker_needs(self.plan), config["metadata"]["name"], attempt, self.settings
+        )
+        account = rbac.driver_account(self.job, attempt)
+        return (*policy, config, progress.progress_config_map(self.job, attempt), *account, cluster)
+
+
+def worker_needs(plan: JobPlan) -> raycluster.WorkerNeeds:
+    """Host resources of a worker as planned. Processes on cpu are small and share a machine: only their count is asked for."""
+    if plan.accelerator == "cpu":
+        return raycluster.WorkerNeeds(shared_memory_bytes=plan.shared_memory_bytes)
+    memory = plan.host_bytes_per_node + plan.shared_memory_bytes
+    return raycluster.WorkerNeeds(memory_bytes=memory, shared_memory_bytes=plan.shared_memory_bytes)
+
+
+def render(job: LowPrecisionRLJob, plan: JobPlan | None, inspection: Inspection | None, settings: RenderSettings) -> Wanted:
+    """Return what the job wants to exist."""
+    return Wanted(job, plan, inspection, settings)
+
+
+def render_all(job: LowPrecisionRLJob, plan: JobPlan, inspection: Inspection, settings: RenderSettings) -> list[Document]:
+    """Return every document of a job's life up to its first attempt, in order (`lprl render`, goldens)."""
+    wanted = render(job, plan, inspection, settings)
+    found = [*wanted.inspect_documents()]
+    for conversion in wanted.conversions():
+        found += wanted.convert_documents(conversion)
+        found.append(wanted.finalise_documents(conversion)[-1])
+    return [*found, *wanted.attempt_documents(1)]

@@ -1,0 +1,47 @@
+"""Status difference -> events; sent only after the status write they belong to succeeded, so each is sent once."""
+
+from lprl_api.names import Condition, Reason
+from lprl_api.status import ConditionStatus, LowPrecisionRLJobStatus
+from lprl_operator.reconcile.actions import Event
+from lprl_operator.status import conditions as of
+
+_WARNINGS = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.DOES_NOT_FIT,
+        Reason.SHAPE_MISMATCH,
+        Reason.CLUSTER_REFUSED,
+        Reason.KUBERAY_MISSING,
+        Reason.NODE_UNREACHABLE,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.MISMATCH_DRIFT,
+        Reason.CORRECTION_ENABLED,
+        Reason.UPDATES_HELD,
+        Reason.ROLLED_BACK,
+        Reason.FELL_BACK_TO_BF16,
+        Reason.RESTARTING,
+    }
+)
+_QUIET = frozenset({Reason.NOT_STARTED, Reason.NOT_FINISHED, Reason.NOT_SUSPENDED, Reason.INSPECTED, Reason.CONVERTED, ""})
+_MAX_MESSAGE = 1024
+
+
+def events(old: LowPrecisionRLJobStatus, new: LowPrecisionRLJobStatus) -> tuple[Event, ...]:
+    """One event per condition whose status or reason changed (messages change too often), and one per new attempt."""
+    found = [_event(c) for c in new.conditions if _worth_telling(of.find(old.conditions, c.type), c)]
+    if new.attempt > old.attempt and new.restart_not_before is None:
+        found.append(Event("Normal", Reason.STARTING, f"attempt {new.attempt}"))
+    return tuple(dict.fromkeys(found))
+
+
+def _worth_telling(before: ConditionStatus | None, after: ConditionStatus) -> bool:
+    same = before is not None and (before.status, before.reason) == (after.status, after.reason)
+    if same or after.reason in _QUIET:
+        return False
+    return not (after.type in (Condition.COMPLETE, Condition.FAILED) and after.status != "True")
+
+
+def _event(condition: ConditionStatus) -> Event:
+    bad = condition.reason in _WARNINGS or (condition.type == Condition.FAILED and condition.status == "True")
+    message = condition.message or f"{condition.type} is {condition.status}"
+    return Event("Warning" if bad else "Normal", condition.reason, message[:_MAX_MESSAGE])

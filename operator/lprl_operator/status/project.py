@@ -1,0 +1,169 @@
+"""PURE: decision and snapshot -> the whole status. The phase is read off the conditions and never read back."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from lprl_api.errors import UserError
+from lprl_api.names import Condition, Reason
+from lprl_api.progress import Progress
+from lprl_api.status import ConditionStatus, ConversionStatus, LowPrecisionRLJobStatus, NodesStatus, Phase, PlanStatus, TrainingStatus
+from lprl_operator.reconcile.decision import Case, ConditionValue, Decision, Finding, format_time
+from lprl_operator.status import conditions as of
+
+_STABILITY: dict[str, tuple[ConditionValue, str]] = {
+    "measuring": ("Unknown", Reason.MEASURING_BASELINE),
+    "stable": ("True", Reason.STABLE),
+    "drifting": ("False", Reason.MISMATCH_DRIFT),
+    "corrected": ("False", Reason.CORRECTION_ENABLED),
+    "held": ("False", Reason.UPDATES_HELD),
+    "rolled-back": ("False", Reason.ROLLED_BACK),
+    "fallback-bf16": ("False", Reason.FELL_BACK_TO_BF16),
+}
+
+
+def project(case: Case, decision: Decision) -> LowPrecisionRLJobStatus:
+    """Return the status to publish. Equal inputs, an equal status: a second look without a change writes nothing."""
+    memory = decision.memory
+    progress = _progress(case, memory)
+    findings = (*decision.findings, *_stability(progress))
+    generation = case.job.metadata.generation
+    found = of.set_conditions(memory.conditions, findings, case.stamp(), generation)
+    return memory.model_copy(
+        update={
+            "observed_generation": generation,
+            "phase": phase(found),
+            "conditions": found,
+            "precision": case.job.spec.precision.label,
+            "effective_precision": _effective(case, progress) or memory.effective_precision,
+            "plan": _plan(case, memory.plan),
+            "conversion": _conversion(case, decision, memory, found),
+            "nodes": _nodes(case, decision, memory),
+            "training": _training(case, memory.training, progress),
+            "message": message(found),
+        }
+    )
+
+
+def refuse(document: Mapping[str, Any], before: LowPrecisionRLJobStatus, error: UserError, now: datetime) -> LowPrecisionRLJobStatus:
+    """Return the status of a job whose spec does not parse. One that runs already is left running: only its spec is refused."""
+    message_text = f"{error.message}; {error.remedy}" if error.remedy else error.message
+    findings = [Finding(Condition.VALIDATED, "False", Reason.INVALID_SPEC, message_text)]
+    if before.attempt == 0 and before.completion_time is None:
+        findings.append(Finding(Condition.FAILED, "True", Reason.INVALID_SPEC, message_text))
+    generation = document["metadata"].get("generation", 0)
+    found = of.set_conditions(before.conditions, findings, format_time(now), generation)
+    update = {"observed_generation": generation, "conditions": found, "phase": phase(found), "message": message(found)}
+    return before.model_copy(update=update)
+
+
+def phase(conditions: Sequence[ConditionStatus]) -> Phase:
+    """Return the one word for people."""
+    if of.is_true(conditions, Condition.FAILED):
+        return Phase.FAILED
+    if of.is_true(conditions, Condition.COMPLETE):
+        return Phase.SUCCEEDED
+    if of.is_true(conditions, Condition.SUSPENDED):
+        return Phase.SUSPENDED
+    if of.is_true(conditions, Condition.PROGRESSING):
+        return Phase.RUNNING
+    if not of.is_true(conditions, Condition.INSPECTED):
+        return Phase.INSPECTING if of.find(conditions, Condition.INSPECTED) is not None else Phase.PENDING
+    if not of.is_true(conditions, Condition.CONVERTED):
+        return Phase.CONVERTING
+    if of.reason(conditions, Condition.PROGRESSING) in (Reason.RESTARTING, Reason.BACKING_OFF):
+        return Phase.RESTARTING
+    return Phase.PROVISIONING
+
+
+def message(conditions: Sequence[ConditionStatus]) -> str:
+    """Return what the MESSAGE column says: of the condition that decides the phase."""
+    order = {
+        Phase.FAILED: Condition.FAILED,
+        Phase.SUCCEEDED: Condition.COMPLETE,
+        Phase.SUSPENDED: Condition.SUSPENDED,
+        Phase.RUNNING: Condition.PROGRESSING,
+        Phase.INSPECTING: Condition.INSPECTED,
+        Phase.CONVERTING: Condition.CONVERTED,
+        Phase.RESTARTING: Condition.PROGRESSING,
+        Phase.PROVISIONING: Condition.CLUSTER_READY,
+        Phase.PENDING: Condition.VALIDATED,
+    }
+    return of.message(conditions, order[phase(conditions)])
+
+
+def _progress(case: Case, memory: LowPrecisionRLJobStatus) -> Progress | None:
+    """Progress of the attempt the status names now: a decision may have just moved on from the snapshot's."""
+    found = case.progress()
+    return found if found is not None and found.attempt == memory.attempt else None
+
+
+def _stability(progress: Progress | None) -> tuple[Finding, ...]:
+    if progress is None:
+        return ()
+    report = progress.stability
+    value, reason = _STABILITY[report.state]
+    parts = [f"{report.metric}={report.value:.3g}" if report.value is not None else f"{report.metric} not measured yet"]
+    parts += [f"baseline {report.baseline:.3g}"] if report.baseline is not None else []
+    parts += [f"limit {report.limit:.3g}"] if report.limit is not None else []
+    parts += [f"since step {report.since_step}"] if report.since_step is not None else []
+    return (Finding(Condition.TRAINING_STABLE, value, reason, ", ".join(parts)),)
+
+
+def _effective(case: Case, progress: Progress | None) -> str | None:
+    if progress is None or progress.effective_rollout is None:
+        return None
+    return f"{case.job.spec.precision.training}/{progress.effective_rollout}"
+
+
+def _plan(case: Case, old: PlanStatus) -> PlanStatus:
+    plan = case.wanted.plan
+    if plan is None:
+        return old
+    ranks = plan.ranks
+    return PlanStatus(nodes=ranks.nodes, trainer_ranks=ranks.trainer_ranks, engines=ranks.engines, summary=plan.summary)
+
+
+def _conversion(case: Case, decision: Decision, memory: LowPrecisionRLJobStatus, conditions: Sequence[ConditionStatus]) -> ConversionStatus:
+    wanted = case.wanted.conversions()
+    total = sum(c.shards for c in wanted)
+    if decision.shards is not None:
+        done = decision.shards.done
+    elif of.is_true(conditions, Condition.CONVERTED):
+        done = total
+    else:
+        return memory.conversion
+    keys = tuple(c.config.content_key for c in wanted)
+    return ConversionStatus(shards=total, shards_done=done, content_keys=keys, progress=f"{done}/{total}" if total else "")
+
+
+def _nodes(case: Case, decision: Decision, memory: LowPrecisionRLJobStatus) -> NodesStatus:
+    if decision.nodes is not None:
+        return NodesStatus(ready=decision.nodes.done, wanted=decision.nodes.wanted, summary=str(decision.nodes))
+    wanted = case.wanted.plan.ranks.nodes if case.wanted.plan is not None else memory.nodes.wanted
+    return NodesStatus(ready=0, wanted=wanted, summary=f"0/{wanted}" if wanted else "")
+
+
+def _training(case: Case, old: TrainingStatus, progress: Progress | None) -> TrainingStatus:
+    steps = case.job.spec.algorithm.steps
+    if progress is None:
+        return old.model_copy(update={"steps": steps, "summary": f"{old.step}/{steps}"})
+    evaluation = progress.evaluation or old.evaluation
+    return TrainingStatus(
+        step=progress.step,
+        steps=steps,
+        summary=f"{progress.step}/{steps}",
+        reward=_number(progress.reward) or old.reward,
+        mismatch=_number(progress.mismatch_k3, ".2e") or old.mismatch,
+        tokens_per_second=_number(progress.tokens_per_second, ".0f") or old.tokens_per_second,
+        seconds_left=None if progress.seconds_left is None else max(0, int(progress.seconds_left)),
+        weight_version=progress.weight_version,
+        evaluation=evaluation,
+        evaluation_reward=None if evaluation is None else _number(evaluation.reward),
+        checkpoint=progress.checkpoint or old.checkpoint,
+        export=progress.export or old.export,
+    )
+
+
+def _number(value: float | None, form: str = ".3f") -> str | None:
+    return None if value is None else format(value, form)

@@ -1,0 +1,313 @@
+"""The TrainActor contract, run on every trainer that works on this machine."""
+
+import json
+import multiprocessing
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lprl_api.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.model_shape import Mla, ModelShape, Moe
+from lprl_api.precision import Scope
+from lprl_api.runconfig import RunConfig
+from lprl_fixtures.generate import ModelOptions, generate_model
+from lprl_workload.config import RankInfo, ResolvedPaths
+from lprl_workload.data import TrainSample
+from lprl_workload.errors import NonFiniteError
+from lprl_workload.hf.folder import read_folder
+from lprl_workload.hf.slots import weight_slots
+from lprl_workload.quant.scheme import dequantize, module_of, quantize
+from lprl_workload.quant.select import Selection
+from lprl_workload.train.actor import TrainActor
+from lprl_workload.train.actor_torch import TorchTrainActor
+
+FORMATS: dict[str, WeightFormat] = {
+    "bf16": Bf16(),
+    "fp8": Fp8Block(),
+    "int4-qat": Int4Group(group_size=32, scope=Scope.ALL_LINEAR, exclude_modules=("*.kv_b_proj",)),
+}
+ARCHITECTURES = ("qwen3", "qwen3-moe", "moonlight")
+
+
+def shape_of(folder: Path) -> ModelShape:
+    c = json.loads((folder / "config.json").read_text())
+    moe = mla = None
+    if c["model_type"] == "qwen3_moe":
+        moe = Moe(experts=c["num_experts"], experts_per_token=2, expert_ffn=c["moe_intermediate_size"])
+    if c["model_type"] == "deepseek_v3":
+        moe = Moe(experts=c["n_routed_experts"], experts_per_token=2, expert_ffn=c["moe_intermediate_size"], dense_layers=1)
+        mla = Mla(**{k: c[k] for k in ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")})
+    return ModelShape(
+        architecture=c["architectures"][0], family=c["model_type"].replace("_", "-"), layers=c["num_hidden_layers"],
+        hidden=c["hidden_size"], heads=c["num_attention_heads"], kv_heads=c["num_key_value_heads"], head_dim=c.get("head_dim", 32),
+        ffn=c["intermediate_size"], vocab=c["vocab_size"], tied_embeddings=c["tie_word_embeddings"], moe=moe, mla=mla,
+    )  # fmt: skip
+
+
+def run_config(folder: Path, fmt: WeightFormat, **changes: Any) -> RunConfig:
+    path = {"volume": "v", "path": "p"}
+    training = {"bf16": "bf16", "fp8-block": "fp8", "int4-group": "int4-qat"}[fmt.kind]
+    document: dict[str, Any] = {
+        "job_name": "j", "namespace": "n", "job_uid": "u", "model_path": path, "reference_path": path, "rollout_path": path,
+        "shape": shape_of(folder), "precision": {"training": training}, "rollout_format": fmt, "training_format": fmt,
+        "data": {"prompts": path}, "algorithm": {"steps": 10, "kl": {"coefficient": 0.0}}, "optimizer": {"learning_rate": 1e-3},
+        "sampling": {"max_response_tokens": 16}, "evaluation": None,
+        "ranks": {"placement": "colocated", "accelerator": "cpu", "nodes": 1, "slots_per_node": 1, "trainer_ranks": 1,
+                  "data_parallel": 1, "engines": 1, "slots_per_engine": 1, "trainer_nodes": 1, "rollout_nodes": 0},
+        "trainer": {"recompute": "none", "max_tokens_per_gpu": 64}, "rollout": {}, "backends": {}, "weight_sync": {},
+        "checkpoint": {"directory": path, "every_steps": 1, "keep": 1, "load_from": None, "export_formats": ["bf16"]},
+        "stability": {}, "tracking": {}, "progress": {}, "refill_steps": 1,
+    }  # fmt: skip
+    return RunConfig.model_validate(document | changes)
+
+
+def paths_of(folder: Path) -> ResolvedPaths:
+    return ResolvedPaths(folder, folder, folder, folder, folder, None, None)
+
+
+def batch(seed: int, count: int = 8, old: bool = False, lengths: tuple[int, ...] = (3, 5, 2, 6)) -> list[TrainSample]:
+    g = torch.Generator().manual_seed(seed)
+
+    def ids(n: int) -> tuple[int, ...]:
+        return tuple(torch.randint(3, 40, (n,), generator=g).tolist())
+
+    samples = []
+    for n in range(count):
+        r = lengths[n % len(lengths)]
+        response = ids(r)
+        logprobs = tuple((-3.5 + 0.1 * torch.randn(r, generator=g)).tolist())
+        prompt = ids(2 + n % 3)
+        samples.append(TrainSample(prompt, response, logprobs, (1.0 - 2.0 * (n % 2),) * r, logprobs if old else None))
+    return samples
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("models")
+    for name in ARCHITECTURES:
+        generate_model(root / name, ModelOptions(architecture=name, size="tiny", seed=1))
+    return {name: root / name for name in ARCHITECTURES}
+
+
+def make(folder: Path, fmt: WeightFormat, **changes: Any) -> TorchTrainActor:
+    return TorchTrainActor(run_config(folder, fmt, **changes), paths_of(folder), RankInfo(0, 1, "cpu"))
+
+
+def step(actor: TrainActor, samples: list[TrainSample]) -> dict[str, float]:
+    return actor.train(samples, len(samples), sum(len(s.response_ids) for s in samples))
+
+
+@pytest.fixture(params=[f"{a}/{f}" for a in ARCHITECTURES for f in FORMATS])
+def case(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[tuple[TorchTrainActor, Path, WeightFormat]]:
+    architecture, name = request.param.split("/")
+    actor = make(folders[architecture], FORMATS[name])
+    yield actor, folders[architecture], FORMATS[name]
+    actor.close()
+
+
+def test_export_of_an_untrained_model_is_its_source(case: Any) -> None:
+    actor, folder, _ = case
+    exported = list(actor.export_weights())
+    assert [item.name for item in exported] == sorted(item.name for item in exported)
+    stored = dict(read_folder(folder))
+    assert {item.name for item in exported} == set(stored)
+    for item in exported:
+        assert item.tensor.dtype == stored[item.name].dtype
+        assert torch.equal(item.tensor, stored[item.name]), item.name
+
+
+def test_forward_weights_after_a_step_are_the_quantised_export(case: Any) -> None:
+    """Bar 3: what the trainer computes with == dequantise(quantise(exported BF16 tensor)), so codes and scales are equal too."""
+    actor, folder, fmt = case
+    step(actor, batch(0))
+    exported = {item.name: item.tensor for item in actor.export_weights()}
+    before = dict(read_folder(folder))
+    selection = Selection(fmt, shape_of(folder))
+    quantised = changed = 0
+    for slot in weight_slots(actor._trained.policy.model, shape_of(folder)):
+        tensor = exported[slot.name]
+        changed += not torch.equal(tensor, before[slot.name])
+        if slot.is_buffer:
+            assert torch.equal(slot.read(), tensor)
+        elif not isinstance(fmt, Bf16) and selection.selects(slot.name, slot.shape):
+            parts = quantize(slot.name, tensor, fmt)
+            assert torch.equal(slot.read(), dequantize(parts, module_of(slot.name), fmt).float()), slot.name
+            quantised += 1
+        else:
+            assert torch.equal(slot.read(), tensor.float()), slot.name
+    assert changed > len(exported) // 2
+    assert (quantised > 0) == (not isinstance(fmt, Bf16))
+
+
+def test_training_raises_the_likelihood_of_good_samples(case: Any) -> None:
+    actor, _, _ = case
+    samples = batch(1)
+    good = [n for n, s in enumerate(samples) if s.advantage[0] > 0]
+
+    def likelihood() -> float:
+        rows = actor.logprobs(samples, 1.0)
+        return sum(sum(rows[n]) for n in good)
+
+    before = likelihood()
+    for _ in range(8):
+        metrics = step(actor, samples)
+        assert metrics["grad_norm"] > 0
+    assert likelihood() > before + 5
+
+
+def test_resume_is_bit_for_bit(case: Any, tmp_path: Path) -> None:
+    actor, folder, fmt = case
+    step(actor, batch(2))
+    actor.save(tmp_path)
+    random_now = torch.rand(4)
+    expected = [step(actor, batch(n)) for n in (3, 4)]
+    weights = {item.name: item.tensor for item in actor.export_weights()}
+    other = make(folder, fmt)
+    other.load(tmp_path)
+    assert other.optimizer_steps == 1
+    assert torch.equal(torch.rand(4), random_now)
+    assert [step(other, batch(n)) for n in (3, 4)] == expected
+    for item in other.export_weights():
+        assert torch.equal(item.tensor, weights[item.name]), item.name
+    assert not list(tmp_path.glob("*.pt")) and not list(tmp_path.glob("*.pkl"))
+
+
+def test_equal_inputs_give_bit_equal_results_on_two_threads(folders: dict[str, Path]) -> None:
+    torch.set_num_threads(2)
+    try:
+        runs = []
+        for _ in range(2):
+            actor = make(folders["qwen3-moe"], FORMATS["fp8"])
+            runs.append([step(actor, batch(n, count=32)) for n in range(3)])
+        assert runs[0] == runs[1]
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_micro_batch_size_and_recomputation_do_not_change_the_step(folders: dict[str, Path]) -> None:
+    whole = make(folders["moonlight"], FORMATS["int4-qat"], trainer={"recompute": "none", "max_tokens_per_gpu": 4096})
+    pieces = make(folders["moonlight"], FORMATS["int4-qat"], trainer={"recompute": "full", "max_tokens_per_gpu": 12})
+    for n in range(2):
+        a, b = step(whole, batch(n)), step(pieces, batch(n))
+        for key, value in a.items():
+            assert b[key] == pytest.approx(value, rel=2e-3, abs=1e-5), key
+
+
+def test_logprobs_are_what_training_measures(folders: dict[str, Path]) -> None:
+    actor = make(folders["qwen3"], FORMATS["fp8"])
+    samples = batch(5)
+    rows = actor.logprobs(samples, 1.0)
+    assert [len(r) for r in rows] == [len(s.response_ids) for s in samples]
+    exact = [TrainSample(s.prompt_ids, s.response_ids, r, s.advantage) for s, r in zip(samples, rows, strict=True)]
+    metrics = step(actor, exact)
+    assert metrics["logprob_diff"] < 1e-5 and metrics["k3"] < 1e-9
+    assert metrics["clip_fraction"] == 0.0
+
+
+def test_reference_stays_while_the_policy_moves(folders: dict[str, Path]) -> None:
+    actor = make(folders["qwen3-moe"], FORMATS["bf16"])
+    samples = batch(6)
+    reference = actor.reference_logprobs(samples, 1.0)
+    assert reference == actor.logprobs(samples, 1.0)
+    step(actor, samples)
+    assert actor.reference_logprobs(samples, 1.0) == reference
+    assert actor.logprobs(samples, 1.0) != reference
+
+
+def test_temperature_scales_logits(folders: dict[str, Path]) -> None:
+    actor = make(folders["qwen3"], FORMATS["bf16"])
+    samples = batch(7, count=2)
+    cold, warm = actor.logprobs(samples, 0.25), actor.logprobs(samples, 1.0)
+    assert cold != warm
+    hot = actor.logprobs(samples, 1e6)
+    vocab = shape_of(folders["qwen3"]).vocab
+    assert hot[0][0] == pytest.approx(-torch.tensor(float(vocab)).log().item(), abs=1e-4)
+
+
+def test_non_finite_step_is_refused_or_skipped(folders: dict[str, Path]) -> None:
+    bad = [TrainSample(s.prompt_ids, s.response_ids, s.rollout_logprobs, (float("nan"),) * len(s.response_ids)) for s in batch(8)]
+    actor = make(folders["qwen3"], FORMATS["bf16"])
+    with pytest.raises(NonFiniteError, match="optimizer step 0: loss is nan"):
+        step(actor, bad)
+    assert actor.optimizer_steps == 0
+    lenient = make(folders["qwen3"], FORMATS["bf16"], algorithm={"steps": 10, "check_for_nan": False})
+    before = {item.name: item.tensor for item in lenient.export_weights()}
+    assert step(lenient, bad)["skipped_steps"] == 1
+    assert all(torch.equal(item.tensor, before[item.name]) for item in lenient.export_weights())
+
+
+def test_correction_switch(folders: dict[str, Path]) -> None:
+    samples = [TrainSample(s.prompt_ids, s.response_ids, tuple(p - 3 for p in s.rollout_logprobs), s.advantage) for s in batch(9)]
+    actor = make(folders["qwen3"], FORMATS["bf16"], optimizer={"learning_rate": 1e-9})
+    assert step(actor, samples)["tis_clip_fraction"] == 0
+    actor.set_correction(True)
+    assert step(actor, samples)["tis_clip_fraction"] > 0.5
+    actor.set_correction(False)
+    assert step(actor, samples)["tis_clip_fraction"] == 0
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def worker(rank: int, folder: str, fmt: str, shard: bool, port: int, out: str, resume: str | None) -> None:
+    torch.set_num_threads(1)
+    config = run_config(Path(folder), FORMATS[fmt])
+    actor = TorchTrainActor(config, paths_of(Path(folder)), RankInfo(rank, 2, "cpu", "127.0.0.1", port), shard=shard)
+    if resume:
+        actor.load(Path(resume))
+    metrics = []
+    for n in range(3):
+        samples = batch(n)
+        # Rank 1 gets nothing in the last step: it must still take part in every collective.
+        own = samples[rank::2] if n < 2 else (samples if rank == 0 else [])
+        metrics.append(actor.train(own, len(samples), sum(len(s.response_ids) for s in samples)))
+    actor.save(Path(out))
+    weights = {item.name: item.tensor for item in actor.export_weights()}
+    assert (rank == 0) == bool(weights)
+    if rank == 0:
+        torch.save({"metrics": metrics, "weights": weights}, Path(out) / "result.pt")
+    actor.close()
+
+
+def two_ranks(folder: Path, fmt: str, shard: bool, out: Path, resume: Path | None = None) -> dict[str, Any]:
+    out.mkdir()
+    context, port = multiprocessing.get_context("spawn"), free_port()
+    resumed = str(resume) if resume else None
+    ranks = [context.Process(target=worker, args=(r, str(folder), fmt, shard, port, str(out), resumed)) for r in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout=240)
+    assert [process.exitcode for process in ranks] == [0, 0]
+    result: dict[str, Any] = torch.load(out / "result.pt")
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fmt", ["bf16", "fp8"])
+def test_two_ranks_replicated_and_sharded_equal_one(folders: dict[str, Path], tmp_path: Path, fmt: str) -> None:
+    folder = folders["qwen3-moe"]
+    single = make(folder, FORMATS[fmt])
+    alone = [step(single, batch(n)) for n in range(3)]
+    replicated = two_ranks(folder, fmt, False, tmp_path / "dp")
+    sharded = two_ranks(folder, fmt, True, tmp_path / "fsdp")
+    for n, want in enumerate(alone):
+        for other in (replicated, sharded):
+            for key in ("loss", "grad_norm", "logprob_diff", "k3", "entropy"):
+                assert other["metrics"][n][key] == pytest.approx(want[key], rel=2e-3, abs=1e-6), (n, key)
+    single.save(tmp_path)
+    # A sharded checkpoint goes on replicated, with equal losses, and the other way round.
+    further = [step(single, batch(n)) for n in range(3)]
+    crossed = two_ranks(folder, fmt, False, tmp_path / "crossed", resume=tmp_path / "fsdp")
+    back = two_ranks(folder, fmt, True, tmp_path / "back", resume=tmp_path / "dp")
+    for n, want in enumerate(further):
+        for other in (crossed, back):
+            assert other["metrics"][n]["loss"] == pytest.approx(want["loss"], rel=5e-3, abs=1e-5)

@@ -1,0 +1,31 @@
+"""The presets' manifests and plans are what tests/golden/<preset> says; `make golden` (LPRL_UPDATE_GOLDENS=1) writes them anew."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lprl_api.parse import parse_job
+from lprl_api.presets import PRESETS, preset_manifest
+from lprl_operator.plan.explain import explain
+from lprl_operator.plan.plan import make_plan
+
+HERE = Path(__file__).parent
+
+
+def files(name: str) -> dict[str, str]:
+    """Return the golden files of a preset by name."""
+    manifest = preset_manifest(name)
+    job, plan = yaml.safe_dump(manifest, sort_keys=False, width=140), explain(make_plan(parse_job(manifest).spec))
+    return {"job.yaml": job, "plan.txt": plan}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_golden(name: str) -> None:
+    for file, text in files(name).items():
+        path = HERE / name / file
+        if os.environ.get("LPRL_UPDATE_GOLDENS"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        assert path.read_text() == text, f"{name}/{file} differs: run `make golden` and look at the diff"

@@ -1,0 +1,193 @@
+"""The driver as a process, and a small real Ray to run it on."""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lprl_api.names import ExitCode
+from lprl_fixtures.runs import merged, run_config, write_inputs
+
+DEADLINE_S = 240.0
+RAY_ENV = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_raylet_start_wait_time_s": "120",
+    "LPRL_HOST_ADDRESS": "127.0.0.1",
+    "GLOO_SOCKET_IFNAME": "lo",
+}
+
+
+HEAD_FLAGS = ("--num-cpus=0", "--include-dashboard=false", "--no-monitor")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Ray:
+    """A head without CPUs and workers with slots, as processes of this test."""
+
+    def __init__(self, temp: Path, root: Path) -> None:
+        self.temp, self.port, self.nodes = temp, free_port(), 0
+        self.env = {**os.environ, **RAY_ENV, "LPRL_VOLUMES_ROOT": str(root), "OMP_NUM_THREADS": "1"}
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.start(
+            "--head",
+            f"--port={self.port}",
+            "--num-cpus=0",
+            "--include-dashboard=false",
+            "--no-monitor",
+            f"--ray-client-server-port={free_port()}",
+        )
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, *flags: str) -> subprocess.Popen[bytes]:
+        folder = self.temp / f"n{self.nodes}"
+        folder.mkdir()
+        host = f"127.0.0.{1 + self.nodes}"
+        self.nodes += 1
+        common = (f"--temp-dir={folder}", "--object-store-memory=100000000", "--include-log-monitor=false", "--disable-usage-stats")
+        line = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *flags, f"--node-ip-address={host}", *common]
+        out = (folder / "out").open("wb")
+        self.processes.append(subprocess.Popen(line, env=self.env, stdout=out, stderr=out, start_new_session=True))
+        return self.processes[-1]
+
+    def worker(self, **slots: int) -> subprocess.Popen[bytes]:
+        resources = json.dumps({f"lprl_{name}": count for name, count in slots.items()})
+        return self.start(f"--address={self.address}", "--num-cpus=1", f"--resources={resources}")
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def series_of(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run without what may differ: attempt, times, rates, and the count of pushes."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    dropped = ("attempt", "time", "weight_version", "tokens_per_second")
+    return [{k: v for k, v in row.items() if k not in dropped and not k.endswith("_seconds")} for row in rows]
+
+
+def outcome_of(folder: Path) -> dict[str, Any]:
+    """Everything of a run folder that must not depend on how the run got there."""
+    step = sorted(folder.glob("step-??????"))[-1]
+    records = json.loads((step / "manifest.json").read_text())["files"]
+    state = json.loads((step / "state.json").read_text())
+    # Pushes are counted, also those a recovery adds; nothing is computed from the number.
+    del state["weight_version"]
+    exported = sorted(p for p in (folder / "export").rglob("*") if p.suffix in (".safetensors", ".json") and p.name != "manifest.json")
+    return {
+        "series": series_of(folder),
+        "evaluations": (folder / "evaluations.jsonl").read_text(),
+        "files": {r["path"]: r["sha256"] for r in records if r["path"] != "state.json"},
+        "step": step.name,
+        "state": state,
+        "exports": {str(p.relative_to(folder)): _exported(p) for p in exported},
+    }
+
+
+def _exported(path: Path) -> str:
+    """Digest of an exported file; a report's fingerprint and key cover modification times, which are left out."""
+    if path.name != "conversion_report.json":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    report = json.loads(path.read_text())
+    return json.dumps({key: value for key, value in report.items() if key not in ("fingerprint", "contentKey")})
+
+
+class Driver:
+    """One `python -m lprl_workload train` process."""
+
+    def __init__(self, ray: Ray | None, root: Path, name: str, attempt: int = 1, changes: Mapping[str, Any] | None = None) -> None:
+        base = {"job_name": name, "checkpoint": {"directory": {"volume": "all", "path": f"runs/{name}"}}}
+        config = root / f"{name}.json"
+        config.write_text(run_config(root, merged(base, changes or {})).model_dump_json(by_alias=True))
+        self.folder = root / "all" / "runs" / name
+        self.term = root / f"{name}-a{attempt}.term"
+        self.log = root / f"{name}-a{attempt}.log"
+        env = {**os.environ, **RAY_ENV, "LPRL_VOLUMES_ROOT": str(root), "LPRL_TERMINATION_LOG": str(self.term)}
+        env |= {"LPRL_LOCAL_CONFIGMAPS": str(root / "cm"), **({"RAY_ADDRESS": ray.address} if ray else {})}
+        self.progress_file = root / "cm" / f"{name}-a{attempt}-progress" / "progress.json"
+        line = [sys.executable, "-m", "lprl_workload", "train", "--config", str(config), "--attempt", str(attempt)]
+        self.process = subprocess.Popen(
+            line + ([] if ray else ["--in-process"]), env=env, stdout=self.log.open("wb"), stderr=subprocess.STDOUT
+        )
+
+    def wait(self, code: int = ExitCode.OK) -> "Driver":
+        found = self.process.wait(DEADLINE_S)
+        assert found == code, f"exit {found}: {self.log.read_text()[-4000:]}"
+        return self
+
+    def until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not (self.progress_file.exists() and condition(json.loads(self.progress_file.read_text()))):
+            assert self.process.poll() is None, self.log.read_text()[-4000:]
+            assert time.monotonic() < deadline, self.log.read_text()[-4000:]
+            time.sleep(0.05)
+
+    def actors(self, kind: str) -> list[int]:
+        """Process ids of this cluster's actors by class name: Ray titles its processes, and a raylet of ours is their parent."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                parent = (path.parent / "stat").read_text().rpartition(")")[2].split()[1]
+                ours = self.marker in Path(f"/proc/{parent}/cmdline").read_bytes()
+                if ours and path.read_bytes().startswith(f"ray::{kind}".encode()):
+                    found.append(int(path.parent.name))
+            except OSError:
+                continue
+        return found
+
+    marker = b""
+
+    def series(self) -> list[dict[str, Any]]:
+        return series_of(self.folder)
+
+    def outcome(self) -> dict[str, Any]:
+        return outcome_of(self.folder)
+
+
+@pytest.fixture(scope="module")
+def train_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volumes root with a tiny model and task."""
+    found = tmp_path_factory.mktemp("volumes")
+    write_inputs(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def driver() -> type[Driver]:
+    return Driver
+
+
+@pytest.fixture
+def ray_nodes(train_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
+    # Ray's socket paths must stay short.
+    temp = Path(f"/tmp/lprl-ray-{os.getpid()}-{time.monotonic_ns() % 10**6}")
+    temp.mkdir(mode=0o700)
+    found = Ray(temp, train_root)
+    Driver.marker = str(temp).encode()
+    yield found
+    found.stop()
+    subprocess.run(["rm", "-rf", str(temp)], check=True)

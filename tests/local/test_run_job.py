@@ -1,0 +1,178 @@
+"""`lprl run` on real processes and a real Ray: a whole life, a user error, kill -9 of everything, suspend and resume."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lprl_cli import exits
+from lprl_cli.runfolder import RunFolder, find
+from lprl_operator.reconcile.local.folders import Folders
+from lprl_operator.reconcile.local.process import marked_processes
+
+pytestmark = pytest.mark.ray
+STEPS = 40
+UNCOMPARED = ("attempt", "time", "tokens_per_second", "weight_version")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model and a task, made once."""
+    root = tmp_path_factory.mktemp("inputs")
+    line = [sys.executable, "-m", "lprl_fixtures", "--model", str(root / "models" / "toy"), "--data", str(root / "data")]
+    subprocess.run([*line, "--size", "tiny", "--train", "64", "--heldout", "8", "--shards", "2"], check=True)
+    return root
+
+
+class Job:
+    """One manifest in a folder of its own, run through the command line."""
+
+    def __init__(self, root: Path, inputs: Path, **changes: Any) -> None:
+        self.root = root
+        self.volumes = root / "volumes"
+        self.volumes.mkdir()
+        for name in ("models", "data"):
+            subprocess.run(["cp", "-r", str(inputs / name), str(self.volumes / name)], check=True)
+        self.manifest = root / "job.yaml"
+        self.manifest.write_text(yaml.safe_dump(self._document(changes)))
+        self.state = root / "state"
+
+    def _document(self, changes: dict[str, Any]) -> dict[str, Any]:
+        prompts = {"volume": "data", "path": "train.jsonl"}
+        spec = {
+            "model": {"source": {"volume": "models", "path": "toy"}},
+            "precision": {"training": "int4-qat", "rollout": "int4", "int4": {"groupSize": 32, "scope": "all-linear"}},
+            "conversion": {"volume": "models", "parallelism": 1},
+            "data": {"prompts": prompts, "reward": {"type": "exact"}},
+            "algorithm": {"steps": STEPS, "rolloutBatchSize": 2, "samplesPerPrompt": 2, "entropyCoefficient": 0.05},
+            "optimizer": {"learningRate": 1.0e-3},
+            "sampling": {"maxResponseTokens": 4},
+            "topology": {"accelerator": "cpu", "nodes": 1},
+            "checkpoint": {"volume": "checkpoints", "everySteps": 5},
+            "failurePolicy": {"backoffSeconds": 0, "refillSteps": 1},
+            "progress": {"intervalSeconds": 0.2},
+            "volumes": {n: {"persistentVolumeClaim": n} for n in ("models", "data", "checkpoints")},
+        }
+        return {
+            "apiVersion": "lprl.dev/v1alpha1",
+            "kind": "LowPrecisionRLJob",
+            "metadata": {"name": "toy"},
+            "spec": {**spec, **changes},
+        }
+
+    def start(self) -> "subprocess.Popen[str]":
+        line = [sys.executable, "-m", "lprl_cli.main", "run", str(self.manifest), "--state-dir", str(self.state), "--no-report"]
+        line += ["--volumes", str(self.volumes)]
+        return subprocess.Popen(line, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def run(self) -> tuple[int, str]:
+        process = self.start()
+        out, _ = process.communicate(timeout=400)
+        return process.returncode, out
+
+    @property
+    def found(self) -> RunFolder:
+        return find(str(self.state))
+
+    @property
+    def processes(self) -> list[int]:
+        return marked_processes(f"{Folders.of(self.state, self.volumes).state_id}:")
+
+    def series(self) -> list[dict[str, Any]]:
+        rows = self.found.rows("metrics.jsonl")
+        return [{k: v for k, v in r.items() if k not in UNCOMPARED and not k.endswith("_seconds")} for r in rows]
+
+    def steps(self) -> int:
+        path = self.volumes / "checkpoints" / "checkpoints" / "toy" / "metrics.jsonl"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def wait(done: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """An uninterrupted run."""
+    job = Job(tmp_path_factory.mktemp("finished"), inputs)
+    code, out = job.run()
+    assert code == exits.OK, out
+    return job
+
+
+def test_a_whole_life(finished: Job) -> None:
+    phases = [e["phase"] for e in finished.found.events() if "phase" in e]
+    assert phases[-1] == "Succeeded"
+    order = [p for p in ("Inspecting", "Converting", "Provisioning", "Running") if p in phases]
+    assert order == ["Inspecting", "Converting", "Provisioning", "Running"]
+    assert [r["step"] for r in finished.found.rows("metrics.jsonl")] == list(range(1, STEPS + 1))
+    assert finished.processes == []
+    assert (finished.found.run / "export" / "bf16" / "config.json").exists()
+
+
+def test_a_finished_run_says_so(finished: Job) -> None:
+    before = finished.steps()
+    code, out = finished.run()
+    assert (code, finished.steps()) == (exits.OK, before)
+    assert "finished earlier" in out
+
+
+def test_a_user_error_fails_with_reason_and_remedy(inputs: Path, tmp_path: Path) -> None:
+    job = Job(tmp_path, inputs)
+    (job.volumes / "models" / "toy" / "config.json").write_text('{"architectures": ["Unknown"], "model_type": "unknown"}')
+    code, out = job.run()
+    assert code == exits.JOB_FAILED
+    assert "error: UserError" in out and "fix:" in out and "Traceback" not in out
+    assert job.processes == []
+
+
+KILLS = [
+    pytest.param("toy-a1-head/driver", id="driver"),
+    pytest.param("toy-a1-head/ray-head", id="head"),
+    pytest.param("", id="supervisor"),
+]
+
+
+@pytest.mark.parametrize("target", KILLS)
+def test_a_killed_run_ends_like_an_uninterrupted_one(inputs: Path, tmp_path: Path, finished: Job, target: str) -> None:
+    job = Job(tmp_path, inputs)
+    process = job.start()
+    wait(lambda: job.steps() >= 7, "seven steps")
+    if target:
+        launch = json.loads((job.state / "pods" / target / "launch.json").read_text())
+        os.kill(launch["pid"], signal.SIGKILL)
+        out, _ = process.communicate(timeout=400)
+        code = process.returncode
+    else:
+        process.kill()
+        process.communicate()
+        wait(lambda: not job.processes, "children end with the supervisor", 20)
+        code, out = job.run()
+    assert code == exits.OK, out
+    assert job.series() == finished.series()
+    assert job.found.status()["attempt"] == 2
+
+
+def test_suspend_checkpoints_and_resume_goes_on(inputs: Path, tmp_path: Path, finished: Job) -> None:
+    job = Job(tmp_path, inputs)
+    process = job.start()
+    wait(lambda: job.steps() >= 2, "two steps")
+    subprocess.run([sys.executable, "-m", "lprl_cli.main", "suspend", str(job.state)], check=True)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == exits.SUSPENDED, out
+    assert job.processes == [] and job.steps() < STEPS
+    subprocess.run([sys.executable, "-m", "lprl_cli.main", "resume", str(job.state)], check=True)
+    code, out = job.run()
+    assert code == exits.OK, out
+    assert job.series() == finished.series()

@@ -1,0 +1,417 @@
+"""A small job, its inspection, and an in-memory world that plays API server, Job controller, KubeRay, kubelets and pods."""
+
+import copy
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lprl_api.model_shape import Inspection, ModelShape
+from lprl_api.names import CONTROL_KEY, LABEL_ATTEMPT, LABEL_CONTENT_KEY, ExitCode
+from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, Event, RemoveOwner
+from lprl_operator.reconcile.cluster import Conflict
+from lprl_operator.reconcile.observed import (
+    ClusterState,
+    ContainerState,
+    Exit,
+    JobState,
+    Key,
+    ObjectRef,
+    Observed,
+    PodState,
+    Refusal,
+)
+from lprl_operator.resources.settings import RenderSettings
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SETTINGS = RenderSettings(image="lprl.test/workload:1")
+SHAPE = ModelShape(
+    architecture="Qwen3ForCausalLM",
+    family="qwen3",
+    layers=2,
+    hidden=128,
+    heads=4,
+    kv_heads=2,
+    head_dim=32,
+    ffn=256,
+    vocab=64,
+    tied_embeddings=True,
+    qk_norm=True,
+)
+INSPECTION = Inspection(shape=SHAPE, fingerprint="ab" * 32, total_bytes=1_000_000, tensors=24, shards=6)
+
+
+def manifest(name: str = "toy", uid: str = "uid-1", **spec: Any) -> dict[str, Any]:
+    """A valid document; keyword arguments replace top-level parts of the spec."""
+    claims = {n: {"persistentVolumeClaim": n} for n in ("models", "data", "checkpoints")}
+    base: dict[str, Any] = {
+        "model": {"source": {"volume": "models", "path": "toy"}},
+        "precision": {"training": "int4-qat", "rollout": "int4", "int4": {"groupSize": 32}},
+        "conversion": {"volume": "models", "parallelism": 2},
+        "data": {"prompts": {"volume": "data", "path": "train.jsonl"}, "reward": {"type": "exact"}},
+        "algorithm": {"steps": 40, "rolloutBatchSize": 4, "samplesPerPrompt": 4},
+        "sampling": {"maxResponseTokens": 4},
+        "topology": {"accelerator": "cpu", "nodes": 2},
+        "checkpoint": {"volume": "checkpoints"},
+        "volumes": claims,
+    }
+    meta = {"name": name, "namespace": "rl", "uid": uid, "generation": 1, "resourceVersion": "1"}
+    return {"apiVersion": "lprl.dev/v1alpha1", "kind": "LowPrecisionRLJob", "metadata": meta, "spec": {**base, **spec}}
+
+
+class Crash(Exception):
+    """The operator died here."""
+
+
+class World:
+    """In-memory cluster with a seeded fate. The Protocol is `observe`, `live_read`, `publish`, `apply`; `tick` is time passing."""
+
+    def __init__(self, document: dict[str, Any], seed: int = 0, chaos: bool = False) -> None:
+        self.random = random.Random(seed)
+        self.document: dict[str, Any] | None = document
+        self.chaos = chaos
+        self.crashes = chaos
+        self.blind = chaos
+        self.now = START
+        self.jobs: dict[str, JobState] = {}
+        self.clusters: dict[str, ClusterState] = {}
+        self.pods: list[PodState] = []
+        self.config_maps: dict[str, dict[str, str]] = {}
+        self.controllers: dict[str, str] = {}
+        self.left_over: dict[str, Refusal] = {}
+        self.steps: dict[int, int] = {}
+        self.sequence = 0
+        self.events: list[Event] = []
+        self.writes = 0
+        self.created_attempts: list[int] = []
+        self.completed = False
+        self.refuse: Refusal | None = None
+        self.missing: frozenset[str] = frozenset()
+        self._stale: Observed | None = None
+        self._stale_document: dict[str, Any] | None = None
+
+    # The Protocol
+
+    def observe(self, key: Key) -> Observed:
+        if self.chaos and self._stale is not None and self.random.random() < 0.4:
+            return self._stale
+        live = self.snapshot()
+        # Worker pods are not watched: a cache need not have them.
+        self._stale = replace(live, pods=tuple(p for p in live.pods if p.role == "head")) if self.blind else live
+        return self._stale
+
+    def cached_document(self) -> dict[str, Any]:
+        assert self.document is not None
+        if self.chaos and self._stale_document is not None and self.random.random() < 0.3:
+            return copy.deepcopy(self._stale_document)
+        self._stale_document = copy.deepcopy(self.document)
+        return copy.deepcopy(self.document)
+
+    def live_read(self, key: Key) -> tuple[Mapping[str, Any] | None, Observed]:
+        return copy.deepcopy(self.document), self.snapshot()
+
+    def publish(self, key: Key, status: Mapping[str, Any], resource_version: str | None, events: Sequence[Event]) -> None:
+        self._maybe_crash()
+        assert self.document is not None
+        if self.document["metadata"]["resourceVersion"] != resource_version:
+            raise Conflict("stale")
+        before = self.document.get("status", {})
+        assert status.get("attempt", 0) >= before.get("attempt", 0), "attempts are monotone"
+        if before.get("completionTime"):
+            assert status.get("completionTime") == before["completionTime"], "an end is an end"
+            assert status["phase"] == before["phase"]
+        self.document["status"] = json.loads(json.dumps(status))
+        self.document["metadata"]["resourceVersion"] = str(int(resource_version) + 1)
+        self.writes += 1
+        self.events += events
+        self._maybe_crash()
+
+    def apply(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            self._maybe_crash()
+            if isinstance(action, Create):
+                if self._create(dict(action.document)):
+                    return
+            elif isinstance(action, Apply):
+                name = action.document["metadata"]["name"]
+                if name in self.config_maps:
+                    self.config_maps[name] |= action.document["data"]
+                    self.writes += 1
+            elif isinstance(action, Delete):
+                self._delete(action)
+            else:
+                self._owners(action)
+
+    def _maybe_crash(self) -> None:
+        if self.crashes and self.random.random() < 0.05:
+            raise Crash
+
+    # The API server
+
+    def snapshot(self) -> Observed:
+        assert self.document is not None
+        name = self.document["metadata"]["name"]
+        jobs = dict(self.jobs)
+        inspect = jobs.pop(f"{name}-inspect", None)
+        mine = self.document["metadata"]["uid"]
+        maps = sorted(
+            (m for m in self.config_maps if m.endswith("-progress") and self.controllers[m] == mine),
+            key=lambda m: int(m.split("-")[-2][1:]),
+        )
+        newest = self.config_maps[maps[-1]] if maps else {}
+        refusals = (*(() if self.refuse is None else (self.refuse,)), *self.left_over.values())
+        return Observed(
+            inspect,
+            jobs,
+            tuple(self.clusters.values()),
+            tuple(self.pods),
+            newest.get("progress.json"),
+            newest.get(CONTROL_KEY),
+            self.missing,
+            refusals,
+        )
+
+    def _create(self, document: dict[str, Any]) -> bool:
+        """Create; True when it was refused."""
+        kind, meta = document["kind"], document["metadata"]
+        owners = frozenset(o["uid"] for o in meta["ownerReferences"])
+        if self.refuse is not None and (self.refuse.ref.kind, self.refuse.ref.name) == (kind, meta["name"]):
+            return True
+        if kind == "Job" and meta["name"] not in self.jobs:
+            completions = document["spec"].get("completions", 1)
+            self.jobs[meta["name"]] = JobState(meta["name"], self._uid(), "1", owners, completions)
+            assert meta["name"].endswith("-inspect") or LABEL_CONTENT_KEY in meta["labels"]
+        elif kind == "RayCluster" and meta["name"] not in self.clusters:
+            self._create_cluster(document, owners)
+        elif kind == "ConfigMap" and meta["name"] not in self.config_maps:
+            self.config_maps[meta["name"]] = dict(document["data"])
+            controllers = [o["uid"] for o in meta["ownerReferences"] if o.get("controller")]
+            if controllers:
+                self.controllers[meta["name"]] = controllers[0]
+        elif kind == "ConfigMap" and self.controllers.get(meta["name"]) not in (None, *owners):
+            ref = ObjectRef("v1", kind, meta["namespace"], meta["name"])
+            self.left_over[meta["name"]] = Refusal(ref, "belongs to a deleted job of this name", False)
+            return True
+        else:
+            return False
+        self.left_over.pop(meta["name"], None)
+        self.writes += 1
+        return False
+
+    def _create_cluster(self, document: dict[str, Any], owners: frozenset[str]) -> None:
+        assert self.document is not None
+        attempt = int(document["metadata"]["labels"][LABEL_ATTEMPT])
+        status = self.document.get("status", {})
+        assert status.get("attempt") == attempt, "the attempt is in status before its cluster exists"
+        assert not status.get("completionTime"), "nothing runs after the end"
+        for pod in self.pods:
+            gone = pod.unreachable_since is not None and (self.now - pod.unreachable_since).total_seconds() >= 600
+            assert gone or not pod.alive, f"{pod.name} is alive while attempt {attempt} is created"
+        assert not any(c.attempt != attempt for c in self.clusters.values()), "one cluster at a time"
+        wanted = sum(g["replicas"] for g in document["spec"]["workerGroupSpecs"])
+        name = document["metadata"]["name"]
+        self.clusters[name] = ClusterState(attempt, name, self._uid(), "1", owners, self.now, wanted_workers=wanted)
+        self.created_attempts.append(attempt)
+
+    def _delete(self, action: Delete) -> None:
+        ref = action.ref
+        if ref.kind == "LowPrecisionRLJob":
+            self.document = None
+            self.writes += 1
+        elif ref.kind == "Job" and ref.name in self.jobs:
+            job = self.jobs[ref.name]
+            if action.uid not in (None, job.uid) or action.resource_version not in (None, job.resource_version):
+                raise Conflict(str(ref))
+            del self.jobs[ref.name]
+            self.writes += 1
+        elif ref.kind == "RayCluster" and ref.name in self.clusters:
+            if action.uid not in (None, self.clusters[ref.name].uid):
+                raise Conflict(str(ref))
+            self.change_cluster(ref.name, deleting=True)
+            self.writes += 1
+        elif ref.kind == "ConfigMap" and ref.name in self.config_maps:
+            del self.config_maps[ref.name]
+            self.writes += 1
+
+    def _owners(self, action: AddOwner | RemoveOwner) -> None:
+        job = self.jobs.get(action.ref.name)
+        if job is None:
+            if action.uid is None:
+                return
+            raise Conflict(str(action.ref))
+        if isinstance(action, AddOwner):
+            owners = job.owner_uids | {action.owner["uid"]}
+        else:
+            if action.resource_version != job.resource_version:
+                raise Conflict(str(action.ref))
+            owners = job.owner_uids - {action.owner_uid}
+        self.change_job(job.name, owner_uids=owners)
+        self.writes += 1
+
+    def _uid(self) -> str:
+        self.sequence += 1
+        return f"u{self.sequence}"
+
+    # Changing the world
+
+    def change_job(self, name: str, **changes: Any) -> None:
+        old = self.jobs[name]
+        self.jobs[name] = _changed(old, resource_version=str(int(old.resource_version) + 1), **changes)
+
+    def change_cluster(self, name: str, **changes: Any) -> None:
+        self.clusters[name] = _changed(self.clusters[name], **changes)
+
+    def change_pod(self, name: str, **changes: Any) -> None:
+        self.pods = [_changed(p, **changes) if p.name == name else p for p in self.pods]
+
+    def head(self) -> PodState | None:
+        return next((p for p in self.pods if p.role == "head" and not p.deleting), None)
+
+    # Time passing
+
+    def tick(self, seconds: float = 10.0) -> None:
+        """Everybody but the operator gets on by one step."""
+        self.now += timedelta(seconds=seconds)
+        for job in list(self.jobs.values()):
+            self._run_job(job)
+        for cluster in list(self.clusters.values()):
+            self._run_cluster(cluster)
+        self._collect_pods()
+        self._collect_garbage()
+
+    def _run_job(self, job: JobState) -> None:
+        if job.finished or self.random.random() < 0.4:
+            return
+        message = ""
+        if job.name.endswith("-inspect"):
+            message = INSPECTION.model_dump_json(by_alias=True)
+        missing = [i for i in range(job.completions) if i not in job.completed]
+        completed = job.completed | {missing[0]} if missing else job.completed
+        done = len(completed) == job.completions
+        exits = (Exit(0, 0, "Completed", message),) if done and message else job.exits
+        self.change_job(job.name, completed=completed, finished="Complete" if done else "", exits=exits)
+
+    def _run_cluster(self, cluster: ClusterState) -> None:
+        mine = [p for p in self.pods if p.attempt == cluster.attempt]
+        if cluster.deleting:
+            for pod in mine:
+                self.change_pod(pod.name, deleting=True)
+            if self.random.random() < 0.5:
+                del self.clusters[cluster.name]
+            return
+        if cluster.suspended:
+            self.pods = [p for p in self.pods if p.attempt != cluster.attempt]
+            if self.random.random() < 0.3:
+                self.change_cluster(cluster.name, suspended=False)
+            return
+        head = next((p for p in mine if p.role == "head"), None)
+        if head is None:
+            if not cluster.provisioned:
+                self._start_pod(cluster, "head", 0)
+            return
+        workers = [p for p in mine if p.role == "worker"]
+        if len(workers) < cluster.wanted_workers:
+            self._start_pod(cluster, "worker", len(workers))
+        ready = len(workers) >= cluster.wanted_workers
+        alive = head.alive and head.driver is not None and head.driver.state == "running"
+        changes = {"head_ready": alive, "ready_workers": len(workers), "provisioned": cluster.provisioned or (ready and alive)}
+        self.change_cluster(cluster.name, **changes)
+        if ready and alive and head.unreachable_since is None:
+            self._run_driver(cluster, head)
+
+    def _start_pod(self, cluster: ClusterState, role: Any, number: int) -> None:
+        running = ContainerState("running")
+        driver = running if role == "head" else None
+        name = f"{cluster.name}-{role}-{number}-{self._uid()}"
+        self.pods.append(PodState(name, self._uid(), cluster.attempt, role, "Running", True, node=f"n{number}", ray=running, driver=driver))
+
+    def _run_driver(self, cluster: ClusterState, head: PodState) -> None:
+        assert self.document is not None
+        name = f"{cluster.name}-progress"
+        if name not in self.config_maps:
+            return  # garbage collection took it: the driver of a deleted job can report no more
+        control = json.loads(self.config_maps[name][CONTROL_KEY])
+        step = min(self.steps.get(0, 0) + 3, control["steps"])
+        fate = self.random.random() if self.chaos else 1.0
+        if control["suspend"]:
+            self.exit_driver(head, ExitCode.SUSPENDED)
+        elif self.steps.get(0, 0) >= control["steps"]:
+            self.completed = True
+            self.exit_driver(head, ExitCode.OK)
+        elif fate < 0.04:
+            self.exit_driver(head, self.random.choice([ExitCode.CRASH, ExitCode.TRAINER_LOST, 137]))
+        elif fate < 0.06:
+            self.pods = [p for p in self.pods if p.name != head.name]
+        elif fate < 0.08:
+            for pod in [p for p in self.pods if p.attempt == cluster.attempt]:
+                self.change_pod(pod.name, unreachable_since=self.now)
+        elif fate < 0.10:
+            self.change_cluster(cluster.name, suspended=True)
+        elif fate < 0.12:
+            self.change_cluster(cluster.name, deleting=True)
+        elif fate < 0.15:
+            pass  # says nothing for a while
+        else:
+            self.steps[0] = step
+            self.report(cluster.attempt, step)
+
+    def report(self, attempt: int, step: int, **more: Any) -> None:
+        """The driver patches its progress."""
+        self.sequence += 1
+        steps = self.document["spec"]["algorithm"]["steps"] if self.document else 0
+        text = {"attempt": attempt, "sequence": self.sequence, "phase": "training", "step": step, "steps": steps, "reward": 0.5, **more}
+        assert self.document is not None
+        self.config_maps[f"{self.document['metadata']['name']}-a{attempt}-progress"]["progress.json"] = json.dumps(text)
+
+    def exit_driver(self, head: PodState, code: int, message: str = "", reason: str = "Error") -> None:
+        self.change_pod(head.name, driver=ContainerState("terminated", reason, message, code), ready=False)
+        self.change_cluster(next(c.name for c in self.clusters.values() if c.attempt == head.attempt), head_ready=False)
+
+    def _collect_garbage(self) -> None:
+        uid = self.document["metadata"]["uid"] if self.document else ""
+        for name in [n for n, owner in self.controllers.items() if owner != uid and n in self.config_maps]:
+            if self.random.random() < 0.5:
+                del self.config_maps[name]
+
+    def _collect_pods(self) -> None:
+        """Deleted pods go away when their kubelet answers; those of a dead node stay until somebody removes the node."""
+        kept = []
+        for pod in self.pods:
+            dead = pod.unreachable_since is not None and self.random.random() < 0.97
+            orphan = not any(c.attempt == pod.attempt for c in self.clusters.values())
+            if (pod.deleting or orphan) and not dead and self.random.random() < 0.5:
+                continue
+            kept.append(_changed(pod, deleting=True) if orphan else pod)
+        self.pods = kept
+
+
+def _changed(value: Any, **changes: Any) -> Any:
+    return replace(value, **changes)
+
+
+@pytest.fixture
+def make_world() -> Any:
+    """Factory of worlds: `make_world(document, seed=0, chaos=False)`."""
+    return World
+
+
+@pytest.fixture
+def make_manifest() -> Any:
+    """Factory of documents."""
+    return manifest
+
+
+@pytest.fixture
+def lib() -> Any:
+    """Constants of this file for tests (files here are not importable as modules)."""
+
+    class Lib:
+        pass
+
+    lib = Lib()
+    lib.__dict__.update(START=START, SETTINGS=SETTINGS, SHAPE=SHAPE, INSPECTION=INSPECTION, Crash=Crash, ObjectRef=ObjectRef)
+    return lib

@@ -1,0 +1,312 @@
+"""Converted files against the quantizer, reverse conversions, resume, and what is refused."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lprl_api.errors import UserError
+from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.precision import Scope
+from lprl_workload.convert import run as run_module
+from lprl_workload.convert.digest import digest_file, source_digest
+from lprl_workload.convert.progress import ShardProgress
+from lprl_workload.convert.run import convert_shards, report_path
+from lprl_workload.quant.scheme import fake_quantize, quantize
+from lprl_workload.quant.select import Selection
+
+sys.path.insert(0, str(Path(__file__).parent))
+from models import SHAPES, checkpoint_tensors, convert, save
+
+ALL = Scope.ALL_LINEAR
+FORMATS = [
+    Fp8Block(),
+    Fp8Block(scale_format="ue8m0"),
+    Fp8Channel(),
+    Fp8Tensor(),
+    Int4Group(group_size=32, scope=ALL),
+    Int4Group(group_size=128),
+]
+MOE = SHAPES["qwen3-moe"]
+
+
+def ids(fmt: WeightFormat) -> str:
+    return "-".join(str(v) for v in fmt.model_dump(mode="json", exclude={"exclude_modules", "block_size"}).values())
+
+
+def load(folder: Path) -> dict[str, Tensor]:
+    return {name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+
+
+def wanted(tensors: dict[str, Tensor], fmt: WeightFormat, model: str) -> dict[str, Tensor]:
+    selection, out = Selection(fmt, SHAPES[model]), {}
+    for name, weight in tensors.items():
+        out |= quantize(name, weight, fmt) if selection.selects(name, tuple(weight.shape)) else {name: weight}
+    return out
+
+
+def assert_same(got: dict[str, Tensor], want: dict[str, Tensor]) -> None:
+    assert sorted(got) == sorted(want)
+    for name, tensor in want.items():
+        assert same(got[name], tensor), name
+
+
+@pytest.mark.parametrize("native", ["1", "0"], ids=["native", "torch"])
+@pytest.mark.parametrize("fmt", FORMATS, ids=ids)
+@pytest.mark.parametrize("model", ["qwen3-moe", "deepseek-v3"])
+def test_file_bytes_are_those_of_quantize(model: str, fmt: WeightFormat, native: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LPRL_NATIVE", native)
+    source = save(model, tmp_path / "source", shard_size="200KB")
+    reports = convert(tmp_path / "source", tmp_path / "out", fmt, SHAPES[model], threads=2)
+    assert len(reports) > 1
+    tensors = {name: tensor for name, tensor in load(tmp_path / "source").items()}
+    assert sorted(tensors) == sorted(checkpoint_tensors(source))
+    assert_same(load(tmp_path / "out"), wanted(tensors, fmt, model))
+    for report in reports:
+        path = tmp_path / "out" / report.output
+        assert (report.output_blake3, report.output_bytes) == (digest_file(path), path.stat().st_size)
+        assert report.source_xxh128 == source_digest(tmp_path / "source" / report.shard)
+        assert report.weight_map == tuple(sorted(load_file(path)))
+        assert report.data_bytes == sum(t.nbytes for t in load_file(path).values())
+
+
+@pytest.mark.parametrize("fmt", [*FORMATS, Bf16()], ids=ids)
+def test_fused_experts_become_the_per_expert_files(fmt: WeightFormat, tmp_path: Path) -> None:
+    """The same model with experts stored as 3-D tensors, as transformers 5 keeps them, gives the same weights."""
+    model = save("qwen3-moe", tmp_path / "split")
+    fused = tmp_path / "fused"
+    fused.mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, fused / "model.safetensors")
+    (fused / "config.json").write_text((tmp_path / "split" / "config.json").read_text())
+    assert any("experts.gate_up_proj" in name for name in load(fused))
+    for source in ("split", "fused"):
+        convert(tmp_path / source, tmp_path / f"{source}-out", fmt, MOE)
+    assert_same(load(tmp_path / "fused-out"), load(tmp_path / "split-out"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("fmt", FORMATS, ids=ids)
+def test_other_dtypes_are_rounded_to_bf16_first(fmt: WeightFormat, dtype: torch.dtype, tmp_path: Path) -> None:
+    save("qwen3-moe", tmp_path / "source", dtype)
+    convert(tmp_path / "source", tmp_path / "out", fmt, MOE)
+    assert_same(load(tmp_path / "out"), wanted(load(tmp_path / "source"), fmt, "qwen3-moe"))
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=ids)
+@pytest.mark.parametrize("model", ["qwen3-moe", "deepseek-v3"])
+def test_dequantising_gives_bf16_of_the_served_value(model: str, fmt: WeightFormat, tmp_path: Path) -> None:
+    save(model, tmp_path / "source")
+    convert(tmp_path / "source", tmp_path / "low", fmt, SHAPES[model])
+    convert(tmp_path / "low", tmp_path / "back", Bf16(), SHAPES[model])
+    selection, source = Selection(fmt, SHAPES[model]), load(tmp_path / "source")
+    want = {n: fake_quantize(t, fmt).to(torch.bfloat16) if selection.selects(n, tuple(t.shape)) else t for n, t in source.items()}
+    assert_same(load(tmp_path / "back"), want)
+    assert "quantization_config" not in json.loads((tmp_path / "back" / "config.json").read_text())
+
+
+def test_low_precision_to_another_goes_through_bf16(tmp_path: Path) -> None:
+    save("qwen3-moe", tmp_path / "source")
+    convert(tmp_path / "source", tmp_path / "fp8", Fp8Block(), MOE)
+    convert(tmp_path / "fp8", tmp_path / "bf16", Bf16(), MOE)
+    target = Int4Group(group_size=32, scope=ALL)
+    convert(tmp_path / "fp8", tmp_path / "direct", target, MOE)
+    convert(tmp_path / "bf16", tmp_path / "indirect", target, MOE)
+    assert_same(load(tmp_path / "direct"), load(tmp_path / "indirect"))
+
+
+def test_scales_in_another_shard_are_found(tmp_path: Path) -> None:
+    save("qwen3-moe", tmp_path / "source")
+    convert(tmp_path / "source", tmp_path / "fp8", Fp8Block(), MOE)
+    tensors = load(tmp_path / "fp8")
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    scales = {name: tensor for name, tensor in tensors.items() if name.endswith("scale_inv")}
+    save_file({n: t for n, t in tensors.items() if n not in scales}, apart / "a.safetensors")
+    save_file(scales, apart / "b.safetensors")
+    (apart / "config.json").write_text((tmp_path / "fp8" / "config.json").read_text())
+    convert(tmp_path / "fp8", tmp_path / "want", Bf16(), MOE)
+    convert(apart, tmp_path / "got", Bf16(), MOE)
+    assert_same(load(tmp_path / "got"), load(tmp_path / "want"))
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize("fmt", FORMATS, ids=ids)
+def test_any_shape_any_values(fmt: WeightFormat, data: st.DataObject, tmp_path_factory) -> None:
+    """Bar 3: bytes in the file == quantize(), over ragged shapes, zeros, denormals and extremes, in one file with odd sizes."""
+    columns = fmt.group_size if isinstance(fmt, Int4Group) else 1
+    folder = tmp_path_factory.mktemp("any")
+    tensors = {"odd": torch.zeros(data.draw(st.integers(1, 7)), dtype=torch.uint8)}
+    for layer in range(data.draw(st.integers(1, 3))):
+        rows, cols = data.draw(st.integers(1, 300)), data.draw(st.integers(1, 300 // columns)) * columns
+        scale = data.draw(st.sampled_from([0.0, 1e-40, 1e-37, 1e-9, 0.02, 1.0, 1e30, 5e37]))
+        generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+        weight = (torch.randn(rows, cols, generator=generator) * scale).clamp(-3e38, 3e38)
+        tensors[f"model.layers.{layer}.mlp.experts.0.down_proj.weight"] = weight.to(torch.bfloat16)
+    source, target = folder / "source", folder / "out"
+    source.mkdir()
+    save_file(tensors, source / "model.safetensors")
+    (source / "config.json").write_text("{}")
+    convert_shards(source, target, fmt, MOE, ["model.safetensors"], 1, lambda _: None)
+    assert_same(load(target), wanted(tensors, fmt, "qwen3-moe"))
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
+    return {path.name: (path.stat().st_mtime_ns, digest_file(path)) for path in folder.glob("*.safetensors")}
+
+
+def test_bytes_are_deterministic_and_finished_shards_are_not_redone(tmp_path: Path) -> None:
+    save("qwen3-moe", tmp_path / "source", shard_size="200KB")
+    first = convert(tmp_path / "source", tmp_path / "out", Fp8Block(), MOE)
+    before = snapshot(tmp_path / "out")
+    seen: list[ShardProgress] = []
+    shards = [report.shard for report in first]
+    again = convert_shards(tmp_path / "source", tmp_path / "out", Fp8Block(), MOE, shards, 2, seen.append)
+    assert again == first
+    assert snapshot(tmp_path / "out") == before
+    assert seen[-1].bytes_done == seen[-1].bytes_total == seen[-1].bytes_skipped
+    assert seen[-1].shards_done == len(shards)
+    convert(tmp_path / "source", tmp_path / "other", Fp8Block(), MOE, threads=3)
+    assert {n: d for n, (_, d) in snapshot(tmp_path / "other").items()} == {n: d for n, (_, d) in before.items()}
+
+
+def _corrupt(target: Path, source: Path, shard: str) -> None:
+    path = target / shard
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def _touch(target: Path, source: Path, shard: str) -> None:
+    os.utime(source / shard, ns=(1, 1))
+
+
+def _drop_output(target: Path, source: Path, shard: str) -> None:
+    (target / shard).unlink()
+
+
+def _drop_report(target: Path, source: Path, shard: str) -> None:
+    report_path(target, shard).unlink()
+
+
+def _garble_report(target: Path, source: Path, shard: str) -> None:
+    report_path(target, shard).write_text("{")
+
+
+@pytest.mark.parametrize("damage", [_corrupt, _touch, _drop_output, _drop_report, _garble_report])
+def test_one_damaged_shard_is_redone_alone(damage, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "out"
+    save("qwen3-moe", source, shard_size="200KB")
+    reports = convert(source, target, Fp8Block(), MOE)
+    before = snapshot(target)
+    shard = reports[1].shard
+    damage(target, source, shard)
+    assert [r.output_blake3 for r in convert(source, target, Fp8Block(), MOE)] == [r.output_blake3 for r in reports]
+    after = snapshot(target)
+    assert {name for name in after if after[name] != before[name]} == {shard}
+
+
+def test_another_format_or_quantizer_redoes_everything(tmp_path: Path, monkeypatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "out"
+    save("qwen3-moe", source)
+    convert(source, target, Fp8Block(), MOE)
+    one = snapshot(target)
+    convert(source, target, Fp8Block(scale_format="ue8m0"), MOE)
+    two = snapshot(target)
+    assert one != two
+    monkeypatch.setattr(run_module, "QUANTIZER_VERSION", "next")
+    convert(source, target, Fp8Block(scale_format="ue8m0"), MOE)
+    three = snapshot(target)
+    assert three != two
+    assert [d for _, d in three.values()] == [d for _, d in two.values()]
+
+
+def test_nothing_is_left_of_a_shard_that_fails(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "out"
+    save("qwen3-moe", source)
+    tensors = load(source)
+    tensors["model.layers.1.self_attn.q_proj.weight"][3, 5] = float("nan")
+    save_file(tensors, source / "model.safetensors")
+    with pytest.raises(UserError, match=r"tensor model\.layers\.1\.self_attn\.q_proj\.weight: NaN or infinite"):
+        convert(source, target, Fp8Block(), MOE)
+    assert [path.name for path in target.rglob("*") if path.is_file()] == []
+
+
+def test_progress_counts_every_byte(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    save("qwen3-moe", source, shard_size="200KB")
+    shards = sorted(path.name for path in source.glob("*.safetensors"))
+    seen: list[ShardProgress] = []
+    convert_shards(source, tmp_path / "out", Fp8Tensor(), MOE, shards, 1, seen.append)
+    total = sum((source / shard).stat().st_size for shard in shards)
+    assert (seen[-1].bytes_done, seen[-1].bytes_total, seen[-1].shards_done) == (total, total, len(shards))
+    assert [p.bytes_done for p in seen] == sorted(p.bytes_done for p in seen)
+    assert seen[-1].bytes_per_second > 0
+    assert seen[-1].seconds_left == 0
+
+
+def test_error_report(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    save("qwen3-moe", source)
+    tensors = load(source)
+    name = "model.layers.0.mlp.gate_proj.weight"
+    tensors[name][:128, :128] = 0
+    save_file(tensors, source / "model.safetensors")
+    (report,) = convert(source, tmp_path / "out", Fp8Block(), MOE)
+    row = next(t for t in report.tensors if t.name == name)
+    error = fake_quantize(tensors[name], Fp8Block()).double() - tensors[name].double()
+    rms = (error.square().sum() / tensors[name].double().square().sum()).sqrt()
+    assert row.relative_rms_error == pytest.approx(float(rms), rel=1e-5)
+    assert row.max_abs_error == pytest.approx(float(error.abs().max()), rel=1e-5)
+    assert (row.groups, row.zero_groups, row.clipped_groups) == (2, 1, 0)
+    assert next(t for t in report.tensors if t.name == "lm_head.weight").format == "copied"
+
+
+def _write(folder: Path, tensors: dict[str, Tensor], config: dict[str, object]) -> Path:
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+FP8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+CODES = torch.zeros(256, 128).to(torch.float8_e4m3fn)
+X = "model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "config", "fmt", "match"),
+    [
+        pytest.param({X: CODES}, {}, Bf16(), "describes no such quantisation", id="codes-without-config"),
+        pytest.param({X: CODES}, FP8, Bf16(), "partner .*weight_scale_inv is in no shard", id="scale-missing"),
+        pytest.param(
+            {X: CODES, f"{X}_scale_inv": torch.ones(1, 1)}, FP8, Bf16(), r"scale_inv: F32 \[1, 1\] does not fit", id="scale-shape"
+        ),
+        pytest.param({X: CODES, f"{X}_scale_inv": torch.ones(2, 1)}, FP8, Fp8Block(), "is fp8-block already", id="same-format"),
+        pytest.param({X: torch.zeros(2, 40, dtype=torch.int32)}, {}, Fp8Block(), "dtype I32 cannot be quantised", id="integers"),
+        pytest.param({X: torch.zeros(2, 40)}, {}, Int4Group(scope=ALL), "no multiple of INT4 group size", id="ragged-group"),
+        pytest.param(
+            {"model.layers.0.mlp.experts.gate_up_proj": torch.zeros(4, 128, 256)},
+            {},
+            Fp8Block(),
+            r"needs \[experts, out, in\]",
+            id="transposed",
+        ),
+    ],
+)
+def test_refused_before_anything_is_written(tensors, config, fmt, match: str, tmp_path: Path) -> None:
+    source = _write(tmp_path / "source", tensors, config)
+    with pytest.raises(UserError, match=match):
+        convert_shards(source, tmp_path / "out", fmt, MOE, ["model.safetensors"], 1, lambda _: None)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,1 @@
+"""Generators of small real models and tasks, for demos and tests; the main path never imports it."""

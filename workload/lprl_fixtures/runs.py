@@ -1,0 +1,97 @@
+"""A small complete run on disk: model, task and the RunConfig the operator would write for it. For tests and experiments."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lprl_api.formats import rollout_format, training_format
+from lprl_api.hf_config import shape_from_config
+from lprl_api.precision import Precision
+from lprl_api.runconfig import RunConfig
+from lprl_fixtures.architectures import Architecture, Size
+from lprl_fixtures.generate import ModelOptions, TaskOptions, generate_model, generate_task
+
+VOLUME = "all"
+"""The one volume: ROOT/all holds model/, data/ and runs/."""
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes` on top; nested mappings are merged, everything else is replaced."""
+    found = dict(base)
+    for key, value in changes.items():
+        old = found.get(key)
+        found[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return found
+
+
+def write_inputs(root: Path, architecture: Architecture = "qwen3", size: Size = "tiny", train: int = 64, heldout: int = 16) -> None:
+    """Write ROOT/all/model and ROOT/all/data; ROOT is what LPRL_VOLUMES_ROOT names."""
+    generate_model(root / VOLUME / "model", ModelOptions(architecture, size))
+    generate_task(root / VOLUME / "data", TaskOptions(train=train, heldout=heldout))
+
+
+def run_config(root: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """Return a RunConfig over what `write_inputs` wrote: 6 steps on one rank and one engine, changed by `changes` (snake_case)."""
+    model = {"volume": VOLUME, "path": "model"}
+    document = merged(_DEFAULTS | {"model_path": model, "reference_path": model, "rollout_path": model}, changes or {})
+    shape = shape_from_config(json.loads((root / VOLUME / document["rollout_path"]["path"] / "config.json").read_text()))
+    precision = Precision.model_validate(document["precision"])
+    formats = {
+        "rollout_format": rollout_format(precision, shape.moe is not None),
+        "training_format": training_format(precision, shape.moe is not None),
+    }
+    return RunConfig.model_validate(document | {"shape": shape} | formats)
+
+
+_DEFAULTS: dict[str, Any] = {
+    "job_name": "small",
+    "namespace": "default",
+    "job_uid": "00000000-0000-0000-0000-000000000000",
+    "precision": {"training": "bf16", "rollout": "bf16"},
+    "data": {
+        "prompts": {"volume": VOLUME, "path": "data/train.jsonl"},
+        "reward": {"type": "python", "function": "lprl_fixtures.runs:even_share"},
+    },
+    "algorithm": {"steps": 6, "rollout_batch_size": 4, "samples_per_prompt": 4, "global_batch_size": 16},
+    "optimizer": {"learning_rate": 1e-3},
+    "sampling": {"max_response_tokens": 4},
+    "evaluation": {
+        "every_steps": 3,
+        "prompts": {"volume": VOLUME, "path": "data/heldout.jsonl"},
+        "samples_per_prompt": 1,
+        "pass_at": [1],
+    },
+    "ranks": {
+        "placement": "colocated",
+        "accelerator": "cpu",
+        "nodes": 1,
+        "slots_per_node": 1,
+        "trainer_ranks": 1,
+        "data_parallel": 1,
+        "engines": 1,
+        "slots_per_engine": 1,
+        "trainer_nodes": 1,
+        "rollout_nodes": 0,
+    },
+    "trainer": {"recompute": "none"},
+    "rollout": {},
+    "backends": {},
+    "weight_sync": {"bucket_bytes": 1 << 16},
+    "checkpoint": {
+        "directory": {"volume": VOLUME, "path": "runs/small"},
+        "every_steps": 2,
+        "keep": 3,
+        "load_from": None,
+        "export_formats": ["bf16"],
+    },
+    "stability": {},
+    "tracking": {"tensorboard": False},
+    "progress": {"interval_seconds": 0.5},
+    "refill_steps": 10,
+}
+
+
+def even_share(prompt: str, response: str, label: str | None, metadata: Mapping[str, Any]) -> float:
+    """A reward any untrained model gets some of: the share of characters with an even code (a `python` reward for tests)."""
+    return sum(ord(character) % 2 == 0 for character in response) / len(response) if response else 0.0

@@ -1,0 +1,67 @@
+"""`python -m lprl_workload COMMAND`: one process of a job. Each command imports only what it needs."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lprl_api.names import ExitCode, Reason
+from lprl_workload.termination import run_guarded
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand: where its function (remaining arguments -> exit code) lives, and what an unexpected end is called."""
+
+    target: str
+    summary: str
+    crash_reason: str
+
+
+_CONVERT = "lprl_workload.convert.cli"
+COMMANDS = {
+    "inspect": Command(
+        f"{_CONVERT}:inspect_command", "read a model's config and headers; print shape and fingerprint", Reason.INSPECTION_FAILED
+    ),
+    "convert": Command(f"{_CONVERT}:convert_command", "convert one worker's shards (an index of an Indexed Job)", Reason.CONVERSION_FAILED),
+    "finalise": Command(f"{_CONVERT}:finalise_command", "check all shards and publish the conversion", Reason.CONVERSION_FAILED),
+    "convert-all": Command(f"{_CONVERT}:convert_all_command", "inspect, convert and publish on this machine", Reason.CONVERSION_FAILED),
+    "verify": Command(f"{_CONVERT}:verify_command", "check a converted folder, with its error per tensor", Reason.CONVERSION_FAILED),
+    "export": Command(
+        f"{_CONVERT}:export_command", "training checkpoint -> Hugging Face folders in BF16, FP8, INT4", Reason.CONVERSION_FAILED
+    ),
+    "train": Command("lprl_workload.launch.main:train_command", "drive one attempt of a job", Reason.DRIVER_CRASHED),
+    "doctor": Command("lprl_workload.launch.doctor:doctor_command", "say what this machine and environment have", Reason.DRIVER_CRASHED),
+}
+HELP = ("-h", "--help", "help")
+
+
+def usage() -> str:
+    """Return what there is to run."""
+    rows = "\n".join(f"  {name:<12} {command.summary}" for name, command in COMMANDS.items())
+    codes = "exit codes: 0 done, 1 crash, 3 wrong input, 4 suspended, 5 volume full, 6 fenced off, 7 trainer lost"
+    head = "usage: python -m lprl_workload COMMAND [options]\n\nThe processes of a LowPrecisionRLJob, one command each:\n"
+    return f"{head}{rows}\n\n`python -m lprl_workload COMMAND --help` explains one and shows examples.\n{codes}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; returns its exit code."""
+    if argv and argv[0] in HELP:
+        print(usage())
+        return ExitCode.OK
+    if not argv or argv[0] not in COMMANDS:
+        found = f"unknown command {argv[0]!r}\n\n" if argv else ""
+        print(f"{found}{usage()}", file=sys.stderr)
+        return ExitCode.USER_ERROR
+    command = COMMANDS[argv[0]]
+
+    def run() -> int:
+        module, _, function = command.target.partition(":")
+        entry: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
+        return entry(argv[1:])
+
+    return run_guarded(run, command.crash_reason)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

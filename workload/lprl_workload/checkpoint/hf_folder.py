@@ -1,0 +1,84 @@
+"""Write a BF16 Hugging Face folder from a stream of weights: sharded safetensors, index, config, tokenizer."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lprl_workload.data import NamedTensor
+from lprl_workload.quant.config_json import strip_quantization
+
+SHARD_BYTES = 4 * 1000 * 1000 * 1000
+"""Largest shard; also the most weights held at a time."""
+NOT_COPIED = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
+OWN_FILES = ("config.json", "model.safetensors.index.json", "manifest.json", "conversion_report.json")
+MAX_COPIED_BYTES = 256 * 1024 * 1024
+"""Tokenizers, templates and licences are far smaller; anything larger beside a model is not one of them."""
+
+
+def write_model(folder: Path, weights: Iterable[NamedTensor], source: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Fill the existing `folder` with a model that transformers loads.
+
+    Args:
+        folder: an empty folder.
+        weights: every checkpoint tensor under its Hugging Face name, in a fixed order.
+        source: folder whose config.json (quantisation removed) and tokenizer files are taken.
+        shard_bytes: bound of one file; a larger tensor gets a file of its own.
+
+    """
+    _copy_side_files(source, folder)
+    config: dict[str, Any] = strip_quantization(json.loads((source / "config.json").read_text()))
+    config.pop("torch_dtype", None)
+    config["dtype"] = "bfloat16"
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    shards = _write_shards(folder, weights, shard_bytes)
+    _name_shards(folder, shards)
+
+
+def _copy_side_files(source: Path, folder: Path) -> None:
+    for path in sorted(source.iterdir()):
+        if not path.is_file() or path.name in OWN_FILES or path.name.startswith(".") or path.suffix in NOT_COPIED:
+            continue
+        # Code from a model folder is never run, so it is not passed on either.
+        if path.suffix != ".py" and path.stat().st_size <= MAX_COPIED_BYTES:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _write_shards(folder: Path, weights: Iterable[NamedTensor], shard_bytes: int) -> list[tuple[list[str], int]]:
+    """Write part-00000.safetensors, ...; returns names and bytes of each."""
+    shards: list[tuple[list[str], int]] = []
+    waiting: dict[str, Tensor] = {}
+    size = 0
+
+    def flush() -> None:
+        nonlocal waiting, size
+        if waiting:
+            save_file(waiting, folder / f"part-{len(shards):05d}.safetensors", metadata={"format": "pt"})
+            shards.append((list(waiting), size))
+        waiting, size = {}, 0
+
+    for item in weights:
+        nbytes = item.tensor.numel() * item.tensor.element_size()
+        if size + nbytes > shard_bytes:
+            flush()
+        waiting[item.name] = item.tensor.detach().cpu().contiguous()
+        size += nbytes
+    flush()
+    return shards
+
+
+def _name_shards(folder: Path, shards: list[tuple[list[str], int]]) -> None:
+    if len(shards) == 1:
+        (folder / "part-00000.safetensors").rename(folder / "model.safetensors")
+        return
+    weight_map: dict[str, str] = {}
+    for number, (names, _) in enumerate(shards):
+        final = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        (folder / f"part-{number:05d}.safetensors").rename(folder / final)
+        weight_map |= dict.fromkeys(names, final)
+    index = {"metadata": {"total_size": sum(nbytes for _, nbytes in shards)}, "weight_map": dict(sorted(weight_map.items()))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")

@@ -1,0 +1,158 @@
+"""The run folder: step folders that are complete or absent, and the fence that keeps late attempts out.
+
+A checkpoint is written into step-000020.a3.tmp (3 = the attempt), hashed, fsynced, and renamed to step-000020. FENCE holds
+the newest attempt that opened the folder; an older one is refused before it renames anything, so a process that outlived
+its attempt can at most leave a .tmp folder nobody reads.
+"""
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from lprl_api.errors import UserError
+from lprl_workload.checkpoint.manifest import MANIFEST, Damage, Manifest, fsync, verify, write_manifest
+from lprl_workload.errors import FencedError
+
+log = logging.getLogger(__name__)
+FENCE = "FENCE"
+_STEP = re.compile(r"^step-(\d{6,})$")
+
+
+def step_name(step: int) -> str:
+    """Return the folder name of a step's checkpoint."""
+    return f"step-{step:06d}"
+
+
+def intact_checkpoint(path: Path) -> Path:
+    """Return the newest intact checkpoint of another run, read only: `path` is its run folder, or one step of it.
+
+    Raises UserError when there is none, naming what is wrong with each candidate.
+    """
+    found = sorted((p for p in path.glob("step-*") if _STEP.match(p.name)), key=lambda p: int(p.name[5:]), reverse=True)
+    reasons = []
+    for folder in [path] if (path / MANIFEST).exists() else found:
+        verdict = verify(folder)
+        if isinstance(verdict, Manifest):
+            return folder
+        reasons.append(f"{folder.name}: {verdict.reason}")
+    raise UserError(
+        f"spec.checkpoint.loadFrom: no intact checkpoint in {path} ({'; '.join(reasons) or 'no step folder'})",
+        "name a run folder, or a step-NNNNNN folder of one",
+    )
+
+
+class CheckpointStore:
+    """Checkpoints of one run, for one attempt."""
+
+    def __init__(self, root: Path, attempt: int, keep: int) -> None:
+        self.root = root
+        self._attempt = attempt
+        self._keep = keep
+
+    def take_over(self) -> None:
+        """Put this attempt's number into FENCE and clear what older ones left half-done; raises FencedError when a newer one is there."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.check_fence()
+        aside = self.root / f"{FENCE}.a{self._attempt}"
+        aside.write_text(f"{self._attempt}\n")
+        fsync(aside)
+        aside.replace(self.root / FENCE)
+        fsync(self.root)
+        for left in self.root.glob("step-*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+        self._finish_replacements()
+
+    def check_fence(self) -> None:
+        """Raise FencedError when a newer attempt has taken over."""
+        path = self.root / FENCE
+        newest = int(path.read_text()) if path.exists() else self._attempt
+        if newest > self._attempt:
+            raise FencedError(f"{self.root}: attempt {newest} owns this folder, attempt {self._attempt} must not write")
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a checkpoint folder, ascending; whether they are intact is `newest`'s question."""
+        found = (_STEP.match(path.name) for path in self.root.glob("step-*") if path.is_dir())
+        return sorted(int(match.group(1)) for match in found if match)
+
+    def folder(self, step: int) -> Path:
+        """Return the folder of a complete checkpoint."""
+        return self.root / step_name(step)
+
+    def save(self, step: int, write: Callable[[Path], None]) -> Manifest:
+        """Have `write` fill an empty folder, make it durable and visible as this step's checkpoint, prune older ones.
+
+        An existing checkpoint of the step (a rollback went back to it) is replaced. Raises FencedError.
+        """
+        self.check_fence()
+        aside = self.root / f"{step_name(step)}.a{self._attempt}.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        write(aside)
+        manifest = write_manifest(aside, step, self._attempt)
+        self.check_fence()
+        self._publish(aside, self.folder(step))
+        self._prune()
+        return manifest
+
+    def newest(self, at_most: int | None = None) -> tuple[Path, Manifest] | None:
+        """Return the newest checkpoint whose hashes all verify (of step <= `at_most`).
+
+        A damaged one is reported and left in place, renamed to NAME.damaged, and the one before it is taken.
+        """
+        for step in reversed(self.steps()):
+            if at_most is not None and step > at_most:
+                continue
+            found = verify(self.folder(step))
+            if isinstance(found, Manifest):
+                return self.folder(step), found
+            self._set_aside(found)
+        return None
+
+    def drop_after(self, step: int) -> None:
+        """Remove checkpoints newer than `step`, newest first (a rollback)."""
+        self.check_fence()
+        for later in reversed(self.steps()):
+            if later > step:
+                self._remove(later)
+        fsync(self.root)
+
+    def _publish(self, aside: Path, final: Path) -> None:
+        old = final.with_name(f"{final.name}.old")
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.rename(final, old)
+        os.rename(aside, final)
+        fsync(self.root)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _finish_replacements(self) -> None:
+        """Undo or finish a replacement that was cut short between its two renames."""
+        for old in self.root.glob("step-*.old"):
+            final = old.with_suffix("")
+            if final.exists():
+                shutil.rmtree(old)
+            else:
+                os.rename(old, final)
+
+    def _prune(self) -> None:
+        for step in self.steps()[: -self._keep]:
+            self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        # Renamed first: a folder that is half deleted must not look complete.
+        doomed = self.root / f"{step_name(step)}.a{self._attempt}.gone.tmp"
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(self.folder(step), doomed)
+        shutil.rmtree(doomed)
+
+    def _set_aside(self, damage: Damage) -> None:
+        target = damage.folder.with_name(f"{damage.folder.name}.damaged")
+        number = 1
+        while target.exists():
+            number += 1
+            target = damage.folder.with_name(f"{damage.folder.name}.damaged{number}")
+        log.error("checkpoint %s is damaged (%s); kept as %s, using the one before it", damage.folder.name, damage.reason, target.name)
+        os.rename(damage.folder, target)

@@ -1,0 +1,224 @@
+"""Subcommands of conversion: parse options, call one function, print what a person wants to know.
+
+Each returns an exit code and lets errors out; `termination.run_guarded` turns those into exit codes, messages and remedies.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lprl_api.errors import UserError
+from lprl_api.hf_config import shape_from_config
+from lprl_api.model_shape import Inspection
+from lprl_api.names import ExitCode, Reason
+from lprl_api.runconfig import ConvertConfig, InspectConfig
+from lprl_workload.config import load_contract, resolve
+from lprl_workload.convert.console import ProgressLine
+from lprl_workload.convert.convert_all import WorkersFailed, convert_all
+from lprl_workload.convert.disk import human_bytes
+from lprl_workload.convert.export import export_checkpoint, model_of
+from lprl_workload.convert.files import CONFIG, REPORT_TABLE
+from lprl_workload.convert.index import read_json
+from lprl_workload.convert.inspect import inspect_folder, inspection_message
+from lprl_workload.convert.job import available_cpus, run_finalise, run_worker
+from lprl_workload.convert.options import ALIASES, FORMATS, config_option, format_options, parser, weight_format
+from lprl_workload.convert.source import resolve_source
+from lprl_workload.convert.verify import Verification, rule_difference, verify_folder
+from lprl_workload.convert.weights import ModelFolder
+from lprl_workload.termination import write_message, write_termination
+
+INDEX_ENV = "JOB_COMPLETION_INDEX"
+RULE_SAMPLE = 8
+"""INT4 tensors that inspect re-quantises to say how foreign they are."""
+
+
+def inspect_command(argv: Sequence[str]) -> int:
+    """Inspect a source: download it where it is remote, print its Inspection and write it as the termination message."""
+    options = parser(
+        "inspect",
+        "Read config.json and every safetensors header of a model (downloading it first when it is remote) and print, as one JSON\n"
+        "document, its shape, fingerprint, size and own precision. The document is the termination message too.",
+        "  python -m lprl_workload inspect --config inspect.json\n  python -m lprl_workload inspect --folder models/Qwen3-4B",
+    )
+    place = options.add_mutually_exclusive_group(required=True)
+    place.add_argument("--config", type=Path, metavar="FILE", help="InspectConfig as JSON, as the operator renders it")
+    place.add_argument("--folder", type=Path, metavar="FOLDER", help="a Hugging Face model folder on this machine")
+    chosen = options.parse_args(argv)
+    line = ProgressLine()
+    if chosen.config is not None:
+        config = load_contract(chosen.config, InspectConfig)
+        folder = resolve_source(config.source, line.download)
+        line.close()
+        free_at = resolve(config.free_space_at) if config.free_space_at is not None else None
+        inspection = inspect_folder(folder, config.volume_identity, free_at)
+    else:
+        folder = chosen.folder
+        inspection = inspect_folder(folder, "")
+    message = inspection_message(inspection)
+    print(message)
+    print(_foreign(folder, inspection), end="", file=sys.stderr)  # stdout is one JSON document
+    write_message(message)
+    return ExitCode.OK
+
+
+def _foreign(folder: Path, inspection: Inspection) -> str:
+    """Return how much of a source's INT4 the own rule would change, sampled; nothing for other sources."""
+    if inspection.quantization.format != "int4-group":
+        return ""
+    found = rule_difference(ModelFolder(folder), limit=RULE_SAMPLE)
+    share = found.changed_values / max(found.values, 1)
+    return (
+        f"re-quantising {RULE_SAMPLE} tensors by the own INT4 rule changes {share:.2%} of the values "
+        f"(relative RMS {found.relative_rms:.2e}); {found.codes_minus_8} codes are -8\n"
+    )
+
+
+def convert_command(argv: Sequence[str]) -> int:
+    """Convert one worker's shards."""
+    options = parser(
+        "convert",
+        "Convert the shards INDEX, INDEX + workers, ... of a source. Finished shards are skipped, so a killed worker is simply run\n"
+        "again. When the target exists already, this worker's share of its digests is checked instead.",
+        "  python -m lprl_workload convert --config convert.json --index 0",
+    )
+    config_option(options, "ConvertConfig")
+    default = os.environ.get(INDEX_ENV)
+    options.add_argument("--index", type=int, default=default, metavar="I", help=f"this worker's number from 0; default ${INDEX_ENV}")
+    options.add_argument("--progress", choices=("text", "json"), default="text", help="text on stderr, or JSON lines on stdout")
+    chosen = options.parse_args(argv)
+    config = load_contract(chosen.config, ConvertConfig)
+    if chosen.index is None or chosen.index < 0:
+        raise UserError(f"--index: got {chosen.index}; needs a number from 0 to {config.workers - 1}", f"pass --index or set {INDEX_ENV}")
+    line = ProgressLine(as_json=chosen.progress == "json")
+    result = run_worker(config, chosen.index, line.download, line.shards)
+    line.close()
+    done = "checked, converted before" if result.reused else f"converted, {human_bytes(result.output_bytes)}"
+    write_termination(Reason.CONVERSION_REUSED if result.reused else Reason.CONVERTING, f"{result.shards} shards {done}")
+    return ExitCode.OK
+
+
+def finalise_command(argv: Sequence[str]) -> int:
+    """Publish a conversion."""
+    options = parser(
+        "finalise",
+        "Check the reports of all shards and that the source did not change, write index, config.json and error report, then\n"
+        "manifest.json, and rename TARGET.partial to TARGET. Run again after a kill, it goes on.",
+        "  python -m lprl_workload finalise --config convert.json",
+    )
+    config_option(options, "ConvertConfig")
+    config = load_contract(options.parse_args(argv).config, ConvertConfig)
+    line = ProgressLine()
+    manifest = run_finalise(config, line.download)
+    size = sum(record.nbytes for record in manifest.files)
+    write_termination(Reason.CONVERTED, f"{config.target}: {len(manifest.source_shards)} shards, {human_bytes(size)}, {config.format.kind}")
+    return ExitCode.OK
+
+
+def convert_all_command(argv: Sequence[str]) -> int:
+    """Inspect, convert with several processes and publish, on this machine."""
+    options = parser(
+        "convert-all",
+        "Convert a model folder on this machine: inspect, N processes with one progress line, finalise. Work goes on in\n"
+        "TARGET.partial; stopped or killed, the same command goes on, and no finished shard is redone.",
+        "  python -m lprl_workload convert-all models/Qwen3-4B models/Qwen3-4B-FP8 --to fp8-block\n"
+        "  python -m lprl_workload convert-all Qwen3-30B-A3B Qwen3-30B-A3B-INT4 --to int4-group --group-size 128 --workers 4\n"
+        "  python -m lprl_workload convert-all Kimi-K2-Thinking Kimi-K2-BF16 --to bf16      (back from FP8 or INT4)",
+    )
+    options.add_argument("source", type=Path, metavar="SOURCE", help="Hugging Face model folder of safetensors")
+    options.add_argument("target", type=Path, metavar="TARGET", help="folder to make; it appears complete or not at all")
+    options.add_argument("--to", choices=(*FORMATS, *ALIASES), required=True, help="format of the result")
+    format_options(options)
+    options.add_argument("--workers", type=int, default=1, metavar="N", help="processes; more than there are shards is no use; default 1")
+    options.add_argument("--threads", type=int, metavar="N", help="CPU threads of one process; default: all, divided by --workers")
+    options.add_argument("--max-error", type=float, metavar="X", help="refuse when a tensor's relative RMS error is above X")
+    chosen = options.parse_args(argv)
+    if chosen.workers < 1 or (chosen.threads is not None and chosen.threads < 1):
+        raise UserError("--workers and --threads: need at least 1")
+    source, target = chosen.source.absolute(), chosen.target.absolute()
+    inspection = inspect_folder(source, "")
+    fmt = weight_format(chosen.to, chosen, inspection.shape.moe is not None)
+    if inspection.quantization.format == fmt.kind:
+        raise UserError(f"{source}: is {fmt.kind} already", "use it as it is, or convert it to bf16 first")
+    threads = chosen.threads or max(1, available_cpus() // chosen.workers)
+    line = ProgressLine()
+    try:
+        convert_all(source, target, fmt, inspection, chosen.workers, threads, chosen.max_error, line)
+    except WorkersFailed as error:
+        return error.code
+    finally:
+        line.close()
+    head = (target / REPORT_TABLE).read_text().split("\n\n")[0]
+    print(f"{head}\n{target}: complete")
+    return ExitCode.OK
+
+
+def verify_command(argv: Sequence[str]) -> int:
+    """Check a converted folder."""
+    options = parser(
+        "verify",
+        "Check a converted or published folder: the digest of every file against manifest.json, index and config.json against the\n"
+        "tensors, and with --source the error of every tensor. For INT4 it says what re-quantising by the own rule would change.",
+        "  python -m lprl_workload verify Qwen3-4B-FP8\n"
+        "  python -m lprl_workload verify Qwen3-4B-FP8 --source Qwen3-4B --max-error 0.04\n"
+        "  python -m lprl_workload verify Kimi-K2-Thinking               (how far is its INT4 from the own rule?)",
+    )
+    options.add_argument("folder", type=Path, metavar="FOLDER", help="converted folder")
+    options.add_argument("--source", type=Path, metavar="FOLDER", help="the folder it was made from")
+    options.add_argument("--max-error", type=float, metavar="X", help="refuse when a tensor's relative RMS error is above X")
+    options.add_argument("--output", choices=("table", "json"), default="table", help="default table")
+    options.add_argument("--top", type=int, default=20, metavar="N", help="worst tensors shown; default 20")
+    chosen = options.parse_args(argv)
+    found = verify_folder(chosen.folder, chosen.source, chosen.max_error)
+    print(found.model_dump_json(by_alias=True, indent=1) if chosen.output == "json" else _verification_table(found, chosen.top))
+    if found.problems:
+        raise UserError(f"{found.folder}: {len(found.problems)} problems, first: {found.problems[0]}", "convert the source again")
+    return ExitCode.OK
+
+
+def _verification_table(found: Verification, top: int) -> str:
+    rows = [
+        f"{found.folder}: {found.format}, {found.files} files match their digests" if found.files else f"{found.folder}: {found.format}"
+    ]
+    exact = [t.by_the_rule for t in found.tensors if t.by_the_rule is not None]
+    if found.tensors:
+        rows.append(f"{len(found.tensors)} tensors compared; {sum(exact)} of {len(exact)} quantised ones are bit for bit the quantizer's")
+    if found.rule_difference is not None:
+        share = found.rule_difference.changed_values / max(found.rule_difference.values, 1)
+        rows.append(
+            f"re-quantising by the own INT4 rule changes {share:.2%} of the values, {found.rule_difference.codes_minus_8} codes are -8"
+        )
+    worst = sorted((t for t in found.tensors if t.relative_rms_error), key=lambda t: (-t.relative_rms_error, t.name))[:top]
+    rows += [f"{'rel. RMS':>10}  {'max |error|':>11}  tensor"] if worst else []
+    rows += [f"{t.relative_rms_error:>10.6f}  {t.max_abs_error:>11.3e}  {t.name} ({t.format})" for t in worst]
+    return "\n".join([*rows, *(f"problem: {problem}" for problem in found.problems)])
+
+
+def export_command(argv: Sequence[str]) -> int:
+    """Export a training checkpoint."""
+    options = parser(
+        "export",
+        "Write a training checkpoint as Hugging Face folders OUT/bf16, OUT/fp8-block, ... in one step, each with manifest.json.",
+        "  python -m lprl_workload export runs/toy --out exports --formats bf16 fp8 int4      (newest complete step)\n"
+        "  python -m lprl_workload export runs/toy/step-000120 --out exports --formats fp8",
+    )
+    options.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="run folder, step folder, or Hugging Face folder")
+    options.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder the exports are put in")
+    options.add_argument(
+        "--formats", nargs="+", choices=(*FORMATS, *ALIASES), default=["bf16"], metavar="F", help=f"of {', '.join(FORMATS)}"
+    )
+    format_options(options)
+    options.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all")
+    chosen = options.parse_args(argv)
+    is_moe = _is_moe(model_of(chosen.checkpoint))
+    formats = [(name, weight_format(name, chosen, is_moe)) for name in dict.fromkeys(chosen.formats)]
+    line = ProgressLine()
+    written = export_checkpoint(chosen.checkpoint, chosen.out, formats, chosen.threads or available_cpus(), line.shards)
+    line.close()
+    for name, folder in written.items():
+        print(f"{name:<12} {folder}")
+    return ExitCode.OK
+
+
+def _is_moe(folder: Path) -> bool:
+    return shape_from_config(read_json(folder / CONFIG)).moe is not None

@@ -1,0 +1,134 @@
+"""A whole conversion on this machine: inspect, N worker processes with one progress line, finalise."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from lprl_api import names
+from lprl_api.content_key import content_key
+from lprl_api.formats import WeightFormat
+from lprl_api.model_shape import Inspection
+from lprl_api.runconfig import ConvertConfig
+from lprl_api.sources import ModelSource, VolumePath
+from lprl_workload.convert.console import ProgressLine, Tick
+from lprl_workload.convert.finalise import finalise
+from lprl_workload.convert.manifest import ConversionManifest
+
+
+class WorkersFailed(Exception):
+    """A worker process ended with an error, which it printed itself; `code` is its exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"a conversion worker ended with exit code {code}")
+        self.code = code
+
+
+def convert_all(
+    source: Path,
+    target: Path,
+    fmt: WeightFormat,
+    inspection: Inspection,
+    workers: int,
+    threads: int | None,
+    max_error: float | None,
+    line: ProgressLine,
+) -> ConversionManifest:
+    """Convert a folder with `workers` processes and publish it; run again after a kill, it goes on where it stopped.
+
+    Raises WorkersFailed, and what `finalise` raises.
+    """
+    config = ConvertConfig(
+        source=ModelSource(volume="source", path=source.name),
+        target=VolumePath(volume="target", path=target.name),
+        format=fmt,
+        fingerprint=inspection.fingerprint,
+        content_key=content_key(inspection.fingerprint, fmt),
+        workers=workers,
+        threads=threads,
+        max_relative_rms_error=max_error,
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="lprl-convert-") as folder:
+        volumes = Path(folder) / "volumes"
+        volumes.mkdir()
+        (volumes / "source").symlink_to(source.parent.absolute())
+        (volumes / "target").symlink_to(target.parent.absolute())
+        file = Path(folder) / "convert.json"
+        file.write_text(json.dumps(config.document()))
+        _run_workers(file, volumes, workers, line)
+    return finalise(config, source, target)
+
+
+def _run_workers(config: Path, volumes: Path, workers: int, line: ProgressLine) -> None:
+    """Run every index at once and add their progress up; when one fails, the others are stopped."""
+    env = {**os.environ, names.ENV_VOLUMES_ROOT: str(volumes), names.ENV_TERMINATION_LOG: os.devnull}
+    command = [sys.executable, "-m", "lprl_workload", "convert", "--config", str(config), "--progress", "json", "--index"]
+    processes = [subprocess.Popen([*command, str(i)], env=env, stdout=subprocess.PIPE, text=True) for i in range(workers)]
+    totals = _Totals(line, workers)
+    readers = [threading.Thread(target=totals.follow, args=(i, p.stdout), daemon=True) for i, p in enumerate(processes)]
+    try:
+        for reader in readers:
+            reader.start()
+        code = _first_failure(processes)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in processes:
+            process.wait()
+        for reader in readers:
+            reader.join()
+        line.close()
+    if code:
+        raise WorkersFailed(code)
+
+
+def _first_failure(processes: Sequence["subprocess.Popen[str]"]) -> int:
+    """Wait until all have ended well, or one has not; returns its exit code, else 0."""
+    waiting = list(processes)
+    while waiting:
+        for process in list(waiting):
+            try:
+                code = process.wait(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                continue
+            if code:
+                return code
+            waiting.remove(process)
+    return 0
+
+
+class _Totals:
+    """The sum of all workers' progress."""
+
+    def __init__(self, line: ProgressLine, workers: int) -> None:
+        self._line = line
+        self._ticks: dict[int, Tick] = {}
+        self._workers = workers
+        self._lock = threading.Lock()
+
+    def follow(self, index: int, lines: IO[str]) -> None:
+        """Read one worker's JSON lines until it closes them."""
+        for text in lines:
+            tick = Tick(**json.loads(text))
+            with self._lock:
+                self._ticks[index] = tick
+                self._show()
+
+    def _show(self) -> None:
+        ticks = self._ticks.values()
+        what = f"converting, {self._workers} processes" if self._workers > 1 else next(iter(ticks)).what
+        total = Tick(
+            what,
+            sum(t.done for t in ticks),
+            sum(t.total for t in ticks),
+            sum(t.skipped for t in ticks),
+            max(t.elapsed_s for t in ticks),
+        )
+        self._line.show(total)

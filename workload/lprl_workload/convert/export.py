@@ -1,0 +1,113 @@
+"""A training checkpoint -> Hugging Face folders: BF16, FP8 and INT4 in one step, each a conversion like any other."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from lprl_api.content_key import content_key
+from lprl_api.errors import UserError
+from lprl_api.formats import WeightFormat
+from lprl_api.hf_config import shape_from_config
+from lprl_api.runconfig import ConvertConfig
+from lprl_api.sources import ModelSource, VolumePath
+from lprl_workload.convert.cache import IDENTITY, claim, partial_of
+from lprl_workload.convert.disk import require_free
+from lprl_workload.convert.files import CONFIG, MANIFEST
+from lprl_workload.convert.finalise import finalise
+from lprl_workload.convert.fingerprint import fingerprint
+from lprl_workload.convert.index import read_json, shard_files
+from lprl_workload.convert.job import OnShards, bytes_to_write
+from lprl_workload.convert.manifest import ConversionManifest, damaged_files, read_manifest
+from lprl_workload.convert.progress import ShardProgress
+from lprl_workload.convert.run import REPORTS, convert_shards
+
+MODEL = "model"
+STEP_PATTERN = "step-*"
+
+
+def _silent(_: ShardProgress) -> None:
+    """Report nothing."""
+
+
+def model_of(checkpoint: Path) -> Path:
+    """Return the Hugging Face folder of a run folder (its newest complete step), of a step folder, or the folder itself.
+
+    Raises UserError when there is none.
+    """
+    if (checkpoint / CONFIG).is_file():
+        return checkpoint
+    if (checkpoint / MODEL / CONFIG).is_file():
+        if not (checkpoint / MANIFEST).is_file():
+            raise UserError(f"{checkpoint}: an unfinished checkpoint (no {MANIFEST})", "name a complete step")
+        return checkpoint / MODEL
+    complete = sorted(p for p in checkpoint.glob(STEP_PATTERN) if (p / MANIFEST).is_file() and (p / MODEL / CONFIG).is_file())
+    if not complete:
+        raise UserError(f"{checkpoint}: no model in it", "name a run folder with a complete step, a step folder or a Hugging Face folder")
+    return complete[-1] / MODEL
+
+
+def folder_config(source: Path, fmt: WeightFormat, threads: int | None, max_error: float | None = None) -> ConvertConfig:
+    """Return the configuration of a conversion between plain folders (its paths are given beside it)."""
+    found = fingerprint(source, "")
+    return ConvertConfig(
+        source=ModelSource(volume="source", path=MODEL),
+        target=VolumePath(volume="target", path=MODEL),
+        format=fmt,
+        fingerprint=found,
+        content_key=content_key(found, fmt),
+        workers=1,
+        threads=threads,
+        max_relative_rms_error=max_error,
+    )
+
+
+def convert_folder(
+    source: Path,
+    target: Path,
+    fmt: WeightFormat,
+    threads: int,
+    *,
+    max_error: float | None = None,
+    replace: bool = False,
+    on_progress: OnShards = _silent,
+) -> ConversionManifest:
+    """Convert a folder in this process; finished shards of an interrupted call are kept.
+
+    With `replace`, another conversion at `target` (an export of an earlier end of the run) is removed just before the new one
+    takes its place. Raises what `convert_shards` and `finalise` raise.
+    """
+    config = folder_config(source, fmt, threads, max_error)
+    partial = partial_of(target)
+    found = read_manifest(target)
+    if found is not None and found.content_key == config.content_key and not damaged_files(target, found):
+        return finalise(config, source, target)
+    if replace:
+        _drop_other_work(partial, config.content_key)
+    require_free(partial, bytes_to_write(config, source, partial), f"writing {fmt.kind}")
+    claim(partial, config.content_key)
+    shape = shape_from_config(read_json(source / CONFIG))
+    convert_shards(source, partial, fmt, shape, shard_files(source), threads, on_progress)
+    if replace and target.exists():
+        shutil.rmtree(target)
+    return finalise(config, source, target)
+
+
+def _drop_other_work(partial: Path, key: str) -> None:
+    """Remove unfinished work of another conversion."""
+    identity = partial / REPORTS / IDENTITY
+    if partial.exists() and not (identity.exists() and identity.read_text() == key):
+        shutil.rmtree(partial)
+
+
+def export_checkpoint(
+    checkpoint: Path, out: Path, formats: Sequence[tuple[str, WeightFormat]], threads: int, on_progress: OnShards = _silent
+) -> dict[str, Path]:
+    """Write OUT/NAME for each (name, format) from a run's, a step's or a plain model folder; returns the folders by name.
+
+    Each is complete under its final name (with manifest.json) or not there. Earlier exports are replaced.
+    """
+    model = model_of(checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, fmt in formats:
+        convert_folder(model, out / name, fmt, threads, replace=True, on_progress=on_progress)
+    return {name: out / name for name, _ in formats}

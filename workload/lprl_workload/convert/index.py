@@ -1,0 +1,186 @@
+"""Where every tensor of a Hugging Face folder lies: safetensors headers, read without trusting them.
+
+A safetensors file is an 8-byte little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data.
+Headers are bounded, offsets must tile the data exactly and sizes must follow from dtype and shape, so that a hostile or
+truncated file is refused before anything is mapped.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lprl_api.errors import UserError
+
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors library itself."""
+MAX_JSON_BYTES = 256 * 1024 * 1024
+INDEX_FILE = "model.safetensors.index.json"
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+    "F32": torch.float32,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a file: `start` is its absolute offset in the file, in bytes."""
+
+    name: str
+    dtype: str
+    """safetensors name, a key of DTYPES."""
+    shape: tuple[int, ...]
+    start: int
+    nbytes: int
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Read a JSON object of bounded size. Raises UserError when it is missing, too large or no object."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise UserError(f"{path}: larger than {MAX_JSON_BYTES} bytes")
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: needs a JSON object, found {type(document).__name__}")
+    return document
+
+
+def read_header(path: Path) -> tuple[TensorInfo, ...]:
+    """Return the tensors of a safetensors file in file order.
+
+    Raises UserError naming the file and tensor when header, offsets, dtypes and sizes do not fit together.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+            raise UserError(f"{path}: not a safetensors file (header of {length} bytes in a file of {size})")
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: header is not valid JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise UserError(f"{path}: header is no JSON object")
+    tensors = [_tensor(path, name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"]
+    tensors.sort(key=lambda t: (t.start, t.nbytes))
+    position = 8 + length
+    for tensor in tensors:
+        if tensor.start != position:
+            raise UserError(f"{path}: tensor {tensor.name}: starts at byte {tensor.start}, needs {position}")
+        position += tensor.nbytes
+    if position != size:
+        raise UserError(f"{path}: {size} bytes, its header describes {position} (truncated or corrupt)")
+    return tuple(tensors)
+
+
+def _tensor(path: Path, name: str, entry: object, base: int) -> TensorInfo:
+    if not isinstance(entry, dict):
+        raise UserError(f"{path}: tensor {name}: header entry is no object")
+    dtype, shape, offsets = entry.get("dtype"), _naturals(entry.get("shape")), _naturals(entry.get("data_offsets"))
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise UserError(f"{path}: tensor {name}: dtype {dtype!r} is not supported; fits {', '.join(DTYPES)}")
+    if shape is None or offsets is None or len(offsets) != 2:
+        raise UserError(f"{path}: tensor {name}: malformed shape or data_offsets")
+    nbytes = math.prod(shape) * DTYPES[dtype].itemsize
+    if offsets[1] - offsets[0] != nbytes:
+        raise UserError(f"{path}: tensor {name}: {offsets[1] - offsets[0]} bytes, {dtype} {list(shape)} needs {nbytes}")
+    return TensorInfo(name, dtype, shape, base + offsets[0], nbytes)
+
+
+def _naturals(value: object) -> tuple[int, ...] | None:
+    """Return a JSON list of natural numbers as a tuple, None for anything else."""
+    if isinstance(value, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in value):
+        return tuple(value)
+    return None
+
+
+@dataclass(frozen=True)
+class SourceIndex:
+    """All tensors of a folder: the shard each is in, so that partners in other shards are found."""
+
+    folder: Path
+    shards: Mapping[str, tuple[TensorInfo, ...]]
+    """File name -> tensors in file order; file names sorted."""
+    where: Mapping[str, str]
+    """Tensor name -> file name."""
+    tensors: Mapping[str, TensorInfo]
+
+    @classmethod
+    def open(cls, folder: Path) -> "SourceIndex":
+        """Read the headers of every shard of `folder`.
+
+        Raises UserError when there are no shards, one is missing or corrupt, a tensor is in two, or the index disagrees.
+        """
+        shards = {name: read_header(folder / name) for name in shard_files(folder)}
+        where: dict[str, str] = {}
+        for shard, tensors in shards.items():
+            for tensor in tensors:
+                if tensor.name in where:
+                    raise UserError(f"tensor {tensor.name}: in both {where[tensor.name]} and {shard}")
+                where[tensor.name] = shard
+        _check_weight_map(folder, where)
+        return cls(folder, shards, where, {t.name: t for tensors in shards.values() for t in tensors})
+
+
+def shard_files(folder: Path) -> tuple[str, ...]:
+    """Return the folder's safetensors files, sorted: those its index names, else all of them.
+
+    Raises UserError when there are none or the index names a file outside the folder or a missing one.
+    """
+    index = folder / INDEX_FILE
+    found = set(_weight_map(index).values()) if index.exists() else {path.name for path in folder.glob("*.safetensors")}
+    names = tuple(sorted(found))
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise UserError(f"{index}: shard {name!r} is no plain .safetensors file name")
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: missing, but named by {INDEX_FILE}")
+    if not names:
+        raise UserError(f"{folder}: no .safetensors files", "convert the model to safetensors first; pickled weights are never read")
+    return names
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise UserError(f"{index}: weight_map is missing or malformed")
+    return weight_map
+
+
+def _check_weight_map(folder: Path, where: Mapping[str, str]) -> None:
+    index = folder / INDEX_FILE
+    if not index.exists():
+        return
+    for name, shard in _weight_map(index).items():
+        if where.get(name) != shard:
+            raise UserError(f"{index}: tensor {name} is in {where.get(name, 'no shard')}, the index says {shard}")
+
+
+def total_bytes(tensors: Iterable[TensorInfo]) -> int:
+    """Return the sum of the tensors' bytes."""
+    return sum(tensor.nbytes for tensor in tensors)

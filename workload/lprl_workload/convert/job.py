@@ -1,0 +1,99 @@
+"""One conversion as its pods run it: worker i of an Indexed Job, the finalise Job, and both on this machine."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lprl_api.hf_config import shape_from_config
+from lprl_api.runconfig import ConvertConfig
+from lprl_workload.config import resolve
+from lprl_workload.convert.cache import check_key, check_reuse, claim, find_conversion, partial_of, share
+from lprl_workload.convert.disk import require_free
+from lprl_workload.convert.download import OnDownload
+from lprl_workload.convert.files import CONFIG
+from lprl_workload.convert.finalise import check_source_unchanged, finalise
+from lprl_workload.convert.index import read_json, shard_files
+from lprl_workload.convert.manifest import ConversionManifest
+from lprl_workload.convert.progress import ShardProgress
+from lprl_workload.convert.run import convert_shards, make_planner, read_report
+from lprl_workload.convert.source import resolve_source
+from lprl_workload.convert.writer import layout
+
+OnShards = Callable[[ShardProgress], None]
+CPU_LIMIT_FILE = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResult:
+    """What a worker did."""
+
+    shards: int
+    """Shards of its share."""
+    reused: bool
+    """Whether the conversion was there already and its share of the digests was checked instead."""
+    output_bytes: int
+
+
+def available_cpus() -> int:
+    """Return the CPUs this process may use: its affinity, and its container's limit where there is one."""
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        quota, period = CPU_LIMIT_FILE.read_text().split()
+    except (FileNotFoundError, ValueError, PermissionError):
+        return cpus
+    return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+
+
+def run_worker(config: ConvertConfig, index: int, on_download: OnDownload, on_shards: OnShards) -> WorkerResult:
+    """Convert shards index, index + workers, ...; a worker without shards has nothing to do.
+
+    Raises UserError, StorageFullError as `resolve_source`, `find_conversion` and `convert_shards` do, and when the source is
+    not the one that was inspected.
+    """
+    check_key(config)
+    target = resolve(config.target)
+    found = find_conversion(target, config.content_key)
+    source = resolve_source(config.source, on_download)
+    if found is not None:
+        return _reuse(config, index, source, target, found)
+    check_source_unchanged(config, source)
+    shards = share(shard_files(source), index, config.workers)
+    if not shards:
+        return WorkerResult(0, False, 0)
+    partial = partial_of(target)
+    needed = bytes_to_write(config, source, partial)
+    require_free(partial, needed, f"converting {source.name} to {config.format.kind}", config.target.volume)
+    claim(partial, config.content_key)
+    shape = shape_from_config(read_json(source / CONFIG))
+    threads = config.threads or available_cpus()
+    reports = convert_shards(source, partial, config.format, shape, shards, threads, on_shards)
+    return WorkerResult(len(reports), False, sum(report.output_bytes for report in reports))
+
+
+def _reuse(config: ConvertConfig, index: int, source: Path, target: Path, found: ConversionManifest) -> WorkerResult:
+    counted = 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal counted
+        counted += count
+
+    check_reuse(target, source, found, index, config.workers, on_bytes)
+    return WorkerResult(len(share(shard_files(source), index, config.workers)), True, counted)
+
+
+def bytes_to_write(config: ConvertConfig, source: Path, partial: Path) -> int:
+    """Return the bytes of all shards that are not converted yet, of every worker (they share the volume)."""
+    planner = make_planner(source, config.format, shape_from_config(read_json(source / CONFIG)))
+    needed = 0
+    for shard in shard_files(source):
+        if read_report(partial, shard) is None:
+            _, _, size = layout(tensor for piece in planner.plan(shard) for tensor in piece.outputs())
+            half_written = partial / f".{shard}.writing"
+            needed += size - (min(size, half_written.stat().st_blocks * 512) if half_written.exists() else 0)
+    return needed
+
+
+def run_finalise(config: ConvertConfig, on_download: OnDownload) -> ConversionManifest:
+    """Publish a conversion whose shards are all there; see `finalise`."""
+    return finalise(config, resolve_source(config.source, on_download), resolve(config.target))

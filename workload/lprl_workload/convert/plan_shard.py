@@ -1,0 +1,166 @@
+"""What becomes of every tensor of a shard, decided and validated before a byte is written."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lprl_api.errors import UserError
+from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model_shape import ModelShape
+from lprl_workload.convert.index import SourceIndex, TensorInfo
+from lprl_workload.convert.writer import OutputTensor
+from lprl_workload.quant.scheme import block_of, served_names
+from lprl_workload.quant.select import FUSED_GATE_UP, Selection, expert_names, is_fused
+
+_SCALES = ("F32", "BF16", "F16", "F8_E8M0")
+_FLOATS = ("BF16", "F16", "F32")
+HIGH_PRECISION = Bf16()
+_PARTNERS = ("weight_scale_inv", "weight_scale", "weight_shape", "input_scale", "activation_scale", "weight_g_idx")
+"""Tensors beside a quantised weight: read through it, or (activation scales) of no use to any target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One output weight and where it comes from: a whole tensor, or one matrix of a fused one."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Logical shape, [N, K] for what is quantised or dequantised."""
+    source: TensorInfo
+    start: int
+    """Absolute offset of the source bytes in the shard."""
+    nbytes: int
+    partners: tuple[TensorInfo, ...] = ()
+    """Scales (and shape) of a quantised source weight, perhaps in other shards, in the order of served_names without the codes."""
+    source_format: WeightFormat = HIGH_PRECISION
+    target_format: WeightFormat = HIGH_PRECISION
+
+    @property
+    def copies(self) -> bool:
+        """Whether the bytes stay as they are."""
+        return isinstance(self.source_format, Bf16) and isinstance(self.target_format, Bf16)
+
+    def outputs(self) -> tuple[OutputTensor, ...]:
+        """Return the tensors this piece becomes."""
+        if self.copies:
+            return (OutputTensor(self.name, self.source.dtype, self.shape),)
+        names = served_names(self.name, self.target_format)
+        match self.target_format:
+            case Bf16():
+                layout: tuple[tuple[str, tuple[int, ...]], ...] = (("BF16", self.shape),)
+            case Fp8Block() | Fp8Channel() | Fp8Tensor():
+                rows, cols = self.shape
+                bn, bk = block_of(self.target_format, rows, cols)
+                scale = (1,) if isinstance(self.target_format, Fp8Tensor) else (-(-rows // bn), -(-cols // bk))
+                layout = (("F8_E4M3", self.shape), ("F32", scale))
+            case Int4Group():
+                rows, cols = self.shape
+                layout = (("I32", (rows, cols // 8)), ("BF16", (rows, cols // self.target_format.group_size)), ("I64", (2,)))
+        return tuple(OutputTensor(name, *layout[i], last=i > 0) for i, name in enumerate(names))
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans the shards of one source for one target format."""
+
+    index: SourceIndex
+    source_format: WeightFormat
+    selection: Selection
+    shape: ModelShape
+
+    def plan(self, shard: str) -> tuple[Piece, ...]:
+        """Return the pieces of `shard` in file order.
+
+        Raises UserError for a shard the source lacks, a weight whose scales are missing or misshapen, a fused tensor of
+        another layout, a selected weight that is no BF16/FP16/FP32 matrix, and INT4 groups that do not divide it.
+        """
+        if shard not in self.index.shards:
+            raise UserError(f"shard {shard!r}: not in {self.index.folder}; found {', '.join(self.index.shards)}")
+        return tuple(piece for tensor in self.index.shards[shard] for piece in self._pieces(tensor))
+
+    def _pieces(self, tensor: TensorInfo) -> Iterator[Piece]:
+        module, _, leaf = tensor.name.rpartition(".")
+        if not isinstance(self.source_format, Bf16):
+            if leaf == "weight_zero_point":
+                raise UserError(f"tensor {tensor.name}: asymmetric INT4 (zero points) is not supported")
+            if leaf in _PARTNERS and self._has_codes(module):
+                return
+            if (leaf == "weight" and tensor.dtype == "F8_E4M3") or leaf == "weight_packed":
+                yield self._quantized(tensor, module)
+                return
+        if tensor.dtype.startswith("F8_"):
+            raise UserError(f"tensor {tensor.name}: {tensor.dtype}, but config.json describes no such quantisation of it")
+        pieces = (
+            self._experts(tensor) if is_fused(tensor.name) else (Piece(tensor.name, tensor.shape, tensor, tensor.start, tensor.nbytes),)
+        )
+        for piece in pieces:
+            yield self._targeted(piece)
+
+    def _has_codes(self, module: str) -> bool:
+        return f"{module}.weight" in self.index.tensors or f"{module}.weight_packed" in self.index.tensors
+
+    def _targeted(self, piece: Piece) -> Piece:
+        if not self.selection.selects(piece.name, piece.shape):
+            return piece
+        if piece.source.dtype not in _FLOATS:
+            raise UserError(f"tensor {piece.name}: dtype {piece.source.dtype} cannot be quantised; fits {', '.join(_FLOATS)}")
+        if 0 in piece.shape:
+            raise UserError(f"tensor {piece.name}: empty, shape {list(piece.shape)}")
+        return Piece(piece.name, piece.shape, piece.source, piece.start, piece.nbytes, target_format=self.selection.fmt)
+
+    def _experts(self, tensor: TensorInfo) -> Iterator[Piece]:
+        """Split a fused expert tensor into the per-expert weights engines read; each is a contiguous range of bytes."""
+        moe = self.shape.moe
+        gate_up = tensor.name.endswith(FUSED_GATE_UP)
+        if moe is None:
+            raise UserError(f"tensor {tensor.name}: fused experts in {self.shape.architecture}, which has none")
+        matrix = (moe.expert_ffn, self.shape.hidden) if gate_up else (self.shape.hidden, moe.expert_ffn)
+        wanted = (moe.experts, matrix[0] * (2 if gate_up else 1), matrix[1])
+        if tensor.shape != wanted:
+            raise UserError(f"tensor {tensor.name}: shape {list(tensor.shape)}, needs [experts, out, in] = {list(wanted)}")
+        names = expert_names(tensor.name, moe.experts)
+        size = tensor.nbytes // len(names)
+        for i, name in enumerate(names):
+            yield Piece(name, matrix, tensor, tensor.start + i * size, size)
+
+    def _quantized(self, tensor: TensorInfo, module: str) -> Piece:
+        """Plan a weight that is quantised in the source: its BF16 value, then the target format."""
+        name = f"{module}.weight"
+        codes, *partner_names = served_names(name, self.source_format)
+        if tensor.name != codes or len(tensor.shape) != 2:
+            raise UserError(
+                f"tensor {tensor.name}: {tensor.dtype} {list(tensor.shape)} does not fit {self.source_format.kind} of config.json"
+            )
+        partners = tuple(self._partner(tensor, partner) for partner in partner_names)
+        rows, cols = self._check_scales(tensor, partners)
+        target = self.selection.fmt if self.selection.selects(name, (rows, cols)) else Bf16()
+        return Piece(name, (rows, cols), tensor, tensor.start, tensor.nbytes, partners, self.source_format, target)
+
+    def _partner(self, tensor: TensorInfo, name: str) -> TensorInfo:
+        # transformers writes fp8 scales without blocks under the block name.
+        for candidate in (name, f"{name}_inv"):
+            if candidate in self.index.tensors:
+                return self.index.tensors[candidate]
+        raise UserError(f"tensor {tensor.name}: its partner {name} is in no shard")
+
+    def _check_scales(self, tensor: TensorInfo, partners: tuple[TensorInfo, ...]) -> tuple[int, int]:
+        """Return (N, K) of a quantised source weight after checking that codes and scales fit it."""
+        scale = partners[0]
+        count = 1
+        for n in scale.shape:
+            count *= n
+        match self.source_format:
+            case Int4Group():
+                rows, cols = tensor.shape[0], (scale.shape[1] if len(scale.shape) == 2 else 0) * self.source_format.group_size
+                fits = scale.shape[:1] == (rows,) and tensor.shape[1] == cols // 8 and partners[1].shape == (2,)
+            case Fp8Block() | Fp8Channel() | Fp8Tensor():
+                rows, cols = tensor.shape
+                bn, bk = block_of(self.source_format, rows, cols)
+                wanted = (-(-rows // bn), -(-cols // bk))
+                fits = count == wanted[0] * wanted[1] and (scale.shape == wanted or not isinstance(self.source_format, Fp8Block))
+            case Bf16():
+                raise AssertionError("unreachable: a BF16 source has no quantised weights")
+        if not fits or scale.dtype not in _SCALES:
+            raise UserError(
+                f"tensor {scale.name}: {scale.dtype} {list(scale.shape)} does not fit {self.source_format.kind} codes {list(tensor.shape)}"
+            )
+        return rows, cols

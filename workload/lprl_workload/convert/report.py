@@ -1,0 +1,105 @@
+"""conversion_report.json and its table: the error of every tensor, worst first, and of the model as a whole."""
+
+import math
+from collections.abc import Sequence
+
+from lprl_api.base import Contract
+from lprl_api.formats import WeightFormat
+from lprl_workload.convert.disk import human_bytes
+from lprl_workload.convert.run import ShardReport, TensorReport
+
+TABLE_ROWS = 200
+
+
+class Totals(Contract):
+    """The whole conversion in numbers."""
+
+    shards: int
+    tensors: int
+    quantized: int
+    dequantized: int
+    copied: int
+    source_bytes: int
+    output_bytes: int
+    relative_rms_error: float | None
+    """Over all quantised weights together; None when nothing was quantised."""
+    worst_tensor: str | None
+    worst_relative_rms_error: float | None
+    max_abs_error: float | None
+
+
+class ConversionReport(Contract):
+    """What a conversion did to every tensor."""
+
+    schema_version: int = 1
+    content_key: str
+    fingerprint: str
+    format: WeightFormat
+    quantizer_version: str
+    totals: Totals
+    tensors: tuple[TensorReport, ...]
+    """In name order."""
+
+
+def make_report(
+    content_key: str, fingerprint: str, fmt: WeightFormat, quantizer_version: str, shards: Sequence[ShardReport]
+) -> ConversionReport:
+    """Merge the reports of all shards."""
+    tensors = tuple(sorted((t for shard in shards for t in shard.tensors), key=lambda t: t.name))
+    return ConversionReport(
+        content_key=content_key,
+        fingerprint=fingerprint,
+        format=fmt,
+        quantizer_version=quantizer_version,
+        totals=_totals(shards, tensors),
+        tensors=tensors,
+    )
+
+
+def _totals(shards: Sequence[ShardReport], tensors: Sequence[TensorReport]) -> Totals:
+    quantized = [t for t in tensors if t.relative_rms_error is not None]
+    worst = worst_tensor(tensors)
+    squared_weight = math.fsum(t.squared_weight for t in quantized)
+    squared_error = math.fsum(t.squared_error for t in quantized)
+    return Totals(
+        shards=len(shards),
+        tensors=len(tensors),
+        quantized=len(quantized),
+        dequantized=sum(t.format == "dequantized" for t in tensors),
+        copied=sum(t.format == "copied" for t in tensors),
+        source_bytes=sum(shard.source_bytes for shard in shards),
+        output_bytes=sum(shard.output_bytes for shard in shards),
+        relative_rms_error=math.sqrt(squared_error / squared_weight) if squared_weight else None,
+        worst_tensor=worst.name if worst else None,
+        worst_relative_rms_error=worst.relative_rms_error if worst else None,
+        max_abs_error=max((t.max_abs_error for t in quantized if t.max_abs_error is not None), default=None),
+    )
+
+
+def worst_tensor(tensors: Sequence[TensorReport]) -> TensorReport | None:
+    """Return the quantised tensor with the largest relative RMS error (the first by name of equals)."""
+    quantized = [t for t in tensors if t.relative_rms_error is not None]
+    return min(quantized, key=lambda t: (-(t.relative_rms_error or 0.0), t.name), default=None)
+
+
+def as_table(report: ConversionReport) -> str:
+    """Return the report for people: the totals, then the worst tensors."""
+    totals = report.totals
+    lines = [
+        f"format            {report.format.kind}, quantizer {report.quantizer_version}",
+        f"content key       {report.content_key}",
+        f"source            {human_bytes(totals.source_bytes)} in {totals.shards} shards",
+        f"output            {human_bytes(totals.output_bytes)}",
+        f"tensors           {totals.tensors}: {totals.quantized} quantised, {totals.dequantized} dequantised, {totals.copied} copied",
+    ]
+    if totals.relative_rms_error is not None:
+        lines.append(f"relative RMS      {totals.relative_rms_error:.6f} over all quantised weights")
+    rows = sorted((t for t in report.tensors if t.relative_rms_error is not None), key=lambda t: (-(t.relative_rms_error or 0.0), t.name))
+    if rows:
+        lines += ["", f"{'rel. RMS':>10}  {'max |error|':>11}  {'groups':>9}  {'zero':>6}  {'clipped':>7}  tensor"]
+    for t in rows[:TABLE_ROWS]:
+        head = f"{t.relative_rms_error:>10.6f}  {t.max_abs_error or 0.0:>11.3e}  {t.groups:>9}  {t.zero_groups:>6}  {t.clipped_groups:>7}"
+        lines.append(f"{head}  {t.name} {list(t.shape)}")
+    if len(rows) > TABLE_ROWS:
+        lines.append(f"... and {len(rows) - TABLE_ROWS} more, all in conversion_report.json")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,102 @@
+"""Reads a model folder weight by weight, whatever precision it is stored in: one logical `X.weight` at a time."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from lprl_api.errors import UserError
+from lprl_api.formats import Bf16, WeightFormat
+from lprl_workload.convert.files import CONFIG
+from lprl_workload.convert.index import SourceIndex, read_json
+from lprl_workload.quant.config_json import parse_quantization_config
+from lprl_workload.quant.scheme import dequantize, module_of, served_names
+from lprl_workload.quant.select import is_fused
+
+_EXPERT = re.compile(r"^(.+\.experts)\.(\d+)\.(gate|up|down)_proj\.weight$")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """One weight as it is stored: `parts` has its served tensors (one for high precision)."""
+
+    name: str
+    fmt: WeightFormat
+    parts: dict[str, Tensor]
+
+    @property
+    def quantized(self) -> bool:
+        """Whether it is stored as codes and scales."""
+        return not isinstance(self.fmt, Bf16)
+
+    def values(self) -> Tensor:
+        """Return what an engine computes with: dequantised, or the stored tensor."""
+        if self.quantized:
+            return dequantize(self.parts, module_of(self.name), self.fmt)
+        return next(iter(self.parts.values()))
+
+
+class ModelFolder:
+    """A folder of safetensors, opened shard by shard on demand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.index = SourceIndex.open(folder)
+        self.config: dict[str, Any] = read_json(folder / CONFIG)
+        self.fmt = parse_quantization_config(self.config)
+        self._open: dict[str, Any] = {}
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a stored tensor. Raises UserError when there is none of that name."""
+        return self._shard(name).get_tensor(name)  # type: ignore[no-any-return]
+
+    def _shard(self, name: str) -> Any:
+        shard = self.index.where.get(name)
+        if shard is None:
+            raise UserError(f"{self.folder}: no tensor {name}")
+        if shard not in self._open:
+            self._open = {shard: safe_open(self.folder / shard, framework="pt")}  # one at a time: maps count as memory
+        return self._open[shard]
+
+    def names(self) -> Iterator[str]:
+        """Yield logical weight names, shard by shard: codes and scales count as one `X.weight`, activation scales as nothing."""
+        for tensors in self.index.shards.values():
+            for tensor in tensors:
+                logical = self._logical(tensor.name)
+                if logical is not None:
+                    yield logical
+
+    def _logical(self, name: str) -> str | None:
+        if isinstance(self.fmt, Bf16):
+            return name
+        if name.endswith((".weight_scale_inv", ".weight_scale", ".weight_shape", ".input_scale", ".activation_scale")):
+            return None
+        if name.endswith(".weight_packed"):
+            return name.removesuffix("_packed")
+        return name
+
+    def weight(self, name: str) -> StoredWeight:
+        """Return a logical weight, quantised if its scale is there; raises UserError when it is not in the folder."""
+        if name.endswith(".weight") and not isinstance(self.fmt, Bf16):
+            names = served_names(name, self.fmt)
+            if all(part in self.index.where for part in names):
+                return StoredWeight(name, self.fmt, {part: self.tensor(part) for part in names})
+        if name in self.index.where:
+            return StoredWeight(name, Bf16(), {name: self.tensor(name)})
+        return StoredWeight(name, Bf16(), {name: self._of_fused(name)})
+
+    def _of_fused(self, name: str) -> Tensor:
+        """Return one expert's matrix out of a fused 3-D tensor: gate_up_proj [E, 2I, H], down_proj [E, H, I]."""
+        found = _EXPERT.match(name)
+        fused = "" if found is None else f"{found[1]}.{'down_proj' if found[3] == 'down' else 'gate_up_proj'}"
+        if found is None or not is_fused(fused) or fused not in self.index.where:
+            raise UserError(f"{self.folder}: no tensor {name}")
+        expert: Tensor = self._shard(fused).get_slice(fused)[int(found[2])]
+        if found[3] == "down":
+            return expert
+        half = expert.shape[0] // 2
+        return expert[:half] if found[3] == "gate" else expert[half:]

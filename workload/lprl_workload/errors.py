@@ -1,0 +1,36 @@
+"""Errors of a running job. Wrong input is `lprl_api.errors.UserError`; what is here is for time, or another attempt, to mend."""
+
+
+class WeightMismatchError(RuntimeError):
+    """An engine did not receive exactly the weights that were sent; it must refuse to generate until a full update succeeds."""
+
+
+class FencedError(RuntimeError):
+    """A newer attempt owns the checkpoint folder: this process must stop writing (exit code FENCED)."""
+
+
+class EngineLostError(RuntimeError):
+    """A rollout engine died or stopped answering; `engine` is its number."""
+
+    def __init__(self, engine: int, message: str) -> None:
+        super().__init__(engine, message)
+        self.engine = engine
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class TrainerLostError(RuntimeError):
+    """A trainer rank died; the trainer group has to be rebuilt from the last checkpoint."""
+
+
+class RecoveryExhaustedError(RuntimeError):
+    """The in-attempt recovery budget is spent (exit code TRAINER_LOST: a new attempt follows)."""
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient is NaN or infinite; names the step and the quantity."""
+
+
+class DeadlineError(TimeoutError):
+    """A wait ran out of time; the message says what it waited for and how long."""

@@ -1,0 +1,36 @@
+"""Held-out evaluation: mean reward and pass@k over a fixed set of prompts, greedy unless the job says otherwise."""
+
+from collections import Counter
+from statistics import fmean
+
+from lprl_api.algorithm import Evaluation
+from lprl_api.progress import EvaluationResult
+from lprl_workload.collect import Collector, Generate, PromptSource, params_of, requests_for
+from lprl_workload.data import SamplingParams
+from lprl_workload.metrics.mismatch import pass_at_k
+
+CORRECT_REWARD = 1.0
+"""A response counts as correct for pass@k when its reward is at least this."""
+
+
+class Evaluator:
+    """Evaluates the weights the engines serve."""
+
+    def __init__(self, evaluation: Evaluation, dataset: PromptSource, collector: Collector, sampling: SamplingParams, seed: int) -> None:
+        self.settings = evaluation
+        self._dataset, self._collector, self._seed = dataset, collector, seed
+        self._params = params_of(evaluation.sampling) if evaluation.sampling else sampling
+
+    def evaluate(self, step: int, generate: Generate) -> EvaluationResult:
+        """Return reward and pass@k after `step` steps."""
+        count = self.settings.samples_per_prompt
+        prompts, _ = self._dataset.take(0, len(self._dataset))
+        # Negative step numbers: streams of their own, never those of a training step.
+        requests = requests_for(prompts, count, self._seed, -1 - step, Counter())
+        groups = self._collector.score(prompts, generate(requests, self._params), count)
+        correct = [sum(sample.reward >= CORRECT_REWARD for sample in group) for group in groups]
+        return EvaluationResult(
+            step=step,
+            reward=fmean(sample.reward for group in groups for sample in group),
+            pass_at={str(k): fmean(pass_at_k(count, c, k) for c in correct) for k in self.settings.pass_at},
+        )

@@ -1,0 +1,1 @@
+"""Hugging Face models as checkpoints name them: building, reading folders, and weights addressed by checkpoint name."""

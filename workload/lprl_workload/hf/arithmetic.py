@@ -1,0 +1,54 @@
+"""Which weights of a model a format covers, and the arithmetic that follows from it."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from torch import nn
+
+from lprl_api.errors import UserError
+from lprl_api.formats import Bf16, WeightFormat
+from lprl_api.model_shape import ModelShape
+from lprl_workload.hf.activations import InputQuantizer, activation_group
+from lprl_workload.hf.experts import DOWN_GROUP, GATE_UP_GROUP
+from lprl_workload.hf.slots import GATE_UP, WeightSlot
+from lprl_workload.quant.select import Selection
+
+
+def selected_slots(slots: Sequence[WeightSlot], fmt: WeightFormat, shape: ModelShape) -> frozenset[str]:
+    """Return the checkpoint names that `fmt` quantises; empty for bf16. Raises UserError when a format selects nothing."""
+    if isinstance(fmt, Bf16):
+        return frozenset()
+    selection = Selection(fmt, shape)
+    names = frozenset(slot.name for slot in slots if selection.selects(slot.name, slot.shape))
+    if not names:
+        raise UserError(f"precision: {fmt.kind} with these scope and excludeModules selects no tensor of {shape.architecture}")
+    return names
+
+
+def emulate_activations(model: nn.Module, slots: Sequence[WeightSlot], selected: frozenset[str], fmt: WeightFormat) -> None:
+    """Make every layer with FP8 weights fake-quantise its input, in place.
+
+    Raises UserError when excludeModules splits the experts of one layer, which share one product.
+    """
+    group = activation_group(fmt)
+    if group is None:
+        return
+    quantizer = InputQuantizer(group)
+    # The decoder, not the whole model: the trainer calls it without the output head.
+    model.get_submodule("model").register_forward_hook(quantizer.forget)
+    by_parameter: dict[str, set[bool]] = defaultdict(set)
+    for slot in slots:
+        by_parameter[slot.parameter].add(slot.name in selected)
+    for parameter, choices in by_parameter.items():
+        if len(choices) > 1:
+            raise UserError(
+                f"precision.excludeModules: leaves out some experts of {parameter}, which one product computes",
+                "exclude all experts of a layer or none",
+            )
+        if True not in choices:
+            continue
+        owner = model.get_submodule(parameter.rpartition(".")[0])
+        if isinstance(owner, nn.Linear):
+            owner.register_forward_pre_hook(quantizer)
+        else:
+            setattr(owner, GATE_UP_GROUP if parameter.endswith(GATE_UP) else DOWN_GROUP, group)

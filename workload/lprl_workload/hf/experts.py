@@ -1,0 +1,60 @@
+"""Routed experts on fused 3-D weights: one matrix product per expert that got tokens, FP8 activations where the format has them.
+
+transformers dispatches `config._experts_implementation` to a registered function; ours differs from its loop in that it reads
+every expert's weight through one `unbind` (indexing the fused parameter per expert makes the backward pass write a full-size
+zero gradient for each), adds up a token's experts in a fixed order, and can fake-quantise activations.
+
+Legend: S = tokens x experts per token, H hidden, F expert width, E experts.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+from lprl_workload.hf.activations import fake_quantize_activations
+
+EXPERTS = "lprl"
+GATE_UP_GROUP = "lprl_gate_up_activation_group"
+DOWN_GROUP = "lprl_down_activation_group"
+
+
+def register_experts() -> None:
+    """Make `experts_implementation="lprl"` known to transformers; repeating it changes nothing."""
+    ALL_EXPERTS_FUNCTIONS.register(EXPERTS, experts_forward)
+
+
+def experts_forward(module: nn.Module, hidden_TH: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+    """Return the weighted sum of each token's experts, [T, H].
+
+    Args:
+        module: transformers' experts module with gate_up_proj [E, 2F, H] and down_proj [E, H, F].
+        hidden_TH: [T, H].
+        top_k_index: chosen experts, [T, k].
+        top_k_weights: their weights, [T, k].
+
+    """
+    tokens, k = top_k_index.shape
+    gate_up: Tensor = module.gate_up_proj  # type: ignore[assignment]
+    down: Tensor = module.down_proj  # type: ignore[assignment]
+    # index_select, not x[i]: on a CPU the backward of indexing adds duplicates in thread order, index_add in index order.
+    # Stable, so that a token's rows keep one order whatever else is in the batch.
+    expert_S, order_S = torch.sort(top_k_index.reshape(-1), stable=True)
+    counts = torch.bincount(expert_S, minlength=gate_up.shape[0])
+    x_SH = fake_quantize_activations(hidden_TH, getattr(module, GATE_UP_GROUP, None)).index_select(0, order_S // k)
+    gate, up = _grouped_linear(x_SH, gate_up, counts).chunk(2, dim=-1)
+    y_SF = fake_quantize_activations(module.act_fn(gate) * up, getattr(module, DOWN_GROUP, None))  # type: ignore[operator]
+    y_SH = _grouped_linear(y_SF, down, counts)
+    back_S = torch.empty_like(order_S)
+    back_S[order_S] = torch.arange(order_S.numel(), device=order_S.device)
+    weighted = y_SH.index_select(0, back_S).view(tokens, k, -1) * top_k_weights.unsqueeze(-1)
+    return weighted.sum(dim=1).to(hidden_TH.dtype)
+
+
+def _grouped_linear(x_SK: Tensor, weight_ENK: Tensor, counts_E: Tensor) -> Tensor:
+    """Return rows of x times their expert's weight, [S, N]; rows are sorted by expert, `counts_E` of each."""
+    if x_SK.is_cuda and x_SK.dtype == torch.bfloat16 and not (x_SK.shape[1] % 8 or weight_ENK.shape[1] % 8):
+        offsets = counts_E.cumsum(0, dtype=torch.int32)
+        return torch.nn.functional.grouped_mm(x_SK, weight_ENK.transpose(-2, -1), offs=offsets)
+    counts: list[int] = counts_E.tolist()
+    parts = zip(torch.split(x_SK, counts), torch.unbind(weight_ENK), strict=True)
+    return torch.cat([nn.functional.linear(x, w) for x, w in parts if x.shape[0]])

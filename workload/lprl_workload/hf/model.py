@@ -1,0 +1,73 @@
+"""A transformers model from a folder's config.json: true architecture, uninitialised weights, one compute policy.
+
+Compute policy, the same in trainer and engine so that their mismatch is the served format's alone: float32 arithmetic on
+BF16-rounded (or dequantised) weights on a CPU, bfloat16 on a GPU. Router correction biases are float32 everywhere.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers.initialization import no_init_weights
+
+from lprl_api.errors import UserError
+from lprl_api.model_shape import ModelShape
+from lprl_workload.hf.experts import EXPERTS, register_experts
+
+MAX_JSON_BYTES = 16 * 1024 * 1024
+MODELS = {
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
+    "qwen3-moe": (transformers.Qwen3MoeConfig, transformers.Qwen3MoeForCausalLM),
+    # Moonlight and Kimi-K2 publish this architecture (the latter under model_type kimi_k2, with the same fields).
+    "deepseek-v3": (transformers.DeepseekV3Config, transformers.DeepseekV3ForCausalLM),
+}
+NOT_FIELDS = ("auto_map", "quantization_config", "model_type", "architectures", "torch_dtype", "dtype", "transformers_version")
+
+
+def compute_dtype(device: torch.device | str) -> torch.dtype:
+    """Return the dtype of arithmetic on `device`: float32 on a CPU, bfloat16 elsewhere."""
+    return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of bounded size; raises UserError naming the file when it is missing or no object."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file", "point model.source at a Hugging Face folder")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise UserError(f"{path}: {path.stat().st_size} bytes, at most {MAX_JSON_BYTES} fit")
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: found a {type(document).__name__}, needs a JSON object")
+    return document
+
+
+def build_model(folder: Path, shape: ModelShape, device: torch.device | str) -> Any:
+    """Return the causal language model of `folder`'s config.json in the compute dtype of `device`, weights uninitialised.
+
+    No code of the folder runs (auto_map is ignored) and its quantization_config plays no part. Embeddings are tied where the
+    shape says so. Returns a transformers PreTrainedModel in evaluation mode.
+    """
+    document = {k: v for k, v in read_json(folder / "config.json").items() if k not in NOT_FIELDS}
+    document["tie_word_embeddings"] = shape.tied_embeddings
+    config_class, model_class = MODELS[shape.family]
+    try:
+        config = config_class.from_dict(document)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'}: {error}") from error
+    register_experts()
+    with no_init_weights(), torch.device(device):
+        model = model_class._from_config(config, dtype=compute_dtype(device), attn_implementation="sdpa", experts_implementation=EXPERTS)
+    model.tie_weights()
+    for module in model.modules():
+        bias = getattr(module, "e_score_correction_bias", None)
+        if isinstance(bias, torch.Tensor):
+            module.e_score_correction_bias = nn.Buffer(bias.float())
+    return model.eval()

@@ -1,0 +1,68 @@
+"""Backend names -> implementations, imported only when asked for."""
+
+import os
+import random
+
+import numpy
+import torch
+
+from lprl_api.errors import UserError
+from lprl_api.formats import WeightFormat
+from lprl_api.runconfig import RunConfig
+from lprl_workload.config import RankInfo, ResolvedPaths
+from lprl_workload.rollout.engine import RolloutEngine
+from lprl_workload.train.actor import TrainActor
+
+ENV_THREADS = "LPRL_TORCH_THREADS"
+"""CPU threads of one actor. Fixed, 1 unless set: results of CPU arithmetic depend on it, so it must not follow the machine."""
+
+
+def threads() -> int:
+    """Return the CPU threads of one process of the run."""
+    return int(os.environ.get(ENV_THREADS, "1"))
+
+
+def set_up_process() -> None:
+    """Make this process's arithmetic repeatable: a fixed thread count, deterministic algorithms where torch has them."""
+    torch.set_num_threads(threads())
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def make_trainer(run: RunConfig, paths: ResolvedPaths, rank: RankInfo) -> TrainActor:
+    """Return one trainer rank; raises UserError for a backend this image does not hold."""
+    if run.backends.trainer != "torch":
+        raise UserError(
+            f"spec.backends.trainer: got {run.backends.trainer}, this workload has torch", "use backends.trainer: torch, or another image"
+        )
+    from lprl_workload.train.actor_torch import TorchTrainActor
+
+    actor = TorchTrainActor(run, paths, rank)
+    # After building: what training draws must not depend on what else this process drew before.
+    _seed(run.algorithm.seed + rank.rank)
+    return actor
+
+
+def make_engine(run: RunConfig, paths: ResolvedPaths, fmt: WeightFormat, device: str) -> RolloutEngine:
+    """Return one engine that waits for its first push; raises UserError for a backend this image does not hold."""
+    if run.backends.rollout != "torch":
+        raise UserError(
+            f"spec.backends.rollout: got {run.backends.rollout}, this workload has torch", "use backends.rollout: torch, or another image"
+        )
+    from lprl_workload.rollout.engine_torch import TorchEngine
+
+    return TorchEngine(
+        paths.rollout,
+        fmt,
+        run.shape,
+        device,
+        context_length=run.rollout.context_length,
+        max_concurrency=run.rollout.max_concurrency,
+        memory_fraction=run.rollout.memory_fraction,
+    )

@@ -1,0 +1,107 @@
+"""A RunConfig -> a Loop with its groups, on Ray or in this process."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from lprl_api.algorithm import Reward
+from lprl_api.progress import Control, Progress
+from lprl_api.runconfig import RunConfig
+from lprl_workload.checkpoint.store import CheckpointStore, intact_checkpoint
+from lprl_workload.collect import Collector, Score, params_of
+from lprl_workload.config import RankInfo, ResolvedPaths
+from lprl_workload.data import Prompt
+from lprl_workload.evaluation import Evaluator
+from lprl_workload.groups import RolloutGroup, TrainGroup
+from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
+from lprl_workload.launch.local import LocalRolloutGroup, LocalTrainGroup
+from lprl_workload.loop import Loop
+from lprl_workload.metrics.configmaps import open_store
+from lprl_workload.metrics.progress import Reporter
+from lprl_workload.records import Records
+from lprl_workload.rollout.dataset import PromptDataset
+from lprl_workload.rollout.reward import RewardItem, make_scorer
+from lprl_workload.rollout.tokens import load_tokenizer
+
+Groups = Callable[[RunConfig, ResolvedPaths], tuple[TrainGroup, RolloutGroup]]
+
+
+@dataclass(slots=True)
+class Assembled:
+    """A run ready to start, and what has to be closed after it."""
+
+    loop: Loop
+    trainer: TrainGroup
+    rollout: RolloutGroup
+    records: Records
+
+    def close(self) -> None:
+        """Stop the groups and the sinks."""
+        self.trainer.close()
+        self.rollout.close()
+        self.records.close()
+
+
+def local_groups(run: RunConfig, paths: ResolvedPaths) -> tuple[TrainGroup, RolloutGroup]:
+    """Return groups in this process: one trainer rank whatever the plan says, and the planned engines."""
+    set_up_process()
+    device = "cpu" if run.ranks.accelerator == "cpu" else "cuda:0"
+    rollout = LocalRolloutGroup(lambda fmt: make_engine(run, paths, fmt, device), run.ranks.engines, run.rollout_format, device != "cpu")
+    return LocalTrainGroup(lambda: make_trainer(run, paths, RankInfo(0, 1, device)), rollout, run, paths.model), rollout
+
+
+def ray_groups(run: RunConfig, paths: ResolvedPaths) -> tuple[TrainGroup, RolloutGroup]:
+    """Connect to the Ray cluster at RAY_ADDRESS and return groups of actors there."""
+    from lprl_workload.launch.ray_cluster import RayTrainGroup
+    from lprl_workload.launch.ray_engines import RayRolloutGroup
+    from lprl_workload.launch.ray_link import connect
+
+    connect()
+    # Side by side: starting a process that imports torch is most of the time.
+    with ThreadPoolExecutor(1) as pool:
+        engines = pool.submit(RayRolloutGroup, run, paths)
+        trainer = RayTrainGroup(run, paths)
+        trainer.rollout = engines.result()
+    return trainer, trainer.rollout
+
+
+def make_reporter(run: RunConfig, attempt: int) -> Reporter:
+    """Return the reporter of an attempt; it reports from now on."""
+    first = Progress(attempt=attempt, sequence=0, phase="starting", step=0, steps=run.algorithm.steps)
+    store = open_store(run.namespace, f"{run.job_name}-a{attempt}-progress")
+    return Reporter(store, first, run.progress.interval_seconds, Control(steps=run.algorithm.steps, stability=run.stability))
+
+
+def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Reporter, groups: Groups) -> Assembled:
+    """Put a run together: input is checked before any actor starts. Raises UserError."""
+    store = CheckpointStore(paths.run, attempt, run.checkpoint.keep)
+    store.take_over()
+    load_from = intact_checkpoint(paths.load_from) if paths.load_from is not None and not store.steps() else None
+    tokenizer: Any = load_tokenizer(paths.rollout)
+    dataset = PromptDataset(paths.prompts, run.data, tokenizer, run.algorithm.seed)
+    collector = Collector(run, dataset, make_score(run.data.reward), lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)))
+    evaluator = make_evaluator(run, paths, tokenizer, collector)
+    trainer, rollout = groups(run, paths)
+    records = Records(paths.run, attempt)
+    loop = Loop(run, trainer, rollout, collector, evaluator, store, records, reporter, load_from)
+    return Assembled(loop, trainer, rollout, records)
+
+
+def make_score(reward: Reward) -> Score:
+    """Return the reward function of a job over prompts and responses."""
+    scorer = make_scorer(reward)
+
+    def score(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+        return scorer.score([RewardItem(p.text, text, p.label, p.metadata) for p, text in zip(prompts, responses, strict=True)])
+
+    return score
+
+
+def make_evaluator(run: RunConfig, paths: ResolvedPaths, tokenizer: Any, collector: Collector) -> Evaluator | None:
+    """Return the held-out evaluation, None when the job has none."""
+    if run.evaluation is None or paths.evaluation_prompts is None:
+        return None
+    data = run.data.model_copy(update={"prompts": run.evaluation.prompts, "shuffle": False})
+    dataset = PromptDataset(paths.evaluation_prompts, data, tokenizer, run.algorithm.seed)
+    return Evaluator(run.evaluation, dataset, collector, params_of(run.sampling, temperature=0.0), run.algorithm.seed)

@@ -1,0 +1,196 @@
+"""What runs inside the actor processes: one trainer rank, one engine. No Ray here; ray_cluster.py makes actors of these."""
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lprl_api.formats import WeightFormat
+from lprl_api.runconfig import RunConfig
+from lprl_workload.checkpoint.hf_folder import write_model
+from lprl_workload.config import RankInfo, ResolvedPaths
+from lprl_workload.data import Bucket, Completion, GenerationRequest, Metrics, SamplingParams, SyncReport, TrainSample
+from lprl_workload.groups import TokenValues
+from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
+from lprl_workload.quant.select import Selection
+from lprl_workload.rollout.engine import RolloutEngine
+from lprl_workload.sync.channel import WeightChannel, push_weights
+from lprl_workload.sync.channel_broadcast import BroadcastGroup, Meeting, receive, serve_store
+from lprl_workload.sync.channel_disk import receive_from
+from lprl_workload.sync.cuda_ipc import BucketHandle, open_handle
+from lprl_workload.train.actor import TrainActor
+
+ENV_ADDRESS = "LPRL_HOST_ADDRESS"
+"""Address other actors reach this process at; default: its Ray node's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an actor landed."""
+
+    node: str
+    address: str
+    pid: int
+
+
+def free_port() -> int:
+    """Return a TCP port nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("", 0))
+        return int(sock.getsockname()[1])
+
+
+class TrainHost:
+    """One trainer rank in a process of its own."""
+
+    def __init__(self) -> None:
+        self._actor: TrainActor | None = None
+        self._group: BroadcastGroup | None = None
+        self._store: Any = None
+
+    def free_port(self) -> int:
+        """Return a free port of this host, for the ranks' rendezvous."""
+        return free_port()
+
+    def set_up(self, run: RunConfig, paths: ResolvedPaths, rank: RankInfo) -> None:
+        """Join the ranks and load the model."""
+        set_up_process()
+        self._run, self._paths, self._rank = run, paths, rank
+        self._actor = make_trainer(run, paths, rank)
+
+    @property
+    def actor(self) -> TrainActor:
+        """The rank; `set_up` comes first."""
+        assert self._actor is not None
+        return self._actor
+
+    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
+        """See TrainActor."""
+        return self.actor.logprobs(samples, temperature)
+
+    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
+        """See TrainActor."""
+        return self.actor.reference_logprobs(samples, temperature)
+
+    def train(self, samples: Sequence[TrainSample], global_samples: int, global_tokens: int) -> Metrics:
+        """See TrainActor."""
+        return self.actor.train(samples, global_samples, global_tokens)
+
+    def set_correction(self, enabled: bool) -> None:
+        """See TrainActor."""
+        self.actor.set_correction(enabled)
+
+    def save(self, directory: Path) -> None:
+        """See TrainActor."""
+        self.actor.save(directory)
+
+    def load(self, directory: Path) -> None:
+        """See TrainActor."""
+        self.actor.load(directory)
+
+    def export(self, directory: Path) -> None:
+        """Write the BF16 folder on rank 0; the others take part in gathering."""
+        if self._rank.rank == 0:
+            write_model(directory, self.actor.export_weights(), self._paths.model)
+        else:
+            self._gather()
+
+    def push_over(self, channel: WeightChannel | None, fmt: WeightFormat, version: int) -> SyncReport | None:
+        """Push over `channel` on rank 0; the others (None) take part in gathering."""
+        if channel is None:
+            self._gather()
+            return None
+        return push_weights(channel, self.actor.export_weights(), fmt, Selection(fmt, self._run.shape), version)
+
+    def open_meeting(self, world: int, name: str, timeout_s: float, address: str) -> Meeting:
+        """Start the meeting point of a new broadcast group on this host."""
+        self._store = serve_store(timeout_s, "0.0.0.0")
+        return Meeting(address, int(self._store.port), world, timeout_s, name)
+
+    def join_broadcast(self, meeting: Meeting) -> None:
+        """Be rank 0 of the broadcast group; blocks until every engine joined."""
+        self._group = BroadcastGroup(meeting, 0, torch.device(self._rank.device), self._store)
+
+    def leave_broadcast(self) -> None:
+        """Close the broadcast group, so that everybody in it fails now instead of at the timeout."""
+        if self._group is not None:
+            self._group.close()
+            self._group = None
+
+    def _gather(self) -> None:
+        for item in self.actor.export_weights():
+            raise AssertionError(f"rank {self._rank.rank} was given {item.name}: only rank 0 exports")
+
+
+class EngineHost:
+    """One rollout engine in a process of its own."""
+
+    def __init__(self) -> None:
+        self._engine: RolloutEngine | None = None
+        self._group: BroadcastGroup | None = None
+
+    def set_up(self, run: RunConfig, paths: ResolvedPaths, fmt: WeightFormat, device: str) -> None:
+        """Build the engine; it waits for its first push."""
+        set_up_process()
+        self._device = torch.device(device)
+        self._engine = make_engine(run, paths, fmt, device)
+
+    @property
+    def engine(self) -> RolloutEngine:
+        """The engine; `set_up` comes first."""
+        assert self._engine is not None
+        return self._engine
+
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
+        """See RolloutEngine."""
+        return self.engine.generate(requests, params)
+
+    def weight_version(self) -> int:
+        """See RolloutEngine."""
+        return self.engine.weight_version
+
+    def begin_update(self, version: int) -> None:
+        """See RolloutEngine."""
+        self.engine.begin_update(version)
+
+    def load_bucket(self, bucket: Bucket) -> None:
+        """See RolloutEngine."""
+        self.engine.load_bucket(bucket)
+
+    def load_handle(self, handle: BucketHandle) -> None:
+        """Load a bucket that lies in the trainer's GPU memory."""
+        self.engine.load_bucket(open_handle(handle))
+        torch.cuda.synchronize()
+
+    def end_update(self, version: int, digest: str) -> None:
+        """See RolloutEngine."""
+        self.engine.end_update(version, digest)
+
+    def join_broadcast(self, meeting: Meeting, rank: int) -> None:
+        """Join the broadcast group; blocks until everybody did."""
+        self._group = BroadcastGroup(meeting, rank, self._device)
+
+    def receive_broadcast(self, version: int) -> None:
+        """Take one push from the broadcast group."""
+        assert self._group is not None
+        receive(self._group, self.engine, version)
+
+    def receive_disk(self, root: Path, version: int) -> None:
+        """Take one push from a folder."""
+        receive_from(root, self.engine, version)
+
+    def sleep(self) -> None:
+        """See RolloutEngine."""
+        self.engine.sleep()
+
+    def wake(self) -> None:
+        """See RolloutEngine."""
+        self.engine.wake()
+
+    def alive(self) -> int:
+        """Return the process id: whoever asks learns that the process answers."""
+        return os.getpid()

@@ -1,0 +1,133 @@
+"""`python -m lprl_workload train`: the driver of one attempt, from RunConfig to exit code."""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lprl_api.names import ENV_ATTEMPT, ExitCode, Reason
+from lprl_api.runconfig import RunConfig
+from lprl_workload.config import ResolvedPaths, load_run_config
+from lprl_workload.launch.build import Assembled, assemble, local_groups, make_reporter, ray_groups
+from lprl_workload.launch.export import export_all
+from lprl_workload.metrics.progress import Reporter
+from lprl_workload.metrics.tracking import make_sinks
+from lprl_workload.termination import ending_of, write_termination
+
+log = logging.getLogger(__name__)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of `train`."""
+    parser = argparse.ArgumentParser(prog="python -m lprl_workload train", description="Run one attempt of a job.")
+    parser.add_argument("--config", type=Path, required=True, help="RunConfig, a JSON file")
+    parser.add_argument("--attempt", type=int, default=int(os.environ.get(ENV_ATTEMPT, "1")), help="number of this attempt, from 1")
+    parser.add_argument("--in-process", action="store_true", help="everything in this process, without Ray")
+    return parser.parse_args(argv)
+
+
+def train_command(argv: Sequence[str]) -> int:
+    """Run one attempt; returns an ExitCode. No traceback for wrong input."""
+    arguments = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    reporter: Reporter | None = None
+    try:
+        run = load_run_config(arguments.config)
+        reporter = make_reporter(run, arguments.attempt)
+        suspended = drive(run, arguments.attempt, reporter, arguments.in_process)
+    except Exception as error:
+        ending = ending_of(error, Reason.DRIVER_CRASHED)
+        log.error("%s: %s", ending.reason, ending.text, exc_info=error if ending.unexpected else None)
+        return _end(reporter, ending.code, ending.reason, ending.text)
+    step = reporter.progress.step
+    if suspended:
+        return _end(reporter, ExitCode.SUSPENDED, Reason.SUSPENDED, f"suspended after step {step}")
+    return _end(reporter, ExitCode.OK, Reason.SUCCEEDED, f"finished {step} steps")
+
+
+def _end(reporter: Reporter | None, code: int, reason: str, message: str) -> int:
+    """Tell everyone how the run ended."""
+    progress = None
+    if reporter is not None:
+        reporter.phase("finished" if code == ExitCode.OK else "stopping", message=message[:500])
+        reporter.close()
+        progress = reporter.progress
+    write_termination(reason, message, progress)
+    if code in (ExitCode.OK, ExitCode.SUSPENDED):
+        log.info(message)
+    return code
+
+
+def drive(run: RunConfig, attempt: int, reporter: Reporter, in_process: bool) -> bool:
+    """Run until finished or suspended; returns whether it was suspended."""
+    paths = ResolvedPaths.of(run)
+    stop = threading.Event()
+    _stop_on_sigterm(stop)
+    reporter.phase("loading")
+    before = time.monotonic()
+    assembled = assemble(run, paths, attempt, reporter, local_groups if in_process else ray_groups)
+    _stop_on_sigterm(stop)  # ray.init has put its own handler there
+    try:
+        sinks = _SinksOnce(run, paths, attempt, assembled)
+        if assembled.loop.run(stop.is_set, sinks.attach) == "suspended":
+            return True
+        reporter.phase("exporting")
+        exports = export_all(run, paths, assembled.loop.state.step)
+        reporter.update(export=f"{run.checkpoint.directory}/export" if exports else None, seconds_left=0.0)
+        _summarise(run, paths, attempt, assembled, exports, time.monotonic() - before, reporter)
+    finally:
+        assembled.close()
+    return False
+
+
+class _SinksOnce:
+    """Attaches the optional sinks when the resumed step is known, and only once."""
+
+    def __init__(self, run: RunConfig, paths: ResolvedPaths, attempt: int, assembled: Assembled) -> None:
+        self._run, self._attempt, self._folder = run, attempt, paths.run
+        self._records = assembled.records
+        self._done = False
+
+    def attach(self, step: int) -> None:
+        if not self._done:
+            self._records.attach(make_sinks(self._run.tracking, self._run.job_name, self._attempt, self._folder, step))
+            self._done = True
+
+
+def _stop_on_sigterm(stop: threading.Event) -> None:
+    """Have SIGTERM set `stop`: the loop checkpoints after the step it is in, and ends."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+
+
+def _summarise(
+    run: RunConfig, paths: ResolvedPaths, attempt: int, assembled: Assembled, exports: list[str], seconds: float, reporter: Reporter
+) -> None:
+    """Write summary.json, aside and renamed."""
+    rows = assembled.records.metrics.rows()
+    evaluation = assembled.records.last_evaluation()
+    progress = reporter.progress
+    summary = {
+        "job": run.job_name,
+        "attempt": attempt,
+        "steps": assembled.loop.state.step,
+        "precision": run.precision.label,
+        "effective_rollout": progress.effective_rollout or str(run.precision.rollout),
+        "reward": rows[-1]["reward"] if rows else None,
+        "first_reward": rows[0]["reward"] if rows else None,
+        "evaluation": evaluation.model_dump() if evaluation else None,
+        "exports": exports,
+        "checkpoint": progress.checkpoint.path if progress.checkpoint else None,
+        "attempt_seconds": seconds,
+        "engine_restarts": progress.engine_restarts,
+        "trainer_restarts": progress.trainer_restarts,
+        "stability": progress.stability.model_dump(),
+    }
+    aside = paths.run / "summary.json.tmp"
+    aside.write_text(json.dumps(summary, indent=2) + "\n")
+    aside.replace(paths.run / "summary.json")

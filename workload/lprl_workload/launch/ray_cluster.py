@@ -1,0 +1,198 @@
+"""The trainer ranks as Ray actors, and how they reach the engines (launch/ray_*.py are the only importers of ray).
+
+Placement is by the custom resources the operator gives the worker nodes, one unit a slot: lprl_trainer and lprl_rollout. Under
+colocated placement a node offers both, so a rank and an engine share a slot and work in turn; under split placement a node
+offers one of them. The head offers neither. Actors never restart by themselves: the groups replace them, and they end with the driver.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+
+from lprl_api.errors import UserError
+from lprl_api.runconfig import RunConfig
+from lprl_workload.config import RankInfo, ResolvedPaths
+from lprl_workload.data import Metrics, SyncReport, TrainSample
+from lprl_workload.errors import TrainerLostError
+from lprl_workload.groups import TokenValues
+from lprl_workload.launch.deal import collect, deal, response_tokens
+from lprl_workload.launch.hosts import Place, TrainHost
+from lprl_workload.launch.ray_engines import ObjectStoreFan, RayRolloutGroup, announcer
+from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
+from lprl_workload.sync.channel import WeightChannel
+from lprl_workload.sync.channel_broadcast import BroadcastChannel, Meeting
+from lprl_workload.sync.channel_disk import DiskChannel
+from lprl_workload.sync.channel_local import LocalChannel
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+TRAINER_SLOT = "lprl_trainer"
+MEETING_TIMEOUT_S = 300.0
+"""Time limit of one broadcast: more than the slowest bucket takes, less than a stall's."""
+
+
+class TrainActorHost(TrainHost):
+    """TrainHost that builds the channel to the engines on rank 0."""
+
+    def push(self, run: RunConfig, handles: Sequence[Any], numbers: Sequence[int], way: str, fmt: Any, version: int) -> SyncReport | None:
+        """Push to `handles` by `way` on rank 0 (store, broadcast, disk); take part in gathering elsewhere."""
+        channel: WeightChannel | None = None
+        size = run.weight_sync.bucket_bytes
+        if self._rank.rank == 0:
+            match way:
+                case "broadcast":
+                    assert self._group is not None
+                    channel = BroadcastChannel(self._group, size, announcer(handles, numbers, None))
+                case "disk":
+                    root = self._paths.run / "sync"
+                    channel = DiskChannel(root, size, announcer(handles, numbers, root))
+                case _:
+                    channel = LocalChannel([ObjectStoreFan(handles, numbers)] if handles else [], size)
+        try:
+            return self.push_over(channel, fmt, version)
+        except Exception:
+            # Engines that still wait in a broadcast learn at once that nothing more comes.
+            self.leave_broadcast()
+            raise
+
+
+class RayTrainGroup:
+    """TrainGroup over one actor per rank. Ranks are numbered node by node, so that a node's ranks are neighbours."""
+
+    rollout: RayRolloutGroup
+    """The engines weights are pushed to; set before the first push."""
+
+    def __init__(self, run: RunConfig, paths: ResolvedPaths) -> None:
+        self._run, self._paths = run, paths
+        self._handles: list[Any] = []
+        self._places: list[Place] = []
+        self._joined: tuple[int, Any] | None = None
+        self._meetings = 0
+        self._start()
+
+    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
+        """Ask every rank for its part."""
+        return self._dealt("logprobs", samples, temperature)
+
+    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
+        """Ask every rank for its part."""
+        return self._dealt("reference_logprobs", samples, temperature)
+
+    def train(self, samples: Sequence[TrainSample]) -> Metrics:
+        """Deal the batch, balanced by tokens; the metrics are the same on every rank."""
+        parts = self._parts(samples)
+        tokens = response_tokens(samples)
+        calls = [
+            handle.train.remote([samples[n] for n in part], len(samples), tokens) for handle, part in zip(self._handles, parts, strict=True)
+        ]
+        found: list[Metrics] = self._get(calls, "train")
+        return found[0]
+
+    def set_correction(self, enabled: bool) -> None:
+        """Tell every rank."""
+        self._everywhere("set_correction", enabled)
+
+    def push(self, version: int) -> SyncReport:
+        """Push from rank 0 to the engines that do not serve `version` yet."""
+        versions = self.rollout.everywhere("weight_version")
+        stale = [number for number, found in enumerate(versions) if found < version]
+        way = self._way(len(stale))
+        if way == "broadcast":
+            self._meet()
+        handles = [self.rollout.handles[number] for number in stale]
+        try:
+            report: SyncReport = self._everywhere("push", self._run, handles, stale, way, self.rollout.format, version)[0]
+        except Exception:
+            self._joined = None
+            raise
+        return report
+
+    def save(self, directory: Path) -> None:
+        """Have every rank write its part."""
+        self._everywhere("save", directory)
+
+    def export(self, directory: Path) -> None:
+        """Have rank 0 write the BF16 folder."""
+        self._everywhere("export", directory)
+
+    def load(self, directory: Path) -> None:
+        """Have every rank read its part."""
+        self._everywhere("load", directory)
+
+    def rebuild(self) -> None:
+        """Kill what is left of the ranks and start all of them anew."""
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        """Stop every rank's process."""
+        for handle in self._handles:
+            ray.kill(handle)
+        self._handles = []
+
+    def _start(self) -> None:
+        """Place the ranks, number them node by node, load the model. Raises DeadlineError when there is no room in time."""
+        self._joined = None
+        actor = ray.remote(**actor_options(self._run, TRAINER_SLOT, 1))(TrainActorHost)
+        handles, found = place(actor.remote, self._run.ranks.trainer_ranks, "placing trainer ranks")
+        order = sorted(range(len(handles)), key=lambda n: (found[n].address, found[n].node, n))
+        self._handles, self._places = [handles[n] for n in order], [found[n] for n in order]
+        port = int(self._get([self._handles[0].free_port.remote()], "free port")[0])
+        calls = [handle.set_up.remote(self._run, self._paths, self._rank(number, port)) for number, handle in enumerate(self._handles)]
+        self._get(calls, "loading trainer ranks")
+
+    def _rank(self, number: int, port: int) -> RankInfo:
+        local = sum(place.node == self._places[number].node for place in self._places[:number])
+        device = "cpu" if self._run.ranks.accelerator == "cpu" else f"cuda:{local}"
+        return RankInfo(number, len(self._handles), device, self._places[0].address, port)
+
+    def _way(self, stale: int) -> str:
+        """Return how to push: a few replaced engines always get theirs through the object store."""
+        asked = self._run.weight_sync.transport
+        if asked == "auto":
+            asked = "broadcast" if self._run.ranks.placement == "split" else "local"
+        if asked == "broadcast" and (self._run.ranks.placement == "colocated" and self._run.ranks.accelerator != "cpu"):
+            raise UserError(
+                "spec.weightSync.transport: broadcast between colocated processes would put two NCCL ranks on one GPU",
+                "use auto, local, cuda-ipc or disk",
+            )
+        return "store" if asked == "broadcast" and stale < len(self.rollout.handles) else asked
+
+    def _meet(self) -> None:
+        """Make a broadcast group with the engines there are now, unless there is one."""
+        key = (self.rollout.generation, self._handles[0])
+        if self._joined == key:
+            return
+        self._meetings += 1
+        world = 1 + len(self.rollout.handles)
+        name = f"push-{os.getpid()}-{self._meetings}"
+        opened = self._handles[0].open_meeting.remote(world, name, MEETING_TIMEOUT_S, self._places[0].address)
+        meeting: Meeting = self._get([opened], "open broadcast group")[0]
+        mine = self._handles[0].join_broadcast.remote(meeting)
+        self.rollout.join(meeting)
+        self._get([mine], "join broadcast group")
+        self._joined = key
+
+    def _parts(self, samples: Sequence[TrainSample]) -> list[list[int]]:
+        return deal(samples, len(self._handles), self._run.algorithm.balance_data)
+
+    def _dealt(self, method: str, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
+        parts = self._parts(samples)
+        calls = [
+            getattr(handle, method).remote([samples[n] for n in part], temperature)
+            for handle, part in zip(self._handles, parts, strict=True)
+        ]
+        return collect(parts, self._get(calls, method), len(samples))
+
+    def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
+        return self._get([getattr(handle, method).remote(*arguments) for handle in self._handles], method)
+
+    def _get(self, refs: list[Any], what: str) -> list[Any]:
+        try:
+            return get_all(refs, f"trainer: {what}")
+        except ActorLostError as error:
+            raise TrainerLostError(str(error)) from error

@@ -1,0 +1,229 @@
+"""The rollout engines as Ray actors: placement, dealing out requests, replacing lost ones, and the ways weights reach them."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from lprl_api.formats import WeightFormat
+from lprl_api.runconfig import RunConfig
+from lprl_workload.config import ResolvedPaths
+from lprl_workload.data import Bucket, Completion, GenerationRequest, SamplingParams
+from lprl_workload.errors import DeadlineError, EngineLostError
+from lprl_workload.launch.deal import spans
+from lprl_workload.launch.hosts import EngineHost, Place
+from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
+from lprl_workload.sync.channel_broadcast import Meeting
+from lprl_workload.sync.cuda_ipc import share
+
+log = logging.getLogger(__name__)
+ROLLOUT_SLOT = "lprl_rollout"
+"""Ray resource: one unit per GPU (or process on cpu) that may serve."""
+MISSED_HEALTH_CHECKS = 10
+"""An engine that answers this many health checks in a row with silence is killed and replaced."""
+
+
+class EngineActorHost(EngineHost):
+    """EngineHost that takes buckets out of Ray's object store."""
+
+    def load_stored(self, stored: tuple[Any, Any]) -> None:
+        """Load one bucket; its memory is shared and read-only, the engine copies out of it."""
+        entries, array = stored
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            data = torch.from_numpy(array)
+        self.load_bucket(Bucket(tuple(entries), data))
+
+
+class RayRolloutGroup:
+    """RolloutGroup over actors; colocated engines sleep while the trainer works."""
+
+    def __init__(self, run: RunConfig, paths: ResolvedPaths) -> None:
+        self._run, self._paths = run, paths
+        self.format: WeightFormat = run.rollout_format
+        self.generation = 0
+        """Changes whenever an engine process is replaced: broadcast groups of before are void."""
+        self.handles: list[Any] = [None] * run.ranks.engines
+        self._places: list[Place | None] = [None] * run.ranks.engines
+        self._finished: dict[tuple[int, int], list[Completion]] = {}
+        self._asked: tuple[Sequence[GenerationRequest], SamplingParams] | None = None
+        self._start(range(run.ranks.engines))
+
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
+        """Generate on all engines at once; asked again after a loss, only what is missing is done again."""
+        if self._asked is None or self._asked[0] is not requests or self._asked[1] != params:
+            self._asked, self._finished = (requests, params), {}
+        ranges = spans(len(requests), len(self.handles))
+        refs: dict[int, Any] = {
+            number: self.handles[number].generate.remote(list(requests[first:last]), params)
+            for number, (first, last) in enumerate(ranges)
+            if last > first and (first, last) not in self._finished
+        }
+        lost: EngineLostError | None = None
+        for number, ref in refs.items():
+            try:
+                self._finished[ranges[number]] = self._await(number, ref)
+            except EngineLostError as error:
+                lost = error
+        if lost is not None:
+            raise lost
+        found, self._asked = self._finished, None
+        return [completion for span in ranges for completion in found.get(span, [])]
+
+    def _await(self, number: int, ref: Any) -> list[Completion]:
+        """Wait for one engine's answer, checking on the way that its process still answers."""
+        missed = 0
+        while not ray.wait([ref], timeout=self._run.rollout.health_check_seconds)[0]:
+            try:
+                get_all([self._ping(number)], f"engine {number}", self._run.rollout.health_check_seconds)
+                missed = 0
+            except DeadlineError:
+                missed += 1
+            except ActorLostError:
+                break
+            if missed >= MISSED_HEALTH_CHECKS:
+                ray.kill(self.handles[number])
+        return list(self.ask(number, [ref], "generation")[0])
+
+    def _ping(self, number: int) -> Any:
+        return self.handles[number].alive.options(concurrency_group="health").remote()
+
+    def ask(self, number: int, refs: list[Any], what: str) -> list[Any]:
+        """Return results of engine `number`; raises EngineLostError when it died."""
+        try:
+            return get_all(refs, f"engine {number}: {what}")
+        except ActorLostError as error:
+            raise EngineLostError(number, str(error)) from error
+
+    def everywhere(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of every engine at once; raises EngineLostError."""
+        try:
+            return get_all([getattr(handle, method).remote(*arguments) for handle in self.handles], method)
+        except ActorLostError as error:
+            raise EngineLostError(error.number, str(error)) from error
+
+    def join(self, meeting: Meeting) -> None:
+        """Have every engine join a broadcast group as rank 1 + its number."""
+        calls = [handle.join_broadcast.remote(meeting, 1 + number) for number, handle in enumerate(self.handles)]
+        wait_engines(calls, range(len(calls)))
+
+    def sleep(self) -> None:
+        """Colocated engines free their memory. One that died is noticed by the next push."""
+        self._if_sharing("sleep")
+
+    def wake(self) -> None:
+        """Undo `sleep`. One that died is noticed by the next generation."""
+        self._if_sharing("wake")
+
+    def _if_sharing(self, method: str) -> None:
+        """On a CPU nothing has to make room: trainer and engines share the host's memory anyway."""
+        if self._run.ranks.placement != "colocated" or self._run.ranks.accelerator == "cpu":
+            return
+        try:
+            self.everywhere(method)
+        except EngineLostError as error:
+            log.warning("engine %d did not %s: %s", error.engine, method, error)
+
+    def replace_lost(self) -> int:
+        """Start new actors in the places of dead ones."""
+        lost = [number for number in range(len(self.handles)) if not self._answers(number)]
+        for number in lost:
+            ray.kill(self.handles[number])
+        self._start(lost)
+        return len(lost)
+
+    def _answers(self, number: int) -> bool:
+        try:
+            get_all([self._ping(number)], f"engine {number}", self._run.rollout.health_check_seconds)
+        except (ActorLostError, DeadlineError):
+            return False
+        return True
+
+    def switch_format(self, fmt: WeightFormat) -> None:
+        """Build every engine anew, in the same processes."""
+        self.format = fmt
+        self._set_up(range(len(self.handles)))
+
+    def close(self) -> None:
+        """Stop every engine process."""
+        for handle in self.handles:
+            ray.kill(handle)
+
+    def _start(self, numbers: Sequence[int]) -> None:
+        self.generation += 1
+        options = actor_options(self._run, ROLLOUT_SLOT, self._run.ranks.slots_per_engine)
+        actor = ray.remote(concurrency_groups={"health": 1}, **options)(EngineActorHost)
+        for number in numbers:
+            self._places[number] = None
+        handles, found = place(actor.remote, len(numbers), "placing engines")
+        for number, handle, where in zip(numbers, handles, found, strict=True):
+            self.handles[number], self._places[number] = handle, where
+        self._set_up(numbers)
+
+    def _set_up(self, numbers: Sequence[int]) -> None:
+        refs = [self.handles[n].set_up.remote(self._run, self._paths, self.format, self._device(n)) for n in numbers]
+        try:
+            get_all(refs, "loading engines")
+        except ActorLostError as error:
+            raise EngineLostError(numbers[error.number], str(error)) from error
+
+    def _device(self, number: int) -> str:
+        """Return the first device of an engine: its position among the engines of its node."""
+        if self._run.ranks.accelerator == "cpu":
+            return "cpu"
+        mine = self._places[number]
+        before = sum(place is not None and mine is not None and place.node == mine.node for place in self._places[:number])
+        return f"cuda:{before * self._run.ranks.slots_per_engine}"
+
+
+class ObjectStoreFan:
+    """Receiver that forwards to engine actors through Ray's object store (one copy a node), or by CUDA handle."""
+
+    def __init__(self, handles: Sequence[Any], numbers: Sequence[int]) -> None:
+        self._handles, self._numbers = list(handles), list(numbers)
+
+    def begin_update(self, version: int) -> None:
+        """Begin on every engine."""
+        self._all(lambda handle: handle.begin_update.remote(version))
+
+    def load_bucket(self, bucket: Bucket) -> None:
+        """Load on every engine; returns when all have, so one bucket is staged at a time."""
+        if bucket.data.is_cuda:
+            handle_of_bucket = share(bucket)
+            self._all(lambda handle: handle.load_handle.remote(handle_of_bucket))
+        else:
+            # As numpy, which Ray shares without a copy.
+            stored = ray.put((bucket.entries, bucket.data.numpy()))
+            self._all(lambda handle: handle.load_stored.remote(stored))
+
+    def end_update(self, version: int, digest: str) -> None:
+        """Confirm with every engine."""
+        self._all(lambda handle: handle.end_update.remote(version, digest))
+
+    def _all(self, call: Callable[[Any], Any]) -> None:
+        wait_engines([call(handle) for handle in self._handles], self._numbers)
+
+
+def wait_engines(refs: Sequence[Any], numbers: Sequence[int]) -> None:
+    """Wait for calls to engines `numbers`; raises EngineLostError for one that died."""
+    try:
+        get_all(refs, "weight update")
+    except ActorLostError as error:
+        raise EngineLostError(numbers[error.number], str(error)) from error
+
+
+def announcer(handles: Sequence[Any], numbers: Sequence[int], root: Path | None) -> Callable[[int], Callable[[], None]]:
+    """Return the `announce` of a broadcast channel (root None) or of a disk channel."""
+
+    def announce(version: int) -> Callable[[], None]:
+        if root is None:
+            refs = [handle.receive_broadcast.remote(version) for handle in handles]
+        else:
+            refs = [handle.receive_disk.remote(root, version) for handle in handles]
+        return lambda: wait_engines(refs, numbers)
+
+    return announce

@@ -1,0 +1,144 @@
+"""Ray's edges: connecting, waiting with deadlines, and telling lost actors from failed calls."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from lprl_api.errors import UserError
+from lprl_api.runconfig import RunConfig
+from lprl_workload.errors import DeadlineError, EngineLostError, FencedError, NonFiniteError, WeightMismatchError
+from lprl_workload.launch.hosts import ENV_ADDRESS, Place
+
+log = logging.getLogger(__name__)
+CONNECT_DEADLINE_S = 300.0
+ENV_PLACE_DEADLINE = "LPRL_PLACE_DEADLINE_S"
+PLACE_DEADLINE_S = 900.0
+"""How long actors may wait for a node with room for them (a lost worker pod takes minutes to come back), unless the variable says."""
+PLACE_RETRY_S = 3.0
+LATE_VERDICT_S = 20.0
+"""After one rank failed: how long to wait whether another one turns out to be dead, which explains it."""
+KNOWN = (UserError, EngineLostError, FencedError, NonFiniteError, WeightMismatchError)
+"""Errors of our own that cross processes as themselves."""
+
+
+class ActorLostError(RuntimeError):
+    """An actor's process died; `number` is its position in the list asked."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(number, message)
+        self.number = number
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+def place_deadline_s() -> float:
+    """Return how long to wait for room."""
+    return float(os.environ.get(ENV_PLACE_DEADLINE, PLACE_DEADLINE_S))
+
+
+def connect() -> None:
+    """Wait until the cluster at RAY_ADDRESS answers, then connect to it. Raises DeadlineError."""
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    if address != "auto":
+        _wait_healthy(address, CONNECT_DEADLINE_S)
+    ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, ignore_reinit_error=True)
+
+
+def _wait_healthy(address: str, deadline_s: float) -> None:
+    """Wait for `ray health-check`: ray.init against a head that is still starting hangs for a minute."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    until = time.monotonic() + deadline_s
+    while True:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if found.returncode == 0:
+            return
+        if time.monotonic() > until:
+            raise DeadlineError(f"Ray at {address} did not become healthy in {deadline_s:.0f} s: {found.stderr.strip()[-300:]}")
+        log.info("waiting for Ray at %s", address)
+        time.sleep(1.0)
+
+
+def get_all(refs: Sequence[Any], what: str, deadline_s: float | None = None) -> list[Any]:
+    """Return all results, in order.
+
+    Raises:
+        ActorLostError: a process died (also when the others only failed because of that).
+        DeadlineError: not all answered in time.
+        Exception: what a call raised, as itself when it is one of ours.
+
+    """
+    until = None if deadline_s is None else time.monotonic() + deadline_s
+    pending, failure = list(refs), None
+    while pending:
+        left = None if until is None else max(0.0, until - time.monotonic())
+        done, pending = ray.wait(pending, num_returns=1, timeout=left)
+        if not done and failure is not None:
+            break
+        if not done:
+            raise DeadlineError(f"{what}: {len(pending)} of {len(refs)} did not answer in {deadline_s} s")
+        for ref in done:
+            error = _error_of(ref)
+            if isinstance(error, RayActorError):
+                raise ActorLostError(list(refs).index(ref), f"{what}: {error}".splitlines()[0]) from error
+            if error is not None and failure is None:
+                failure = error
+                until = time.monotonic() + LATE_VERDICT_S
+    if failure is not None:
+        raise failure
+    return list(ray.get(list(refs)))
+
+
+def _error_of(ref: Any) -> Exception | None:
+    try:
+        ray.get(ref, timeout=60)
+    except RayTaskError as error:
+        cause: BaseException = error.cause
+        return cause if isinstance(cause, KNOWN) else RuntimeError(str(error))
+    except (RayActorError, GetTimeoutError) as error:
+        lost: Exception = error
+        return lost
+    return None
+
+
+def actor_options(run: RunConfig, resource: str, slots: int) -> dict[str, Any]:
+    """Return the options of an actor that takes `slots` units of a custom resource."""
+    options: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0, "max_restarts": 0, "resources": {resource: slots}}
+    if run.ranks.accelerator != "cpu":
+        # The slot decides which GPU an actor uses, since a rank and an engine share one: every actor sees all of its node's.
+        options["runtime_env"] = {"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}}
+    return options
+
+
+def place(make: Callable[[], Any], count: int, what: str) -> tuple[list[Any], list[Place]]:
+    """Start `count` actors with `make` and return them with where they landed.
+
+    An actor that dies before it answers (a node that is just going away still takes some) is made anew. Raises DeadlineError
+    when some found no room in time, saying what the cluster offers.
+    """
+    until = time.monotonic() + place_deadline_s()
+    while True:
+        handles = [make() for _ in range(count)]
+        try:
+            calls = [handle.__ray_call__.remote(_place) for handle in handles]
+            return handles, get_all(calls, what, max(0.0, until - time.monotonic()))
+        except (ActorLostError, DeadlineError) as error:
+            for handle in handles:
+                ray.kill(handle)
+            if isinstance(error, DeadlineError) or time.monotonic() > until:
+                raise DeadlineError(f"{error}; the cluster offers {ray.cluster_resources()}") from error
+            log.warning("%s: %s; trying again", what, error)
+            time.sleep(PLACE_RETRY_S)
+
+
+def _place(host: Any) -> Place:
+    context = ray.get_runtime_context()
+    address = os.environ.get(ENV_ADDRESS) or ray.util.get_node_ip_address()
+    return Place(context.get_node_id(), address, os.getpid())

@@ -1,0 +1,90 @@
+"""FP8 E4M3 with one float32 scale per rectangle of the weight, computed as TransformerEngine computes it.
+
+For a rectangle with largest magnitude `absmax`, in fp32 throughout:
+
+    qscale    = 448 / absmax          (1 where absmax is 0, the largest finite fp32 where the quotient overflows)
+    code      = e4m3fn(weight * qscale)
+    scale_inv = 1 / qscale            (what a checkpoint stores: dequantised = code * scale_inv)
+
+It multiplies by 448 / absmax instead of dividing by absmax / 448 because those are the bytes TE trains with; the two differ
+in about 0.01 % of the codes and 42 % of the scales (last bit). With `pow2` qscale is rounded down to a power of two (ue8m0), as TE does.
+
+Channel and tensor scaling are the same formula with rectangles of [1, K] and [N, K]. Tails of rows or columns form smaller
+rectangles, which equals zero padding and cropping, since a zero never raises an absmax.
+
+Legend: N,K weight rows,cols; n,k = rectangles along them; bn,bk = rectangle size; a leading `...` is any batch (experts).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from lprl_workload.quant.source import rounded, split_last
+
+E4M3_MAX = 448.0
+FP32_MAX = torch.finfo(torch.float32).max
+
+
+def tiles(x: Tensor, block: tuple[int, int]) -> Tensor:
+    """Return [..., N, K] as zero-padded rectangles [..., n, bn, k, bk] (a view where nothing is padded)."""
+    (bn, bk), (rows, cols) = block, x.shape[-2:]
+    if rows % bn or cols % bk:
+        x = pad(x, (0, -cols % bk, 0, -rows % bn))
+    return x.reshape(*x.shape[:-2], x.shape[-2] // bn, bn, x.shape[-1] // bk, bk)
+
+
+def untile(x: Tensor, rows: int, cols: int) -> Tensor:
+    """Undo `tiles`: [..., n, bn, k, bk] -> [..., rows, cols], the padding cropped."""
+    return x.flatten(-2).flatten(-3, -2)[..., :rows, :cols]
+
+
+def qscale_of(absmax: Tensor, pow2: bool = False) -> Tensor:
+    """Return the multiplier 448 / absmax, float32 like `absmax`; see the module's formula.
+
+    A true division of two tensors: `448 / tensor` in PyTorch is a reciprocal and a product, which rounds twice.
+    """
+    qscale = torch.div(torch.full_like(absmax, E4M3_MAX), absmax)
+    qscale = torch.where(absmax == 0, torch.ones_like(absmax), qscale).clamp(max=FP32_MAX)
+    if pow2:
+        # Clearing the mantissa rounds down to a power of two; qscale is at least 448 / FP32_MAX, a normal number.
+        qscale = (qscale.view(torch.int32) & 0x7F800000).view(torch.float32)
+    return qscale
+
+
+def quantize_fp8(weight: Tensor, block: tuple[int, int], pow2: bool = False, absmax: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Quantise [..., N, K] to (codes float8_e4m3fn [..., N, K], scale_inv float32 [..., n, k]).
+
+    `absmax` (float32, one element) replaces each rectangle's own, for rows of a weight that shares one scale with rows not given.
+    Raises ValueError for NaN or infinite input (callers know the tensor's name).
+    """
+    rows, cols = weight.shape[-2:]
+    x = tiles(rounded(weight).float(), block)
+    own = x.abs().amax(dim=(-3, -1), keepdim=True)
+    absmax = own if absmax is None else absmax.expand_as(own)
+    if not bool(torch.isfinite(absmax).all()):
+        raise ValueError("NaN or infinite values")
+    qscale = qscale_of(absmax, pow2)
+    # absmax * (448 / absmax) can exceed 448 by an ulp, which E4M3 rounds back to 448: no clamp is needed.
+    codes = untile((x * qscale).to(torch.float8_e4m3fn), rows, cols)
+    return codes.contiguous(), torch.reciprocal(qscale).squeeze(-1).squeeze(-2)
+
+
+def dequantize_fp8(codes: Tensor, scale_inv: Tensor, block: tuple[int, int]) -> Tensor:
+    """Return codes * scale_inv, float32 [..., N, K]; scale_inv [..., n, k] of any float dtype is read as float32."""
+    rows, cols = codes.shape[-2:]
+    spread = scale_inv.float().unsqueeze(-1).unsqueeze(-3)
+    return untile(tiles(codes.float(), block) * spread, rows, cols).contiguous()
+
+
+def activation_fake_quantize(x: Tensor, group: int = 128) -> Tensor:
+    """Return x [..., K] as an FP8 GEMM sees it: dynamic scales of 1 x `group` along the last dimension, zero-padded tail.
+
+    Same formula as weights, on fp32 values; result in x's dtype, gradient identity (straight through).
+    """
+    value = x.detach().float()
+    cols = value.shape[-1]
+    grouped = split_last(pad(value, (0, -cols % group)), group)
+    qscale = qscale_of(grouped.abs().amax(dim=-1, keepdim=True))
+    spread = (grouped * qscale).to(torch.float8_e4m3fn).float() * torch.reciprocal(qscale)
+    seen: Tensor = spread.flatten(-2)[..., :cols].to(x.dtype)
+    return x + (seen - x).detach() if x.requires_grad else seen

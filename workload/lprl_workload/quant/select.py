@@ -1,0 +1,165 @@
+"""Which weights are quantised: decided here from module kinds, written into quantization_config, read back by everyone.
+
+A decoder layer's linear modules are the candidates, by their Hugging Face checkpoint names:
+
+    routed   X.mlp.experts.E.{gate,up,down}_proj.weight [N, K], or fused X.mlp.experts.gate_up_proj [E, 2I, H] and
+             X.mlp.experts.down_proj [E, H, I] (how transformers 5 keeps them in memory)
+    shared   X.mlp.shared_expert(s).{gate,up,down}_proj.weight
+    mlp      X.mlp.{gate,up,down}_proj.weight
+    attention X.self_attn.*_proj.weight (q, k, v, o, and MLA's q_a, q_b, kv_a_proj_with_mqa, kv_b)
+
+Everything else stays as it is, whatever its shape: embeddings, the output head, norms, routers (mlp.gate), biases, MTP's
+eh_proj, conv1d, vision towers and projectors, 1-D tensors.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from lprl_api.errors import UserError
+from lprl_api.formats import Bf16, Int4Group, WeightFormat
+from lprl_api.model_shape import ModelShape
+from lprl_api.precision import Scope
+
+Kind = Literal["routed", "shared", "mlp", "attention"]
+
+_LAYER = r"^(?:.+\.)?layers\.\d+\."
+_MLP = r"(?:gate|up|down)_proj\.weight$"
+_KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+    ("routed", re.compile(_LAYER + r"mlp\.experts\.(?:\d+\." + _MLP + r"|gate_up_proj$|down_proj$)")),
+    ("shared", re.compile(_LAYER + r"mlp\.shared_experts?\." + _MLP)),
+    ("mlp", re.compile(_LAYER + r"mlp\." + _MLP)),
+    (
+        "attention",
+        re.compile(_LAYER + r"self_attn\.(?:[qkvo]|q_a|q_b|kv_b)_proj\.weight$|" + _LAYER + r"self_attn\.kv_a_proj_with_mqa\.weight$"),
+    ),
+)
+_VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|vision_encoder|vit|mm_projector|multi_modal_projector|audio_tower)\.")
+FUSED_GATE_UP = ".experts.gate_up_proj"
+FUSED_DOWN = ".experts.down_proj"
+_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("gate_proj", "up_proj"))
+"""Modules an engine fuses into one kernel: they are quantised together or not at all."""
+
+
+def kind_of(name: str) -> Kind | None:
+    """Return what kind of linear module checkpoint tensor `name` is the weight of, None when it is not a candidate."""
+    if _VISION.search(name):
+        return None
+    return next((kind for kind, pattern in _KINDS if pattern.match(name)), None)
+
+
+def is_fused(name: str) -> bool:
+    """Return whether `name` is a fused 3-D expert tensor."""
+    return name.endswith((FUSED_GATE_UP, FUSED_DOWN))
+
+
+def expert_names(name: str, experts: int) -> tuple[str, ...]:
+    """Return the per-expert names inside fused tensor `name`: (E0.gate, E0.up, E1.gate, ...) or (E0.down, E1.down, ...)."""
+    base, leaf = name.rsplit(".", 1)
+    leaves = ("gate_proj", "up_proj") if leaf == "gate_up_proj" else ("down_proj",)
+    return tuple(f"{base}.{e}.{part}.weight" for e in range(experts) for part in leaves)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The weights of a model of `shape` that `fmt` quantises."""
+
+    fmt: WeightFormat
+    shape: ModelShape
+
+    def __post_init__(self) -> None:
+        """Refuse a scope the model has no module of."""
+        if isinstance(self.fmt, Int4Group) and self.fmt.scope is Scope.ROUTED_EXPERTS and self.shape.moe is None:
+            raise UserError(
+                f"precision.int4.scope: routed-experts selects no tensor of {self.shape.architecture}, which has no experts",
+                "use scope all-linear",
+            )
+
+    def selects(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Return whether weight `name` of `shape` is quantised.
+
+        A fused expert tensor counts as its per-expert weights, which are selected all together or not at all.
+        Raises UserError where INT4 groups do not divide the input channels (no engine reads a shorter last group).
+        """
+        if not self.takes(name):
+            return False
+        if len(shape) != (3 if is_fused(name) else 2):
+            return False
+        if isinstance(self.fmt, Int4Group) and shape[-1] % self.fmt.group_size:
+            fits = [g for g in (128, 64, 32) if shape[-1] % g == 0]
+            raise UserError(
+                f"tensor {name}: {shape[-1]} input channels are no multiple of INT4 group size {self.fmt.group_size}",
+                _group_remedy(name, fits),
+            )
+        return True
+
+    def takes(self, name: str) -> bool:
+        """Return whether `name` is selected by kind, scope and exclusions, its shape apart."""
+        kind = kind_of(name)
+        if kind is None or isinstance(self.fmt, Bf16):
+            return False
+        if isinstance(self.fmt, Int4Group):
+            if self.fmt.scope is Scope.ROUTED_EXPERTS and kind != "routed":
+                return False
+            # Engines absorb kv_b_proj into the attention as a plain matrix and have no unpacking for INT4 there.
+            if name.endswith("kv_b_proj.weight"):
+                return False
+        names = expert_names(name, self.shape.moe.experts if self.shape.moe else 1) if is_fused(name) else (name,)
+        excluded = [self._excluded(n) for n in names]
+        if any(excluded) and not all(excluded):
+            raise UserError(f"precision.excludeModules: excludes some experts of {name} only", "exclude all experts of a layer or none")
+        return not excluded[0]
+
+    def _excluded(self, name: str) -> bool:
+        module = name.removesuffix(".weight")
+        return not isinstance(self.fmt, Bf16) and any(fnmatchcase(module, pattern) for pattern in self.fmt.exclude_modules)
+
+    def ignored_modules(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the modules of a checkpoint's weight `names` that stay in high precision, sorted; norms are left out.
+
+        Raises UserError when nothing is selected, or when modules an engine runs as one are not treated alike.
+        """
+        weights = sorted({n for name in names for n in self._expanded(name)})
+        taken = {name for name in weights if self.takes(name)}
+        if not taken and not isinstance(self.fmt, Bf16):
+            raise UserError(f"precision: {self.fmt.kind} with these scope and excludeModules selects no tensor of the model")
+        _check_together(weights, taken)
+        modules = (name.removesuffix(".weight") for name in weights if name not in taken)
+        return tuple(m for m in modules if "norm" not in m.rsplit(".", 1)[-1] and not m.endswith("embed_tokens"))
+
+    def _expanded(self, name: str) -> tuple[str, ...]:
+        if is_fused(name):
+            return expert_names(name, self.shape.moe.experts if self.shape.moe else 1)
+        return (name,) if name.endswith(".weight") else ()
+
+
+def _check_together(weights: list[str], taken: set[str]) -> None:
+    present = set(weights)
+    for name in weights:
+        module = name.removesuffix(".weight")
+        base, _, leaf = module.rpartition(".")
+        for group in _TOGETHER:
+            if leaf != group[0]:
+                continue
+            members = [m for m in (f"{base}.{part}.weight" for part in group) if m in present]
+            if len({m in taken for m in members}) > 1:
+                raise UserError(
+                    f"precision.excludeModules: {', '.join(members)} are one kernel in the engine", "exclude all of them or none"
+                )
+    experts: dict[str, bool] = {}
+    for name in weights:
+        if kind_of(name) == "routed":
+            layer = name[: name.index(".experts.")]
+            if experts.setdefault(layer, name in taken) != (name in taken):
+                raise UserError(
+                    f"precision.excludeModules: excludes some experts of {layer} only", "exclude all experts of a layer or none"
+                )
+
+
+def _group_remedy(name: str, fits: list[int]) -> str:
+    """Say what fits, in the words of a manifest and of the command line."""
+    if fits:
+        return f"set precision.int4.groupSize (lprl convert: --group-size) to {fits[0]}"
+    return f"add {name.removesuffix('.weight')} to precision.excludeModules (lprl convert: --exclude)"

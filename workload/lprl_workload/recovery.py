@@ -1,0 +1,32 @@
+"""How often a run may replace lost engines and trainers before the attempt gives up."""
+
+from dataclasses import dataclass
+
+from lprl_workload.errors import RecoveryExhaustedError
+
+RECOVERIES = 3
+"""Engine and trainer recoveries each within one stretch of `refill_steps` steps."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """A recovery budget that refills as the run advances."""
+
+    what: str
+    refill_steps: int
+    limit: int = RECOVERIES
+    total: int = 0
+    """Recoveries since the start of the attempt."""
+    _spent: int = 0
+    _since: int = 0
+
+    def spend(self, step: int, cause: Exception) -> None:
+        """Count one recovery at `step`; raises RecoveryExhaustedError when the budget is spent."""
+        if step >= self._since + self.refill_steps:
+            self._spent = 0
+        if self._spent == 0:
+            self._since = step
+        self._spent += 1
+        self.total += 1
+        if self._spent > self.limit:
+            raise RecoveryExhaustedError(f"{self.what} lost {self._spent} times since step {self._since}: {cause}") from cause

@@ -1,0 +1,30 @@
+"""`python -m lprl_workload.rollout.math_worker`: judges answers with math-verify, one JSON line in, one out.
+
+A process of its own, because math-verify's time limits are signals, which work in a main thread only, and because what
+ignores signals (a huge power in C code) can only be killed.
+"""
+
+import json
+import sys
+
+
+def judge(response: str, label: str, limit_s: int) -> bool:
+    """Return whether the boxed or last answer of `response` equals `label`; unparsable or too slow is False."""
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+    kinds = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+    gold = parse(f"\\boxed{{{label}}}", extraction_config=kinds, parsing_timeout=limit_s)
+    found = parse(response, extraction_config=kinds, parsing_timeout=limit_s)
+    return bool(gold and found and verify(gold, found, timeout_seconds=limit_s))
+
+
+def main() -> None:
+    """Answer `[response, label, seconds]` lines with `true` or `false` until the input ends."""
+    for line in sys.stdin:
+        response, label, limit_s = json.loads(line)
+        sys.stdout.write(json.dumps(judge(response, label, limit_s)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Rewards from an HTTP service: POST {prompt, response, label, metadata}, answer a number or {"reward": number}."""
+
+import json
+import os
+import random
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from lprl_api.algorithm import Reward
+from lprl_api.errors import UserError
+from lprl_workload.rollout.reward_item import RewardItem, finite
+
+AUTHORIZATION = "LPRL_REWARD_AUTHORIZATION"
+"""Environment variable the pod gets from reward.headersSecret."""
+MAX_ANSWER_BYTES = 64 * 1024
+CONCURRENCY = 32
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
+RETRIED_STATUS = frozenset({408, 425, 429})
+"""Client errors that time may mend; every 5xx is retried too."""
+
+
+class RewardServiceError(RuntimeError):
+    """The reward service failed on every try."""
+
+
+class _Retry(Exception):
+    """One try failed; another may not."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Refuses redirects: urllib would send the Authorization header to wherever they lead."""
+
+    def redirect_request(self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str) -> None:
+        return None
+
+
+class RemoteScorer:
+    """Scores items concurrently at `reward.url`."""
+
+    def __init__(self, reward: Reward, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Check the address; raises UserError when it is missing or no http(s) address."""
+        url = reward.url or ""
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise UserError(f"data.reward.url: found {reward.url!r}, needs an http or https address")
+        self._url, self._limit_s, self._tries, self._sleep = url, reward.timeout_seconds, reward.retries + 1, sleep
+        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._authorization = os.environ.get(AUTHORIZATION)
+        if reward.headers_secret is not None and not self._authorization:
+            raise UserError(f"data.reward.headersSecret: {AUTHORIZATION} is not set", "check the Secret and its key")
+
+    def score(self, items: Sequence[RewardItem]) -> list[float]:
+        """Return one reward per item.
+
+        Raises:
+            UserError: the service refuses the request, or answers no finite number.
+            RewardServiceError: it failed on every try.
+
+        """
+        if not items:
+            return []
+        with ThreadPoolExecutor(min(CONCURRENCY, len(items))) as pool:
+            return list(pool.map(self._one, items))
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _one(self, item: RewardItem) -> float:
+        body = json.dumps(
+            {"prompt": item.prompt, "response": item.response, "label": item.label, "metadata": dict(item.metadata)}, default=str
+        ).encode()
+        cause = ""
+        for attempt in range(self._tries):
+            if attempt:
+                # Full jitter, so that the concurrent calls of a batch do not come back in step.
+                self._sleep(random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt)))
+            try:
+                return self._answer(self._post(body))
+            except _Retry as error:
+                cause = str(error)
+        raise RewardServiceError(f"{self._url}: {self._tries} tries failed, the last with: {cause}")
+
+    def _post(self, body: bytes) -> bytes:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._authorization:
+            headers["Authorization"] = self._authorization
+        request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
+        try:
+            with self._opener.open(request, timeout=self._limit_s) as answer:
+                return bytes(answer.read(MAX_ANSWER_BYTES + 1))
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code >= 500 or error.code in RETRIED_STATUS:
+                raise _Retry(f"HTTP {error.code}") from error
+            raise UserError(f"data.reward.url: {self._url} answered HTTP {error.code}", "check the address and the credentials") from error
+        except (OSError, HTTPException) as error:
+            raise _Retry(f"{type(error).__name__}: {error}") from error
+
+    def _answer(self, body: bytes) -> float:
+        if len(body) > MAX_ANSWER_BYTES:
+            raise UserError(f"data.reward.url: {self._url} answered more than {MAX_ANSWER_BYTES} bytes")
+        try:
+            value = json.loads(body)
+        except ValueError as error:
+            raise UserError(f"data.reward.url: {self._url} answered no JSON ({body[:80]!r})") from error
+        if isinstance(value, dict):
+            value = value.get("reward", value.get("score"))
+        return finite(value, f"data.reward.url: {self._url} answered")

@@ -1,0 +1,48 @@
+"""Hand a bucket in GPU memory to another process on the same GPU, without a copy through the host (colocated placement).
+
+The sender keeps the bucket alive until the receiver confirmed it; the receiver copies out of it before it confirms.
+Only processes of one run exchange handles: they are built-in values, never files.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.multiprocessing import reductions
+
+from lprl_workload.data import Bucket, BucketEntry
+from lprl_workload.errors import WeightMismatchError
+
+_REDUCE: Callable[..., tuple[Any, tuple[Any, ...]]] = reductions.reduce_tensor
+_REBUILD: Callable[..., torch.Tensor] = reductions.rebuild_cuda_tensor
+_DEVICE_ARGUMENT = 6
+"""Position of the device index in rebuild_cuda_tensor's arguments (torch 2.13): the only one that differs between processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketHandle:
+    """A bucket whose bytes stay in the sender's GPU memory."""
+
+    entries: tuple[BucketEntry, ...]
+    device_uuid: str
+    arguments: tuple[Any, ...]
+    """Arguments of torch's rebuild_cuda_tensor: memory handles and plain numbers."""
+
+
+def share(bucket: Bucket) -> BucketHandle:
+    """Return a handle of a bucket in GPU memory; raises ValueError for one in host memory."""
+    if not bucket.data.is_cuda:
+        raise ValueError(f"only CUDA buckets can be shared by handle, this one is on {bucket.data.device}")
+    _, arguments = _REDUCE(bucket.data)
+    uuid = str(torch.cuda.get_device_properties(bucket.data.device).uuid)
+    return BucketHandle(bucket.entries, uuid, tuple(arguments))
+
+
+def open_handle(handle: BucketHandle) -> Bucket:
+    """Map the sender's memory; raises WeightMismatchError when this process does not see that GPU."""
+    for index in range(torch.cuda.device_count()):
+        if str(torch.cuda.get_device_properties(index).uuid) == handle.device_uuid:
+            before, after = handle.arguments[:_DEVICE_ARGUMENT], handle.arguments[_DEVICE_ARGUMENT + 1 :]
+            return Bucket(handle.entries, _REBUILD(*before, index, *after))
+    raise WeightMismatchError(f"GPU {handle.device_uuid} of the sender is not visible to this engine; use transport broadcast")

@@ -1,0 +1,102 @@
+"""How a process of the workload ends: exit code for the failure table, one message for the pod status, one line for a person.
+
+A user error is one line with its remedy and never a traceback; anything unexpected keeps its traceback, because somebody has
+to read it.
+"""
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lprl_api.errors import StorageFullError, UserError
+from lprl_api.names import ENV_TERMINATION_LOG, TERMINATION_MESSAGE_BYTES, ExitCode, Reason
+from lprl_api.progress import Progress, Termination
+from lprl_workload.errors import FencedError, RecoveryExhaustedError, TrainerLostError
+
+DEFAULT_LOG = Path("/dev/termination-log")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process ends because of an error."""
+
+    code: int
+    reason: str
+    message: str
+    remedy: str = ""
+    unexpected: bool = False
+    """Whether the traceback is worth printing."""
+
+    @property
+    def text(self) -> str:
+        """Message and remedy as one text."""
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+
+
+def ending_of(error: BaseException, crash_reason: str) -> Ending:
+    """Return how a process ends for `error`; `crash_reason` stands for what no other reason fits."""
+    if isinstance(error, StorageFullError):
+        return Ending(ExitCode.STORAGE_FULL, Reason.STORAGE_FULL, error.message, error.remedy or "free space or enlarge the volume")
+    if isinstance(error, UserError):
+        return Ending(ExitCode.USER_ERROR, Reason.USER_ERROR, error.message, error.remedy)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = error.filename or "a volume"
+        return Ending(ExitCode.STORAGE_FULL, Reason.STORAGE_FULL, f"{where}: {error.strerror}", "free space or enlarge the volume")
+    if isinstance(error, FencedError):
+        return Ending(ExitCode.FENCED, crash_reason, str(error))
+    if isinstance(error, TrainerLostError | RecoveryExhaustedError):
+        return Ending(ExitCode.TRAINER_LOST, Reason.WORKERS_LOST, str(error))
+    if isinstance(error, MemoryError):
+        return Ending(ExitCode.CRASH, Reason.OUT_OF_MEMORY, str(error) or "out of memory", unexpected=True)
+    if isinstance(error, KeyboardInterrupt):
+        return Ending(128 + 2, crash_reason, "interrupted; the same command goes on where this one stopped")
+    return Ending(ExitCode.CRASH, crash_reason, f"{type(error).__name__}: {error}", unexpected=True)
+
+
+def run_guarded(command: Callable[[], int], crash_reason: str) -> int:
+    """Run a subcommand and return its exit code; an error becomes exit code, termination message and text on stderr."""
+    try:
+        return command()
+    except (Exception, KeyboardInterrupt) as error:
+        ending = ending_of(error, crash_reason)
+        if ending.unexpected:
+            traceback.print_exc()
+        print(f"error: {ending.message}", file=sys.stderr)
+        if ending.remedy:
+            print(f"  what to do: {ending.remedy}", file=sys.stderr)
+        write_termination(ending.reason, ending.text)
+        return ending.code
+
+
+def write_termination(reason: str, message: str, progress: Progress | None = None) -> None:
+    """Write the process's termination message; long messages are shortened so that the JSON stays within 4096 bytes."""
+    document = Termination(reason=reason, message=message, progress=progress)
+    text = document.model_dump_json(by_alias=True)
+    while len(text.encode()) > TERMINATION_MESSAGE_BYTES and message:
+        message = message[: len(message) * 3 // 4]
+        document = document.model_copy(update={"message": f"{message}..."})
+        text = document.model_dump_json(by_alias=True)
+    write_message(text)
+
+
+def write_message(text: str) -> None:
+    """Write a termination message of at most 4096 bytes to $LPRL_TERMINATION_LOG, else /dev/termination-log where it is writable.
+
+    Raises ValueError when the text is longer: Kubernetes would cut it and leave no JSON.
+    """
+    raw = text.encode()
+    if len(raw) > TERMINATION_MESSAGE_BYTES:
+        raise ValueError(f"termination message of {len(raw)} bytes; at most {TERMINATION_MESSAGE_BYTES} fit")
+    named = os.environ.get(ENV_TERMINATION_LOG)
+    if named:
+        Path(named).write_bytes(raw)
+    elif DEFAULT_LOG.is_file():
+        # Outside a pod the file does not exist, and nobody reads a message.
+        with contextlib.suppress(PermissionError):
+            DEFAULT_LOG.write_bytes(raw)

@@ -1,0 +1,57 @@
+"""TrainActor: one trainer rank."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from lprl_workload.data import Metrics, NamedTensor, TrainSample
+
+
+class TrainActor(Protocol):
+    """One rank of the trainer. All ranks of a run call every method together, in the same order (collectives inside).
+
+    Determinism: on CPU, equal state and equal inputs give bit-equal results.
+    """
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps done since the start of the run."""
+
+    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
+        """Return the current policy's log-probabilities of this rank's response tokens, [R] per sample."""
+
+    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
+        """Return the reference policy's log-probabilities; the reference is loaded on first use."""
+
+    def train(self, samples: Sequence[TrainSample], global_samples: int, global_tokens: int) -> Metrics:
+        """Do one optimizer step on this rank's samples of a global batch.
+
+        Args:
+            samples: this rank's part, possibly empty.
+            global_samples: samples of the global batch over all ranks, a loss denominator.
+            global_tokens: response tokens of the global batch over all ranks, the other one.
+
+        Returns:
+            Metrics averaged over ranks: loss, pg_loss, entropy, kl, clip_fraction, grad_norm, learning_rate,
+            logprob_diff (mean |trainer - rollout|), k3, tis_clip_fraction, ...
+
+        """
+
+    def set_correction(self, enabled: bool) -> None:
+        """Switch truncated importance sampling on (stability guard) or back to the configured correction."""
+
+    def export_weights(self) -> Iterator[NamedTensor]:
+        """Yield every checkpoint tensor in BF16 (norms and biases included) under Hugging Face names, sorted by name.
+
+        Values are exactly what an exported BF16 checkpoint stores. Gathered on rank 0; other ranks yield nothing but
+        must run the iterator to its end.
+        """
+
+    def save(self, directory: Path) -> None:
+        """Write this rank's masters, optimizer, schedule and RNG state into the existing `directory`."""
+
+    def load(self, directory: Path) -> None:
+        """Restore what `save` wrote; afterwards training goes on bit-identically on CPU."""
+
+    def close(self) -> None:
+        """Leave the process group and free memory."""

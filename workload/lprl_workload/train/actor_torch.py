@@ -1,0 +1,199 @@
+"""The torch trainer: a Hugging Face model with FP32 masters, data-parallel over processes (FSDP2 where it shards).
+
+One optimizer step, top to bottom: `train` -> micro-batches -> forward, loss, backward -> reduce, clip, Adam -> refresh.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from lprl_api.algorithm import Correction
+from lprl_api.runconfig import RunConfig
+from lprl_workload.config import RankInfo, ResolvedPaths
+from lprl_workload.data import Metrics, NamedTensor, TrainSample
+from lprl_workload.errors import NonFiniteError
+from lprl_workload.train.batch import MicroBatch, collate
+from lprl_workload.train.build import build_reference, build_trained, set_dropout
+from lprl_workload.train.diagnostics import TOKEN_SUMS, largest_difference, means, token_sums
+from lprl_workload.train.group import Group
+from lprl_workload.train.loss import Denominators, LossTerms, TokenBatch, compute_loss
+from lprl_workload.train.pack import micro_batches
+from lprl_workload.train.policy import Policy
+from lprl_workload.train.schedule import learning_rate, total_steps
+from lprl_workload.train.state import load_state, save_state
+
+TIS = Correction(type="tis")
+"""What the stability guard switches on when the job configures no correction: weights truncated to [0, 2]."""
+
+IDLE = TrainSample(prompt_ids=(0,), response_ids=(), rollout_logprobs=(), advantage=())
+"""What a sharded rank without samples feeds through the model, so that collectives match: no response token, gradient zero."""
+
+
+class TorchTrainActor:
+    """One trainer rank (TrainActor)."""
+
+    def __init__(self, run: RunConfig, paths: ResolvedPaths, rank: RankInfo, shard: bool | None = None) -> None:
+        """Join the trainer group and load the model.
+
+        Args:
+            run: the run.
+            paths: its folders on this machine.
+            rank: this process of the trainer.
+            shard: FSDP2 (True) or replicated data parallel (False); default: shard on several GPUs.
+
+        """
+        self._run, self._paths = run, paths
+        self._group = Group(rank)
+        self._shard = (rank.world > 1 and self._group.device.type == "cuda") if shard is None else shard and rank.world > 1
+        recompute = run.trainer.recompute != "none"
+        self._trained = build_trained(paths.model, run.training_format, run.shape, run.optimizer, self._group, recompute, self._shard)
+        set_dropout(self._trained.policy, run.trainer.attention_dropout)
+        self._correction = run.algorithm.correction
+        self._reference: Policy | None = None
+        self._steps = 0
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps done since the start of the run."""
+        return self._steps
+
+    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
+        """Return the current policy's log-probabilities of this rank's response tokens, [R] per sample."""
+        return self._logprobs(self._trained.policy, samples, temperature)
+
+    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
+        """Return the reference policy's log-probabilities (BF16 weights); the reference is loaded on first use."""
+        if self._reference is None:
+            self._reference = build_reference(self._paths.reference, self._run.shape, self._group, self._shard)
+        return self._logprobs(self._reference, samples, temperature)
+
+    def train(self, samples: Sequence[TrainSample], global_samples: int, global_tokens: int) -> Metrics:
+        """Do one optimizer step on this rank's samples of a global batch; see TrainActor.
+
+        Raises NonFiniteError, on every rank and before anything changed, when the loss or a gradient is not finite and
+        algorithm.checkForNan is set; otherwise such a step leaves the weights alone (metric skipped_steps 1).
+        """
+        masters = self._trained.masters
+        self._trained.policy.train()
+        masters.zero_grad()
+        denominators = Denominators(global_samples, global_tokens, self._run.sampling.max_response_tokens)
+        sums = torch.zeros(1 + len(TOKEN_SUMS), dtype=torch.float64, device=self._group.device)
+        largest = torch.zeros((), dtype=torch.float64, device=self._group.device)
+        for part in self._micro_batches(samples):
+            terms, tokens = self._loss([samples[n] for n in part] or [IDLE], denominators)
+            terms.loss.backward()  # type: ignore[no-untyped-call]
+            masters.collect()
+            sums += torch.cat([terms.loss.detach().double().reshape(1), token_sums(tokens, terms)])
+            largest = torch.maximum(largest, largest_difference(tokens))
+        loss, *token_values = self._group.sum_(sums).tolist()
+        norm = masters.reduce_and_norm(self._shard)
+        rate = learning_rate(self._run.optimizer, self._steps, total_steps(self._run.algorithm))
+        finite = self._check(loss, norm)
+        if finite:
+            masters.step(rate, norm)
+        self._steps += 1
+        metrics = means(dict(zip(TOKEN_SUMS, token_values, strict=True)), global_tokens)
+        worst = float(self._group.max_(largest))
+        return metrics | {
+            "loss": loss,
+            "grad_norm": norm,
+            "learning_rate": rate,
+            "logprob_diff_max": worst,
+            "skipped_steps": float(not finite),
+        }
+
+    def set_correction(self, enabled: bool) -> None:
+        """Switch truncated importance sampling on (a configured correction stays as it is) or back to the configured one."""
+        configured = self._run.algorithm.correction
+        self._correction = TIS if enabled and configured.type == "none" else configured
+
+    def export_weights(self) -> Iterator[NamedTensor]:
+        """Yield every checkpoint tensor under its Hugging Face name, sorted, on rank 0; other ranks take part and yield nothing.
+
+        BF16, except router correction biases: they are float32 in published checkpoints and steer a discrete choice.
+        """
+        gathered: dict[str, torch.Tensor] = {}
+        for slot in self._trained.slots:
+            if slot.is_buffer:
+                tensor = self._trained.buffers[slot.name].detach().float().cpu().clone()
+            else:
+                tensor = self._whole(slot.parameter, gathered)[slot.index].contiguous()
+            if self._group.rank == 0:
+                yield NamedTensor(slot.name, tensor)
+
+    def _whole(self, parameter: str, gathered: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return a whole master in BF16; the last two are kept, since a layer's expert tensors alternate between two."""
+        if parameter not in gathered:
+            while len(gathered) > 1:
+                del gathered[next(iter(gathered))]
+            gathered[parameter] = self._trained.masters.whole(self._trained.masters.items[parameter])
+        return gathered[parameter]
+
+    def save(self, directory: Path) -> None:
+        """Write this rank's masters, optimizer, schedule and RNG state into the existing `directory`."""
+        writes_rows = self._shard or self._group.rank == 0
+        save_state(directory, self._trained.masters, self._group.rank, self._group.world, self._steps, writes_rows)
+
+    def load(self, directory: Path) -> None:
+        """Restore what `save` wrote, by this or another number of ranks; on CPU training then goes on bit-identically."""
+        self._steps = load_state(directory, self._trained.masters, self._group.rank, self._group.world)
+
+    def close(self) -> None:
+        """Leave the process group and free memory."""
+        self._group.close()
+        self._reference = None
+
+    def _micro_batches(self, samples: Sequence[TrainSample]) -> Iterator[list[int]]:
+        """Yield sample numbers per micro-batch; sharded, every rank makes equally many forward passes, some without samples."""
+        lengths = [len(s.prompt_ids) + len(s.response_ids) for s in samples]
+        groups = micro_batches(lengths, self._run.trainer.max_tokens_per_gpu)
+        count = len(groups)
+        if self._shard:
+            count = int(self._group.max_(torch.tensor(count, device=self._group.device)))
+        for number in range(count):
+            yield groups[number] if number < len(groups) else []
+
+    def _loss(self, samples: list[TrainSample], denominators: Denominators) -> tuple[LossTerms, TokenBatch]:
+        algorithm = self._run.algorithm
+        batch = collate(samples, self._group.device)
+        wants_entropy = algorithm.entropy_coefficient != 0
+        logp, entropy = self._forward(self._trained.policy, batch, self._run.sampling.temperature, wants_entropy)
+        old = None if any(s.old_logprobs is None for s in samples) else batch.field([s.old_logprobs or () for s in samples])
+        reference = None if any(s.ref_logprobs is None for s in samples) else batch.field([s.ref_logprobs or () for s in samples])
+        tokens = TokenBatch(
+            logp=logp,
+            old=logp.detach() if old is None else old,
+            rollout=batch.field([s.rollout_logprobs for s in samples]),
+            advantage=batch.field([s.advantage for s in samples]),
+            mask=batch.mask(),
+            entropy=entropy,
+            reference=reference,
+        )
+        return compute_loss(tokens, algorithm, self._correction, denominators), tokens
+
+    def _forward(self, policy: Policy, batch: MicroBatch, temperature: float, entropy_gradient: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        logp, entropy = policy(batch.input_ids, batch.predictors, batch.targets, temperature, entropy_gradient)
+        return batch.spread(logp), batch.spread(entropy)
+
+    @torch.no_grad()
+    def _logprobs(self, policy: Policy, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
+        policy.eval()
+        results: list[tuple[float, ...]] = [()] * len(samples)
+        for part in self._micro_batches(samples):
+            batch = collate([samples[n] for n in part] or [IDLE], self._group.device)
+            logp, _ = self._forward(policy, batch, temperature, entropy_gradient=False)
+            for number, row, length in zip(part, logp.tolist(), batch.lengths, strict=False):
+                results[number] = tuple(row[:length])
+        return results
+
+    def _check(self, loss: float, norm: float) -> bool:
+        """Return whether loss and gradient are finite (the same on every rank); raises NonFiniteError as `train` says."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return True
+        if self._run.algorithm.check_for_nan:
+            what = "loss" if not math.isfinite(loss) else "gradient norm"
+            value = loss if what == "loss" else norm
+            raise NonFiniteError(f"optimizer step {self._steps}: {what} is {value}; the step was not applied")
+        return False

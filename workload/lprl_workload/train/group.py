@@ -1,0 +1,54 @@
+"""The trainer's process group: the few collectives it needs, no-ops for one rank."""
+
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lprl_workload.config import RankInfo
+
+TIMEOUT = timedelta(minutes=30)
+
+
+class Group:
+    """All trainer ranks. Every rank calls the same methods in the same order."""
+
+    def __init__(self, rank: RankInfo) -> None:
+        """Join the group (gloo on CPUs, NCCL on GPUs); a world of one joins nothing."""
+        self.rank, self.world = rank.rank, rank.world
+        self.device = torch.device(rank.device)
+        if rank.world > 1:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
+            backend = "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl"
+            address = f"tcp://{rank.master_addr}:{rank.master_port}"
+            dist.init_process_group(backend, init_method=address, rank=rank.rank, world_size=rank.world, timeout=TIMEOUT)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Add `tensor` over ranks in place; the order of additions depends on the number of ranks only."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def max_(self, tensor: Tensor) -> Tensor:
+        """Take the maximum over ranks in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor
+
+    def gather_rows(self, rows: Tensor, total: int) -> Tensor:
+        """Join equal shards of dimension 0 (the last ones shorter or empty) into `total` rows, on every rank."""
+        if self.world == 1:
+            return rows
+        chunk = -(-total // self.world)
+        padded = rows.new_zeros((chunk, *rows.shape[1:]))
+        padded[: rows.shape[0]] = rows
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(parts, padded)
+        return torch.cat(parts)[:total]
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()

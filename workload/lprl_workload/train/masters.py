@@ -1,0 +1,187 @@
+"""FP32 master weights, their gradients and AdamW, beside the low-precision weights the forward pass uses.
+
+    master (float32) --refresh--> forward weight: bf16(master), fake-quantised where the training format selects it
+    gradient of the forward weight --straight through--> gradient of the master
+
+Forward weights are computed once per optimizer step, not once per forward pass, so micro-batches share them; because the
+gradient is the identity, autograd never has to see the quantiser. Masters lie in two flat buffers (with and without weight
+decay): one optimizer call, one all-reduce and one norm each, however many tensors the model has.
+
+A rank may hold only rows [first, last) of a parameter (FSDP2 shards dimension 0); unsharded, that is all rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from lprl_api.algorithm import Optimizer
+from lprl_api.formats import Int4Group, WeightFormat
+from lprl_workload.hf.slots import GATE_UP
+from lprl_workload.quant.scheme import fake_quantize
+from lprl_workload.train.group import Group
+
+CHUNK_ELEMENTS = 1 << 24
+"""Elements quantised at a time: bounds temporary memory for fused expert tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """Values, gradients and Adam moments of many parameters, float32 [elements] each."""
+
+    value: nn.Parameter
+    grad: Tensor
+    moment: Tensor
+    second_moment: Tensor
+
+    @classmethod
+    def zeros(cls, elements: int, device: torch.device) -> "Flat":
+        """Allocate."""
+        value, grad, moment, second = (torch.zeros(elements, dtype=torch.float32, device=device) for _ in range(4))
+        parameter = nn.Parameter(value)
+        parameter.grad = grad
+        return cls(parameter, grad, moment, second)
+
+
+@dataclass(frozen=True, slots=True)
+class Master:
+    """One parameter's master weight; the tensors are views of a Flat and cover this rank's rows."""
+
+    name: str
+    parameter: nn.Parameter
+    """Forward weight."""
+    quantised: bool
+    first: int
+    last: int
+    value: Tensor
+    grad: Tensor
+    moment: Tensor
+    second_moment: Tensor
+
+    @property
+    def sharded(self) -> bool:
+        """Whether other ranks hold rows of this parameter."""
+        return isinstance(self.parameter, DTensor)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a parameter or gradient, detached."""
+    value = tensor.detach()
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def first_row(parameter: Tensor, group: Group) -> int:
+    """Return the first row of `parameter` this rank holds: FSDP2 cuts dimension 0 into equal chunks, the last ones shorter."""
+    if not isinstance(parameter, DTensor):
+        return 0
+    return min(parameter.shape[0], group.rank * -(-parameter.shape[0] // group.world))
+
+
+class Masters:
+    """All masters of a model and their optimizer. Rows are zero until `value` is written and `refresh` called."""
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], quantised: frozenset[str], fmt: WeightFormat, settings: Optimizer, group: Group
+    ) -> None:
+        """Make masters of `parameters`; those named in `quantised` are fake-quantised in `fmt`."""
+        self._fmt, self._settings, self._group = fmt, settings, group
+        self._device = torch.device("cpu") if settings.cpu_offload else group.device
+        self.items: dict[str, Master] = {}
+        decayed = {name: p for name, p in parameters.items() if p.ndim > 1}
+        others = {name: p for name, p in parameters.items() if p.ndim <= 1}
+        self._flats = [self._lay_out(chosen, quantised) for chosen in (decayed, others)]
+        decays = (settings.weight_decay, 0.0)
+        groups = [{"params": [f.value], "weight_decay": d} for f, d in zip(self._flats, decays, strict=True)]
+        betas = (settings.beta1, settings.beta2)
+        self._adam = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, fused=True)
+        self.restore_steps(0)
+
+    def _lay_out(self, parameters: Mapping[str, nn.Parameter], quantised: frozenset[str]) -> Flat:
+        flat = Flat.zeros(sum(local(p).numel() for p in parameters.values()), self._device)
+        offset = 0
+        for name, parameter in parameters.items():
+            part = local(parameter)
+            end = offset + part.numel()
+            views = [t.detach()[offset:end].view(part.shape) for t in (flat.value, flat.grad, flat.moment, flat.second_moment)]
+            first = first_row(parameter, self._group)
+            self.items[name] = Master(name, parameter, name in quantised, first, first + part.shape[0], *views)
+            offset = end
+        return flat
+
+    @property
+    def adam_steps(self) -> int:
+        """Updates Adam has counted (its bias correction)."""
+        return int(self._adam.state[self._flats[0].value]["step"])
+
+    def restore_steps(self, steps: int) -> None:
+        """Set Adam's update count; its moments are the masters' views."""
+        for flat in self._flats:
+            step = torch.tensor(float(steps), dtype=torch.float32, device=self._device)
+            self._adam.state[flat.value] = {"step": step, "exp_avg": flat.moment, "exp_avg_sq": flat.second_moment}
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Write every forward weight from its master."""
+        for master in self.items.values():
+            target = local(master.parameter)
+            target.copy_(self._quantised(master) if master.quantised else master.value.to(torch.bfloat16))
+
+    def _quantised(self, master: Master) -> Tensor:
+        if master.value.ndim == 3:
+            # Gate and up are two matrices of a fused expert: a block must not span both. Experts are whole on one rank.
+            halves = 2 if master.name.endswith(GATE_UP) else 1
+            rows = max(1, CHUNK_ELEMENTS // max(1, master.value[0].numel())) if master.value.shape[0] else 1
+            parts = [fake_quantize(v.unflatten(1, (halves, -1)), self._fmt).flatten(1, 2) for v in torch.split(master.value, rows)]  # type: ignore[no-untyped-call]
+            return torch.cat(parts)
+        if master.sharded and not isinstance(self._fmt, Int4Group):
+            # FP8 blocks (and tensor scales) reach over the rows of other ranks; INT4 groups lie within a row.
+            return fake_quantize(self.whole(master), self._fmt)[master.first : master.last]
+        return fake_quantize(master.value, self._fmt)
+
+    def whole(self, master: Master) -> Tensor:
+        """Return all rows of a master in BF16, gathered from the ranks that hold them (a collective when sharded)."""
+        rows = master.value.to(device=self._group.device, dtype=torch.bfloat16)
+        return self._group.gather_rows(rows, master.parameter.shape[0]) if master.sharded else rows
+
+    def zero_grad(self) -> None:
+        """Clear gradients, and let autograd add straight into the master's where dtype and device agree."""
+        for flat in self._flats:
+            flat.grad.zero_()
+        for master in self.items.values():
+            parameter = master.parameter
+            direct = not master.sharded and parameter.dtype == torch.float32 and parameter.device == master.grad.device
+            parameter.grad = master.grad if direct else None
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Add gradients autograd left on forward weights (other dtype, device or sharded) to the masters', in float32."""
+        for master in self.items.values():
+            grad = master.parameter.grad
+            if grad is not None and grad is not master.grad:
+                master.grad.add_(local(grad).to(device=self._device, dtype=torch.float32))
+                master.parameter.grad = None
+
+    @torch.no_grad()
+    def reduce_and_norm(self, sharded: bool) -> float:
+        """Sum gradients over ranks (already done where sharded) and return their global L2 norm."""
+        squares = torch.zeros((), dtype=torch.float64, device=self._group.device)
+        for flat in self._flats:
+            if not sharded and self._group.world > 1:
+                on_device = flat.grad.to(self._group.device)
+                flat.grad.copy_(self._group.sum_(on_device))
+            squares += torch.linalg.vector_norm(flat.grad, dtype=torch.float64).square().to(squares.device)
+        return float((self._group.sum_(squares) if sharded else squares).sqrt())
+
+    @torch.no_grad()
+    def step(self, rate: float, norm: float) -> None:
+        """Clip to the global norm, update the masters and refresh the forward weights."""
+        limit = self._settings.gradient_clip
+        if limit is not None and norm > limit:
+            for flat in self._flats:
+                flat.grad.mul_(limit / norm)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._adam.step()
+        self.refresh()
