@@ -16,6 +16,10 @@ class RenderSettings:
     """Version of Ray in the images; KubeRay needs at least 2.52 for token auth."""
     network_policy: bool = True
     """Restrict ingress of a job's pods to each other and to metric scrapes."""
+    pod_disruption_budget: bool = False
+    """Make a PodDisruptionBudget per job, so that drains wait for it."""
+    pod_monitor: bool = False
+    """Make a PodMonitor per job (needs the Prometheus operator's kinds)."""
     head_cpu: str = "1"
     head_memory: str = "4Gi"
     driver_cpu: str = "1"

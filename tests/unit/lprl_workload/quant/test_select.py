@@ -103,7 +103,7 @@ def test_groups_must_divide_the_input_channels() -> None:
     assert error.value.remedy == "set precision.int4.groupSize (lprl convert: --group-size) to 64"
     with pytest.raises(UserError) as error:
         selection.selects(f"{LAYER}.mlp.down_proj.weight", (256, 100))
-    assert error.value.remedy == f"add {LAYER}.mlp.down_proj to precision.excludeModules"
+    assert error.value.remedy == f"add {LAYER}.mlp.down_proj to precision.excludeModules (lprl convert: --exclude)"
 
 
 def test_routed_experts_of_a_dense_model_is_an_error() -> None:

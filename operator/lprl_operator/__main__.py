@@ -1,0 +1,49 @@
+"""`python -m lprl_operator`: run the operator. Configured by the YAML file $LPRL_OPERATOR_CONFIG names (see settings.py)."""
+
+import asyncio
+import logging
+import sys
+
+import kopf
+
+from lprl_api.errors import UserError
+from lprl_operator import handlers, logs, settings
+from lprl_operator.metrics import OperatorMetrics
+from lprl_operator.reconcile.kube.api import KubeApi
+from lprl_operator.runtime import Runtime
+from lprl_operator.scraping import Gate, serve
+
+log = logging.getLogger("lprl_operator")
+
+
+def main() -> int:
+    """Run until a signal; returns the exit code."""
+    try:
+        found = settings.load()
+    except UserError as error:
+        print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
+        return 3
+    logs.set_up(found.log_level, found.log_format)
+    who, metrics = settings.identity(), OperatorMetrics()
+    api = KubeApi.connect(found.request_timeout_seconds, 2 * found.workers + 4, metrics.api_request)
+    runtime = Runtime(found, who, api, metrics)
+    if found.metrics.enabled:
+        serve(metrics.registry, found.metrics.port, Gate(api) if found.metrics.authentication else None)
+    log.info("starting", extra={"identity": who.name, "namespaces": found.namespaces or "all", "handlers": handlers.__name__})
+    try:
+        asyncio.run(
+            kopf.operator(
+                standalone=True,
+                clusterwide=not found.namespaces,
+                namespaces=found.namespaces,
+                liveness_endpoint=f"http://0.0.0.0:{found.health_port}/healthz",
+                memo=kopf.Memo(runtime=runtime),
+            )
+        )
+    finally:
+        runtime.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""The Cluster Protocol on a Kubernetes API server.
+
+Watches fill `kube.cache`; `observe` answers from it. `live_read` reads the job, its RayClusters, all their pods and the progress
+ConfigMap from the API server. Jobs (inspect, convert, finalise) come from the cache also then, because nothing a stale one can
+lead to is unsafe: their creation is create-once, their deletion is guarded by uid and resource version, and a finished Job of
+ours stays finished.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lprl_api import names
+from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, Event, RemoveOwner, ref_of
+from lprl_operator.reconcile.cluster import Conflict
+from lprl_operator.reconcile.kube import paths, reduce
+from lprl_operator.reconcile.kube.api import APPLY, STRATEGIC, ApiError, KubeApi, Unavailable
+from lprl_operator.reconcile.kube.cache import Cache, Name
+from lprl_operator.reconcile.kube.eventlog import EventLog
+from lprl_operator.reconcile.kube.reader import Reader
+from lprl_operator.reconcile.observed import Key, ObjectRef, Observed, Refusal
+
+CACHED = frozenset({"Job", "RayCluster", "ConfigMap", names.KIND})
+RAYCLUSTER = "RayCluster"
+
+
+class KubeCluster:
+    """Thread-safe as long as one thread at a time handles one job (the work queue sees to that)."""
+
+    def __init__(self, api: KubeApi, cache: Cache, event_log: EventLog) -> None:
+        self._api, self._cache, self._events = api, cache, event_log
+        self._reader = Reader(api, cache)
+        self._refusals: dict[Key, dict[ObjectRef, Refusal]] = {}
+        self._lock = threading.Lock()
+
+    def observe(self, key: Key) -> Observed:
+        """Return what the caches know."""
+        return self._complete(key, self._cache.observed(key, self._cache.uid(key), datetime.now(UTC)))
+
+    def live_read(self, key: Key) -> tuple[Mapping[str, Any] | None, Observed]:
+        """Read the job and everything of its attempts from the API server."""
+        document = self._reader.job(key)
+        if document is None:
+            self.forget(key)
+            return None, Observed()
+        self._reader.children(key, document, datetime.now(UTC))
+        return document, self.observe(key)
+
+    def refresh(self, key: Key, now: datetime) -> None:
+        """List what is not watched (worker pods, nodes, refusals of KubeRay) when it matters and was not read lately."""
+        if self._reader.is_due(key, now):
+            document = self._cache.document(key)
+            if document is not None:
+                self._reader.children(key, document, now)
+
+    def forget(self, key: Key) -> None:
+        """Drop what is known of a job that is gone."""
+        self._cache.forget(key)
+        self._reader.forget(key)
+        with self._lock:
+            self._refusals.pop(key, None)
+
+    def publish(self, key: Key, status: Mapping[str, Any], resource_version: str | None, events: Sequence[Event]) -> None:
+        """Replace the status subresource, then post the events."""
+        ref = ObjectRef(names.API_VERSION, names.KIND, key.namespace, key.name)
+        meta: dict[str, Any] = {"name": key.name, "namespace": key.namespace}
+        if resource_version is not None:
+            meta["resourceVersion"] = resource_version
+        body = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": meta, "status": dict(status)}
+        written = self._guarded(lambda: self._api.put(f"{paths.item(ref)}/status", body), ref)
+        self._cache.put(names.KIND, written)
+        self._events.send(written, events)
+
+    def apply(self, actions: Sequence[Action]) -> None:
+        """Execute actions in order."""
+        for action in actions:
+            if isinstance(action, Create):
+                if not self._create(action.document):
+                    return
+            elif isinstance(action, Apply):
+                self._apply(action.document)
+            elif isinstance(action, Delete):
+                self._delete(action)
+            elif isinstance(action, AddOwner):
+                self._add_owner(action)
+            else:
+                self._remove_owner(action)
+
+    def _complete(self, key: Key, seen: Observed) -> Observed:
+        with self._lock:
+            refusals = tuple(self._refusals.get(key, {}).values())
+        return self._reader.completed(key, seen, refusals)
+
+    def _create(self, document: Mapping[str, Any]) -> bool:
+        """Create once; False when it was refused, which `observe` tells from then on."""
+        ref = ref_of(document)
+        path = paths.collection(ref.api_version, ref.kind, ref.namespace)
+        try:
+            made = self._api.post(path, document, fieldManager=names.FIELD_MANAGER)
+        except Unavailable:
+            raise
+        except ApiError as error:
+            if error.status == 409 and error.reason == "AlreadyExists":
+                return self._exists(document, ref)
+            if error.status == 404 and error.reason == "NotFound" and "namespaces" not in error.message:
+                self._reader.kind_is_missing(ref.kind)
+            return self._refuse(document, ref, error.message, is_permanent(error))
+        self._accept(document, ref, made)
+        return True
+
+    def _exists(self, document: Mapping[str, Any], ref: ObjectRef) -> bool:
+        """An object of that name is there: ours from before, or a leftover that garbage collection is about to take."""
+        try:
+            found = self._api.get(paths.item(ref))
+        except Unavailable:
+            raise
+        except ApiError as error:
+            return self._refuse(document, ref, error.message, permanent=False)
+        ours, theirs = reduce.controller_uid(document), reduce.controller_uid(found)
+        if ours and theirs != ours:
+            holder = f"uid {theirs}" if theirs else "nobody"
+            return self._refuse(document, ref, f"{ref} exists already, controlled by {holder}", permanent=False)
+        if "deletionTimestamp" in reduce.meta(found):
+            return self._refuse(document, ref, f"{ref} of before is being deleted", permanent=False)
+        self._accept(document, ref, found)
+        return True
+
+    def _accept(self, document: Mapping[str, Any], ref: ObjectRef, found: Mapping[str, Any]) -> None:
+        for key in reduce.owning_jobs(document):
+            with self._lock:
+                self._refusals.get(key, {}).pop(ref, None)
+        self._remember(ref, found)
+
+    def _refuse(self, document: Mapping[str, Any], ref: ObjectRef, message: str, permanent: bool) -> bool:
+        for key in reduce.owning_jobs(document):
+            with self._lock:
+                self._refusals.setdefault(key, {})[ref] = Refusal(ref, message, permanent)
+        return False
+
+    def _remember(self, ref: ObjectRef, found: Mapping[str, Any]) -> None:
+        """Take a written object over at once: the watch tells it later, and until then we would write it again."""
+        if ref.kind in CACHED and (ref.kind != "ConfigMap" or reduce.label(found, names.LABEL_ROLE) == "progress"):
+            self._cache.put(ref.kind, found)
+
+    def _apply(self, document: Mapping[str, Any]) -> None:
+        ref = ref_of(document)
+        uid = self._cache.progress_uid(Name(ref.namespace, ref.name))
+        if uid is None:
+            return  # a server-side apply would create it
+        body = {**document, "metadata": {**document["metadata"], "uid": uid}}
+        try:
+            found = self._api.patch(paths.item(ref), body, APPLY, fieldManager=names.FIELD_MANAGER, force="true")
+        except ApiError as error:
+            if isinstance(error, Unavailable) or error.status not in (404, 409):
+                raise
+            return  # the object we meant is gone: the next look tells what came instead
+        self._remember(ref, found)
+
+    def _delete(self, action: Delete) -> None:
+        wanted = {"uid": action.uid, "resourceVersion": action.resource_version}
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        options["preconditions"] = {k: v for k, v in wanted.items() if v is not None}
+        try:
+            found = self._api.delete(paths.item(action.ref), options)
+        except Unavailable:
+            raise
+        except ApiError as error:
+            if error.status == 404:
+                self._cache_forget(action)
+                return
+            if error.status == 409:
+                raise Conflict(f"{action.ref}: {error.message}") from error
+            raise
+        if found.get("kind") == action.ref.kind:  # it stays for a while (finalizers, grace); else it is gone
+            self._remember(action.ref, found)
+        else:
+            self._cache_forget(action)
+
+    def _cache_forget(self, action: Delete) -> None:
+        if action.ref.kind in CACHED:
+            gone: dict[str, Any] = {"metadata": {"namespace": action.ref.namespace, "name": action.ref.name, "uid": action.uid}}
+            if action.uid is not None:
+                self._cache.remove(action.ref.kind, gone)
+
+    def _add_owner(self, action: AddOwner) -> None:
+        known = self._cache.owned_uid("Job", Name(action.ref.namespace, action.ref.name)) if action.ref.kind == "Job" else None
+        if known is not None and known[0] == action.uid and action.owner["uid"] in known[1]:
+            return
+        meta: dict[str, Any] = {"ownerReferences": [dict(action.owner)]}
+        if action.uid is not None:
+            meta["uid"] = action.uid
+        try:
+            found = self._guarded(lambda: self._api.patch(paths.item(action.ref), {"metadata": meta}, STRATEGIC), action.ref)
+        except Conflict:
+            if action.uid is None:
+                return  # whichever object has the name; none has
+            raise
+        self._remember(action.ref, found)
+
+    def _remove_owner(self, action: RemoveOwner) -> None:
+        meta = {
+            "uid": action.uid,
+            "resourceVersion": action.resource_version,
+            "ownerReferences": [{"$patch": "delete", "uid": action.owner_uid}],
+        }
+        found = self._guarded(lambda: self._api.patch(paths.item(action.ref), {"metadata": meta}, STRATEGIC), action.ref)
+        self._remember(action.ref, found)
+
+    def _guarded(self, request: Any, ref: ObjectRef) -> dict[str, Any]:
+        """Send a request whose object may have changed or gone."""
+        try:
+            found: dict[str, Any] = request()
+        except Unavailable:
+            raise
+        except ApiError as error:
+            if error.status in (404, 409):
+                raise Conflict(f"{ref}: {error.message}") from error
+            raise
+        return found
+
+
+def is_permanent(error: ApiError) -> bool:
+    """Whether a refused create is refused for good: the object is wrong, or a policy says no. Quotas and RBAC can change."""
+    if error.status in (400, 422):
+        return True
+    denied = "denied the request" in error.message or "denied request" in error.message
+    return error.status == 403 and denied and "exceeded quota" not in error.message

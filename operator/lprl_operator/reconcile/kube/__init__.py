@@ -1,0 +1,1 @@
+"""The Kubernetes side of the Cluster Protocol: requests, reduction of documents, caches."""

@@ -1,0 +1,142 @@
+"""Requests to the API server: the only file that imports a Kubernetes client.
+
+The official client does what is hard (kubeconfig, in-cluster tokens and their renewal, TLS, exec plugins); documents go through as
+plain JSON, since its models would cost most of the operator's processor time and drop fields they do not know.
+"""
+
+import json
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+from kubernetes import client, config
+
+JSON = "application/json"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+Document = dict[str, Any]
+Observer = Callable[[str, str, int, float], None]
+"""Called with (verb, resource, status code or 0 for no answer, seconds) after every request."""
+
+
+class ApiError(Exception):
+    """The API server refused a request: 4xx other than 429."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        """Of the Status object: NotFound, AlreadyExists, Conflict, Forbidden, Invalid, ..."""
+        self.message = message
+
+
+class Unavailable(ApiError):
+    """The request may succeed later: no connection, a time-out, 429 or 5xx."""
+
+    def __init__(self, status: int, reason: str, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(status, reason, message)
+        self.retry_after_s = retry_after_s
+
+
+class KubeApi:
+    """Thread-safe access to one API server."""
+
+    def __init__(self, connected: client.ApiClient, timeout_s: float, observer: Observer = lambda *_: None) -> None:
+        self._client = connected
+        self._host: str = connected.configuration.host
+        self._pool: urllib3.PoolManager = connected.rest_client.pool_manager
+        self._timeout = urllib3.Timeout(connect=min(10.0, timeout_s), read=timeout_s)
+        self._observer = observer
+
+    @classmethod
+    def connect(cls, timeout_s: float = 30.0, connections: int = 16, observer: Observer = lambda *_: None) -> "KubeApi":
+        """Connect as the pod's service account, or as $KUBECONFIG says outside a cluster."""
+        settings = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=settings)
+        except config.ConfigException:
+            config.load_kube_config(client_configuration=settings)
+        settings.connection_pool_maxsize = connections
+        settings.retries = False
+        return cls(client.ApiClient(settings), timeout_s, observer)
+
+    def get(self, path: str, **query: str) -> Document:
+        """GET an object or a list."""
+        return self.request("GET", path, query)
+
+    def post(self, path: str, document: Mapping[str, Any], **query: str) -> Document:
+        """POST a new object."""
+        return self.request("POST", path, query, document)
+
+    def put(self, path: str, document: Mapping[str, Any], **query: str) -> Document:
+        """PUT a whole object or subresource."""
+        return self.request("PUT", path, query, document)
+
+    def patch(self, path: str, document: Mapping[str, Any], kind: str, **query: str) -> Document:
+        """PATCH with one of the content types above."""
+        return self.request("PATCH", path, query, document, kind)
+
+    def delete(self, path: str, options: Mapping[str, Any]) -> Document:
+        """DELETE with DeleteOptions."""
+        return self.request("DELETE", path, {}, options)
+
+    def request(
+        self, method: str, path: str, query: Mapping[str, str], document: Mapping[str, Any] | None = None, content_type: str = JSON
+    ) -> Document:
+        """Send one request.
+
+        Raises:
+            Unavailable: no answer, 429 or 5xx.
+            ApiError: any other answer that is not 2xx.
+
+        """
+        headers = {"Accept": JSON, "User-Agent": "lprl-operator"}
+        self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
+        body = None
+        if document is not None:
+            headers["Content-Type"] = content_type
+            body = json.dumps(document, separators=(",", ":")).encode()
+        url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
+        started, status = time.monotonic(), 0
+        try:
+            answer = self._pool.request(method, url, body=body, headers=headers, timeout=self._timeout, retries=False)
+            status = answer.status
+        except (urllib3.exceptions.HTTPError, ssl.SSLError, OSError) as error:
+            raise Unavailable(0, type(error).__name__, str(error)) from error
+        finally:
+            self._observer(method, _resource(path), status, time.monotonic() - started)
+        return _checked(answer)
+
+
+def _checked(answer: Any) -> Document:
+    status, data = answer.status, answer.data
+    found = _parsed(data)
+    if 200 <= status < 300:
+        return found
+    reason, message = str(found.get("reason", answer.reason)), str(found.get("message") or data[:500].decode(errors="replace"))
+    if status == 429 or status >= 500:
+        wait = answer.headers.get("Retry-After", "")
+        raise Unavailable(status, reason, message, float(wait) if wait.isdigit() else None)
+    raise ApiError(status, reason, message)
+
+
+def _parsed(data: bytes) -> Document:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _resource(path: str) -> str:
+    """`jobs` of /apis/batch/v1/namespaces/x/jobs/y; `lowprecisionrljobs/status` of its subresource."""
+    parts = path.strip("/").split("/")
+    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    if len(rest) > 2 and rest[0] == "namespaces":
+        rest = rest[2:]
+    return "/".join(rest[:1] + rest[2:3])
