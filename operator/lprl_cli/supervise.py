@@ -49,7 +49,7 @@ class Supervisor:
             again = reconcile(document, self._cluster, datetime.now(UTC), self._settings)
             self._seen, self._version = seen, version
             self._next_look = time.monotonic() + (60.0 if again is None else again)
-        return self._document()
+        return self._cluster.document() or document  # gone: its time to live ended in this very look
 
     def _document(self) -> dict[str, Any]:
         document = self._cluster.document()
@@ -67,7 +67,7 @@ class Supervisor:
 
     def _release(self) -> None:
         deadline = time.monotonic() + RELEASE_SECONDS
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self._cluster.document() is not None:
             self.once()
             if not any(pod.alive for pod in self._cluster.observe(self._key).pods):
                 return

@@ -12,6 +12,7 @@ from lprl_operator.metrics import OperatorMetrics
 from lprl_operator.reconcile.kube.api import KubeApi
 from lprl_operator.runtime import Runtime
 from lprl_operator.scraping import Gate, serve
+from lprl_operator.webhook import CertificateKeeper, WebhookServer
 
 log = logging.getLogger("lprl_operator")
 
@@ -29,6 +30,11 @@ def main() -> int:
     runtime = Runtime(found, who, api, metrics)
     if found.metrics.enabled:
         serve(metrics.registry, found.metrics.port, Gate(api) if found.metrics.authentication else None)
+    keeper, server = None, None
+    if found.webhook.enabled:
+        server = WebhookServer(found.webhook.port)
+        keeper = CertificateKeeper(api, found.webhook, who, server, runtime.is_leading)
+        keeper.start()
     log.info("starting", extra={"identity": who.name, "namespaces": found.namespaces or "all", "handlers": handlers.__name__})
     try:
         asyncio.run(
@@ -41,6 +47,9 @@ def main() -> int:
             )
         )
     finally:
+        if keeper is not None and server is not None:
+            keeper.stop()
+            server.stop()
         runtime.stop()
     return 0
 

@@ -1,19 +1,18 @@
-"""One suite for the Cluster Protocol: what decisions rely on, checked on real processes."""
+"""The local adapter executes Jobs as Kubernetes does: real processes. What both adapters promise: test_cluster_rules.py."""
 
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lprl_api import names
-from lprl_operator.reconcile.actions import AddOwner, Apply, Create, Delete, Event, RemoveOwner, ref_of
-from lprl_operator.reconcile.cluster import Conflict
+from lprl_operator.reconcile.actions import Create, Delete, ref_of
 from lprl_operator.reconcile.cluster_local import LocalCluster
 from lprl_operator.reconcile.local.folders import Folders
 from lprl_operator.reconcile.observed import Key, Observed
@@ -71,10 +70,6 @@ def indexed(name: str, code: str, completions: int = 3, **spec: Any) -> dict[str
     return job(name, code, **more)
 
 
-def submit(cluster: LocalCluster) -> dict[str, Any]:
-    return cluster.submit({"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "toy"}, "spec": {"a": 1}})
-
-
 def test_a_pod_sees_what_the_template_says(cluster: LocalCluster) -> None:
     code = (
         "import os,pathlib as p;"
@@ -99,11 +94,6 @@ def test_config_map_values_are_mounted(cluster: LocalCluster) -> None:
     ]
     cluster.apply([Create(values), Create(document)])
     assert wait(cluster, lambda s: bool(s.jobs["reads"].finished)).jobs["reads"].exits[0].message == "[7]"
-
-
-def test_create_is_once(cluster: LocalCluster) -> None:
-    cluster.apply([Create(job("one", "")), Create(job("one", "raise SystemExit(9)"))])
-    assert wait(cluster, lambda s: bool(s.jobs["one"].finished)).jobs["one"].finished == "Complete"
 
 
 FAILURES = [
@@ -173,50 +163,3 @@ def test_delete_ends_the_pods_and_their_children(cluster: LocalCluster) -> None:
     cluster.apply([Delete(ref_of(job("long", "")), uid=seen.jobs["long"].uid)])
     wait(cluster, lambda s: "long" not in s.jobs)
     assert not Path(f"/proc/{child.read_text()}").exists() or sys.platform != "linux"
-
-
-def test_delete_of_another_object_conflicts(cluster: LocalCluster) -> None:
-    cluster.apply([Create(job("one", ""))])
-    with pytest.raises(Conflict):
-        cluster.apply([Delete(ref_of(job("one", "")), uid="someone-else")])
-    cluster.apply([Delete(ref_of(job("never", "")), uid="x")])
-
-
-def test_owners_join_and_leave(cluster: LocalCluster) -> None:
-    cluster.apply([Create(job("shared", "import time; time.sleep(60)"))])
-    state = cluster.observe(KEY).jobs["shared"]
-    ref = ref_of(job("shared", ""))
-    cluster.apply([AddOwner(ref, state.uid, {**OWNER, "uid": "u2"})])
-    joined = cluster.observe(KEY).jobs["shared"]
-    assert joined.owner_uids == {"u1", "u2"}
-    with pytest.raises(Conflict):
-        cluster.apply([Delete(ref, state.uid, state.resource_version)])
-    cluster.apply([RemoveOwner(ref, state.uid, joined.resource_version, "u2")])
-    assert cluster.observe(KEY).jobs["shared"].owner_uids == {"u1"}
-
-
-def test_apply_sets_control_beside_progress(cluster: LocalCluster) -> None:
-    labels = {names.LABEL_JOB: "toy", names.LABEL_ATTEMPT: "1"}
-    meta = {"name": "toy-a1-progress", "namespace": "default", "labels": labels}
-    empty: Mapping[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {}}
-    control = {**empty, "data": {names.CONTROL_KEY: "{}"}}
-    cluster.apply([Apply(control)])
-    assert cluster.observe(KEY).control is None
-    cluster.apply([Create(empty)])
-    folder = cluster.folders.configmaps / "toy-a1-progress"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / names.PROGRESS_KEY).write_text('{"step": 1}')
-    cluster.apply([Apply(control)])
-    seen = cluster.observe(KEY)
-    assert (seen.progress, seen.control) == ('{"step": 1}', "{}")
-
-
-def test_publish_is_guarded_and_events_follow_the_write(cluster: LocalCluster) -> None:
-    version = submit(cluster)["metadata"]["resourceVersion"]
-    cluster.publish(KEY, {"phase": "Pending"}, version, [Event("Normal", "Valid", "ok")])
-    document, _ = cluster.live_read(KEY)
-    assert document is not None and document["status"] == {"phase": "Pending"}
-    with pytest.raises(Conflict):
-        cluster.publish(KEY, {"phase": "Running"}, version, [Event("Normal", "Running", "no")])
-    lines = [json.loads(x) for x in cluster.folders.events.read_text().splitlines()]
-    assert [x.get("reason") or x["phase"] for x in lines] == ["Pending", "Valid"]

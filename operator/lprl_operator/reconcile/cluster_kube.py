@@ -214,8 +214,9 @@ class KubeCluster:
         except Unavailable:
             raise
         except ApiError as error:
-            if error.status in (404, 409):
-                raise Conflict(f"{ref}: {error.message}") from error
+            # A patch with another uid than the object's is a conflict for some kinds and a 422 of the uid for others.
+            if error.status in (404, 409) or (error.status == 422 and "metadata.uid" in error.message):
+                raise Conflict(f"{ref}: {error.message[:200]}") from error
             raise
         return found
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lprl_api.errors import UserError
-from lprl_api.names import CONTROL_KEY, LABEL_ATTEMPT, LABEL_JOB, PROGRESS_KEY
-from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, Event, RemoveOwner
+from lprl_api.names import CONTROL_KEY, KIND, LABEL_ATTEMPT, LABEL_JOB, PROGRESS_KEY
+from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, Event, RemoveOwner, ref_of
 from lprl_operator.reconcile.cluster import Conflict
 from lprl_operator.reconcile.local.files import read_json, write_json
 from lprl_operator.reconcile.local.folders import Folders
@@ -24,8 +24,8 @@ from lprl_operator.reconcile.local.jobs import JobController, job_state
 from lprl_operator.reconcile.local.pods import LocalPod, PodOrder
 from lprl_operator.reconcile.local.process import kill_marked
 from lprl_operator.reconcile.local.rayclusters import RayClusterController, cluster_state, pod_state
-from lprl_operator.reconcile.local.store import ObjectStore
-from lprl_operator.reconcile.observed import Key, Observed
+from lprl_operator.reconcile.local.store import ObjectStore, owner_uids
+from lprl_operator.reconcile.observed import Key, ObjectRef, Observed, Refusal
 from lprl_operator.resources import naming
 
 
@@ -42,6 +42,7 @@ class LocalCluster:
         self._pods: list[LocalPod] = []
         self._jobs = JobController(self._store, self._start)
         self._clusters = RayClusterController(self._store, folders, self._start)
+        self._refusals: dict[ObjectRef, Refusal] = {}
         self._lock: TextIO | None = None
 
     def __enter__(self) -> "LocalCluster":
@@ -112,7 +113,8 @@ class LocalCluster:
             clusters.append(state)
             pods += [pod_state(p, state.attempt, self._clusters.is_ready) for p in mine]
         progress, control = self._progress(key)
-        return Observed(inspect, jobs, tuple(clusters), tuple(pods), progress, control)
+        refusals = tuple(self._refusals.values())
+        return Observed(inspect, jobs, tuple(clusters), tuple(pods), progress, control, refusals=refusals)
 
     def live_read(self, key: Key) -> tuple[Mapping[str, Any] | None, Observed]:
         """Read the job and its children; there is no cache here that could be stale."""
@@ -138,7 +140,8 @@ class LocalCluster:
         """Execute actions in order."""
         for action in actions:
             if isinstance(action, Create):
-                self._store.create(action.document)
+                if not self._create(action.document):
+                    return
             elif isinstance(action, Apply):
                 self._store.apply_config_map(action.document)
             elif isinstance(action, Delete):
@@ -146,8 +149,19 @@ class LocalCluster:
             else:
                 self._change_owners(action)
 
+    def _create(self, document: Mapping[str, Any]) -> bool:
+        ref = ref_of(document)
+        if self._store.create(document):
+            self._refusals.pop(ref, None)
+            return True
+        self._refusals[ref] = Refusal(ref, f"{ref} exists already, controlled by an earlier job of this name", permanent=False)
+        return False
+
     def _delete(self, action: Delete) -> None:
         ref = action.ref
+        if ref.kind == KIND:
+            self._delete_job(action.uid)
+            return
         if self._store.checked(ref.kind, ref.name, action.uid, action.resource_version) is None:
             return
         found = self._store.get(ref.kind, ref.name)
@@ -158,10 +172,23 @@ class LocalCluster:
         else:
             self._store.remove(ref.kind, ref.name)
 
+    def _delete_job(self, uid: str | None) -> None:
+        """Delete the job and, as garbage collection would, what it alone owns."""
+        job = self.document()
+        if job is None or (uid is not None and job["metadata"]["uid"] != uid):
+            return
+        self.folders.job.unlink()
+        for kind in ("ConfigMap", "Job", "RayCluster", "NetworkPolicy", "ServiceAccount", "Role", "RoleBinding"):
+            for document in self._store.list(kind):
+                if owner_uids(document) == {job["metadata"]["uid"]}:
+                    self._delete(Delete(ref_of(document)))
+
     def _change_owners(self, action: AddOwner | RemoveOwner) -> None:
         version = action.resource_version if isinstance(action, RemoveOwner) else None
         found = self._store.checked(action.ref.kind, action.ref.name, action.uid, version)
         if found is None:
+            if action.uid is None:
+                return
             raise Conflict(f"{action.ref} is gone")
         owners = list(found["metadata"].get("ownerReferences", ()))
         if isinstance(action, AddOwner):

@@ -51,7 +51,8 @@ def after_the_end(case: Case) -> Decision:
     left = None if ttl is None else ttl - case.seconds_since(case.status.completion_time)
     if left is not None and left <= 0:
         myself = case.ref(names.API_VERSION, names.KIND, case.job.metadata.name)
-        return Decision(case.status, (), (Delete(myself, case.uid),), None)
+        over = Finding(Condition.PROGRESSING, "False", Reason.TTL_EXPIRED, f"deleted {ttl} s after the end")
+        return Decision(case.status, (over,), (Delete(myself, case.uid),), None)
     actions = cleanup(case)
     return Decision(case.status, (), actions, SOON_S if actions else left)
 

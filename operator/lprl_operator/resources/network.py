@@ -1,4 +1,4 @@
-"""Who may talk to a job's pods: each other, and whoever scrapes metrics."""
+"""Who may talk to a job's pods (each other, and whoever scrapes metrics), who scrapes them, and what keeps drains away."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from lprl_operator.resources import metadata, naming
 from lprl_operator.resources.settings import RenderSettings
 
 RAY_METRICS_PORT = 8080
+METRICS_PORT_NAME = "lprl-metrics"
 
 
 def metrics_port(job: LowPrecisionRLJob, settings: RenderSettings) -> int | None:
@@ -27,5 +28,33 @@ def network_policy(job: LowPrecisionRLJob, settings: RenderSettings) -> dict[str
             "podSelector": {"matchLabels": {names.LABEL_JOB: job.metadata.name}},
             "policyTypes": ["Ingress"],
             "ingress": [{"from": [{"podSelector": mine}]}, {"ports": ports}],
+        },
+    }
+
+
+def disruption_budget(job: LowPrecisionRLJob, pods: int, attempt: int) -> dict[str, Any]:
+    """No voluntary eviction: losing one pod ends the attempt. A number, since RayClusters have no scale to take a share of."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata.metadata(job, naming.cluster(job.metadata.name, attempt), "network", attempt),
+        "spec": {
+            "minAvailable": pods,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": {names.LABEL_JOB: job.metadata.name, names.LABEL_ATTEMPT: str(attempt)}},
+        },
+    }
+
+
+def pod_monitor(job: LowPrecisionRLJob) -> dict[str, Any]:
+    """Have the Prometheus operator scrape the driver."""
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": metadata.metadata(job, naming.network_policy(job.metadata.name), "network"),
+        "spec": {
+            "selector": {"matchLabels": {names.LABEL_JOB: job.metadata.name, names.LABEL_ROLE: "head"}},
+            "podTargetLabels": [names.LABEL_JOB, names.LABEL_ATTEMPT],
+            "podMetricsEndpoints": [{"port": METRICS_PORT_NAME}],
         },
     }

@@ -105,7 +105,7 @@ def _head(job: LowPrecisionRLJob, run_config: str, attempt: int, settings: Rende
         env=(*_driver_env(job, attempt), *tracking_env(job)),
         resources=Resources(requests={"cpu": settings.driver_cpu, "memory": settings.driver_memory}),
         mounts=(ray_mount, shm_mount, config_mount, token_mount, *storage.user_mounts(job.spec)),
-        ports=({"name": "lprl-metrics", "containerPort": port},) if port is not None else (),
+        ports=({"name": network.METRICS_PORT_NAME, "containerPort": port},) if port is not None else (),
     )
     pod = pods.Pod(
         role="head",

@@ -52,12 +52,28 @@ class Wanted:
         if self.plan is None or self.inspection is None:
             raise ValueError("an attempt is rendered after the inspection")
         config = runconfig.run_config_map(self.job, runconfig.run_config(self.job, self.plan, self.inspection, self.settings))
-        policy = (network.network_policy(self.job, self.settings),) if self.settings.network_policy else ()
         cluster = raycluster.raycluster(
             self.job, self.plan.ranks, worker_needs(self.plan), config["metadata"]["name"], attempt, self.settings
         )
         account = rbac.driver_account(self.job, attempt)
-        return (*policy, config, progress.progress_config_map(self.job, attempt), *account, cluster)
+        return (
+            *self._platform_documents(attempt, self.plan.ranks.nodes),
+            config,
+            progress.progress_config_map(self.job, attempt),
+            *account,
+            cluster,
+        )
+
+    def _platform_documents(self, attempt: int, workers: int) -> tuple[Document, ...]:
+        """What the platform asks for around every job."""
+        found: list[Document] = []
+        if self.settings.network_policy:
+            found.append(network.network_policy(self.job, self.settings))
+        if self.settings.pod_disruption_budget:
+            found.append(network.disruption_budget(self.job, workers + 1, attempt))
+        if self.settings.pod_monitor and network.metrics_port(self.job, self.settings) is not None:
+            found.append(network.pod_monitor(self.job))
+        return tuple(found)
 
 
 def worker_needs(plan: JobPlan) -> raycluster.WorkerNeeds:

@@ -30,17 +30,22 @@ class ObjectStore:
         found = [read_json(path) for path in sorted((self._folders.objects / kind).glob("*.json"))]
         return [document for document in found if document is not None]
 
-    def create(self, document: Mapping[str, Any]) -> None:
-        """Write an object once; one that exists stays as it is. ConfigMap values become files first."""
+    def create(self, document: Mapping[str, Any]) -> bool:
+        """Write an object once; one that exists stays as it is. ConfigMap values become files first.
+
+        Returns False when the one that exists is controlled by another job than the document says.
+        """
         kind, name = document["kind"], document["metadata"]["name"]
-        if self._path(kind, name).exists():
-            return
+        found = self.get(kind, name)
+        if found is not None:
+            return controller_uid(document) in ("", controller_uid(found))
         if kind == "ConfigMap":
             for key, value in document.get("data", {}).items():
                 write_text(self._folders.configmaps / name / key, value)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         meta = {**document["metadata"], "uid": uuid.uuid4().hex[:12], "resourceVersion": "1", "creationTimestamp": now}
         write_json(self._path(kind, name), {**document, "metadata": meta})
+        return True
 
     def replace(self, document: Mapping[str, Any]) -> None:
         """Write a changed object under the next resourceVersion."""
@@ -91,6 +96,11 @@ class ObjectStore:
 def owner_uids(document: Mapping[str, Any]) -> frozenset[str]:
     """Return the uids in an object's ownerReferences."""
     return frozenset(o["uid"] for o in document["metadata"].get("ownerReferences", ()))
+
+
+def controller_uid(document: Mapping[str, Any]) -> str:
+    """Return the uid of the controlling owner, empty for a shared object."""
+    return next((str(o["uid"]) for o in document["metadata"].get("ownerReferences", ()) if o.get("controller")), "")
 
 
 def created_at(document: Mapping[str, Any]) -> datetime:

@@ -1,0 +1,250 @@
+"""One suite for the Cluster Protocol, run on both adapters: on this machine's folders, and on a real API server."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from lprl_api import names
+from lprl_api.crd import crd
+from lprl_operator.reconcile.actions import AddOwner, Apply, Create, Delete, Event, RemoveOwner, ref_of
+from lprl_operator.reconcile.cluster import Cluster, Conflict
+from lprl_operator.reconcile.cluster_kube import KubeCluster
+from lprl_operator.reconcile.cluster_local import LocalCluster
+from lprl_operator.reconcile.kube.api import MERGE, ApiError, KubeApi
+from lprl_operator.reconcile.kube.cache import Cache
+from lprl_operator.reconcile.kube.eventlog import EventLog
+from lprl_operator.reconcile.local.folders import Folders
+from lprl_operator.reconcile.observed import Key, Observed
+
+SPEC = {
+    "model": {"source": {"volume": "v", "path": "m"}},
+    "precision": {"training": "bf16", "rollout": "bf16"},
+    "conversion": {"volume": "v"},
+    "data": {"prompts": {"volume": "v", "path": "p.jsonl"}, "reward": {"type": "exact"}},
+    "algorithm": {"steps": 1, "rolloutBatchSize": 1, "samplesPerPrompt": 2},
+    "sampling": {"maxResponseTokens": 1},
+    "topology": {"accelerator": "cpu", "nodes": 1},
+    "checkpoint": {"volume": "v"},
+    "volumes": {"v": {"persistentVolumeClaim": "claim"}},
+}
+
+
+class Place(Protocol):
+    """An adapter with what a test does behind its back."""
+
+    cluster: Cluster
+    key: Key
+    uid: str
+
+    def report(self, name: str, text: str) -> None:
+        """Write progress.json as a driver does."""
+
+    def seen(self) -> Observed:
+        """Return what is observed once everything written has been told."""
+
+    def events(self) -> list[str]:
+        """Reasons of the events posted."""
+
+    def document(self) -> dict[str, Any]:
+        """The stored job."""
+
+
+class Local:
+    def __init__(self, root: Path, cluster: LocalCluster) -> None:
+        self.cluster, self._root, self.key = cluster, root, Key("default", "toy")
+        self._local = cluster
+        job = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "toy"}, "spec": SPEC}
+        self.uid = cluster.submit(job)["metadata"]["uid"]
+
+    def report(self, name: str, text: str) -> None:
+        folder = self._local.folders.configmaps / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / names.PROGRESS_KEY).write_text(text)
+
+    def seen(self) -> Observed:
+        return self.cluster.observe(self.key)
+
+    def events(self) -> list[str]:
+        lines = [json.loads(x) for x in self._local.folders.events.read_text().splitlines()]
+        return [x["reason"] for x in lines if "reason" in x]
+
+    def document(self) -> dict[str, Any]:
+        found = self._local.document()
+        assert found is not None
+        return found
+
+
+class Kube:
+    def __init__(self, namespace: str) -> None:
+        self._api, self._cache, self.key = KubeApi.connect(), Cache(), Key(namespace, "toy")
+        self._events = EventLog(self._api, "test")
+        self.cluster = KubeCluster(self._api, self._cache, self._events)
+        self._api.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
+        job = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "toy"}, "spec": SPEC}
+        self._jobs = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.PLURAL}"
+        made = self._api.post(self._jobs, job)
+        self.uid = made["metadata"]["uid"]
+        self._cache.put(names.KIND, made)
+
+    def report(self, name: str, text: str) -> None:
+        path = f"/api/v1/namespaces/{self.key.namespace}/configmaps/{name}"
+        self._api.patch(path, {"data": {names.PROGRESS_KEY: text}}, MERGE)
+
+    def seen(self) -> Observed:
+        found = {
+            "Job": self._api.get(f"/apis/batch/v1/namespaces/{self.key.namespace}/jobs"),
+            "ConfigMap": self._api.get(f"/api/v1/namespaces/{self.key.namespace}/configmaps", labelSelector=names.LABEL_ATTEMPT),
+        }
+        for kind, documents in found.items():
+            for document in documents["items"]:
+                self._cache.put(kind, document)
+        return self.cluster.observe(self.key)
+
+    def events(self) -> list[str]:
+        self._events.flush()
+        items = self._api.get(f"/api/v1/namespaces/{self.key.namespace}/events", fieldSelector=f"involvedObject.uid={self.uid}")["items"]
+        return [e["reason"] for e in items]
+
+    def document(self) -> dict[str, Any]:
+        return self._api.get(f"{self._jobs}/{self.key.name}")
+
+    def close(self) -> None:
+        self._api.delete(f"/api/v1/namespaces/{self.key.namespace}", {"propagationPolicy": "Background"})
+
+
+@pytest.fixture(scope="module")
+def crd_installed(api_server: None) -> None:
+    api, path = KubeApi.connect(), "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    try:
+        api.post(path, crd())
+    except ApiError as error:
+        assert error.reason == "AlreadyExists", error
+
+
+@pytest.fixture(params=["local", pytest.param("kube", marks=pytest.mark.cluster)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "local":
+        with LocalCluster(Folders.of(tmp_path / "state", tmp_path / "volumes")) as cluster:
+            yield Local(tmp_path, cluster)
+        return
+    request.getfixturevalue("crd_installed")
+    found = _connected()
+    yield found
+    found.close()
+
+
+def _connected() -> Kube:
+    """A new CRD is served a moment after it was created."""
+    for _ in range(100):
+        try:
+            return Kube(f"rules-{uuid.uuid4().hex[:8]}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+    raise AssertionError("the CRD is not served")
+
+
+def owner(place: Place, uid: str | None = None) -> dict[str, Any]:
+    return {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "toy", "uid": uid or place.uid}
+
+
+def job(place: Place, name: str, command: str = "sleep 60") -> dict[str, Any]:
+    container = {"name": "work", "image": "none", "command": ["sh", "-c", command]}
+    template = {"metadata": {"labels": {}}, "spec": {"containers": [container], "volumes": [], "restartPolicy": "Never"}}
+    labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_CONTENT_KEY: "abc"}
+    meta = {"name": name, "namespace": place.key.namespace, "labels": labels, "ownerReferences": [owner(place)]}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": {"template": template}}
+
+
+def progress(place: Place, attempt: int = 1, **data: str) -> dict[str, Any]:
+    labels = {names.LABEL_JOB: "toy", names.LABEL_ATTEMPT: str(attempt), names.LABEL_ROLE: "progress"}
+    owners = [{**owner(place), "controller": True}]
+    meta = {"name": f"toy-a{attempt}-progress", "namespace": place.key.namespace, "labels": labels, "ownerReferences": owners}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": dict(data)}
+
+
+def test_create_is_once(place: Place) -> None:
+    place.cluster.apply([Create(job(place, "one"))])
+    before = place.seen().jobs["one"]
+    place.cluster.apply([Create(job(place, "one", "sleep 1")), Create(job(place, "two"))])
+    assert place.seen().jobs["one"].uid == before.uid
+    assert set(place.seen().jobs) == {"one", "two"}
+    assert place.seen().refusals == ()
+
+
+def test_an_object_somebody_else_controls_is_refused_for_now(place: Place) -> None:
+    place.cluster.apply([Create(progress(place))])
+    theirs = progress(place)
+    theirs["metadata"]["ownerReferences"][0]["uid"] = "another-job-of-this-name"
+    place.cluster.apply([Create(theirs), Create(job(place, "later"))])
+    refusals = place.seen().refusals
+    assert [(r.ref.name, r.permanent) for r in refusals] == [("toy-a1-progress", False)]
+    assert "later" not in place.seen().jobs
+
+
+def test_delete_of_another_object_conflicts(place: Place) -> None:
+    place.cluster.apply([Create(job(place, "one"))])
+    with pytest.raises(Conflict):
+        place.cluster.apply([Delete(ref_of(job(place, "one")), uid="someone-else")])
+    place.cluster.apply([Delete(ref_of(job(place, "never")), uid="x")])
+
+
+def test_owners_join_and_leave(place: Place) -> None:
+    place.cluster.apply([Create(job(place, "shared"))])
+    state = place.seen().jobs["shared"]
+    ref = ref_of(job(place, "shared"))
+    place.cluster.apply([AddOwner(ref, state.uid, owner(place, "u2"))])
+    joined = place.seen().jobs["shared"]
+    assert joined.owner_uids == {place.uid, "u2"}
+    with pytest.raises(Conflict):
+        place.cluster.apply([Delete(ref, state.uid, state.resource_version)])
+    with pytest.raises(Conflict):
+        place.cluster.apply([RemoveOwner(ref, state.uid, state.resource_version, "u2")])
+    joined = place.seen().jobs["shared"]
+    place.cluster.apply([RemoveOwner(ref, state.uid, joined.resource_version, "u2")])
+    assert place.seen().jobs["shared"].owner_uids == {place.uid}
+    with pytest.raises(Conflict):
+        place.cluster.apply([AddOwner(ref, "another-uid", owner(place, "u3"))])
+    place.cluster.apply([AddOwner(ref_of(progress(place, 7)), None, owner(place, "u3"))])  # whichever is there: none is
+
+
+def test_apply_sets_control_beside_progress_and_creates_nothing(place: Place) -> None:
+    control = progress(place, **{names.CONTROL_KEY: '{"a":1}'})
+    patch = {**control, "metadata": {k: control["metadata"][k] for k in ("name", "namespace")}}
+    place.cluster.apply([Apply(patch)])
+    assert place.seen().control is None
+    place.cluster.apply([Create(progress(place, **{names.CONTROL_KEY: "{}"}))])
+    assert place.seen().control == "{}"
+    place.report("toy-a1-progress", '{"step": 1}')
+    place.cluster.apply([Apply(patch)])
+    seen = place.seen()
+    assert (seen.progress, seen.control) == ('{"step": 1}', '{"a":1}')
+
+
+def test_progress_of_the_newest_attempt_counts(place: Place) -> None:
+    place.cluster.apply([Create(progress(place, 2)), Create(progress(place, 10)), Create(progress(place, 9))])
+    for attempt in (2, 9, 10):
+        place.report(f"toy-a{attempt}-progress", str(attempt))
+    assert place.seen().progress == "10"
+
+
+def test_publish_is_guarded_and_events_follow_the_write(place: Place) -> None:
+    version = place.document()["metadata"]["resourceVersion"]
+    place.cluster.publish(place.key, {"phase": "Pending"}, version, [Event("Normal", "Valid", "ok")])
+    document, _ = place.cluster.live_read(place.key)
+    assert document is not None and document["status"]["phase"] == "Pending"
+    with pytest.raises(Conflict):
+        place.cluster.publish(place.key, {"phase": "Running"}, version, [Event("Normal", "Running", "no")])
+    assert place.document()["status"]["phase"] == "Pending"
+    assert place.events() == ["Valid"]
+
+
+def test_a_job_that_is_gone_is_none(place: Place) -> None:
+    myself = place.document()["metadata"]
+    ref = ref_of({"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"namespace": place.key.namespace, **myself}})
+    place.cluster.apply([Delete(ref, place.uid)])
+    assert place.cluster.live_read(place.key)[0] is None
