@@ -24,7 +24,7 @@ def review(request: Document) -> dict[str, Any]:
     problem = _problem(request)
     if problem is None:
         return response
-    message = f"{problem.message}; {problem.remedy}" if problem.remedy and not isinstance(problem, InvalidJob) else problem.message
+    message = f"{problem.message}; {problem.remedy}" if problem.remedy else problem.message  # as status.project says it later
     status = {"code": 422, "reason": "Invalid", "message": message[:MAX_MESSAGE]}
     return {**response, "allowed": False, "status": status}
 

@@ -24,7 +24,9 @@ class Certificate:
 def make(names: list[str], days: int, now: datetime) -> Certificate:
     """Return a new server certificate for these DNS names, signed by an authority made for it alone."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "lprl-webhook-ca")])
+    # A name of its own: of two trusted authorities with one name, clients try the first and stop.
+    authority_name = f"lprl-webhook-ca-{x509.random_serial_number():x}"[:40]
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, authority_name)])
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     until = now + timedelta(days=days)
     authority = (

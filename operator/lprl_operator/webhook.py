@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import ssl
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -38,8 +39,7 @@ class WebhookServer:
     def __init__(self, port: int) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._server = ThreadingHTTPServer(("", port), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("", port), _Handler)
         self._server.socket = self._context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, name="webhook", daemon=True)
 
@@ -64,6 +64,14 @@ class WebhookServer:
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up or trusts another certificate is no reason for a traceback."""
+        log.info("webhook connection failed", extra={"client": str(client_address), "error": str(sys.exc_info()[1])[:200]})
 
 
 class _Handler(BaseHTTPRequestHandler):
