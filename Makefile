@@ -25,7 +25,8 @@ demo: $(STAMP) ## Run the main job on this machine: a manifest through its whole
 	$(BIN)/lprl demo
 
 test: $(STAMP) ## Unit, contract, golden and local end-to-end tests.
-	$(BIN)/pytest -q tests/unit tests/repo tests/golden tests/contract
+	$(BIN)/pytest -q -n auto tests/unit tests/repo tests/golden
+	$(BIN)/pytest -q tests/contract
 	$(BIN)/pytest -q tests/local
 
 test-gpu: $(STAMP) ## What only a GPU can show (two GPUs for the NCCL part).

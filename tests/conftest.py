@@ -28,7 +28,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A kube-apiserver kubectl talks to: the user's ($KUBECONFIG), else a control plane of our own on loopback for the session."""
+    """A kube-apiserver with KubeRay: the user's ($KUBECONFIG), else a control plane of our own on loopback for the session."""
     if os.environ.get("KUBECONFIG") and shutil.which("kubectl"):
         yield
         return
@@ -37,7 +37,12 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         pytest.skip(f"no API server: set KUBECONFIG (and have kubectl), or {ENV_DEVCLUSTER} to a folder with up.sh")
     state = {"LPRL_CLUSTER_DIR": str(tmp_path_factory.mktemp("cluster"))}
     started = subprocess.run(
-        [str(kit / "up.sh"), "--control-plane-only"], env={**os.environ, **state}, capture_output=True, text=True, timeout=300, check=False
+        [str(kit / "up.sh"), "--control-plane-only", "--kuberay"],
+        env={**os.environ, **state},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert started.returncode == 0, started.stderr
     exported = dict(word.split("=", 1) for word in shlex.split(started.stdout) if "=" in word)

@@ -5,6 +5,7 @@ plain JSON, since its models would cost most of the operator's processor time an
 """
 
 import json
+import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -60,7 +61,8 @@ class KubeApi:
         try:
             config.load_incluster_config(client_configuration=settings)
         except config.ConfigException:
-            config.load_kube_config(client_configuration=settings)
+            # Named here, since the client looks at the variable only when it is imported.
+            config.load_kube_config(config_file=os.environ.get("KUBECONFIG"), client_configuration=settings)
         settings.connection_pool_maxsize = connections
         settings.retries = False
         return cls(client.ApiClient(settings), timeout_s, observer)

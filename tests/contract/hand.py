@@ -1,0 +1,142 @@
+"""Plays kubelets and pods on a control plane without nodes: the real Job controller and the real KubeRay make the pods, this ends them."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from lprl_api import names
+from lprl_api.model_shape import Inspection, ModelShape
+from lprl_api.progress import Progress, Termination
+from lprl_operator.reconcile.kube import reduce
+from lprl_operator.reconcile.kube.api import MERGE, ApiError, KubeApi
+
+SHAPE = ModelShape(
+    architecture="Qwen3ForCausalLM",
+    family="qwen3",
+    layers=2,
+    hidden=128,
+    heads=4,
+    kv_heads=2,
+    head_dim=32,
+    ffn=256,
+    vocab=64,
+    tied_embeddings=True,
+    qk_norm=True,
+)
+INSPECTION = Inspection(shape=SHAPE, fingerprint="ab" * 32, total_bytes=1_000_000, tensors=24, shards=2)
+STEPS = 3
+
+
+def manifest(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
+    """A small job whose pods this plays."""
+    claims = {n: {"persistentVolumeClaim": n} for n in ("models", "data", "checkpoints")}
+    base: dict[str, Any] = {
+        "model": {"source": {"volume": "models", "path": "toy"}},
+        "precision": {"training": "int4-qat", "rollout": "int4", "int4": {"groupSize": 32}},
+        "conversion": {"volume": "models", "parallelism": 2},
+        "data": {"prompts": {"volume": "data", "path": "train.jsonl"}, "reward": {"type": "exact"}},
+        "algorithm": {"steps": STEPS, "rolloutBatchSize": 4, "samplesPerPrompt": 4},
+        "sampling": {"maxResponseTokens": 4},
+        "topology": {"accelerator": "cpu", "nodes": 1},
+        "checkpoint": {"volume": "checkpoints"},
+        "volumes": claims,
+    }
+    meta = {"name": name, "namespace": namespace}
+    return {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": meta, "spec": {**base, **spec}}
+
+
+class Hand:
+    """Brings every pod of a namespace one step further; remembers every object it ever saw, by kind and name."""
+
+    def __init__(self, api: KubeApi, namespace: str) -> None:
+        self._api, self._namespace = api, namespace
+        self.seen: dict[tuple[str, str], set[str]] = {}
+
+    def step(self) -> None:
+        """Look at Jobs, clusters and pods once."""
+        for kind, path in (("Job", "/apis/batch/v1"), ("RayCluster", "/apis/ray.io/v1")):
+            for item in self._api.get(f"{path}/namespaces/{self._namespace}/{kind.lower()}s")["items"]:
+                self.seen.setdefault((kind, item["metadata"]["name"]), set()).add(item["metadata"]["uid"])
+        for pod in self._api.get(f"/api/v1/namespaces/{self._namespace}/pods")["items"]:
+            if pod["status"].get("phase", "Pending") == "Pending" or reduce.label(pod, reduce.HEAD_TYPE) == "head":
+                self._advance(pod)
+
+    def _advance(self, pod: dict[str, Any]) -> None:
+        role = reduce.label(pod, names.LABEL_ROLE)
+        if "deletionTimestamp" in pod["metadata"]:
+            return
+        if role in ("inspect", "convert", "finalise"):
+            text = INSPECTION.model_dump_json(by_alias=True) if role == "inspect" else _said("Converted", "made")
+            self._end(pod, {c["name"]: text for c in pod["spec"]["containers"]})
+        elif pod["status"].get("phase") != "Running":
+            self._run(pod)
+        elif role == "head":
+            self._drive(pod)
+
+    def _drive(self, pod: dict[str, Any]) -> None:
+        """The driver reports its last step, then ends."""
+        attempt = reduce.attempt_of(pod) or 0
+        job = reduce.label(pod, names.LABEL_JOB)
+        states = {s["name"]: s["state"] for s in pod["status"].get("containerStatuses", ())}
+        if "running" not in states.get("driver", {}):
+            return
+        path = f"/api/v1/namespaces/{self._namespace}/configmaps/{job}-a{attempt}-progress"
+        try:
+            data = self._api.get(path).get("data") or {}
+        except ApiError:
+            return
+        if names.PROGRESS_KEY not in data:
+            report = Progress(attempt=attempt, sequence=1, phase="training", step=STEPS, steps=STEPS, reward=0.9)
+            self._patch(path, {"data": {names.PROGRESS_KEY: report.model_dump_json(by_alias=True)}})
+        else:
+            self._status(pod, {"driver": {"terminated": _ended(0, _said("Succeeded", f"finished {STEPS} steps"))}}, "Running", ready=False)
+
+    def _run(self, pod: dict[str, Any]) -> None:
+        running = {"running": {"startedAt": _now()}}
+        self._status(pod, {c["name"]: running for c in pod["spec"]["containers"]}, "Running", ready=True)
+
+    def _end(self, pod: dict[str, Any], messages: dict[str, str]) -> None:
+        self._status(pod, {n: {"terminated": _ended(0, text)} for n, text in messages.items()}, "Succeeded", ready=False)
+
+    def _status(self, pod: dict[str, Any], states: dict[str, Any], phase: str, ready: bool) -> None:
+        before = {s["name"]: s["state"] for s in pod["status"].get("containerStatuses", ())}
+        containers = [
+            {
+                "name": c["name"],
+                "image": c["image"],
+                "imageID": "none",
+                "restartCount": 0,
+                "ready": ready,
+                "state": states.get(c["name"]) or before.get(c["name"], {"waiting": {}}),
+            }
+            for c in pod["spec"]["containers"]
+        ]
+        value = "True" if ready else "False"
+        conditions = [{"type": t, "status": value, "lastTransitionTime": _now()} for t in ("Ready", "ContainersReady", "Initialized")]
+        status = {"phase": phase, "containerStatuses": containers, "conditions": conditions, "podIP": "10.0.0.1"}
+        self._patch(f"/api/v1/namespaces/{self._namespace}/pods/{pod['metadata']['name']}/status", {"status": status})
+
+    def _patch(self, path: str, document: dict[str, Any]) -> None:
+        try:
+            self._api.patch(path, document, MERGE)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+
+
+def _said(reason: str, message: str) -> str:
+    return json.dumps(Termination(reason=reason, message=message).document())
+
+
+def _ended(code: int, message: str) -> dict[str, Any]:
+    return {
+        "exitCode": code,
+        "reason": "Completed" if code == 0 else "Error",
+        "message": message,
+        "startedAt": _now(),
+        "finishedAt": _now(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
