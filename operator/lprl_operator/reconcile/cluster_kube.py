@@ -16,9 +16,10 @@ from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Del
 from lprl_operator.reconcile.cluster import Conflict
 from lprl_operator.reconcile.kube import paths, reduce
 from lprl_operator.reconcile.kube.api import APPLY, STRATEGIC, ApiError, KubeApi, Unavailable
-from lprl_operator.reconcile.kube.cache import Cache, Name
+from lprl_operator.reconcile.kube.cache import Cache
 from lprl_operator.reconcile.kube.eventlog import EventLog
 from lprl_operator.reconcile.kube.reader import Reader
+from lprl_operator.reconcile.kube.shelf import Name
 from lprl_operator.reconcile.observed import Key, ObjectRef, Observed, Refusal
 
 CACHED = frozenset({"Job", "RayCluster", "ConfigMap", names.KIND})

@@ -9,11 +9,13 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from lprl_api import names
 from lprl_operator.reconcile.kube import reduce
 from lprl_operator.reconcile.kube.reduce import JobPod, ProgressMap
+from lprl_operator.reconcile.kube.shelf import Entry, Name, Shelf
+from lprl_operator.reconcile.kube.summary import Summary, job_document
 from lprl_operator.reconcile.observed import ClusterState, JobState, Key, Observed, PodState
 from lprl_operator.resources import naming
 
@@ -22,100 +24,12 @@ DETAILS_S = 45.0
 """Worker pods are listed now and then while a cluster is not ready; a list older than this is not shown."""
 
 
-class Name(NamedTuple):
-    """Namespace and name of a child."""
-
-    namespace: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One cached object."""
-
-    uid: str
-    version: int
-    keys: frozenset[Key]
-    """Jobs it concerns."""
-    value: Any
-    tells: Any
-    """What a decision can see of it; an update that leaves this equal wakes nobody."""
-
-
 @dataclass(frozen=True, slots=True)
 class Details:
     """Pods of a job's clusters, workers included, as listed at a time."""
 
     pods: tuple[PodState, ...]
     at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What metrics say of a job; None where nothing is known yet."""
-
-    phase: str
-    step: float | None
-    steps: float | None
-    reward: float | None
-    mismatch: float | None
-    tokens_per_second: float | None
-    attempt: float | None
-    restarts_used: float | None
-    conditions: tuple[tuple[str, int], ...]
-    """(type, 1 True, 0 False, -1 Unknown)."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobDocument:
-    """A job as cached."""
-
-    text: bytes
-    summary: Summary
-
-
-class Shelf:
-    """Entries of one kind, also by the job they concern."""
-
-    def __init__(self) -> None:
-        self.entries: dict[Name, Entry] = {}
-        self.by_job: dict[Key, set[Name]] = {}
-
-    def put(self, name: Name, entry: Entry) -> frozenset[Key]:
-        """Store; return the jobs for which something changed."""
-        old = self.entries.get(name)
-        if old is not None and old.uid == entry.uid and entry.version < old.version:
-            return frozenset()
-        self.entries[name] = entry
-        before = old.keys if old is not None else frozenset()
-        for key in before - entry.keys:
-            self._forget(key, name)
-        for key in entry.keys - before:
-            self.by_job.setdefault(key, set()).add(name)
-        if old is None or old.tells != entry.tells:
-            return entry.keys | before
-        return entry.keys ^ before
-
-    def remove(self, name: Name, uid: str | None = None) -> frozenset[Key]:
-        """Drop an object (only the one with this uid, where given); return the jobs it concerned."""
-        old = self.entries.get(name)
-        if old is None or (uid is not None and old.uid != uid):
-            return frozenset()
-        del self.entries[name]
-        for key in old.keys:
-            self._forget(key, name)
-        return old.keys
-
-    def of(self, key: Key) -> list[Entry]:
-        """Entries that concern a job."""
-        return [self.entries[n] for n in sorted(self.by_job.get(key, ()))]
-
-    def _forget(self, key: Key, name: Name) -> None:
-        names_of_job = self.by_job.get(key)
-        if names_of_job is not None:
-            names_of_job.discard(name)
-            if not names_of_job:
-                del self.by_job[key]
 
 
 class Cache:
@@ -306,7 +220,7 @@ def _entry(document: Document, keys: frozenset[Key], value: Any, tells: Any) -> 
 def _reduced(kind: str, document: Document) -> tuple[Any, Any, frozenset[Key]]:
     """Return (value, what it tells, jobs it concerns); a value of None is not worth keeping."""
     if kind == names.KIND:
-        return _job_document(document)
+        return job_document(document)
     if kind == "Job":
         job = reduce.job_state(document)
         return job, replace(job, owner_uids=frozenset(), resource_version=""), reduce.owning_jobs(document)
@@ -318,43 +232,3 @@ def _reduced(kind: str, document: Document) -> tuple[Any, Any, frozenset[Key]]:
         return pod, pod, reduce.owning_jobs(document)
     found: ProgressMap | None = reduce.progress_map(document)
     return found, found, reduce.owning_jobs(document)
-
-
-def _job_document(document: Document) -> tuple[Any, Any, frozenset[Key]]:
-    """A job is kept as text: a fifth of the memory of a parsed one, and parsed in well under a millisecond."""
-    found = {k: v for k, v in reduce.meta(document).items() if k != "managedFields"}
-    slim = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": found, "spec": document.get("spec") or {}}
-    status = document.get("status") or {}
-    if status:
-        slim["status"] = status
-    text = json.dumps(slim, separators=(",", ":")).encode()
-    tells = (found.get("generation"), "deletionTimestamp" in found, found.get("uid"), hash(json.dumps(status, sort_keys=True)))
-    key = Key(str(found.get("namespace", "")), str(found.get("name", "")))
-    return JobDocument(text, summary(status)), tells, frozenset({key})
-
-
-def summary(status: Document) -> Summary:
-    """What metrics say of a job. Numbers a user wrote into status by hand are not trusted to be numbers."""
-    training = status.get("training") or {}
-    held = tuple((str(c.get("type")), _CONDITION.get(str(c.get("status")), -1)) for c in status.get("conditions") or ())
-    return Summary(
-        phase=str(status.get("phase") or "Pending"),
-        step=_number(training.get("step")),
-        steps=_number(training.get("steps")),
-        reward=_number(training.get("reward")),
-        mismatch=_number(training.get("mismatch")),
-        tokens_per_second=_number(training.get("tokensPerSecond")),
-        attempt=_number(status.get("attempt")),
-        restarts_used=_number(status.get("restartsUsed")),
-        conditions=held,
-    )
-
-
-_CONDITION = {"True": 1, "False": 0}
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError):
-        return None
