@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-gpu golden crds bench demo modes clean
+.PHONY: help setup fmt check test test-cluster test-gpu golden crds bench demo modes clean
 
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Create .venv with everything the demo, the tests and the checks need.
 
@@ -28,6 +28,9 @@ test: $(STAMP) ## Unit, contract, golden and local end-to-end tests.
 	$(BIN)/pytest -q -n auto tests/unit tests/repo tests/golden
 	$(BIN)/pytest -q tests/contract
 	$(BIN)/pytest -q tests/local
+
+test-cluster: $(STAMP) ## Faults and presets on a simulated cluster: real API server, scheduler and KubeRay, kwok nodes (10 minutes).
+	$(BIN)/pytest -q tests/simulated
 
 test-gpu: $(STAMP) ## What only a GPU can show (two GPUs for the NCCL part).
 	$(BIN)/pytest -q tests/gpu

@@ -48,8 +48,12 @@ def manifest(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
 class Hand:
     """Brings every pod of a namespace one step further; remembers every object it ever saw, by kind and name."""
 
-    def __init__(self, api: KubeApi, namespace: str) -> None:
-        self._api, self._namespace = api, namespace
+    def __init__(self, api: KubeApi, namespace: str, inspection: Inspection = INSPECTION, steps: int = STEPS, kubelet: bool = True) -> None:
+        self._api, self._namespace, self._inspection, self._steps, self._kubelet = api, namespace, inspection, steps, kubelet
+        self.roles: frozenset[str] | None = None
+        """Roles of Job pods that are ended; None: all."""
+        self.reports = self.drives = True
+        """Whether drivers report, and whether they end."""
         self.seen: dict[tuple[str, str], set[str]] = {}
 
     def step(self) -> None:
@@ -58,7 +62,8 @@ class Hand:
             for item in self._api.get(f"{path}/namespaces/{self._namespace}/{kind.lower()}s")["items"]:
                 self.seen.setdefault((kind, item["metadata"]["name"]), set()).add(item["metadata"]["uid"])
         for pod in self._api.get(f"/api/v1/namespaces/{self._namespace}/pods")["items"]:
-            if pod["status"].get("phase", "Pending") == "Pending" or reduce.label(pod, reduce.HEAD_TYPE) == "head":
+            phase = pod["status"].get("phase", "Pending")
+            if phase == "Pending" or (phase == "Running" and reduce.label(pod, reduce.HEAD_TYPE) != "worker"):
                 self._advance(pod)
 
     def _advance(self, pod: dict[str, Any]) -> None:
@@ -66,12 +71,20 @@ class Hand:
         if "deletionTimestamp" in pod["metadata"]:
             return
         if role in ("inspect", "convert", "finalise"):
-            text = INSPECTION.model_dump_json(by_alias=True) if role == "inspect" else _said("Converted", "made")
+            if self.roles is not None and role not in self.roles:
+                return
+            text = self._inspection.model_dump_json(by_alias=True) if role == "inspect" else _said("Converted", "made")
             self._end(pod, {c["name"]: text for c in pod["spec"]["containers"]})
         elif pod["status"].get("phase") != "Running":
-            self._run(pod)
-        elif role == "head":
+            if self._kubelet:
+                self._run(pod)
+        elif role == "head" and (self.reports or self.drives):
             self._drive(pod)
+
+    def end_driver(self, code: int, message: str = "") -> None:
+        """End the driver of every running head with an exit code of its own."""
+        for pod in self._api.get(f"/api/v1/namespaces/{self._namespace}/pods", labelSelector=f"{reduce.HEAD_TYPE}=head")["items"]:
+            self._status(pod, {"driver": {"terminated": _ended(code, _said("Ended", message))}}, "Running", ready=False)
 
     def _drive(self, pod: dict[str, Any]) -> None:
         """The driver reports its last step, then ends."""
@@ -86,10 +99,12 @@ class Hand:
         except ApiError:
             return
         if names.PROGRESS_KEY not in data:
-            report = Progress(attempt=attempt, sequence=1, phase="training", step=STEPS, steps=STEPS, reward=0.9)
+            report = Progress(attempt=attempt, sequence=1, phase="training", step=self._steps, steps=self._steps, reward=0.9)
             self._patch(path, {"data": {names.PROGRESS_KEY: report.model_dump_json(by_alias=True)}})
-        else:
-            self._status(pod, {"driver": {"terminated": _ended(0, _said("Succeeded", f"finished {STEPS} steps"))}}, "Running", ready=False)
+        elif self.drives:
+            self._status(
+                pod, {"driver": {"terminated": _ended(0, _said("Succeeded", f"finished {self._steps} steps"))}}, "Running", ready=False
+            )
 
     def _run(self, pod: dict[str, Any]) -> None:
         running = {"running": {"startedAt": _now()}}

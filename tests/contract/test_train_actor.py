@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,7 +275,10 @@ def worker(rank: int, folder: str, fmt: str, shard: bool, port: int, out: str, r
     assert (rank == 0) == bool(weights)
     if rank == 0:
         torch.save({"metrics": metrics, "weights": weights}, Path(out) / "result.pt")
+    torch.distributed.barrier()
     actor.close()
+    # Everything is on disk. Left to the interpreter, gloo's threads abort its end now and then (torch 2.13, a busy machine).
+    os._exit(0)
 
 
 def two_ranks(folder: Path, fmt: str, shard: bool, out: Path, resume: Path | None = None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lprl_workload.quant import prebuilt
 from lprl_workload.quant.native import kernels, load_library
 
 
@@ -54,3 +55,29 @@ def test_a_folder_others_can_write_is_not_trusted(tmp_path: Path, monkeypatch) -
     path.write_text('extern "C" int answer() { return 7; }')
     assert load_library(path) is not None
     assert not list(folder.iterdir())
+
+
+def test_a_prebuilt_library_needs_no_compiler(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "k.cpp"
+    path.write_text('extern "C" int answer() { return 41; }')
+    made = prebuilt.build(path, tmp_path / "ready")
+    assert made and all(p.is_file() for p in made)
+    monkeypatch.setenv(prebuilt.ENV_FOLDER, str(tmp_path / "ready"))
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    library = load_library(path)
+    assert library is not None
+    assert library.answer() == 41
+
+
+def test_the_best_level_the_processor_offers_is_taken_and_never_one_of_other_code(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "k.cpp"
+    path.write_text("int f() { return 1; }")
+    monkeypatch.setenv(prebuilt.ENV_FOLDER, str(tmp_path))
+    monkeypatch.setattr(prebuilt.platform, "machine", lambda: "x86_64")
+    for _, level, _ in prebuilt.LEVELS:
+        (tmp_path / prebuilt.name(path, level)).touch()
+    for features, level in ((prebuilt.LEVELS[0][2], "x86-64-v4"), (prebuilt.LEVELS[1][2], "x86-64-v3"), (frozenset(), "x86-64")):
+        monkeypatch.setattr(prebuilt, "_features", lambda features=features: features)
+        assert prebuilt.find(path) == tmp_path / prebuilt.name(path, level)
+    path.write_text("int f() { return 2; }")
+    assert prebuilt.find(path) is None
