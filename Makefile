@@ -41,6 +41,8 @@ check: $(STAMP) ## Lint, types, import directions, drift of generated files.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(BIN)/python -m lprl_api.crd | diff -u crds/lowprecisionrljobs.yaml - || { echo "crds/ is out of date: make crds"; exit 1; }
+	@diff -u crds/lowprecisionrljobs.yaml charts/lprl/crds-source/lowprecisionrljobs.yaml || { echo "the chart's CRD is out of date: make crds"; exit 1; }
+	@if command -v helm >/dev/null; then helm lint --quiet --strict charts/lprl; else echo "helm is not on PATH: the chart was not linted"; fi
 
 fmt: $(STAMP) ## Format and fix what a tool can fix.
 	$(BIN)/ruff check --fix -q .
@@ -48,6 +50,7 @@ fmt: $(STAMP) ## Format and fix what a tool can fix.
 
 crds: $(STAMP) ## Regenerate crds/ from the contract.
 	$(BIN)/python -m lprl_api.crd > crds/lowprecisionrljobs.yaml.tmp && mv crds/lowprecisionrljobs.yaml.tmp crds/lowprecisionrljobs.yaml
+	cp crds/lowprecisionrljobs.yaml charts/lprl/crds-source/
 
 golden: $(STAMP) ## Rewrite the goldens; the diff is the review.
 	LPRL_UPDATE_GOLDENS=1 $(BIN)/pytest -q tests/golden

@@ -59,7 +59,7 @@ class Webhook(Contract):
         description="self-made: made, kept in `secretName`, rotated by the leader; mounted: read from `certificateFolder`.",
     )
     secret_name: str = Field("lprl-webhook-certificate", description="Secret of the self-made certificate.")
-    certificate_folder: str = Field("/etc/lprl/webhook", description="Folder with tls.crt and tls.key (cert-manager mounts them).")
+    certificate_folder: str = Field("/etc/lprl-webhook", description="Folder with tls.crt and tls.key (cert-manager mounts them).")
     validity_days: int = Field(90, ge=1, le=3650, description="Days a self-made certificate is valid; renewed after two thirds.")
 
 
