@@ -17,6 +17,8 @@ from lprl_operator.reconcile.observed import PodState
 from lprl_operator.resources import naming
 
 MAX_BACKOFF_S = 3600
+GOING_S = 4.0
+"""Between two looks at pods that end; worker pods are not watched, so nothing else tells."""
 
 
 def over(case: Case) -> bool:
@@ -122,7 +124,8 @@ def _left_over(case: Case) -> Decision | None:
         return Decision(decision.memory, decision.findings, decision.actions, soon)
     names = [p.name for p in pods] or [c.name for c in clusters]
     shown = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {case.status.attempt + 1} waits until {shown} is gone", deletes)
+    decision = waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {case.status.attempt + 1} waits until {shown} is gone", deletes)
+    return Decision(decision.memory, decision.findings, decision.actions, SOON_S if deletes else GOING_S)
 
 
 def _attempt_removals(case: Case, attempt: int) -> tuple[Action, ...]:

@@ -10,6 +10,8 @@ from lprl_operator.reconcile.failures import Move, Verdict, driver_verdict, head
 from lprl_operator.reconcile.observed import ClusterState, PodState
 from lprl_operator.resources import progress as progress_map
 
+CALM_S = 300.0
+"""Between two looks at a job that runs and says nothing: a thousand of them must cost next to nothing."""
 IMAGE_PULL_PATIENCE_S = 600
 """Registries have bad minutes; GPUs held longer than this for an image that is not there are wasted."""
 
@@ -110,7 +112,14 @@ def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision
         findings += (Finding(Condition.PROGRESSING, "False", Reason.STARTING, f"attempt {case.status.attempt}: {text}"),)
     nodes = Count(min(cluster.ready_workers, cluster.wanted_workers), cluster.wanted_workers)
     actions = control_update(case, suspend=False)
-    return Decision(case.status, findings, actions, SOON_S if actions else LATER_S, nodes=nodes)
+    calm = _calm_s(case) if ready and progress is not None else LATER_S
+    return Decision(case.status, findings, actions, SOON_S if actions else calm, nodes=nodes)
+
+
+def _calm_s(case: Case) -> float:
+    """Until when a running job needs no look, if nothing is told: until it would count as stalled."""
+    left = case.job.spec.failure_policy.stall_seconds - case.seconds_since(case.status.progress_time)
+    return min(CALM_S, max(SOON_S, left))
 
 
 def _clocked(case: Case, progress: Progress | None, ready: bool) -> Case:
