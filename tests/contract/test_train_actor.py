@@ -29,6 +29,8 @@ from lprl_workload.train.actor_torch import TorchTrainActor
 FORMATS: dict[str, WeightFormat] = {
     "bf16": Bf16(),
     "fp8": Fp8Block(),
+    "fp8-ue8m0": Fp8Block(scale_format="ue8m0"),
+    # fp8-channel and fp8-tensor are served only: rules_precision.py refuses to train with them.
     "int4-qat": Int4Group(group_size=32, scope=Scope.ALL_LINEAR, exclude_modules=("*.kv_b_proj",)),
 }
 ARCHITECTURES = ("qwen3", "qwen3-moe", "moonlight")
