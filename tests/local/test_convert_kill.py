@@ -26,7 +26,7 @@ from lprl_api.sources import ModelSource, VolumePath
 from lprl_fixtures.architectures import model_config
 from lprl_fixtures.tensors import tensor_specs
 from lprl_fixtures.weights import initial_tensor, split
-from lprl_workload.convert.cache import find_conversion, partial_of
+from lprl_workload.convert.cache import find_conversion, partial_of, share
 from lprl_workload.convert.fingerprint import fingerprint
 from lprl_workload.convert.manifest import damaged_files, read_manifest
 
@@ -114,7 +114,7 @@ def test_killed_conversion_ends_as_an_uninterrupted_one(tmp_path: Path, forker: 
     wanted = tree(models / "whole")
     key = read_manifest(models / "whole").content_key  # type: ignore[union-attr]
 
-    chance = random.Random(20260101)
+    chance, names = random.Random(20260101), [p.name for p in (models / "source").glob("*.safetensors")]
     kills = in_shards = in_finalise = rounds = 0
     while kills < KILLS:
         rounds += 1
@@ -122,9 +122,15 @@ def test_killed_conversion_ends_as_an_uninterrupted_one(tmp_path: Path, forker: 
         config = write_config(tmp_path, target.name, fmt)
         done: dict[str, tuple[int, int, int, int]] = {}
         for number, step in enumerate(steps(config)):
-            for _ in range(6):
+            for again in range(6):
                 before_kill = finished_shards(target)
-                code = forker.run(step, kill_after_s=chance.uniform(0, seconds[number]))
+                # In turn just after a shard of our choice has come, and anywhere by the clock, start and end included.
+                if number < WORKERS and again % 2 == 0:
+                    todo = [name for name in share(sorted(names), number, WORKERS) if name not in before_kill]
+                    shard = partial_of(target) / "reports" / f"{chance.choice(todo)}.json" if todo else partial_of(target)
+                    code = forker.run(step, chance.uniform(0, 0.01), once=str(shard))
+                else:
+                    code = forker.run(step, chance.uniform(0, seconds[number]))
                 if code == 0:
                     break
                 assert code == -signal.SIGKILL, step

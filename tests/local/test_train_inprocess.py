@@ -12,6 +12,8 @@ from lprl_api.topology import Stability
 from lprl_fixtures.runs import merged
 
 SHORT = {"algorithm": {"steps": 12}, "evaluation": {"every_steps": 4}, "progress": {"interval_seconds": 0.2}}
+SLOW = merged(SHORT, {"data": {"reward": {"function": "lprl_fixtures.runs:even_share_slowly"}}})
+"""The same run, a third of a second for each step."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def test_a_run_leaves_everything(whole: Any) -> None:
 
 
 def test_control_suspends_and_the_next_attempt_finishes(driver: Any, train_root: Path, whole: Any) -> None:
-    run = driver(None, train_root, "suspended", 1, SHORT)
+    run = driver(None, train_root, "suspended", 1, SLOW)
     run.until(lambda p: p["step"] >= 1)
     control = Control(suspend=True, steps=12, stability=Stability())
     (run.progress_file.parent / "control.json").write_text(control.model_dump_json(by_alias=True))
@@ -58,7 +60,7 @@ def test_an_older_attempt_is_fenced(driver: Any, train_root: Path, whole: Any) -
 
 def test_fallback_really_serves_bf16_and_resumes_so(driver: Any, train_root: Path) -> None:
     changes = merged(
-        SHORT,
+        SLOW,
         {
             "precision": {"rollout": "int4", "int4": {"group_size": 32}},
             "stability": {"absolute_limit": 1e-6, "relative_limit": None, "patience": 2, "action": "fallback-bf16"},

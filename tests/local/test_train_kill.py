@@ -21,6 +21,7 @@ CHANGES = {
     "checkpoint": {"every_steps": 3, "export_formats": ["bf16", "int4"]},
     "progress": {"interval_seconds": 0.2},
 }
+CHECKPOINTS = range(3, 16, 3)
 
 
 @pytest.fixture
@@ -45,14 +46,17 @@ def test_killed_at_random_moments_ends_as_an_uninterrupted_run(forker: Forker, t
     wanted = outcome_of(train_root / "all" / "runs" / "calm")
     chance = random.Random(7)
     kills, steps_seen, rounds = 0, set[int](), 0
-    # A load that changes since the calm run bunches the moments: then a few more are drawn.
-    while kills < KILLS or (len(steps_seen) < 3 and kills < 2 * KILLS):
+    while kills < KILLS:
         rounds += 1
         folder = train_root / "all" / "runs" / f"shaken-{rounds}"
         for attempt in range(1, 100):
-            # Up to six kills a round, then it may finish: a moment is anywhere in the run, start and export included.
-            limit = chance.uniform(0, seconds) if attempt <= 6 else 600.0
-            code = forker.run(command(train_root, folder.name, attempt), kill_after_s=limit)
+            # Up to six kills a round, then it may finish. In turn anywhere by the clock, start and export included, and somewhere
+            # after a checkpoint of our choice, so that the moments spread also when the machine's speed has changed since the calm run.
+            limit, once = (chance.uniform(0, seconds), "-") if attempt <= 6 else (600.0, "-")
+            if attempt in (2, 4, 6):
+                later = [step for step in CHECKPOINTS if step > max(_newest_step(folder), default=0)]
+                limit, once = (limit / 8, str(folder / f"step-{chance.choice(later):06d}")) if later else (limit, once)
+            code = forker.run(command(train_root, folder.name, attempt), limit, once)
             if code == 0:
                 break
             assert code == -signal.SIGKILL

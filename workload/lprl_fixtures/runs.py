@@ -1,6 +1,7 @@
 """A small complete run on disk: model, task and the RunConfig the operator would write for it. For tests and experiments."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,9 @@ _DEFAULTS: dict[str, Any] = {
 def even_share(prompt: str, response: str, label: str | None, metadata: Mapping[str, Any]) -> float:
     """A reward any untrained model gets some of: the share of characters with an even code (a `python` reward for tests)."""
     return sum(ord(character) % 2 == 0 for character in response) / len(response) if response else 0.0
+
+
+def even_share_slowly(prompt: str, response: str, label: str | None, metadata: Mapping[str, Any]) -> float:
+    """`even_share` after 20 ms, so that a run lasts long enough on any machine to be interrupted in its middle."""
+    time.sleep(0.02)
+    return even_share(prompt, response, label, metadata)
