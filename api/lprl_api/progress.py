@@ -55,6 +55,7 @@ class Progress(Contract):
     sequence: NonNegativeInt
     """Grows with every report of an attempt; the operator measures stalls by its own clock when this changes."""
     phase: DriverPhase
+    """`starting` until the workers are there: nothing is trained yet and nothing is known of earlier steps."""
     step: NonNegativeInt
     """Finished rollout steps."""
     steps: NonNegativeInt

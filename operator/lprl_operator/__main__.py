@@ -7,9 +7,9 @@ import sys
 import kopf
 
 from lprl_api.errors import UserError
-from lprl_operator import handlers, logs, settings
+from lprl_operator import handlers, kinds, logs, settings
 from lprl_operator.metrics import OperatorMetrics
-from lprl_operator.reconcile.kube.api import KubeApi
+from lprl_operator.reconcile.kube.api import KubeApi, Unavailable
 from lprl_operator.runtime import Runtime
 from lprl_operator.scraping import Gate, serve
 from lprl_operator.webhook import CertificateKeeper, WebhookServer
@@ -35,23 +35,47 @@ def main() -> int:
         server = WebhookServer(found.webhook.port)
         keeper = CertificateKeeper(api, found.webhook, who, server, runtime.is_leading)
         keeper.start()
-    log.info("starting", extra={"identity": who.name, "namespaces": found.namespaces or "all", "handlers": handlers.__name__})
+    log.info("starting", extra={"identity": who.name, "namespaces": found.namespaces or "all"})
+    runtime.start()
     try:
-        asyncio.run(
-            kopf.operator(
-                standalone=True,
-                clusterwide=not found.namespaces,
-                namespaces=found.namespaces,
-                liveness_endpoint=f"http://0.0.0.0:{found.health_port}/healthz",
-                memo=kopf.Memo(runtime=runtime),
-            )
-        )
+        asyncio.run(watch(found, runtime, api))
     finally:
         if keeper is not None and server is not None:
             keeper.stop()
             server.stop()
         runtime.stop()
     return 0
+
+
+async def watch(found: settings.OperatorSettings, runtime: Runtime, api: KubeApi) -> None:
+    """Run kopf until a signal, and anew whenever a kind that is watched came or went."""
+    while True:
+        seen = await _served(api)
+        for plural in kinds.KINDS.keys() - seen:
+            log.warning("the API server does not serve %s yet: waiting for it", plural)
+        flag = asyncio.Event()
+        looking = asyncio.create_task(kinds.changed(api, seen, flag))
+        await kopf.operator(
+            settings=handlers.configured(found),
+            standalone=True,
+            clusterwide=not found.namespaces,
+            namespaces=found.namespaces,
+            liveness_endpoint=f"http://0.0.0.0:{found.health_port}/healthz",
+            memo=kopf.Memo(runtime=runtime),
+            stop_flag=flag,
+        )
+        looking.cancel()
+        if not flag.is_set():
+            return
+        log.info("the kinds served have changed: the watches are set up anew")
+
+
+async def _served(api: KubeApi) -> frozenset[str]:
+    """What is served now; nothing when the API server does not answer, so that its coming back is a change."""
+    try:
+        return await asyncio.to_thread(kinds.served, api)
+    except Unavailable:
+        return frozenset()
 
 
 if __name__ == "__main__":

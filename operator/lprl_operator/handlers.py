@@ -8,7 +8,6 @@ from typing import Any
 import kopf
 
 from lprl_api import names
-from lprl_operator.runtime import Runtime
 from lprl_operator.settings import OperatorSettings
 
 OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
@@ -19,8 +18,9 @@ FOREVER = (1, 1, 2, 3, 5, 8, *([15] * 10_000))
 """Seconds between tries of a list or watch request: an API server that is away for hours is normal life."""
 
 
-def configure(kopf_settings: kopf.OperatorSettings, settings: OperatorSettings) -> None:
-    """Set what the watches are restricted to, and how they survive an API server that is away."""
+def configured(settings: OperatorSettings) -> kopf.OperatorSettings:
+    """Return what the watches are restricted to, and how they survive an API server that is away."""
+    kopf_settings = kopf.OperatorSettings()
     watching, networking = kopf_settings.watching, kopf_settings.networking
     watching.label_selectors["batch", "v1", "jobs"] = OURS
     watching.label_selectors["ray.io", "v1", "rayclusters"] = OURS
@@ -34,16 +34,8 @@ def configure(kopf_settings: kopf.OperatorSettings, settings: OperatorSettings) 
     networking.error_backoffs = FOREVER
     kopf_settings.posting.enabled = False
     kopf_settings.peering.standalone = True
-    # Seeing KubeRay installed later needs the right to watch CRDs, which an operator of some namespaces does not have.
-    kopf_settings.scanning.disabled = bool(settings.namespaces)
-
-
-@kopf.on.startup()
-async def startup(memo: Any, settings: kopf.OperatorSettings, **_: Any) -> None:
-    """Restrict the watches, then start electing and working."""
-    runtime: Runtime = memo.runtime
-    configure(settings, runtime.settings)
-    runtime.start()
+    kopf_settings.scanning.disabled = True  # see kinds.py
+    return kopf_settings
 
 
 @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL)

@@ -59,12 +59,21 @@ class Hand:
     def step(self) -> None:
         """Look at Jobs, clusters and pods once."""
         for kind, path in (("Job", "/apis/batch/v1"), ("RayCluster", "/apis/ray.io/v1")):
-            for item in self._api.get(f"{path}/namespaces/{self._namespace}/{kind.lower()}s")["items"]:
+            for item in self._list(f"{path}/namespaces/{self._namespace}/{kind.lower()}s"):
                 self.seen.setdefault((kind, item["metadata"]["name"]), set()).add(item["metadata"]["uid"])
         for pod in self._api.get(f"/api/v1/namespaces/{self._namespace}/pods")["items"]:
             phase = pod["status"].get("phase", "Pending")
             if phase == "Pending" or (phase == "Running" and reduce.label(pod, reduce.HEAD_TYPE) != "worker"):
                 self._advance(pod)
+
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        """The objects of a kind, none while the kind is not served."""
+        try:
+            return list(self._api.get(path)["items"])
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return []
 
     def _advance(self, pod: dict[str, Any]) -> None:
         role = reduce.label(pod, names.LABEL_ROLE)

@@ -34,3 +34,7 @@ class NonFiniteError(RuntimeError):
 
 class DeadlineError(TimeoutError):
     """A wait ran out of time; the message says what it waited for and how long."""
+
+
+class StopAskedError(RuntimeError):
+    """The run was asked to stop before it began: nothing has to be saved (exit code SUSPENDED)."""

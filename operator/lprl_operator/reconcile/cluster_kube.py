@@ -6,8 +6,9 @@ lead to is unsafe: their creation is create-once, their deletion is guarded by u
 ours stays finished.
 """
 
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from lprl_operator.reconcile.kube.reader import Reader
 from lprl_operator.reconcile.kube.shelf import Name
 from lprl_operator.reconcile.observed import Key, ObjectRef, Observed, Refusal
 
+log = logging.getLogger(__name__)
 CACHED = frozenset({"Job", "RayCluster", "ConfigMap", names.KIND})
 RAYCLUSTER = "RayCluster"
 
@@ -71,6 +73,9 @@ class KubeCluster:
         body = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": meta, "status": dict(status)}
         written = self._guarded(lambda: self._api.put(f"{paths.item(ref)}/status", body), ref)
         self._cache.put(names.KIND, written)
+        fields = {"namespace": key.namespace, "job": key.name, "attempt": status.get("attempt", 0), "phase": status.get("phase")}
+        for event in events:
+            log.log(logging.WARNING if event.type == "Warning" else logging.INFO, event.message, extra={**fields, "reason": event.reason})
         self._events.send(written, events)
 
     def apply(self, actions: Sequence[Action]) -> None:
@@ -108,6 +113,7 @@ class KubeCluster:
                 self._reader.kind_is_missing(ref.kind)
             return self._refuse(document, ref, error.message, is_permanent(error))
         self._accept(document, ref, made)
+        _log_done("created", ref, reduce.owning_jobs(document))
         return True
 
     def _exists(self, document: Mapping[str, Any], ref: ObjectRef) -> bool:
@@ -173,6 +179,7 @@ class KubeCluster:
             if error.status == 409:
                 raise Conflict(f"{action.ref}: {error.message}") from error
             raise
+        log.info("deleted %s", action.ref, extra={"namespace": action.ref.namespace, "kind": action.ref.kind, "object": action.ref.name})
         if found.get("kind") == action.ref.kind:  # it stays for a while (finalizers, grace); else it is gone
             self._remember(action.ref, found)
         else:
@@ -220,6 +227,11 @@ class KubeCluster:
                 raise Conflict(f"{ref}: {error.message[:200]}") from error
             raise
         return found
+
+
+def _log_done(verb: str, ref: ObjectRef, keys: Iterable[Key]) -> None:
+    for key in keys:
+        log.info("%s %s", verb, ref, extra={"namespace": key.namespace, "job": key.name, "kind": ref.kind, "object": ref.name})
 
 
 def is_permanent(error: ApiError) -> bool:

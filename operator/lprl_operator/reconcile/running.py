@@ -90,10 +90,10 @@ def _out_of_time(case: Case, cluster: ClusterState) -> Verdict | None:
     if pull is not None and (case.now - cluster.created_at).total_seconds() >= IMAGE_PULL_PATIENCE_S:
         return Verdict(Move.FAIL, Reason.IMAGE_PULL_FAILED, f"pod {pull.name}: {pull.image_pull}")
     timeout, waited = policy.provision_timeout_seconds, case.seconds_since(case.status.attempt_started_at)
-    if timeout is not None and case.status.progress_time is None and not _ready(cluster) and waited >= timeout:
-        return Verdict(Move.RESTART, Reason.PROVISION_TIMEOUT, f"not ready after {timeout} s: {_workers(case, cluster)}")
     progress = case.progress()
-    silent = progress is None or progress.sequence == case.status.progress_sequence
+    if timeout is not None and not _begun(case, progress) and not _ready(cluster) and waited >= timeout:
+        return Verdict(Move.RESTART, Reason.PROVISION_TIMEOUT, f"not ready after {timeout} s: {_workers(case, cluster)}")
+    silent = progress is None or progress.sequence == case.status.progress_sequence or _waits_in_vain(case, cluster, progress)
     if silent and case.status.progress_time is not None and case.seconds_since(case.status.progress_time) >= policy.stall_seconds:
         return Verdict(Move.RESTART, Reason.STALLED, f"no progress for {policy.stall_seconds} s; last: {_doing(progress)}")
     return None
@@ -101,19 +101,26 @@ def _out_of_time(case: Case, cluster: ClusterState) -> Verdict | None:
 
 def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision:
     progress, ready = case.progress(), _ready(cluster)
-    case = _clocked(case, progress, ready)
+    case = _clocked(case, cluster, progress)
     findings: tuple[Finding, ...] = (_cluster_finding(case, cluster, ready),)
-    if progress is not None:
-        findings += (Finding(Condition.PROGRESSING, "True", Reason.RUNNING, _doing(progress)),)
-    elif case.status.progress_sequence > 0:
-        findings += (Finding(Condition.PROGRESSING, "True", Reason.RUNNING, "the driver's report is gone or cannot be read"),)
+    if _begun(case, progress):
+        text = _doing(progress) if progress is not None else "the driver's report is gone or cannot be read"
+        findings += (Finding(Condition.PROGRESSING, "True", Reason.RUNNING, text),)
     else:
-        text = "the driver is starting" if head is not None and head.driver is not None else "waits for the cluster"
+        up = head is not None and head.driver is not None
+        text = _doing(progress) if progress is not None else "the driver is starting" if up else "waits for the cluster"
         findings += (Finding(Condition.PROGRESSING, "False", Reason.STARTING, f"attempt {case.status.attempt}: {text}"),)
     nodes = Count(min(cluster.ready_workers, cluster.wanted_workers), cluster.wanted_workers)
     actions = control_update(case, suspend=False)
     calm = _calm_s(case) if ready and progress is not None else LATER_S
     return Decision(case.status, findings, actions, SOON_S if actions else calm, nodes=nodes)
+
+
+def _begun(case: Case, progress: Progress | None) -> bool:
+    """Whether the driver does more than wait for its workers, as far as is known."""
+    if progress is None:
+        return case.status.progress_sequence > 0
+    return progress.phase != "starting"
 
 
 def _calm_s(case: Case) -> float:
@@ -122,11 +129,19 @@ def _calm_s(case: Case) -> float:
     return min(CALM_S, max(SOON_S, left))
 
 
-def _clocked(case: Case, progress: Progress | None, ready: bool) -> Case:
+def _waits_in_vain(case: Case, cluster: ClusterState, progress: Progress) -> bool:
+    """Whether the driver waits though all its workers are there, and were when we last looked: it would wait for ever."""
+    nodes = case.status.nodes
+    return not _begun(case, progress) and _ready(cluster) and 0 < nodes.wanted <= nodes.ready and case.status.progress_time is not None
+
+
+def _clocked(case: Case, cluster: ClusterState, progress: Progress | None) -> Case:
     """Note by our own clock when the driver last said something new (or when it could have begun to)."""
     if progress is not None and (progress.sequence != case.status.progress_sequence or case.status.progress_time is None):
+        if _waits_in_vain(case, cluster, progress):
+            return case
         return case.remember(progress_sequence=progress.sequence, progress_time=case.stamp())
-    if ready and case.status.progress_time is None:
+    if _ready(cluster) and case.status.progress_time is None:
         return case.remember(progress_time=case.stamp())
     return case
 

@@ -149,10 +149,12 @@ def _training(case: Case, old: TrainingStatus, progress: Progress | None) -> Tra
     if progress is None:
         return old.model_copy(update={"steps": steps, "summary": f"{old.step}/{steps}"})
     evaluation = progress.evaluation or old.evaluation
+    # A driver that has not resumed yet does not know how far earlier attempts came.
+    step = max(progress.step, old.step) if progress.phase in ("starting", "loading") else progress.step
     return TrainingStatus(
-        step=progress.step,
+        step=step,
         steps=steps,
-        summary=f"{progress.step}/{steps}",
+        summary=f"{step}/{steps}",
         reward=_number(progress.reward) or old.reward,
         mismatch=_number(progress.mismatch_k3, ".2e") or old.mismatch,
         tokens_per_second=_number(progress.tokens_per_second, ".0f") or old.tokens_per_second,

@@ -51,13 +51,15 @@ def local_groups(run: RunConfig, paths: ResolvedPaths) -> tuple[TrainGroup, Roll
     return LocalTrainGroup(lambda: make_trainer(run, paths, RankInfo(0, 1, device)), rollout, run, paths.model), rollout
 
 
-def ray_groups(run: RunConfig, paths: ResolvedPaths) -> tuple[TrainGroup, RolloutGroup]:
-    """Connect to the Ray cluster at RAY_ADDRESS and return groups of actors there."""
+def ray_groups(run: RunConfig, paths: ResolvedPaths, waits: Callable[[str], None]) -> tuple[TrainGroup, RolloutGroup]:
+    """Connect to the Ray cluster at RAY_ADDRESS, wait for its workers and return groups of actors there (`waits`: see wait_for_room)."""
     from lprl_workload.launch.ray_cluster import RayTrainGroup
     from lprl_workload.launch.ray_engines import RayRolloutGroup
     from lprl_workload.launch.ray_link import connect
+    from lprl_workload.launch.ray_room import wait_for_room
 
     connect()
+    wait_for_room(run.ranks, waits)
     # Side by side: starting a process that imports torch is most of the time.
     with ThreadPoolExecutor(1) as pool:
         engines = pool.submit(RayRolloutGroup, run, paths)

@@ -8,11 +8,13 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lprl_api.names import ENV_ATTEMPT, ExitCode, Reason
 from lprl_api.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths, load_run_config
+from lprl_workload.errors import StopAskedError
 from lprl_workload.launch.build import Assembled, assemble, local_groups, make_reporter, ray_groups
 from lprl_workload.launch.export import export_all
 from lprl_workload.metrics.progress import Reporter
@@ -68,10 +70,24 @@ def drive(run: RunConfig, attempt: int, reporter: Reporter, in_process: bool) ->
     paths = ResolvedPaths.of(run)
     stop = threading.Event()
     _stop_on_sigterm(stop)
-    reporter.phase("loading")
     before = time.monotonic()
-    assembled = assemble(run, paths, attempt, reporter, local_groups if in_process else ray_groups)
-    _stop_on_sigterm(stop)  # ray.init has put its own handler there
+
+    def waits(lacking: str) -> None:
+        _stop_on_sigterm(stop)  # ray.init has put its own handler there
+        if not lacking:
+            reporter.phase("loading", message="")
+            return
+        reporter.update(message=f"waits for workers: {lacking}")
+        if stop.is_set() or (reporter.control is not None and reporter.control.suspend):
+            raise StopAskedError(f"asked to stop while waiting for workers: {lacking}")
+
+    try:
+        groups = local_groups if in_process else partial(ray_groups, waits=waits)
+        assembled = assemble(run, paths, attempt, reporter, groups)
+    except StopAskedError as error:
+        log.info("%s", error)
+        return True
+    _stop_on_sigterm(stop)
     try:
         sinks = _SinksOnce(run, paths, attempt, assembled)
         if assembled.loop.run(stop.is_set, sinks.attach) == "suspended":

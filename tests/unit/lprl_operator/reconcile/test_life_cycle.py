@@ -257,6 +257,59 @@ def test_provision_timeout_and_message(make_world, make_manifest, lib):
     assert status(world)["failures"][0]["reason"] == "ProvisionTimeout"
 
 
+@pytest.fixture
+def driver_waits(make_world, make_manifest, lib):
+    """A world whose head is up and whose driver says that it waits; one of two workers is there."""
+    world = make_world(make_manifest(failurePolicy={"provisionTimeoutSeconds": 600, "stallSeconds": 300, "backoffSeconds": 1}))
+    advance(world, lib, "Provisioning")
+    world._run_cluster = lambda cluster: None
+    for number, role in enumerate(("head", "worker")):
+        world._start_pod(world.clusters["toy-a1"], role, number)
+    world.change_cluster("toy-a1", head_ready=True, ready_workers=1)
+    return world
+
+
+def wait_on(world, lib, seconds):
+    """The driver reports for so long that it waits."""
+    for _ in range(0, seconds, 30):
+        world.now += timedelta(seconds=30)
+        world.report(1, 0, phase="starting", message="waits for workers: 1/2 lprl_trainer")
+        look(world, lib)
+
+
+def test_a_driver_that_waits_for_its_workers_is_not_running(driver_waits, lib):
+    wait_on(driver_waits, lib, 60)
+    assert (status(driver_waits)["phase"], status(driver_waits)["nodes"]["summary"]) == ("Provisioning", "1/2")
+    assert "waits for workers: 1/2 lprl_trainer" in condition(driver_waits, "Progressing")["message"]
+
+
+def test_provision_timeout_also_while_the_driver_waits(driver_waits, lib):
+    wait_on(driver_waits, lib, 570)
+    assert status(driver_waits)["phase"] == "Provisioning"
+    wait_on(driver_waits, lib, 60)
+    assert status(driver_waits)["failures"][0]["reason"] == "ProvisionTimeout"
+
+
+def test_a_driver_that_waits_though_all_workers_are_there_is_stalled(driver_waits, lib):
+    wait_on(driver_waits, lib, 60)
+    driver_waits.change_cluster("toy-a1", ready_workers=2)
+    wait_on(driver_waits, lib, 270)
+    assert not status(driver_waits).get("failures")
+    wait_on(driver_waits, lib, 60)
+    assert status(driver_waits)["failures"][0]["reason"] == "Stalled"
+
+
+def test_steps_of_earlier_attempts_are_not_forgotten_while_the_next_one_loads(running, lib):
+    world = running(failurePolicy={"backoffSeconds": 1})
+    reached = status(world)["training"]["step"]
+    assert reached > 0
+    world.exit_driver(world.head(), 1)
+    advance(world, lib, "Provisioning")
+    world._run_driver = lambda cluster, head: world.report(2, 0, phase="loading")
+    advance(world, lib, "Running")
+    assert status(world)["training"]["summary"] == f"{reached}/40"
+
+
 def test_waiting_in_a_queue_is_no_provisioning(make_world, make_manifest, lib):
     world = make_world(make_manifest(failurePolicy={"provisionTimeoutSeconds": 100}))
     advance(world, lib, "Provisioning")
