@@ -134,7 +134,9 @@ class Optimizer(Contract):
     epsilon: PositiveFloat = Field(1.0e-8, description="Adam epsilon. Default 1e-8.")
     gradient_clip: PositiveFloat | None = Field(1.0, description="Global gradient-norm limit. Default 1.")
     cpu_offload: bool = Field(False, description="Keep optimizer state and FP32 masters in host memory. Default false.")
-    overlap_cpu_transfers: bool = Field(True, description="Overlap device-host copies of cpuOffload. Default true.")
+    overlap_cpu_transfers: bool = Field(
+        True, description="Overlap device-host copies of cpuOffload (Megatron; the torch trainer does not). Default true."
+    )
     precision_aware: bool = Field(False, description="Low-precision optimizer states (Megatron, TE FusedAdam). Default false.")
     grad_reduce_in_fp32: bool = Field(True, description="Accumulate and reduce gradients in FP32. Default true.")
 

@@ -28,6 +28,16 @@ def _torch_trainer(case: Case) -> Iterator[FieldError]:
         yield wrong("topology.trainer.deepEp", True, "false, or backends.trainer megatron")
     if trainer.last_stage_layers is not None:
         yield wrong("topology.trainer.lastStageLayers", trainer.last_stage_layers, "nothing, or backends.trainer megatron")
+    if trainer.recompute == "selective":
+        yield wrong(
+            "topology.trainer.recompute",
+            "selective",
+            "none or full: the torch trainer recomputes whole layers; or backends.trainer megatron",
+        )
+    if trainer.recompute_layers != 1:
+        yield wrong("topology.trainer.recomputeLayers", trainer.recompute_layers, "1 with the torch trainer, or backends.trainer megatron")
+    if trainer.hidden_dropout:
+        yield wrong("topology.trainer.hiddenDropout", trainer.hidden_dropout, "0 with the torch trainer, or backends.trainer megatron")
 
 
 def _torch_rollout(case: Case) -> Iterator[FieldError]:
