@@ -170,6 +170,7 @@ def test_killed_command_line_goes_on(tmp_path: Path) -> None:
     kept = finished_shards(tmp_path / "killed")
     assert 0 < len(kept) < SHARDS
     subprocess.run([*command, str(tmp_path / "killed"), *options], check=True, capture_output=True)
+    assert not list(tmp_path.glob(".*")), "nothing of the killed run is left"
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
 

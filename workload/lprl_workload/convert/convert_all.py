@@ -2,11 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -54,15 +55,27 @@ def convert_all(
         max_relative_rms_error=max_error,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="lprl-convert-") as folder:
-        volumes = Path(folder) / "volumes"
-        volumes.mkdir()
-        (volumes / "source").symlink_to(source.parent.absolute())
-        (volumes / "target").symlink_to(target.parent.absolute())
-        file = Path(folder) / "convert.json"
+    with _volumes(source, target) as volumes:
+        file = volumes / "convert.json"
         file.write_text(json.dumps(config.document()))
         _run_workers(file, volumes, workers, line)
     return finalise(config, source, target)
+
+
+@contextmanager
+def _volumes(source: Path, target: Path) -> Iterator[Path]:
+    """Yield a folder with links named like the volumes of the configuration. Beside the target, so that the next run removes what a
+    killed one left.
+    """
+    folder = target.with_name(f".{target.name}.volumes")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        (folder / "source").symlink_to(source.parent.absolute())
+        (folder / "target").symlink_to(target.parent.absolute())
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_workers(config: Path, volumes: Path, workers: int, line: ProgressLine) -> None:

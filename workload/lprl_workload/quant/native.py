@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lprl_workload.quant import prebuilt
@@ -50,15 +52,15 @@ def _load(source: Path) -> ctypes.CDLL | None:
         log.warning("no C++ compiler found: quantising with PyTorch, which is several times slower")
         return None
     try:
-        return ctypes.CDLL(str(_build(compiler, source)))
+        with _cache_folder() as folder:
+            return ctypes.CDLL(str(_build(compiler, source, folder)))
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("C++ kernels not usable, quantising with PyTorch", extra={"compiler": compiler, "cause": str(error)})
         return None
 
 
-def _build(compiler: str, source: Path) -> Path:
-    """Compile `source` unless this machine type's build of it is in the user's cache; returns the library."""
-    folder = _cache_folder()
+def _build(compiler: str, source: Path, folder: Path) -> Path:
+    """Compile `source` unless this machine type's build of it is in `folder`; returns the library."""
     key = hashlib.sha256("\0".join((source.read_text(), compiler, *FLAGS, _cpu())).encode()).hexdigest()[:32]
     library = folder / f"{source.stem}-{key}.so"
     if not library.exists():
@@ -71,17 +73,25 @@ def _build(compiler: str, source: Path) -> Path:
     return library
 
 
-def _cache_folder() -> Path:
-    """Return a folder only this user can write, since code is loaded from it: the user's cache, else a fresh temporary one."""
+@contextmanager
+def _cache_folder() -> Iterator[Path]:
+    """Yield a folder only this user can write, since code is loaded from it: the user's cache, else a temporary one.
+
+    (A library that is loaded needs its file no longer.)
+    """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lprl" / "kernels"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         stat = folder.stat()
-        if stat.st_uid == os.getuid() and not stat.st_mode & 0o022 and os.access(folder, os.W_OK):
-            return folder
+        usable = stat.st_uid == os.getuid() and not stat.st_mode & 0o022 and os.access(folder, os.W_OK)
     except OSError as error:
         log.info("no usable cache folder", extra={"folder": str(folder), "cause": str(error)})
-    return Path(tempfile.mkdtemp(prefix="lprl-kernels-"))
+        usable = False
+    if usable:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="lprl-kernels-") as temporary:
+        yield Path(temporary)
 
 
 def _cpu() -> str:

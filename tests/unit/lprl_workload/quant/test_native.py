@@ -1,6 +1,7 @@
 """Everything works without a compiler, and says so once."""
 
 import logging
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,11 @@ def test_a_folder_others_can_write_is_not_trusted(tmp_path: Path, monkeypatch) -
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "k.cpp"
     path.write_text('extern "C" int answer() { return 7; }')
-    assert load_library(path) is not None
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    library = load_library(path)
+    assert library is not None and library.answer() == 7
     assert not list(folder.iterdir())
+    assert not list(tmp_path.glob("lprl-kernels-*")), "the temporary folder is gone with the need for it"
 
 
 def test_a_prebuilt_library_needs_no_compiler(tmp_path: Path, monkeypatch) -> None:
