@@ -1,7 +1,9 @@
 """`lprl run` on real processes and a real Ray: a whole life, a user error, kill -9 of everything, suspend and resume."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -51,7 +53,7 @@ class Job:
             "model": {"source": {"volume": "models", "path": "toy"}},
             "precision": {"training": "int4-qat", "rollout": "int4", "int4": {"groupSize": 32, "scope": "all-linear"}},
             "conversion": {"volume": "models", "parallelism": 1},
-            "data": {"prompts": prompts, "reward": {"type": "exact"}},
+            "data": {"prompts": prompts, "reward": {"type": "python", "function": "lprl_fixtures.runs:even_share_slowly"}},
             "algorithm": {"steps": STEPS, "rolloutBatchSize": 2, "samplesPerPrompt": 2, "entropyCoefficient": 0.05},
             "optimizer": {"learningRate": 1.0e-3},
             "sampling": {"maxResponseTokens": 4},
@@ -137,31 +139,38 @@ def test_a_user_error_fails_with_reason_and_remedy(inputs: Path, tmp_path: Path)
     assert job.processes == []
 
 
-KILLS = [
-    pytest.param("toy-a1-head/driver", id="driver"),
-    pytest.param("toy-a1-head/ray-head", id="head"),
-    pytest.param("", id="supervisor"),
-]
-
-
-@pytest.mark.parametrize("target", KILLS)
-def test_a_killed_run_ends_like_an_uninterrupted_one(inputs: Path, tmp_path: Path, finished: Job, target: str) -> None:
-    job = Job(tmp_path, inputs)
-    process = job.start()
-    wait(lambda: job.steps() >= 7, "seven steps")
-    if target:
-        launch = json.loads((job.state / "pods" / target / "launch.json").read_text())
-        os.kill(launch["pid"], signal.SIGKILL)
-        out, _ = process.communicate(timeout=400)
-        code = process.returncode
-    else:
+def kill_something(job: Job, process: "subprocess.Popen[str]", target: str) -> "subprocess.Popen[str]":
+    """Kill a container of the newest attempt, or the supervisor, which is then started again; returns the supervisor."""
+    if target == "supervisor":
         process.kill()
         process.communicate()
-        wait(lambda: not job.processes, "children end with the supervisor", 20)
-        code, out = job.run()
-    assert code == exits.OK, out
-    assert job.series() == finished.series()
-    assert job.found.status()["attempt"] == 2
+        wait(lambda: not job.processes, "children end with the supervisor", 30)
+        return job.start()
+    newest = max((job.state / "pods").glob(target), key=lambda p: (p / "launch.json").stat().st_mtime)
+    with contextlib.suppress(ProcessLookupError):  # an attempt that just ended
+        os.kill(json.loads((newest / "launch.json").read_text())["pid"], signal.SIGKILL)
+    return process
+
+
+def test_killed_at_random_moments_ends_like_an_uninterrupted_one(inputs: Path, tmp_path: Path, finished: Job) -> None:
+    """Driver, Ray head, worker and supervisor in some order, up to six kills a life; $LPRL_KILLS in all."""
+    wanted, done, chance = int(os.environ.get("LPRL_KILLS", "4")), 0, random.Random(20)
+    targets = ["toy-a*-head/driver", "toy-a*-head/ray-head", "toy-a*-workers-worker-*/ray-worker", "supervisor"]
+    while done < wanted:
+        root = tmp_path / f"life-{done}"
+        root.mkdir()
+        job = Job(root, inputs)
+        process = job.start()
+        for number in range(min(6, wanted - done)):
+            chance.shuffle(targets if number % len(targets) == 0 else [])
+            goal = job.steps() + chance.randint(1, 6)
+            wait(lambda job=job, goal=goal: job.steps() >= min(goal, STEPS - 1), f"step {goal}", 240)  # type: ignore[misc]
+            time.sleep(chance.uniform(0, 0.3))
+            process, done = kill_something(job, process, targets[number % len(targets)]), done + 1
+        out, _ = process.communicate(timeout=400)
+        assert process.returncode == exits.OK, out
+        assert job.series() == finished.series()
+        assert job.processes == []
 
 
 def test_suspend_checkpoints_and_resume_goes_on(inputs: Path, tmp_path: Path, finished: Job) -> None:
