@@ -14,7 +14,7 @@ TABLE = """exit codes:
   1    unexpected error, a bug worth reporting (set LPRL_DEBUG=1 for a traceback)
   2    wrong command line
   3    wrong input: manifest, file or option; the message says what fits
-  4    the run was suspended; `lprl resume` and `lprl run` go on
+  4    the run was suspended; `lprl resume` and `lprl run` go on (in a cluster `kubectl lprl resume`)
   5    no space left on a volume
   10   the job ran and failed; the reason and the remedy are printed
   130  interrupted; the same `lprl run` goes on from the last checkpoint"""

@@ -7,14 +7,17 @@ import sys
 from collections.abc import Sequence
 
 from lprl_cli import exits
+from lprl_cli.cluster.place import called_as_kubectl, command_first
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "train a small model by RL on this machine, end to end, in minutes"),
     "run": ("run", "run a job on this machine: the same objects and state machine as on Kubernetes"),
-    "status": ("status", "show a local run"),
-    "logs": ("logs", "print what a local run's processes wrote"),
-    "suspend": ("control", "ask a local run to checkpoint and stop"),
-    "resume": ("control", "clear a suspension; the next `lprl run` goes on"),
+    "status": ("status", "show local runs, or jobs in a cluster, with a live table while they run"),
+    "get": ("status", "the same as status"),
+    "logs": ("logs", "print what a local run's processes, or the right container in a cluster, wrote"),
+    "metrics": ("metrics", "print the newest numbers of a local run or of a job in a cluster"),
+    "suspend": ("control", "ask a local run, or a job in a cluster, to checkpoint and stop"),
+    "resume": ("control", "clear a suspension: a job in a cluster goes on, a local run with the next `lprl run`"),
     "stop": ("control", "end a local run now; `lprl run` goes on from its last checkpoint"),
     "report": ("report", "make one HTML page of a run, or compare several"),
     "init": ("init", "write the manifest of a preset"),
@@ -39,13 +42,18 @@ EXAMPLES = """examples:
   lprl run job.yaml                             run it here, with a live table
   lprl report runs/NAME                         one page: curves, mismatch, plan, timeline, errors
   lprl render job.yaml | kubectl apply -f -     look at, or apply by hand, what the operator makes
+
+in a cluster (the same program as a kubectl plugin; status, get, logs, metrics, suspend and resume are about local runs when called
+as lprl without -n, -A, --context or --kubeconfig, and about jobs in the cluster otherwise):
+  kubectl lprl status NAME --watch              a live table until the job ends; the exit code says how
+  kubectl lprl logs NAME -f                     the driver, or the pod of the phase the job is in
 """
 
 
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     """Return the parser; only the chosen command's module is imported and adds its own arguments."""
     parser = argparse.ArgumentParser(
-        prog="kubectl lprl" if os.path.basename(sys.argv[0]).startswith("kubectl") else "lprl",
+        prog="kubectl lprl" if called_as_kubectl() else "lprl",
         description="Low-precision reinforcement learning of language models on Kubernetes, and on this machine.",
         epilog=f"{EXAMPLES}\n{exits.TABLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -71,7 +79,7 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. A user's mistake is one line and a remedy, never a traceback."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = command_first(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     if chosen in PASSED_THROUGH:
         from lprl_cli.commands.workload import pass_through

@@ -26,6 +26,8 @@ CROWD = 20
 """More jobs than this with one cause (progress of a conversion they share) are looked at one after the other, not at once."""
 SPREAD_S_PER_JOB = 0.03
 MAX_SPREAD_S = 30.0
+PAUSE_S_PER_CLUSTER, MAX_PAUSE_S = 0.001, 1.0
+"""Between something seen and looking at its job."""
 IDLE_S = 0.5
 
 
@@ -85,7 +87,13 @@ class Runtime:
             return
         ended = kind == "Job" and any(reduce.is_true(reduce.conditions(document), c) for c in ("Complete", "Failed"))
         crowded = len(keys) > CROWD and not ended
-        self._queue.add_all(keys, min(MAX_SPREAD_S, SPREAD_S_PER_JOB * len(keys)) if crowded else 0.0)
+        if crowded:
+            self._queue.add_all(keys, min(MAX_SPREAD_S, SPREAD_S_PER_JOB * len(keys)))
+            return
+        # What comes together is looked at together; the more goes on, the more of it.
+        pause_s = min(MAX_PAUSE_S, PAUSE_S_PER_CLUSTER * self._cache.crowd())
+        for key in keys:
+            self._queue.add(key, pause_s)
 
     def _changed(self, leading: bool) -> None:
         if leading:

@@ -139,6 +139,7 @@ class Loop:
             self._saved = self.state if found else None
             self._records.truncate_after(self.state.step if found else EMPTY)
             self.resumed_from = self.state.step if folder else None
+            log.info(f"resumed from step {self.state.step}: {folder}" if folder else "no checkpoint: starting at step 0")
             self._trainer.set_correction(self.state.guard.corrected)
             self._serving.serve(Bf16() if self.state.effective_rollout == "bf16" else self.run_config.rollout_format)
         self._push(max(self.state.weight_version, self._serving.pushed + 1))

@@ -1,4 +1,4 @@
-"""`lprl suspend`, `resume` and `stop` of a local run."""
+"""`lprl suspend` and `resume` of a local run or of a job in a cluster, `stop` of a local run."""
 
 import argparse
 import fcntl
@@ -10,24 +10,32 @@ from pathlib import Path
 
 from lprl_api.errors import UserError
 from lprl_cli import exits
-from lprl_cli.runfolder import find
+from lprl_cli.cluster import place
 
 STOP_SECONDS = 60.0
 
 
 def epilog(name: str) -> str:
     """Examples for --help."""
-    return f"examples:\n  lprl {name} runs/NAME\n\nsuspend checkpoints first; stop loses the steps since the last checkpoint."
+    cluster = f"\n  kubectl lprl {name} NAME -n NS   a job in the cluster" if name != "stop" else ""
+    return f"examples:\n  lprl {name} runs/NAME{cluster}\n\nsuspend checkpoints first; stop loses the steps since the last checkpoint."
 
 
-def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Add this command's arguments."""
-    parser.add_argument("run_folder", metavar="RUN", help="state folder of the run, or its name below ./runs")
+    meant = "RUN" if name == "stop" else "RUN|NAME"
+    parser.add_argument("run_folder", metavar=meant, help="state folder of a local run, its name below ./runs, or a job in the cluster")
+    if name != "stop":
+        place.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command's name says."""
-    state = find(args.run_folder).state
+    if place.called_as_kubectl() or (args.command != "stop" and place.in_cluster(args)):
+        from lprl_cli.cluster import control
+
+        return control.run(args)
+    state = place.local(args.run_folder).state
     if state is None:
         raise UserError(f"{args.run_folder}: no state folder of `lprl run`", "give runs/NAME")
     if args.command == "stop":

@@ -1,4 +1,4 @@
-"""`lprl logs`: what the processes of a local run wrote."""
+"""`lprl logs`: what the processes of a local run, or the containers of a job in a cluster, wrote."""
 
 import argparse
 import json
@@ -9,9 +9,11 @@ from typing import BinaryIO
 
 from lprl_api.errors import UserError
 from lprl_cli import exits
-from lprl_cli.runfolder import find
+from lprl_cli.cluster import place
 
 POLL_SECONDS = 0.3
+TAIL = "1000"
+ROLES = ("inspect", "convert", "finalise", "head", "driver", "worker")
 
 
 def epilog(_: str) -> str:
@@ -19,21 +21,46 @@ def epilog(_: str) -> str:
     return (
         "examples:\n  lprl logs runs/NAME                    the newest driver, or the newest pod when none ran yet\n"
         "  lprl logs runs/NAME --list             every log there is\n"
-        "  lprl logs runs/NAME convert --follow   pods whose POD/CONTAINER has this text"
+        "  lprl logs runs/NAME convert --follow   pods whose POD/CONTAINER has this text\n"
+        "  kubectl lprl logs NAME -f              a job in the cluster: its driver, or the pod of the phase it is in\n"
+        "  kubectl lprl logs NAME --role worker --attempt 2\n"
+        "  kubectl lprl logs NAME --list          every container there is"
     )
 
 
 def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
     """Add this command's arguments."""
-    parser.add_argument("run_folder", metavar="RUN", help="state folder, or name below ./runs")
+    parser.add_argument("run_folder", metavar="RUN|NAME", help="local run (state folder, or name below ./runs), or job in the cluster")
     parser.add_argument("match", nargs="?", help="text in POD/CONTAINER; the newest that has it")
     parser.add_argument("--list", action="store_true", help="list the logs")
     parser.add_argument("--follow", "-f", action="store_true", help="go on printing")
+    place.add_arguments(parser)
+    cluster = parser.add_argument_group("choosing a log in the cluster")
+    cluster.add_argument("--role", choices=ROLES, help="default: the driver of the newest attempt, or the phase's pod")
+    cluster.add_argument("--attempt", type=int, metavar="N", help="default: the newest whose pods are there")
+    cluster.add_argument("--previous", "-p", action="store_true", help="the container's run before its last restart")
+    cluster.add_argument("--tail", type=_lines, default=TAIL, metavar="N", help=f"last lines to begin with, or `all`; default {TAIL}")
+
+
+def _lines(text: str) -> str:
+    """Return a number of lines, or `all`."""
+    if text == "all" or (text.isdigit() and len(text) < 10):
+        return text
+    raise argparse.ArgumentTypeError(f"got {text!r}; a number of lines, or all")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a log."""
-    state = find(args.run_folder).state
+    if place.in_cluster(args):
+        from lprl_cli.cluster import logs
+
+        return logs.run(args)
+    place.only_in_cluster(args, "--role", "--attempt", "--previous")
+    return _local(args)
+
+
+def _local(args: argparse.Namespace) -> int:
+    state = place.local(args.run_folder).state
     if state is None:
         raise UserError(f"{args.run_folder}: no state folder of `lprl run`", "give runs/NAME")
     logs = {str(p.parent.relative_to(state / "pods")): p for p in state.glob("pods/*/*/log")}

@@ -9,6 +9,7 @@ from lprl_api.model_shape import ModelShape
 from lprl_api.spec import LowPrecisionRLJob
 from lprl_cli import exits
 from lprl_cli.checked import checked_job
+from lprl_cli.cluster import place
 from lprl_cli.manifest import Manifest, load_one
 
 
@@ -20,18 +21,20 @@ def epilog(_: str) -> str:
         "  lprl plan kimi-k2-thinking-int4              a preset, without writing it first\n"
         "  lprl plan job.yaml --config model/config.json   a model that is no known shape\n"
         "  lprl plan --shapes                           the known shapes\n"
+        "  kubectl lprl plan NAME -n NS                 a job in the cluster\n"
         "  lprl plan job.yaml --output json | jq .ranks"
     )
 
 
 def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
     """Add this command's arguments."""
-    parser.add_argument("job", nargs="?", metavar="FILE|PRESET", help="manifest, - for standard input, or the name of a preset")
+    parser.add_argument("job", nargs="?", metavar="FILE|PRESET|NAME", help="manifest, - for standard input, preset, or job in the cluster")
     parser.add_argument("--name", help="which job, when the file holds several")
     parser.add_argument("--shapes", action="store_true", help="list the known shapes, accelerators and presets")
     parser.add_argument("--config", metavar="config.json", help="Hugging Face config.json of the model; default spec.model.shape")
     parser.add_argument("--host-memory", type=int, metavar="BYTES", help="host memory of a node to stay within; default: reported only")
     parser.add_argument("--output", choices=("table", "json", "yaml"), default="table", help="default table")
+    place.add_arguments(parser)
 
 
 def manifest_of(text: str, name: str | None = None) -> Manifest:
@@ -40,9 +43,24 @@ def manifest_of(text: str, name: str | None = None) -> Manifest:
 
     if text in PRESETS and not Path(text).exists():
         return Manifest(dict(preset_manifest(text)), text, {"": 1})
-    if text != "-" and not Path(text).exists() and "/" not in text and "." not in text:
+    if _is_name(text):
         raise UserError(f"{text}: neither a file nor a preset", f"presets: {', '.join(PRESETS)}")
     return load_one(text, name)
+
+
+def _is_name(text: str) -> bool:
+    return text != "-" and not Path(text).exists() and "/" not in text and "." not in text
+
+
+def _wanted(args: argparse.Namespace) -> tuple[Manifest, ModelShape | None]:
+    """Return what to plan, with the shape that is known of it beside its spec."""
+    from lprl_api.presets import PRESETS
+
+    if place.named(args) or (place.called_as_kubectl() and _is_name(args.job) and args.job not in PRESETS):
+        from lprl_cli.cluster import plan
+
+        return plan.job(args)
+    return manifest_of(args.job, args.name), None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,14 +69,15 @@ def run(args: argparse.Namespace) -> int:
         return _list()
     if args.job is None:
         raise UserError("nothing to plan", "give a manifest, a preset, or --shapes")
-    manifest = manifest_of(args.job, args.name)
+    manifest, inspected = _wanted(args)
     job = checked_job(manifest)
     from lprl_cli.checked import invalid
     from lprl_operator.plan.explain import explain
     from lprl_operator.plan.plan import PlanError, make_plan
 
     try:
-        plan = make_plan(job.spec, _shape(args.config, job), host_bytes_per_node=args.host_memory)
+        shape = inspected if inspected is not None and args.config is None else _shape(args.config, job)
+        plan = make_plan(job.spec, shape, host_bytes_per_node=args.host_memory)
     except PlanError as error:
         raise invalid(manifest, error.errors) from None
     if args.output == "json":

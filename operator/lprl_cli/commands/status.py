@@ -1,4 +1,4 @@
-"""`lprl status`: a local run, the way `kubectl get` shows one on a cluster."""
+"""`lprl status`: a local run, the way `kubectl get` shows one; `kubectl lprl status`: jobs in a cluster, once or while they run."""
 
 import argparse
 import json
@@ -7,22 +7,28 @@ from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_cli import exits
+from lprl_cli.cluster import place
 from lprl_cli.commands.control import owner
 from lprl_cli.runfolder import RunFolder, find
 
 
-def epilog(_: str) -> str:
+def epilog(name: str) -> str:
     """Examples for --help."""
     return (
-        "examples:\n  lprl status                    all runs below ./runs\n"
-        "  lprl status runs/NAME          one, with its conditions\n  lprl status NAME --output json"
+        f"examples:\n  lprl {name}                    all runs below ./runs\n"
+        f"  lprl {name} runs/NAME          one, with its conditions\n  lprl {name} NAME --output json\n"
+        f"  kubectl lprl {name} -A         jobs in every namespace of the cluster (`lprl {name} -A` is the same)\n"
+        f"  kubectl lprl {name} NAME -n NS --watch   a live table until the job ends\n\n"
+        "exit code with --watch: 0 succeeded, 10 failed, 4 suspended; without a NAME it goes on until interrupted"
     )
 
 
 def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
     """Add this command's arguments."""
-    parser.add_argument("run_folder", nargs="?", metavar="RUN", help="state folder, or name below ./runs; none: all below ./runs")
-    parser.add_argument("--output", choices=("table", "json", "yaml"), default="table", help="default table")
+    parser.add_argument("run_folder", nargs="?", metavar="RUN|NAME", help="local run, or job in the cluster; none: all of them")
+    parser.add_argument("--output", "-o", choices=("table", "json", "yaml"), default="table", help="default table")
+    place.add_arguments(parser, everywhere=True)
+    parser.add_argument("--watch", "-w", action="store_true", help="go on showing a job in the cluster until it ends")
 
 
 HEAD = ("NAME", "PHASE", "PRECISION", "NODES", "CONVERTED", "STEP", "REWARD", "EVAL", "MISMATCH", "ATTEMPT", "PROCESS")
@@ -51,12 +57,21 @@ def _row(found: RunFolder) -> tuple[str, ...]:
 
 def run(args: argparse.Namespace) -> int:
     """Print the status."""
+    if place.in_cluster(args):
+        from lprl_cli.cluster import status
+
+        return status.run(args)
+    place.only_in_cluster(args, "--watch")
+    return _local(args)
+
+
+def _local(args: argparse.Namespace) -> int:
     if args.run_folder is None:
         found = [find(str(p.parent)) for p in sorted(Path("runs").glob("*/job.json"))]
         if not found:
-            raise UserError("no runs below ./runs", "`lprl run FILE` makes one; or give the run's state folder")
+            raise UserError("no runs below ./runs", "`lprl run FILE` makes one; jobs in a cluster: kubectl lprl status, or -n NAMESPACE")
     else:
-        found = [find(args.run_folder)]
+        found = [place.local(args.run_folder)]
     if args.output != "table":
         documents = [f.job() for f in found]
         value = documents if args.run_folder is None else documents[0]

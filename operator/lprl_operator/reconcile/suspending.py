@@ -2,7 +2,7 @@
 
 from lprl_api.names import Condition, Reason
 from lprl_operator.reconcile import endings
-from lprl_operator.reconcile.attempts import lingering, over
+from lprl_operator.reconcile.attempts import GOING_S, lingering, over
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Decision, Finding
 from lprl_operator.reconcile.failures import Move
 from lprl_operator.reconcile.running import control_update, driver_end
@@ -71,4 +71,4 @@ def _released(case: Case) -> Decision:
         Finding(Condition.CLUSTER_READY, "False", Reason.CLUSTER_DELETED if memory.attempt else Reason.NOT_STARTED),
         Finding(Condition.PROGRESSING, "False", Reason.SUSPENDED),
     )
-    return Decision(memory, findings, actions, SOON_S if actions else None if gone else LATER_S)
+    return Decision(memory, findings, actions, SOON_S if actions else None if gone else GOING_S)

@@ -65,7 +65,7 @@ def phase(conditions: Sequence[ConditionStatus]) -> Phase:
         return Phase.SUCCEEDED
     if of.is_true(conditions, Condition.SUSPENDED):
         return Phase.SUSPENDED
-    if of.is_true(conditions, Condition.PROGRESSING):
+    if of.is_true(conditions, Condition.PROGRESSING) or _is_suspending(conditions):
         return Phase.RUNNING
     if not of.is_true(conditions, Condition.INSPECTED):
         return Phase.INSPECTING if of.find(conditions, Condition.INSPECTED) is not None else Phase.PENDING
@@ -89,7 +89,12 @@ def message(conditions: Sequence[ConditionStatus]) -> str:
         Phase.PROVISIONING: Condition.CLUSTER_READY,
         Phase.PENDING: Condition.VALIDATED,
     }
-    return of.message(conditions, order[phase(conditions)])
+    return of.message(conditions, Condition.SUSPENDED if _is_suspending(conditions) else order[phase(conditions)])
+
+
+def _is_suspending(conditions: Sequence[ConditionStatus]) -> bool:
+    """Whether a suspended job still holds pods: nothing else can begin on them."""
+    return of.reason(conditions, Condition.SUSPENDED) == Reason.SUSPENDING
 
 
 def _progress(case: Case, memory: LowPrecisionRLJobStatus) -> Progress | None:

@@ -1,4 +1,4 @@
-"""Requests to the API server: the only file that imports a Kubernetes client.
+"""Requests to the API server: this file and kubeconfig.py alone import a Kubernetes client.
 
 The official client does what is hard (kubeconfig, in-cluster tokens and their renewal, TLS, exec plugins); documents go through as
 plain JSON, since its models would cost most of the operator's processor time and drop fields they do not know.
@@ -8,7 +8,7 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +19,11 @@ JSON = "application/json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
+ANYTHING = "application/json, */*"
+"""What streams accept: logs and proxied pages are text, refusals are JSON."""
+ERROR_BYTES = 64 * 1024
+"""Read of a refused stream."""
+OPERATOR = "lprl-operator"
 
 Document = dict[str, Any]
 Observer = Callable[[str, str, int, float], None]
@@ -47,8 +52,9 @@ class Unavailable(ApiError):
 class KubeApi:
     """Thread-safe access to one API server."""
 
-    def __init__(self, connected: client.ApiClient, timeout_s: float, observer: Observer = lambda *_: None) -> None:
+    def __init__(self, connected: client.ApiClient, timeout_s: float, observer: Observer = lambda *_: None, agent: str = OPERATOR) -> None:
         self._client = connected
+        self._agent = agent
         self._host: str = connected.configuration.host
         self._pool: urllib3.PoolManager = connected.rest_client.pool_manager
         self._timeout = urllib3.Timeout(connect=min(10.0, timeout_s), read=timeout_s)
@@ -66,6 +72,17 @@ class KubeApi:
         settings.connection_pool_maxsize = connections
         settings.retries = False
         return cls(client.ApiClient(settings), timeout_s, observer)
+
+    @classmethod
+    def connect_as_user(cls, settings: client.Configuration, timeout_s: float, agent: str) -> "KubeApi":
+        """Connect with what `kubeconfig.access` found: a person's own rights, under the program's own name."""
+        settings.retries = False
+        return cls(client.ApiClient(settings), timeout_s, agent=agent)
+
+    @property
+    def host(self) -> str:
+        """Address of the API server."""
+        return self._host
 
     def get(self, path: str, **query: str) -> Document:
         """GET an object or a list."""
@@ -97,8 +114,7 @@ class KubeApi:
             ApiError: any other answer that is not 2xx.
 
         """
-        headers = {"Accept": JSON, "User-Agent": "lprl-operator"}
-        self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
+        headers = self._headers(method, path, JSON)
         body = None
         if document is not None:
             headers["Content-Type"] = content_type
@@ -112,11 +128,39 @@ class KubeApi:
             raise Unavailable(0, type(error).__name__, str(error)) from error
         finally:
             self._observer(method, _resource(path), status, time.monotonic() - started)
-        return _checked(answer)
+        return _checked(answer, answer.data)
+
+    def stream(self, path: str, query: Mapping[str, str], idle_s: float) -> Iterator[bytes]:
+        """GET and yield the answer as it comes (a watch, a log, a proxied page); closing the generator closes the connection.
+
+        Raises:
+            Unavailable: no answer, 429 or 5xx, the connection broke, or nothing came for `idle_s` seconds.
+            ApiError: any other answer that is not 2xx.
+
+        """
+        url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
+        timeout = urllib3.Timeout(connect=self._timeout.connect_timeout, read=idle_s)
+        headers, answer = self._headers("GET", path, ANYTHING), None
+        try:
+            answer = self._pool.request("GET", url, headers=headers, timeout=timeout, retries=False, preload_content=False)
+            if not 200 <= answer.status < 300:
+                _checked(answer, answer.read(ERROR_BYTES))
+            yield from answer.stream(ERROR_BYTES)
+        except (urllib3.exceptions.HTTPError, ssl.SSLError, OSError) as error:
+            raise Unavailable(0, type(error).__name__, str(error)) from error
+        finally:
+            if answer is not None:
+                # Not given back to the pool: what was not read of it would be taken for the next answer.
+                answer.close()
+
+    def _headers(self, method: str, path: str, accept: str) -> dict[str, str]:
+        headers = {"Accept": accept, "User-Agent": self._agent}
+        self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
+        return headers
 
 
-def _checked(answer: Any) -> Document:
-    status, data = answer.status, answer.data
+def _checked(answer: Any, data: bytes) -> Document:
+    status = answer.status
     found = _parsed(data)
     if 200 <= status < 300:
         return found

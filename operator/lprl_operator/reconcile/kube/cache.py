@@ -114,6 +114,11 @@ class Cache:
         with self._lock:
             return tuple(e.value for e in self._shelves["RayCluster"].of(key))
 
+    def crowd(self) -> int:
+        """Number of RayClusters there are: how much goes on."""
+        with self._lock:
+            return len(self._shelves["RayCluster"].entries)
+
     def heads(self, key: Key) -> tuple[PodState, ...]:
         """Watched (head) pods of a job's clusters."""
         with self._lock:

@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,8 @@ from lprl_operator.reconcile.kube.api import ApiError, KubeApi
 log = logging.getLogger(__name__)
 CAPACITY = 10_000
 """Events waiting to be posted; beyond it (an API server away for long, a thousand jobs changing) the newest are dropped and logged."""
+PER_SECOND, BURST = 20, 200
+"""Events posted: a thousand jobs that start at once are told later than they are served."""
 COMPONENT = "lprl-operator"
 
 
@@ -24,6 +27,7 @@ class EventLog:
     def __init__(self, api: KubeApi, instance: str) -> None:
         self._api, self._instance = api, instance
         self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(CAPACITY)
+        self._hurry = threading.Event()
         threading.Thread(target=self._post, name="events", daemon=True).start()
 
     def send(self, document: Mapping[str, Any], events: Sequence[Event]) -> None:
@@ -36,6 +40,7 @@ class EventLog:
 
     def flush(self, seconds: float = 3.0) -> None:
         """Wait a little until everything queued is posted (at shutdown)."""
+        self._hurry.set()
         waiter = threading.Thread(target=self._waiting.join, daemon=True)
         waiter.start()
         waiter.join(seconds)
@@ -70,8 +75,12 @@ class EventLog:
         }
 
     def _post(self) -> None:
+        allowed, before = float(BURST), time.monotonic()
         while True:
             event = self._waiting.get()
+            allowed, before = min(BURST, allowed + PER_SECOND * (time.monotonic() - before)) - 1, time.monotonic()
+            if allowed < 0 and not self._hurry.is_set():
+                self._hurry.wait(-allowed / PER_SECOND)
             try:
                 self._api.post(paths.collection("v1", "Event", event["metadata"]["namespace"]), event)
             except ApiError as error:

@@ -23,6 +23,8 @@ PATIENCE_S = 15.0
 """Most clusters are ready sooner; until then nothing is listed."""
 LOOK_S = 15.0
 """Between two looks at a cluster that is not ready."""
+PACE = 100
+"""With more RayClusters than this both grow in proportion: a thousand that wait for room must not be a thousand lists each time."""
 LINGER_LOOK_S = 3.0
 """Between two looks at pods an attempt left behind: the next one waits for them."""
 REFUSED = "InvalidRayClusterSpec"
@@ -58,14 +60,15 @@ class Reader:
     def children(self, key: Key, document: Mapping[str, Any], now: datetime) -> None:
         """Read the RayClusters, pods and progress of a job into the cache."""
         clusters = self._list("ray.io/v1", RAYCLUSTER, key, f"{names.LABEL_JOB}={key.name}")
-        pods = self._list("v1", "Pod", key, f"{names.LABEL_JOB}={key.name},{reduce.HEAD_TYPE}")
+        attempt = (document.get("status") or {}).get("attempt") or 0
+        # Before the first attempt nothing can have been left behind.
+        pods = self._list("v1", "Pod", key, f"{names.LABEL_JOB}={key.name},{reduce.HEAD_TYPE}") if attempt or clusters else []
         states = tuple(p for d in pods if (p := reduce.pod_state(d)) is not None)
         self._look_at_nodes(states, now)
         self._cache.replace_live(key, clusters, pods, Details(states, now))
         for cluster in self._cache.clusters(key):
-            if not _is_well(cluster) and (now - cluster.created_at).total_seconds() >= PATIENCE_S:
+            if not _is_well(cluster) and (now - cluster.created_at).total_seconds() >= self._paced(PATIENCE_S):
                 self._look_for_refusal(key, cluster)
-        attempt = (document.get("status") or {}).get("attempt") or 0
         if isinstance(attempt, int) and attempt > 0:
             self._progress(key, attempt)
 
@@ -78,9 +81,9 @@ class Reader:
             return age is None or age >= LINGER_LOOK_S
         if self._missing:
             return age is None or age >= LOOK_S
-        ill = [c for c in clusters if not _is_well(c) and (now - c.created_at).total_seconds() >= PATIENCE_S]
+        ill = [c for c in clusters if not _is_well(c) and (now - c.created_at).total_seconds() >= self._paced(PATIENCE_S)]
         suspects = any(_is_suspect(p) for p in self._cache.heads(key))
-        return bool(ill or suspects) and (age is None or age >= LOOK_S)
+        return bool(ill or suspects) and (age is None or age >= self._paced(LOOK_S))
 
     def completed(self, key: Key, seen: Observed, refusals: tuple[Refusal, ...]) -> Observed:
         """Add to a snapshot what is known beside the caches."""
@@ -100,6 +103,9 @@ class Reader:
         with self._lock:
             for cluster in self._cache.clusters(key):
                 self._refused.pop(cluster.uid, None)
+
+    def _paced(self, seconds: float) -> float:
+        return seconds * max(1.0, self._cache.crowd() / PACE)
 
     def _list(self, api_version: str, kind: str, key: Key, selector: str) -> list[Document]:
         try:

@@ -40,6 +40,9 @@ PHASES = [
     pytest.param([INSPECTED, CONVERTED, ("Progressing", "False", "BackingOff")], Phase.RESTARTING, id="backing-off"),
     pytest.param([("Suspended", "True", "Suspended")], Phase.SUSPENDED, id="suspended"),
     pytest.param([("Suspended", "False", "Suspending"), ("Progressing", "True", "Running")], Phase.RUNNING, id="suspending"),
+    pytest.param(
+        [INSPECTED, CONVERTED, ("Suspended", "False", "Suspending"), ("Progressing", "False", "Suspended")], Phase.RUNNING, id="pods-go"
+    ),
     pytest.param([("Complete", "True", "Succeeded"), ("Progressing", "False", "Finished")], Phase.SUCCEEDED, id="succeeded"),
     pytest.param([("Failed", "True", "UserError"), ("Suspended", "True", "Suspended")], Phase.FAILED, id="failed-beats-all"),
 ]
@@ -55,6 +58,11 @@ def test_phase_is_read_off_the_conditions(findings, want):
 def test_message_is_that_of_the_condition_which_decides():
     found = conditions(("Failed", "True", "UserError", "no such file"), ("Progressing", "False", "UserError", "other"))
     assert message(found) == "no such file"
+
+
+def test_message_of_a_job_that_waits_for_its_pods_to_go():
+    found = conditions(("Suspended", "False", "Suspending", "waits until toy-a1 is gone"), ("ClusterReady", "False", "ClusterDeleted", ""))
+    assert message(found) == "waits until toy-a1 is gone"
 
 
 def status(*findings, old=(), **more):

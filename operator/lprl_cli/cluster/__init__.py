@@ -1,0 +1,1 @@
+"""What the command line does with jobs in a cluster; the Kubernetes client is imported only when a command needs it."""
