@@ -27,6 +27,7 @@ demo: $(STAMP) ## Run the main job on this machine: a manifest through its whole
 test: $(STAMP) ## Unit, contract, golden and local end-to-end tests.
 	$(BIN)/pytest -q -n auto tests/unit tests/repo tests/golden
 	$(BIN)/pytest -q tests/contract
+	$(BIN)/pytest -q tests/chart
 	$(BIN)/pytest -q tests/local
 
 test-cluster: $(STAMP) ## Faults and presets on a simulated cluster: real API server, scheduler and KubeRay, kwok nodes (10 minutes).

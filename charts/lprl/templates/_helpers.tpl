@@ -1,52 +1,101 @@
+{{- define "lprl.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
 {{- define "lprl.fullname" -}}
-{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
-{{- else if contains (default .Chart.Name .Values.nameOverride) .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}
-{{- else }}{{ printf "%s-%s" .Release.Name (default .Chart.Name .Values.nameOverride) | trunc 40 | trimSuffix "-" }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains (include "lprl.name" .) .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "lprl.name" .) | trunc 40 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
-{{- define "lprl.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+
+{{/* Prefix of cluster-scoped objects: installs that serve some namespaces only may be many in a cluster. */}}
+{{- define "lprl.clusterName" -}}
+{{- printf "%s-%s" .Release.Namespace (include "lprl.fullname" .) }}
+{{- end }}
+
+{{- define "lprl.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "lprl.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
+
 {{- define "lprl.labels" -}}
-{{ include "lprl.selector" . }}
+{{ include "lprl.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+app.kubernetes.io/part-of: lprl
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
 {{- end }}
+{{- end }}
+
 {{- define "lprl.serviceAccount" -}}
-{{- if .Values.serviceAccount.create }}{{ default (include "lprl.fullname" .) .Values.serviceAccount.name }}{{ else }}{{ required "serviceAccount.name is needed when serviceAccount.create is false" .Values.serviceAccount.name }}{{ end }}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "lprl.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- required "serviceAccount.name is needed when serviceAccount.create is false" .Values.serviceAccount.name }}
 {{- end }}
+{{- end }}
+
 {{- define "lprl.image" -}}
-{{ .Values.image.repository }}{{ if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end }}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
 {{- end }}
-{{/* The user's config with what the chart knows: names of the webhook's objects. */}}
+{{- end }}
+
+{{- define "lprl.webhookService" -}}
+{{- printf "%s-webhook" (include "lprl.fullname" .) }}
+{{- end }}
+
+{{- define "lprl.leaseName" -}}
+{{- default (include "lprl.fullname" .) .Values.config.leaderElection.leaseName }}
+{{- end }}
+
+{{- define "lprl.webhookSecret" -}}
+{{- default (include "lprl.webhookService" .) .Values.config.webhook.secretName }}
+{{- end }}
+
+{{- define "lprl.selfMadeCertificate" -}}
+{{- if and .Values.webhook.enabled (not .Values.webhook.certManager.enabled) }}true{{ end }}
+{{- end }}
+
+{{/* What the operator reads: values.config, and what follows from the rest of the values. */}}
 {{- define "lprl.config" -}}
-{{- $name := include "lprl.fullname" . }}
-{{- $hook := dict "enabled" .Values.webhook.enabled "serviceName" (printf "%s-webhook" $name) "configurationName" (printf "%s-%s" .Release.Namespace $name) "secretName" (printf "%s-webhook" $name) "certificate" (ternary "mounted" "self-made" .Values.webhook.certManager.enabled) }}
-{{- $ours := dict "leaderElection" (dict "leaseName" $name) "webhook" $hook }}
-{{- toYaml (mergeOverwrite (dict) $ours (deepCopy .Values.config)) }}
+{{- $webhook := dict
+      "enabled" .Values.webhook.enabled
+      "serviceName" (include "lprl.webhookService" .)
+      "configurationName" (include "lprl.clusterName" .)
+      "secretName" (include "lprl.webhookSecret" .)
+      "certificate" (ternary "mounted" "self-made" .Values.webhook.certManager.enabled)
+      "certificateFolder" (include "lprl.webhookFolder" .) }}
+{{- $ours := dict "webhook" $webhook "leaderElection" (dict "leaseName" (include "lprl.leaseName" .)) }}
+{{- toYaml (mergeOverwrite (deepCopy .Values.config) $ours) }}
 {{- end }}
-{{/* Rules in every namespace served. */}}
-{{- define "lprl.rules" -}}
-{{- $resources := default (dict) .Values.config.resources }}
-- {apiGroups: [lprl.dev], resources: [lowprecisionrljobs], verbs: [get, list, watch, delete]}
-- {apiGroups: [lprl.dev], resources: [lowprecisionrljobs/status], verbs: [update]}
-- {apiGroups: [batch], resources: [jobs], verbs: [get, list, watch, create, patch, delete]}
-- {apiGroups: [ray.io], resources: [rayclusters], verbs: [get, list, watch, create, delete]}
-- {apiGroups: [""], resources: [pods], verbs: [list, watch]}
-# The driver's Role is made of get and patch: nobody may grant what they do not hold.
-- {apiGroups: [""], resources: [configmaps], verbs: [get, list, watch, create, patch, delete]}
-- {apiGroups: [""], resources: [events], verbs: [create, list]}
-- {apiGroups: [""], resources: [serviceaccounts], verbs: [get, create, delete]}
-- {apiGroups: [rbac.authorization.k8s.io], resources: [roles, rolebindings], verbs: [get, create, delete]}
-{{- if dig "networkPolicy" true $resources }}
-- {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [get, create]}
+
+{{/* Where cert-manager's Secret is mounted. */}}
+{{- define "lprl.webhookFolder" -}}
+/etc/lprl-webhook
 {{- end }}
-{{- if dig "podDisruptionBudget" false $resources }}
-- {apiGroups: [policy], resources: [poddisruptionbudgets], verbs: [get, create]}
+
+{{/* Contradictions no schema can see. */}}
+{{- define "lprl.check" -}}
+{{- $config := .Values.config }}
+{{- if and (gt (int .Values.replicaCount) 1) (not $config.leaderElection.enabled) }}
+{{- fail "replicaCount: more than one replica needs config.leaderElection.enabled, or jobs would be worked on twice" }}
 {{- end }}
-{{- if dig "podMonitor" false $resources }}
-- {apiGroups: [monitoring.coreos.com], resources: [podmonitors], verbs: [get, create]}
+{{- if ge (int $config.leaderElection.renewDeadlineSeconds) (int $config.leaderElection.leaseDurationSeconds) }}
+{{- fail "config.leaderElection.renewDeadlineSeconds: must be less than leaseDurationSeconds" }}
+{{- end }}
+{{- if and (or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled .Values.metrics.service.enabled) (not $config.metrics.enabled) }}
+{{- fail "metrics: a monitor or Service needs config.metrics.enabled" }}
+{{- end }}
+{{- if and .Values.kuberay.required (not (.Capabilities.APIVersions.Has "ray.io/v1/RayCluster")) }}
+{{- fail "kuberay.required: this cluster does not serve ray.io/v1 RayCluster; install KubeRay first (with `helm template`: --api-versions ray.io/v1/RayCluster)" }}
 {{- end }}
 {{- end }}

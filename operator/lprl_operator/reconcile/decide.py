@@ -18,7 +18,7 @@ def decide(case: Case) -> Decision:
     """Return what to remember, say and do now."""
     if endings.finished(case.status):
         return endings.after_the_end(case)
-    if case.problem is not None:
+    if case.problem is not None and not _runs_as_judged(case):
         return _invalid(case)
     if not case.job.spec.suspend:
         case = suspending.resumed(case)
@@ -99,6 +99,14 @@ def _defaults() -> tuple[Finding, ...]:
         Finding(Condition.FAILED, "False", Reason.NOT_FINISHED),
         Finding(Condition.CLUSTER_READY, "False", Reason.NOT_STARTED),
     )
+
+
+def _runs_as_judged(case: Case) -> bool:
+    """Whether this very spec was found valid and its attempt is there: rules and estimates of a newer operator end nothing that runs."""
+    judged = next((c for c in case.status.conditions if c.type == Condition.VALIDATED), None)
+    if judged is None or judged.status != "True" or judged.observed_generation != case.job.metadata.generation:
+        return False
+    return case.seen.cluster(case.status.attempt) is not None
 
 
 def _invalid(case: Case) -> Decision:

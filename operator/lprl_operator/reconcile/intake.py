@@ -35,7 +35,9 @@ def intake(document: Mapping[str, Any], seen: Observed, now: datetime, settings:
     """
     job = parse_job(document)
     status = status_of(document)
-    digest = content_hash({part: getattr(job.spec, part).document() for part in IMMUTABLE}, 16)
+    # Without defaults: a field that a newer version adds is no change of the user's.
+    parts = {part: getattr(job.spec, part).model_dump(mode="json", by_alias=True, exclude_defaults=True) for part in IMMUTABLE}
+    digest = content_hash(parts, 16)
     if status.spec_hash is not None and status.spec_hash != digest and status.start_time is not None:
         return Case(job, status, seen, render(job, None, None, settings), now, _changed(), Reason.INVALID_SPEC)
     inspection = status.inspection or inspection_of(seen, job.metadata.uid)

@@ -5,56 +5,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from tests.unit.lprl_operator.reconcile.steps import advance, condition, edit, look, status
 
 from lprl_api.names import ExitCode
 from lprl_operator.controller import reconcile
 from lprl_operator.reconcile.observed import ContainerState, Exit, ObjectRef, Refusal
-
-
-def look(world, lib, times=8):
-    """Reconcile without time passing until nothing more is written."""
-    for _ in range(times):
-        before = world.writes
-        reconcile(world.cached_document(), world, world.now, lib.SETTINGS)
-        if world.document is None or world.writes == before:
-            return
-    pytest.fail("no rest")
-
-
-def status(world):
-    return world.document["status"]
-
-
-def condition(world, kind):
-    return next(c for c in status(world)["conditions"] if c["type"] == kind)
-
-
-def edit(world, **spec):
-    world.document["spec"] |= spec
-    meta = world.document["metadata"]
-    meta |= {"generation": meta["generation"] + 1, "resourceVersion": str(int(meta["resourceVersion"]) + 1)}
-
-
-def advance(world, lib, phase, ticks=60):
-    for _ in range(ticks):
-        look(world, lib)
-        if status(world)["phase"] == phase:
-            return world
-        world.tick()
-    pytest.fail(f"stays {status(world)['phase']}: {status(world)['message']}")
-
-
-@pytest.fixture
-def running(make_world, make_manifest, lib):
-    """Factory: a world whose job is at step 3 or so of attempt 1."""
-
-    def make(**spec):
-        policy = {"maxRestarts": 2, "backoffSeconds": 60, **spec.pop("failurePolicy", {})}
-        world = make_world(make_manifest(failurePolicy=policy, **spec))
-        return advance(world, lib, "Running")
-
-    return make
-
 
 DRIVER_ENDS = [
     pytest.param(0, "", "", "Succeeded", "Succeeded", 0, id="finished"),

@@ -1,0 +1,104 @@
+{{/*
+What the operator does in the namespaces it serves, and nothing else: a test takes each rule away and sees something fail.
+Which kinds are served (KubeRay may come later) it reads from discovery, which every authenticated user may: no right on CRDs or namespaces.
+The driver's Role, which it makes, holds a subset of these (configmaps: get, patch), so that neither escalate nor bind is needed.
+*/}}
+{{- define "lprl.jobRules" -}}
+# the jobs themselves; delete: ttlSecondsAfterFinished
+- apiGroups: [lprl.dev]
+  resources: [lowprecisionrljobs]
+  verbs: [get, list, watch, delete]
+- apiGroups: [lprl.dev]
+  resources: [lowprecisionrljobs/status]
+  verbs: [update]
+# inspection, conversion; patch: a second owner of a shared conversion
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [ray.io]
+  resources: [rayclusters]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+# run configuration, progress and control of an attempt
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+# list: KubeRay tells by an event alone that it refuses a RayCluster
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, list]
+# the driver's account of an attempt
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get, create, delete]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, create, delete]
+{{- if .Values.config.resources.networkPolicy }}
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, create]
+{{- end }}
+{{- if .Values.config.resources.podDisruptionBudget }}
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, create]
+{{- end }}
+{{- if .Values.config.resources.podMonitor }}
+- apiGroups: [monitoring.coreos.com]
+  resources: [podmonitors]
+  verbs: [get, create]
+{{- end }}
+{{- end }}
+
+{{/* Cluster-scoped kinds, for installs that serve every namespace. */}}
+{{- define "lprl.clusterRules" -}}
+# is the node of a lost pod unreachable?
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get]
+{{- end }}
+
+{{/* Cluster-scoped rights that every install needs for what it switches on. */}}
+{{- define "lprl.serverRules" -}}
+{{- if and .Values.config.metrics.enabled .Values.config.metrics.authentication }}
+# who scrapes, and may they?
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+- apiGroups: [authorization.k8s.io]
+  resources: [subjectaccessreviews]
+  verbs: [create]
+{{- end }}
+{{- if include "lprl.selfMadeCertificate" . }}
+# keeps caBundle up to date
+- apiGroups: [admissionregistration.k8s.io]
+  resources: [validatingwebhookconfigurations]
+  resourceNames: [{{ include "lprl.clusterName" . }}]
+  verbs: [get, patch]
+{{- end }}
+{{- end }}
+
+{{/* In the release's own namespace: the Lease, and the self-made certificate. `create` cannot be restricted to a name. */}}
+{{- define "lprl.ownRules" -}}
+{{- if .Values.config.leaderElection.enabled }}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "lprl.leaseName" . }}]
+  verbs: [get, update]
+{{- end }}
+{{- if include "lprl.selfMadeCertificate" . }}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "lprl.webhookSecret" . }}]
+  verbs: [get, update]
+{{- end }}
+{{- end }}
