@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-cluster test-gpu golden crds bench demo modes clean
+.PHONY: help setup fmt check test test-cluster e2e cluster-tools images test-gpu golden crds bench scale demo modes clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,8 +30,18 @@ test: $(STAMP) ## Unit, contract, golden and local end-to-end tests.
 	$(BIN)/pytest -q tests/chart
 	$(BIN)/pytest -q tests/local
 
-test-cluster: $(STAMP) ## Faults and presets on a simulated cluster: real API server, scheduler and KubeRay, kwok nodes (10 minutes).
-	$(BIN)/pytest -q tests/simulated
+test-cluster: $(STAMP) ## Real pods: images, chart and examples on a node of this machine (Linux, root), or as `make e2e`.
+	$(BIN)/pytest -q tests/cluster
+
+e2e: $(STAMP) ## The same on a cluster of yours that has KubeRay and this checkout's images: make e2e KUBECONFIG=/path.
+	@test -n "$(KUBECONFIG)" || { echo "which cluster? make e2e KUBECONFIG=/path/to/kubeconfig"; exit 2; }
+	LPRL_E2E_KUBECONFIG="$(abspath $(KUBECONFIG))" $(BIN)/pytest -q tests/cluster
+
+cluster-tools: ## Get kubectl, helm, kwok, kubeconform and kind into .tools/ (needs Go).
+	tests/cluster-tools.sh .tools
+
+images: ## Build the operator and CPU workload images with docker, podman or buildah (images/README.md says how without).
+	images/build.sh
 
 test-gpu: $(STAMP) ## What only a GPU can show (two GPUs for the NCCL part).
 	$(BIN)/pytest -q tests/gpu
@@ -58,6 +68,9 @@ golden: $(STAMP) ## Rewrite the goldens; the diff is the review.
 
 bench: $(STAMP) ## Converter against a plain converter, in one run (makes a 2 GB model; minutes).
 	$(BIN)/python benchmarks/convert/run.py
+
+scale: $(STAMP) ## 100, 300 and 1,000 jobs at once against bare RayClusters on a simulated cluster (about an hour).
+	$(BIN)/python benchmarks/scale/run.py
 
 modes: $(STAMP) ## Train every precision pair on a dense and a MoE model and draw docs/precision/ (about an hour).
 	$(BIN)/python benchmarks/modes/run.py

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from lprl_api.names import Condition, Reason
 from lprl_operator.reconcile import attempts, converting, endings, inspecting, running, suspending
-from lprl_operator.reconcile.decision import Case, Decision, Finding
+from lprl_operator.reconcile.decision import Case, Decision, Finding, judged_valid
 from lprl_operator.reconcile.failures import Move, Verdict
 
 Stage = Callable[[Case], Decision | None]
@@ -103,10 +103,7 @@ def _defaults() -> tuple[Finding, ...]:
 
 def _runs_as_judged(case: Case) -> bool:
     """Whether this very spec was found valid and its attempt is there: rules and estimates of a newer operator end nothing that runs."""
-    judged = next((c for c in case.status.conditions if c.type == Condition.VALIDATED), None)
-    if judged is None or judged.status != "True" or judged.observed_generation != case.job.metadata.generation:
-        return False
-    return case.seen.cluster(case.status.attempt) is not None
+    return judged_valid(case.status, case.job.metadata.generation) and case.seen.cluster(case.status.attempt) is not None
 
 
 def _invalid(case: Case) -> Decision:

@@ -116,3 +116,9 @@ def parse_time(text: str) -> datetime:
 def format_time(time: datetime) -> str:
     """Return a status time: RFC 3339 UTC, whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def judged_valid(status: LowPrecisionRLJobStatus, generation: int) -> bool:
+    """Whether the spec of this generation was found valid before, by whichever version of the operator."""
+    found = next((c for c in status.conditions if c.type == names.Condition.VALIDATED), None)
+    return found is not None and found.status == "True" and found.observed_generation == generation

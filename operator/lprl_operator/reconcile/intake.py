@@ -16,7 +16,7 @@ from lprl_api.spec import LowPrecisionRLJob, LowPrecisionRLJobSpec
 from lprl_api.status import LowPrecisionRLJobStatus
 from lprl_operator.plan.plan import make_plan
 from lprl_operator.plan.types import JobPlan
-from lprl_operator.reconcile.decision import Case
+from lprl_operator.reconcile.decision import Case, judged_valid
 from lprl_operator.reconcile.inspecting import inspection_of
 from lprl_operator.reconcile.observed import Observed
 from lprl_operator.resources.naming import content_hash
@@ -35,10 +35,10 @@ def intake(document: Mapping[str, Any], seen: Observed, now: datetime, settings:
     """
     job = parse_job(document)
     status = status_of(document)
-    # Without defaults: a field that a newer version adds is no change of the user's.
-    parts = {part: getattr(job.spec, part).model_dump(mode="json", by_alias=True, exclude_defaults=True) for part in IMMUTABLE}
-    digest = content_hash(parts, 16)
-    if status.spec_hash is not None and status.spec_hash != digest and status.start_time is not None:
+    digest = content_hash({part: getattr(job.spec, part).document() for part in IMMUTABLE}, 16)
+    # A newer version's fields and defaults make another digest of a spec that nobody edited.
+    edited = not judged_valid(status, job.metadata.generation)
+    if edited and status.spec_hash is not None and status.spec_hash != digest and status.start_time is not None:
         return Case(job, status, seen, render(job, None, None, settings), now, _changed(), Reason.INVALID_SPEC)
     inspection = status.inspection or inspection_of(seen, job.metadata.uid)
     status = status.model_copy(update={"inspection": inspection, "spec_hash": digest})

@@ -47,3 +47,9 @@ def test_a_new_field_with_a_default_is_no_edit(running, lib, monkeypatch):
     monkeypatch.setattr(kind, "document", lambda self: {**plain(self), "newer": 3})
     look(world, lib)
     assert status(world)["phase"] == "Running", status(world)["message"]
+    edit(world, stability={"action": "hold"})
+    look(world, lib)
+    assert status(world)["phase"] == "Running", "an edit that is allowed, after the upgrade"
+    edit(world, topology={**world.document["spec"]["topology"], "nodes": 1})
+    look(world, lib)
+    assert condition(world, "Validated")["status"] == "False", "one that is not"
