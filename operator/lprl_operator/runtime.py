@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from lprl_api import names
@@ -118,7 +118,7 @@ class Runtime:
         started = time.monotonic()
         fields = {"namespace": key.namespace, "job": key.name}
         try:
-            again_s = self.look(key, datetime.now(UTC))
+            again_s = self.look(key, self.api.clock.now())
         except Unavailable as error:
             delay = self._queue.retry(key, error.retry_after_s or 0.0)
             self.metrics.reconcile_errors.labels("unavailable").inc()

@@ -9,7 +9,7 @@ ours stays finished.
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from lprl_api import names
@@ -39,7 +39,7 @@ class KubeCluster:
 
     def observe(self, key: Key) -> Observed:
         """Return what the caches know."""
-        return self._complete(key, self._cache.observed(key, self._cache.uid(key), datetime.now(UTC)))
+        return self._complete(key, self._cache.observed(key, self._cache.uid(key), self._api.clock.now()))
 
     def live_read(self, key: Key) -> tuple[Mapping[str, Any] | None, Observed]:
         """Read the job and everything of its attempts from the API server."""
@@ -47,7 +47,7 @@ class KubeCluster:
         if document is None:
             self.forget(key)
             return None, Observed()
-        self._reader.children(key, document, datetime.now(UTC))
+        self._reader.children(key, document, self._api.clock.now())
         return document, self.observe(key)
 
     def refresh(self, key: Key, now: datetime) -> None:

@@ -39,7 +39,7 @@ def _deadline(case: Case) -> Decision | None:
     left = _seconds_left(case)
     if left is None or left > 0:
         return None
-    ended = running.driver_end(case.seen.head(case.status.attempt)) if not attempts.over(case) else None
+    ended = running.driver_end(case.seen.last_head(case.status.attempt)) if not attempts.over(case) else None
     if ended is not None and ended.move is Move.SUCCEED:
         return endings.succeed(case, ended)
     limit = case.job.spec.active_deadline_seconds

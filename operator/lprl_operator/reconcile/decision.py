@@ -12,6 +12,7 @@ from lprl_api.progress import Progress
 from lprl_api.spec import LowPrecisionRLJob
 from lprl_api.status import LowPrecisionRLJobStatus
 from lprl_operator.reconcile.actions import Action
+from lprl_operator.reconcile.failures import parse_termination
 from lprl_operator.reconcile.observed import ObjectRef, Observed
 from lprl_operator.resources.render import Wanted
 
@@ -90,14 +91,28 @@ class Case:
         return replace(self, status=self.status.model_copy(update=changes))
 
     def progress(self) -> Progress | None:
-        """Progress of the current attempt; that of any other attempt, or unreadable text, is ignored."""
+        """Progress of the current attempt, its driver's last words included; that of another attempt, older than what is known,
+        or unreadable text is ignored.
+        """
+        now = (self.status.attempt, self.status.progress_sequence)
+        found = [p for p in (self._reported(), self._last_words()) if p is not None and p.attempt == now[0] and p.sequence >= now[1]]
+        return max(found, key=lambda p: p.sequence, default=None)
+
+    def _reported(self) -> Progress | None:
         if self.seen.progress is None:
             return None
         try:
-            found = Progress.model_validate_json(self.seen.progress)
+            return Progress.model_validate_json(self.seen.progress)
         except ValidationError:
             return None
-        return found if found.attempt == self.status.attempt else None
+
+    def _last_words(self) -> Progress | None:
+        """The termination message comes with the pod, whatever became of the ConfigMap."""
+        head = self.seen.last_head(self.status.attempt)
+        if head is None or head.driver is None or head.driver.state != "terminated":
+            return None
+        said = parse_termination(head.driver.message)
+        return said.progress if said is not None else None
 
     def seconds_since(self, time: str | None) -> float:
         """Seconds from a status time until now; 0 for none."""

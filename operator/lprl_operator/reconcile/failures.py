@@ -81,6 +81,13 @@ def head_verdict(head: PodState) -> Verdict | None:
     return Verdict(Move.RESTART, Reason.HEAD_LOST, lost)
 
 
+def departed_verdict(head: PodState) -> Verdict | None:
+    """Judge a head that is gone by how it was last seen; None when that does not say why."""
+    if head.disruption and head.alive:
+        return Verdict(Move.RESTART_FREE, Reason.EVICTED, f"the head pod {head.name} was evicted ({head.disruption})")
+    return head_verdict(head)
+
+
 def job_verdict(job: JobState, default: str) -> Verdict:
     """Judge a failed inspect, convert or finalise Job by its worst exit; `default` is the reason of an unknown one."""
     decisive = min(job.exits, key=_severity, default=None)

@@ -118,6 +118,8 @@ class PodState:
     """The driver container of a head pod."""
     disruption: str = ""
     """Reason of a DisruptionTarget condition (PreemptionByScheduler, EvictionByEvictionAPI, ...), empty when none."""
+    cluster_uid: str = ""
+    """Uid of the RayCluster that controls it."""
 
     @property
     def alive(self) -> bool:
@@ -182,6 +184,8 @@ class Observed:
     missing_kinds: frozenset[str] = frozenset()
     """Kinds the API server does not serve, such as RayCluster."""
     refusals: tuple[Refusal, ...] = ()
+    departed: Mapping[str, PodState] = field(default_factory=dict)
+    """By uid of the RayCluster: its head that is gone, as it was last seen, where that tells how it ended."""
 
     def cluster(self, attempt: int) -> ClusterState | None:
         """Return the RayCluster of an attempt."""
@@ -191,3 +195,8 @@ class Observed:
         """Return the newest head pod of an attempt: the one not deleting, if there are several."""
         heads = [p for p in self.pods if p.attempt == attempt and p.role == "head"]
         return min(heads, key=lambda p: p.deleting, default=None)
+
+    def last_head(self, attempt: int) -> PodState | None:
+        """Return the head pod of an attempt, or how it was last seen when it is gone and that tells how it ended."""
+        head, cluster = self.head(attempt), self.cluster(attempt)
+        return self.departed.get(cluster.uid) if head is None and cluster is not None else head

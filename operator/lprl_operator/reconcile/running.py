@@ -6,7 +6,7 @@ from lprl_operator.reconcile import endings
 from lprl_operator.reconcile.actions import Action, Apply
 from lprl_operator.reconcile.attempts import end_attempt, lingering, provision, waiting
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
-from lprl_operator.reconcile.failures import Move, Verdict, driver_verdict, head_verdict
+from lprl_operator.reconcile.failures import Move, Verdict, departed_verdict, driver_verdict, head_verdict
 from lprl_operator.reconcile.observed import ClusterState, PodState
 from lprl_operator.resources import progress as progress_map
 
@@ -23,7 +23,7 @@ def current_attempt(case: Case) -> Decision:
     if cluster is not None and case.uid not in cluster.owner_uids:
         message = f"{cluster.name} belongs to an earlier job of this name"
         return waiting(case, Reason.WAITING_FOR_PODS_GONE, message, endings.delete_clusters(case))
-    ended = driver_end(head)
+    ended = driver_end(case.seen.last_head(attempt))
     if ended is not None:
         return end_attempt(case, ended)
     if cluster is None:
@@ -76,6 +76,10 @@ def _lost(case: Case, cluster: ClusterState, head: PodState | None) -> Verdict |
     if cluster.suspended:
         return Verdict(Move.RESTART_FREE, Reason.EVICTED, f"{cluster.name} was suspended by its queue") if started else None
     if head is None:
+        gone = case.seen.departed.get(cluster.uid)
+        told = departed_verdict(gone) if gone is not None else None
+        if told is not None:
+            return told
         missing = f"the head pod of {cluster.name} is gone ({cluster.head_reason or 'no reason given'})"
         return Verdict(Move.RESTART, Reason.HEAD_LOST, missing) if started or cluster.provisioned else None
     limit = case.job.spec.failure_policy.unreachable_node_seconds
@@ -104,7 +108,7 @@ def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision
     case = _clocked(case, cluster, progress)
     findings: tuple[Finding, ...] = (_cluster_finding(case, cluster, ready),)
     if _begun(case, progress):
-        text = _doing(progress) if progress is not None else "the driver's report is gone or cannot be read"
+        text = _doing(progress) if progress is not None else "the driver's newest report is gone or cannot be read"
         findings += (Finding(Condition.PROGRESSING, "True", Reason.RUNNING, text),)
     else:
         up = head is not None and head.driver is not None
@@ -112,7 +116,9 @@ def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision
         findings += (Finding(Condition.PROGRESSING, "False", Reason.STARTING, f"attempt {case.status.attempt}: {text}"),)
     nodes = Count(min(cluster.ready_workers, cluster.wanted_workers), cluster.wanted_workers)
     actions = control_update(case, suspend=False)
-    calm = _calm_s(case) if ready and progress is not None else LATER_S
+    calm = _calm_s(case) if ready and _begun(case, progress) else LATER_S
+    if progress is None and _begun(case, progress):
+        calm = min(calm, LATER_S)
     return Decision(case.status, findings, actions, SOON_S if actions else calm, nodes=nodes)
 
 

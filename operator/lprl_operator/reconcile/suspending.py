@@ -14,7 +14,7 @@ def suspend_stage(case: Case) -> Decision | None:
         return None
     if over(case):
         return _released(case)
-    ended = driver_end(case.seen.head(case.status.attempt))
+    ended = driver_end(case.seen.last_head(case.status.attempt))
     if ended is not None and ended.move is Move.SUCCEED:
         return endings.succeed(case, ended)
     if ended is not None and ended.move is Move.FAIL:

@@ -151,6 +151,8 @@ def _nodes(case: Case, decision: Decision, memory: LowPrecisionRLJobStatus) -> N
 
 def _training(case: Case, old: TrainingStatus, progress: Progress | None) -> TrainingStatus:
     steps = case.job.spec.algorithm.steps
+    if case.status.completion_time is not None:
+        return old  # caches may still hold what was said before the end
     if progress is None:
         return old.model_copy(update={"steps": steps, "summary": f"{old.step}/{steps}"})
     evaluation = progress.evaluation or old.evaluation

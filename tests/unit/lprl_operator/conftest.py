@@ -91,6 +91,7 @@ class World:
         self.completed = False
         self.refuse: Refusal | None = None
         self.missing: frozenset[str] = frozenset()
+        self.departed: dict[str, PodState] = {}
         self._stale: Observed | None = None
         self._stale_document: dict[str, Any] | None = None
 
@@ -173,6 +174,7 @@ class World:
             newest.get(CONTROL_KEY),
             self.missing,
             refusals,
+            dict(self.departed),
         )
 
     def _create(self, document: dict[str, Any]) -> bool:

@@ -15,6 +15,8 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 
+from lprl_operator.reconcile.kube.clock import ServerClock
+
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -59,6 +61,7 @@ class KubeApi:
         self._pool: urllib3.PoolManager = connected.rest_client.pool_manager
         self._timeout = urllib3.Timeout(connect=min(10.0, timeout_s), read=timeout_s)
         self._observer = observer
+        self.clock = ServerClock()
 
     @classmethod
     def connect(cls, timeout_s: float = 30.0, connections: int = 16, observer: Observer = lambda *_: None) -> "KubeApi":
@@ -124,6 +127,7 @@ class KubeApi:
         try:
             answer = self._pool.request(method, url, body=body, headers=headers, timeout=self._timeout, retries=False)
             status = answer.status
+            self.clock.heard(answer.headers.get("Date"))
         except (urllib3.exceptions.HTTPError, ssl.SSLError, OSError) as error:
             raise Unavailable(0, type(error).__name__, str(error)) from error
         finally:

@@ -41,6 +41,7 @@ class Cache:
         self._pods_of_job: dict[str, set[Name]] = {}
         self._shared: dict[str, set[str]] = {}
         self._details: dict[Key, Details] = {}
+        self._departed: dict[Key, dict[str, PodState]] = {}
 
     def put(self, kind: str, document: Document) -> frozenset[Key]:
         """Store what was watched, read or written."""
@@ -64,6 +65,8 @@ class Cache:
                 if entry is not None:
                     self._pods_of_job.get(entry.value.job_uid, set()).discard(name)
                 return self._shelves["JobPod"].remove(name, uid)
+            if kind == "Pod":
+                self._note_departed(reduce.owning_jobs(document), reduce.pod_state(document))
             gone = self._shelves[kind].remove(name, uid)
             if kind == "Job" and name not in self._shelves[kind].entries:
                 self._shared.get(name.namespace, set()).discard(name.name)
@@ -96,6 +99,7 @@ class Cache:
         with self._lock:
             self._shelves[names.KIND].remove(Name(*key))
             self._details.pop(key, None)
+            self._departed.pop(key, None)
 
     def owned_uid(self, kind: str, name: Name) -> tuple[str, frozenset[str]] | None:
         """Uid and owners of a cached Job; None when it is not cached."""
@@ -141,6 +145,8 @@ class Cache:
                 there = {_name(d) for d in documents}
                 shelf = self._shelves[kind]
                 for name in [n for n in shelf.by_job.get(key, set()) if n not in there]:
+                    if kind == "Pod":
+                        self._note_departed(frozenset({key}), shelf.entries[name].value)
                     shelf.remove(name)
             self._details[key] = details
 
@@ -167,7 +173,18 @@ class Cache:
         pods = {p.uid: p for p in self._recent(key, clusters, now)} | {p.uid: p for p in self.heads(key)}
         inspect = self.conversion(Name(key.namespace, naming.inspect_job(key.name)))
         said = (progress.progress, progress.control) if progress is not None else (None, None)
-        return Observed(inspect, Conversions(self, key.namespace), clusters, tuple(pods.values()), *said)
+        with self._lock:
+            departed = dict(self._departed.get(key, {}))
+        return Observed(inspect, Conversions(self, key.namespace), clusters, tuple(pods.values()), *said, departed=departed)
+
+    def _note_departed(self, keys: frozenset[Key], pod: PodState | None) -> None:
+        """Remember how a head ended: KubeRay deletes one whose Ray ended, and an evicted one is gone, before anybody looked."""
+        if pod is None or pod.role != "head":
+            return
+        ended = any(c is not None and c.state == "terminated" for c in (pod.ray, pod.driver))
+        if ended or pod.disruption:
+            for key in (k for k in keys if Name(*k) in self._shelves[names.KIND].entries):
+                self._departed[key] = {pod.cluster_uid: pod}
 
     def _recent(self, key: Key, clusters: tuple[ClusterState, ...], now: datetime) -> Iterable[PodState]:
         """Worker pods worth showing: a recent list, while it is not all well."""

@@ -222,6 +222,7 @@ def pod_state(document: Document) -> PodState | None:
         ray=containers.get("ray-head" if head else "ray-worker"),
         driver=containers.get("driver"),
         disruption=str(disruption.get("reason", "")) if disruption.get("status") == "True" else "",
+        cluster_uid=controller_uid(document),
     )
 
 

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from lprl_api import names
 from lprl_operator.reconcile.kube.cache import Cache, Details
 from lprl_operator.reconcile.observed import Key
@@ -104,3 +106,27 @@ def test_a_status_written_by_hand_does_not_break_metrics() -> None:
     cache = Cache()
     cache.put(names.KIND, {"metadata": meta("toy", 1), "spec": {}, "status": {"phase": "Running", "training": {"step": "no number"}}})
     assert [(s.phase, s.step) for _, s in cache.summaries()] == [("Running", None)]
+
+
+def head_pod(version: int, **status: Any) -> dict[str, Any]:
+    labels = {names.LABEL_JOB: "toy", names.LABEL_ATTEMPT: "1", names.LABEL_ROLE: "head", "ray.io/node-type": "head"}
+    owner = {"kind": "RayCluster", "name": "toy-a1", "uid": "cluster-1", "controller": True}
+    return {"metadata": {**meta("toy-a1-head", version), "labels": labels, "ownerReferences": [owner]}, "spec": {}, "status": status}
+
+
+EVICTED = {"phase": "Running", "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]}
+KILLED = {
+    "phase": "Running",
+    "containerStatuses": [{"name": "ray-head", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}],
+}
+
+
+@pytest.mark.parametrize(("status", "told"), [(EVICTED, True), (KILLED, True), ({"phase": "Running"}, False)])
+def test_how_a_head_ended_is_remembered_when_it_is_gone(status: dict[str, Any], told: bool) -> None:
+    cache = Cache()
+    cache.put(names.KIND, {"metadata": meta("toy", 1), "spec": {}})
+    cache.put("Pod", head_pod(2, phase="Running"))
+    cache.remove("Pod", head_pod(3, **status))
+    assert ("cluster-1" in cache.observed(TOY, "mine", NOW).departed) == told
+    cache.forget(TOY)
+    assert not cache.observed(TOY, "mine", NOW).departed

@@ -184,6 +184,41 @@ def test_stall_by_our_own_clock(running, lib):
     assert status(world)["failures"][0]["reason"] == "Stalled"
 
 
+def test_the_drivers_last_words_count_when_its_report_is_late_or_gone(running, lib):
+    world = running()
+    last = {"attempt": 1, "sequence": 999, "phase": "finished", "step": 40, "steps": 40, "reward": 0.875}
+    world.config_maps.pop("toy-a1-progress")
+    world.exit_driver(world.head(), 0, json.dumps({"reason": "Succeeded", "message": "finished 40 steps", "progress": last}))
+    look(world, lib)
+    training = status(world)["training"]
+    assert (status(world)["phase"], training["summary"], training["reward"]) == ("Succeeded", "40/40", "0.875")
+
+
+def test_a_stale_report_takes_nothing_back(running, lib):
+    world = running()
+    world.report(1, 30)
+    look(world, lib)
+    late = dict(world.config_maps["toy-a1-progress"])
+    world.report(1, 39)
+    look(world, lib)
+    world.config_maps["toy-a1-progress"] = late
+    look(world, lib)
+    assert status(world)["training"]["step"] == 39
+    world.exit_driver(world.head(), 0)
+    look(world, lib)
+    assert (status(world)["phase"], status(world)["training"]["step"]) == ("Succeeded", 39)
+
+
+def test_a_head_that_is_gone_is_judged_by_how_it_was_last_seen(running, lib):
+    world = running()
+    head, cluster = world.head(), world.clusters["toy-a1"]
+    world.departed[cluster.uid] = replace(head, disruption="EvictionByEvictionAPI")
+    lost_head(world)
+    look(world, lib)
+    assert status(world)["phase"] == "Restarting"
+    assert status(world)["restartsUsed"] == 0 and not status(world).get("failures")
+
+
 def test_progress_of_another_attempt_is_ignored(running, lib):
     world = running()
     before = dict(status(world))
