@@ -1,0 +1,76 @@
+"""What real pods can lose while a job trains: a worker, the operator, the head, the will to go on."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.cluster.jobs import START_S, Job, example
+from tests.cluster.kube import Document, Kube, wait
+
+STEPS = 60
+EVERY = 4
+FINISH_S = 600
+Submit = Callable[[Document], Job]
+
+
+def small(name: str, **spec: Any) -> Document:
+    """Return the two-worker example, shorter and with checkpoints close together."""
+    changes = {"algorithm__steps": STEPS, "checkpoint__everySteps": EVERY, "evaluation__everySteps": STEPS, **spec}
+    return example("cluster/two-workers.yaml", name, **changes)
+
+
+def kill(kube: Kube, namespace: str, selector: str) -> str:
+    """Delete the first pod of a selector at once, as a lost node would, and return its name."""
+    pods = [p for p in kube.list("pods", namespace, selector) if "deletionTimestamp" not in p["metadata"]]
+    name = str(pods[0]["metadata"]["name"])
+    kube.run("-n", namespace, "delete", "pod", name, "--grace-period=0", "--force")
+    return name
+
+
+def assert_whole(job: Job, status: Document) -> None:
+    """Every step was made exactly once in the end, and nothing runs any more."""
+    assert status["training"]["summary"] == f"{STEPS}/{STEPS}"
+    assert job.condition("Complete")["status"] == "True"
+    wait(lambda: not job.running(), "the cluster is released", 90, job.story)
+
+
+def test_a_lost_worker_a_lost_operator_and_a_lost_head(kube: Kube, submit: Submit) -> None:
+    """The first two are made good within the attempt; the third is a new attempt from the newest checkpoint."""
+    job = submit(small("losses"))
+    mine = f"lprl.dev/job={job.name},lprl.dev/role="
+    job.wait_phase("Running", seconds=START_S)
+    wait(lambda: job.checkpointed() >= EVERY, "a checkpoint", 120, job.story)
+    kill(kube, "lprl-system", "app.kubernetes.io/name=lprl")
+    lost = kill(kube, job.namespace, f"{mine}workers")
+    wait(lambda: len(job.pods("workers")) == 2 and lost not in str(job.pods("workers")), "a new worker", 120, job.story)
+    before = job.checkpointed()
+    wait(lambda: job.checkpointed() > before, "another checkpoint", 180, job.story)
+    status = job.status()
+    assert status["attempt"] == 1 and not status.get("failures"), job.story()
+
+    saved = job.checkpointed()
+    kill(kube, job.namespace, f"{mine}head")
+    wait(lambda: job.status().get("attempt") == 2, "attempt 2", 180, job.story)
+    assert job.checkpointed() >= saved
+    status = job.wait_phase("Succeeded", seconds=FINISH_S)
+    assert status["attempt"] == 2 and [(f["attempt"], f["reason"]) for f in status["failures"]] == [(1, "HeadLost")]
+    assert_whole(job, status)
+
+
+def test_suspended_resumed_where_it_was_and_deleted_while_it_runs(kube: Kube, submit: Submit) -> None:
+    job = submit(small("suspended"))
+    job.wait_phase("Running", seconds=START_S)
+    job.wait_step(EVERY + 1, 180)
+    job.patch({"suspend": True})
+    job.wait_phase("Suspended", seconds=180)
+    wait(lambda: not job.running(), "its pods are gone", 60, job.story)
+    at, saved = job.step(), job.checkpointed()
+    assert saved == at > EVERY, "the driver saved what it had before it left"
+    job.patch({"suspend": False})
+    job.wait_phase("Running", seconds=START_S)
+    job.wait_step(at + 1, 180)
+    status = job.status()
+    assert status["attempt"] == 2 and not status.get("failures") and not status.get("restartsUsed")
+    logs = kube.run("-n", job.namespace, "logs", "-l", f"lprl.dev/job={job.name},lprl.dev/role=head", "-c", "driver", "--tail=-1")
+    assert f"resumed from step {at}" in logs, "it resumed from its checkpoint"
+    job.delete()
+    assert job.children() == []
