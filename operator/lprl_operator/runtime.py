@@ -26,8 +26,8 @@ CROWD = 20
 """More jobs than this with one cause (progress of a conversion they share) are looked at one after the other, not at once."""
 SPREAD_S_PER_JOB = 0.03
 MAX_SPREAD_S = 30.0
-PAUSE_S_PER_CLUSTER, MAX_PAUSE_S = 0.001, 1.0
-"""Between something seen and looking at its job."""
+PAUSE_S_PER_CLUSTER, MAX_PAUSE_S = 0.01, 2.0
+"""Between something seen and looking at its job, by how many clusters are starting."""
 IDLE_S = 0.5
 
 
@@ -90,8 +90,8 @@ class Runtime:
         if crowded:
             self._queue.add_all(keys, min(MAX_SPREAD_S, SPREAD_S_PER_JOB * len(keys)))
             return
-        # What comes together is looked at together; the more goes on, the more of it.
-        pause_s = min(MAX_PAUSE_S, PAUSE_S_PER_CLUSTER * self._cache.crowd())
+        # What comes together is looked at together, and written once: the more goes on, the more of it.
+        pause_s = min(MAX_PAUSE_S, PAUSE_S_PER_CLUSTER * self._cache.starting())
         for key in keys:
             self._queue.add(key, pause_s)
 

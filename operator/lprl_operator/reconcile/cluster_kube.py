@@ -8,6 +8,7 @@ ours stays finished.
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -26,6 +27,8 @@ from lprl_operator.reconcile.observed import Key, ObjectRef, Observed, Refusal
 log = logging.getLogger(__name__)
 CACHED = frozenset({"Job", "RayCluster", "ConfigMap", names.KIND})
 RAYCLUSTER = "RayCluster"
+MADE_S = 900.0
+"""So long an object we created counts as there; after that creating it again asks the API server."""
 
 
 class KubeCluster:
@@ -35,6 +38,8 @@ class KubeCluster:
         self._api, self._cache, self._events = api, cache, event_log
         self._reader = Reader(api, cache)
         self._refusals: dict[Key, dict[ObjectRef, Refusal]] = {}
+        self._made: dict[Key, dict[ObjectRef, tuple[str, float]]] = {}
+        """Controller and time of what this process created."""
         self._lock = threading.Lock()
 
     def observe(self, key: Key) -> Observed:
@@ -63,6 +68,7 @@ class KubeCluster:
         self._reader.forget(key)
         with self._lock:
             self._refusals.pop(key, None)
+            self._made.pop(key, None)
 
     def publish(self, key: Key, status: Mapping[str, Any], resource_version: str | None, events: Sequence[Event]) -> None:
         """Replace the status subresource, then post the events."""
@@ -101,6 +107,8 @@ class KubeCluster:
     def _create(self, document: Mapping[str, Any]) -> bool:
         """Create once; False when it was refused, which `observe` tells from then on."""
         ref = ref_of(document)
+        if self._was_made(ref, document):
+            return True
         path = paths.collection(ref.api_version, ref.kind, ref.namespace)
         try:
             made = self._api.post(path, document, fieldManager=names.FIELD_MANAGER)
@@ -137,7 +145,17 @@ class KubeCluster:
         for key in reduce.owning_jobs(document):
             with self._lock:
                 self._refusals.get(key, {}).pop(ref, None)
+                self._made.setdefault(key, {})[ref] = (reduce.controller_uid(document), time.monotonic())
         self._remember(ref, found)
+
+    def _was_made(self, ref: ObjectRef, document: Mapping[str, Any]) -> bool:
+        """Whether this process made an object a short while ago that no watch tells of."""
+        controller = reduce.controller_uid(document)
+        if ref.kind in (RAYCLUSTER, "Job") or not controller:
+            return False
+        with self._lock:
+            found = [self._made.get(key, {}).get(ref) for key in reduce.owning_jobs(document)]
+        return any(f is not None and f[0] == controller and time.monotonic() - f[1] < MADE_S for f in found)
 
     def _refuse(self, document: Mapping[str, Any], ref: ObjectRef, message: str, permanent: bool) -> bool:
         for key in reduce.owning_jobs(document):
@@ -165,6 +183,9 @@ class KubeCluster:
         self._remember(ref, found)
 
     def _delete(self, action: Delete) -> None:
+        with self._lock:
+            for made in self._made.values():
+                made.pop(action.ref, None)
         wanted = {"uid": action.uid, "resourceVersion": action.resource_version}
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         options["preconditions"] = {k: v for k, v in wanted.items() if v is not None}

@@ -46,6 +46,8 @@ def convert_stage(case: Case) -> Decision | None:
         return None
     open_step = next(s for s in steps if not s.done)
     actions = tuple(a for s in steps for a in s.actions)
+    if actions:  # while the conversion takes its time, what the first attempt needs beside its cluster is made
+        actions += tuple(Create(d) for d in case.wanted.surroundings(1))
     note = refusal_note(case)
     findings = (
         Finding(Condition.CONVERTED, "False", open_step.reason, note or open_step.message),

@@ -154,6 +154,11 @@ class ClusterState:
     refused: str = ""
     """Message of a Warning event InvalidRayClusterSpec: KubeRay stops there and sets no condition."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is to be expected of it for now: all its pods are ready, or a queue holds it."""
+        return self.suspended or (self.head_ready and self.ready_workers >= self.wanted_workers)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -55,14 +55,17 @@ class Wanted:
         cluster = raycluster.raycluster(
             self.job, self.plan.ranks, worker_needs(self.plan), config["metadata"]["name"], attempt, self.settings
         )
-        account = rbac.driver_account(self.job, attempt)
-        return (
-            *self._platform_documents(attempt, self.plan.ranks.nodes),
-            config,
-            progress.progress_config_map(self.job, attempt),
-            *account,
-            cluster,
-        )
+        return (*self._platform_documents(attempt, self.plan.ranks.nodes), config, *self._driver_documents(attempt), cluster)
+
+    def surroundings(self, attempt: int) -> tuple[Document, ...]:
+        """What an attempt needs beside its cluster and that does nothing by itself: it may be there long before."""
+        if self.plan is None:
+            raise ValueError("an attempt is rendered after the inspection")
+        return (*self._platform_documents(attempt, self.plan.ranks.nodes), *self._driver_documents(attempt))
+
+    def _driver_documents(self, attempt: int) -> tuple[Document, ...]:
+        """Where an attempt's driver reports, and its right to."""
+        return (progress.progress_config_map(self.job, attempt), *rbac.driver_account(self.job, attempt))
 
     def _platform_documents(self, attempt: int, workers: int) -> tuple[Document, ...]:
         """What the platform asks for around every job."""

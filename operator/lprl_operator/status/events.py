@@ -22,7 +22,19 @@ _WARNINGS = frozenset(
         Reason.RESTARTING,
     }
 )
-_QUIET = frozenset({Reason.NOT_STARTED, Reason.NOT_FINISHED, Reason.NOT_SUSPENDED, Reason.INSPECTED, Reason.CONVERTED, ""})
+_QUIET = frozenset(
+    {
+        Reason.NOT_STARTED,
+        Reason.NOT_FINISHED,
+        Reason.NOT_SUSPENDED,
+        Reason.INSPECTED,
+        Reason.CONVERTED,
+        Reason.PROVISIONING,
+        Reason.MEASURING_BASELINE,
+        "",
+    }
+)
+"""Conditions that come together with another event that says it, or say nothing yet."""
 _MAX_MESSAGE = 1024
 
 

@@ -6,6 +6,7 @@ nothing when the object says nothing new to a decision (owners of a shared conve
 
 import json
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,6 +21,7 @@ from lprl_operator.reconcile.observed import ClusterState, JobState, Key, Observ
 from lprl_operator.resources import naming
 
 Document = Mapping[str, Any]
+CROWD = 100
 DETAILS_S = 45.0
 """Worker pods are listed now and then while a cluster is not ready; a list older than this is not shown."""
 
@@ -42,6 +44,7 @@ class Cache:
         self._shared: dict[str, set[str]] = {}
         self._details: dict[Key, Details] = {}
         self._departed: dict[Key, dict[str, PodState]] = {}
+        self._starting, self._counted_at = 0, 0.0
 
     def put(self, kind: str, document: Document) -> frozenset[Key]:
         """Store what was watched, read or written."""
@@ -118,10 +121,17 @@ class Cache:
         with self._lock:
             return tuple(e.value for e in self._shelves["RayCluster"].of(key))
 
-    def crowd(self) -> int:
-        """Number of RayClusters there are: how much goes on."""
+    def starting(self) -> int:
+        """Number of RayClusters that wait for pods: how much goes on. Counted once a second."""
         with self._lock:
-            return len(self._shelves["RayCluster"].entries)
+            if time.monotonic() - self._counted_at >= 1.0:
+                self._starting = sum(not e.value.settled for e in self._shelves["RayCluster"].entries.values())
+                self._counted_at = time.monotonic()
+            return self._starting
+
+    def paced(self, seconds: float) -> float:
+        """Stretch an interval when more than CROWD clusters start: a thousand that wait for room must not be a thousand lists each time."""
+        return seconds * max(1.0, self.starting() / CROWD)
 
     def heads(self, key: Key) -> tuple[PodState, ...]:
         """Watched (head) pods of a job's clusters."""
@@ -189,7 +199,7 @@ class Cache:
     def _recent(self, key: Key, clusters: tuple[ClusterState, ...], now: datetime) -> Iterable[PodState]:
         """Worker pods worth showing: a recent list, while it is not all well."""
         details = self.details(key)
-        if details is None or (now - details.at).total_seconds() > DETAILS_S:
+        if details is None or (now - details.at).total_seconds() > self.paced(DETAILS_S):
             return ()
         well = {c.attempt for c in clusters if c.head_ready and c.ready_workers >= c.wanted_workers}
         return [p for p in details.pods if p.role == "worker" and p.attempt not in well]

@@ -23,8 +23,6 @@ PATIENCE_S = 15.0
 """Most clusters are ready sooner; until then nothing is listed."""
 LOOK_S = 15.0
 """Between two looks at a cluster that is not ready."""
-PACE = 100
-"""With more RayClusters than this both grow in proportion: a thousand that wait for room must not be a thousand lists each time."""
 LINGER_LOOK_S = 3.0
 """Between two looks at pods an attempt left behind: the next one waits for them."""
 REFUSED = "InvalidRayClusterSpec"
@@ -67,7 +65,7 @@ class Reader:
         self._look_at_nodes(states, now)
         self._cache.replace_live(key, clusters, pods, Details(states, now))
         for cluster in self._cache.clusters(key):
-            if not _is_well(cluster) and (now - cluster.created_at).total_seconds() >= self._paced(PATIENCE_S):
+            if not cluster.settled and (now - cluster.created_at).total_seconds() >= self._cache.paced(PATIENCE_S):
                 self._look_for_refusal(key, cluster)
         if isinstance(attempt, int) and attempt > 0:
             self._progress(key, attempt)
@@ -81,9 +79,9 @@ class Reader:
             return age is None or age >= LINGER_LOOK_S
         if self._missing:
             return age is None or age >= LOOK_S
-        ill = [c for c in clusters if not _is_well(c) and (now - c.created_at).total_seconds() >= self._paced(PATIENCE_S)]
+        ill = [c for c in clusters if not c.settled and (now - c.created_at).total_seconds() >= self._cache.paced(PATIENCE_S)]
         suspects = any(_is_suspect(p) for p in self._cache.heads(key))
-        return bool(ill or suspects) and (age is None or age >= self._paced(LOOK_S))
+        return bool(ill or suspects) and (age is None or age >= self._cache.paced(LOOK_S))
 
     def completed(self, key: Key, seen: Observed, refusals: tuple[Refusal, ...]) -> Observed:
         """Add to a snapshot what is known beside the caches."""
@@ -103,9 +101,6 @@ class Reader:
         with self._lock:
             for cluster in self._cache.clusters(key):
                 self._refused.pop(cluster.uid, None)
-
-    def _paced(self, seconds: float) -> float:
-        return seconds * max(1.0, self._cache.crowd() / PACE)
 
     def _list(self, api_version: str, kind: str, key: Key, selector: str) -> list[Document]:
         try:
@@ -157,10 +152,6 @@ class Reader:
             return now if error.status == 404 else None
         ready = reduce.conditions(found).get("Ready", {})
         return reduce.time_of(ready.get("lastTransitionTime")) if ready.get("status") == "Unknown" else None
-
-
-def _is_well(cluster: ClusterState) -> bool:
-    return cluster.suspended or (cluster.head_ready and cluster.ready_workers >= cluster.wanted_workers)
 
 
 def _is_suspect(pod: PodState) -> bool:
