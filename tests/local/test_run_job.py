@@ -22,6 +22,7 @@ from lprl_operator.reconcile.local.process import marked_processes
 
 pytestmark = pytest.mark.ray
 STEPS = 40
+KILLS = int(os.environ.get("LPRL_KILLS", "4"))
 UNCOMPARED = ("attempt", "time", "tokens_per_second", "weight_version")
 
 
@@ -152,16 +153,17 @@ def kill_something(job: Job, process: "subprocess.Popen[str]", target: str) -> "
     return process
 
 
+@pytest.mark.timeout(300 + 90 * KILLS)
 def test_killed_at_random_moments_ends_like_an_uninterrupted_one(inputs: Path, tmp_path: Path, finished: Job) -> None:
     """Driver, Ray head, worker and supervisor in some order, up to six kills a life; $LPRL_KILLS in all."""
-    wanted, done, chance = int(os.environ.get("LPRL_KILLS", "4")), 0, random.Random(20)
+    done, chance = 0, random.Random(20)
     targets = ["toy-a*-head/driver", "toy-a*-head/ray-head", "toy-a*-workers-worker-*/ray-worker", "supervisor"]
-    while done < wanted:
+    while done < KILLS:
         root = tmp_path / f"life-{done}"
         root.mkdir()
         job = Job(root, inputs)
         process = job.start()
-        for number in range(min(6, wanted - done)):
+        for number in range(min(6, KILLS - done)):
             chance.shuffle(targets if number % len(targets) == 0 else [])
             goal = job.steps() + chance.randint(1, 6)
             wait(lambda job=job, goal=goal: job.steps() >= min(goal, STEPS - 1), f"step {goal}", 240)  # type: ignore[misc]

@@ -19,7 +19,7 @@ from lprl_api.progress import Progress, Termination
 from lprl_workload.errors import FencedError, RecoveryExhaustedError, TrainerLostError
 
 DEFAULT_LOG = Path("/dev/termination-log")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def ending_of(error: BaseException, crash_reason: str) -> Ending:
         return Ending(ExitCode.STORAGE_FULL, Reason.STORAGE_FULL, error.message, error.remedy or "free space or enlarge the volume")
     if isinstance(error, UserError):
         return Ending(ExitCode.USER_ERROR, Reason.USER_ERROR, error.message, error.remedy)
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL_ERRNOS:
         where = error.filename or "a volume"
         return Ending(ExitCode.STORAGE_FULL, Reason.STORAGE_FULL, f"{where}: {error.strerror}", "free space or enlarge the volume")
     if isinstance(error, FencedError):

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lprl_workload.data import NamedTensor
 from lprl_workload.quant.config_json import strip_quantization
+from lprl_workload.tensor_file import save_tensors
 
 SHARD_BYTES = 4 * 1000 * 1000 * 1000
 """Largest shard; also the most weights held at a time."""
@@ -57,7 +57,7 @@ def _write_shards(folder: Path, weights: Iterable[NamedTensor], shard_bytes: int
     def flush() -> None:
         nonlocal waiting, size
         if waiting:
-            save_file(waiting, folder / f"part-{len(shards):05d}.safetensors", metadata={"format": "pt"})
+            save_tensors(waiting, folder / f"part-{len(shards):05d}.safetensors", metadata={"format": "pt"})
             shards.append((list(waiting), size))
         waiting, size = {}, 0
 

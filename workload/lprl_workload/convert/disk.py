@@ -31,7 +31,7 @@ def require_free(path: Path, needed: int, what: str, volume: str = "") -> None:
     if needed and needed + MARGIN_BYTES > free:
         name = f"volume {volume} ({path})" if volume else str(path)
         raise StorageFullError(
-            f"{name}: {what} needs {human_bytes(needed)}, {human_bytes(free)} are free",
+            f"{name}: {what} needs {human_bytes(needed)} and {human_bytes(MARGIN_BYTES)} to spare, {human_bytes(free)} are free",
             f"free {human_bytes(needed + MARGIN_BYTES - free)} or enlarge the volume",
         )
 

@@ -15,6 +15,7 @@ from lprl_api.errors import UserError
 from lprl_api.runconfig import RunConfig
 from lprl_workload.errors import DeadlineError, EngineLostError, FencedError, NonFiniteError, WeightMismatchError
 from lprl_workload.launch.hosts import ENV_ADDRESS, Place
+from lprl_workload.termination import FULL_ERRNOS
 
 log = logging.getLogger(__name__)
 CONNECT_DEADLINE_S = 300.0
@@ -101,7 +102,8 @@ def _error_of(ref: Any) -> Exception | None:
         ray.get(ref, timeout=60)
     except RayTaskError as error:
         cause: BaseException = error.cause
-        return cause if isinstance(cause, KNOWN) else RuntimeError(str(error))
+        known = isinstance(cause, KNOWN) or (isinstance(cause, OSError) and cause.errno in FULL_ERRNOS)
+        return cause if known and isinstance(cause, Exception) else RuntimeError(str(error))
     except (RayActorError, GetTimeoutError) as error:
         lost: Exception = error
         return lost

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from lprl_workload.buckets import make_bucket, unpack
 from lprl_workload.data import NamedTensor, SyncReport
 from lprl_workload.errors import WeightMismatchError
 from lprl_workload.sync.channel import Outgoing, Receiver
+from lprl_workload.tensor_file import save_tensors
 
 Confirm = Callable[[], None]
 MAX_MANIFEST_BYTES = 64 * 1024
@@ -44,7 +44,7 @@ class DiskChannel:
         aside.mkdir(parents=True)
         files = 0
         for number, bucket in enumerate(out.buckets()):
-            save_file({item.name: item.tensor for item in unpack(bucket)}, aside / f"bucket-{number:05d}.safetensors")
+            save_tensors({item.name: item.tensor for item in unpack(bucket)}, aside / f"bucket-{number:05d}.safetensors")
             files = number + 1
         (aside / "manifest.json").write_text(json.dumps({"version": version, "digest": out.digest, "files": files}))
         aside.rename(final)

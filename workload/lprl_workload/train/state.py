@@ -14,11 +14,11 @@ from typing import Any
 import numpy
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lprl_api.errors import UserError
 from lprl_workload.hf.model import read_json
+from lprl_workload.tensor_file import save_tensors
 from lprl_workload.train.masters import Master, Masters
 
 SCHEMA = 1
@@ -31,8 +31,8 @@ def save_state(directory: Path, masters: Masters, rank: int, world: int, steps: 
     stem = directory / f"trainer-{rank:05d}-of-{world:05d}"
     held = {name: m for name, m in masters.items.items() if writes_rows and m.value.numel()}
     if held:
-        save_file({f"{name}|{key}": getattr(m, field).cpu().clone() for name, m in held.items() for key, field in FIELDS.items()},
-                  str(stem.with_suffix(".safetensors")))  # fmt: skip
+        tensors = {f"{name}|{key}": getattr(m, field).cpu().clone() for name, m in held.items() for key, field in FIELDS.items()}
+        save_tensors(tensors, stem.with_suffix(".safetensors"))
     document = {
         "schema": SCHEMA,
         "optimizer_steps": steps,
