@@ -24,10 +24,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Run the main job on this machine: a manifest through its whole life, CPU only, no cluster.
 	$(BIN)/lprl demo
 
-test: $(STAMP) ## Unit, contract, golden and local end-to-end tests.
+test: $(STAMP) ## Unit, contract, golden, chart, control-plane and local end-to-end tests (half an hour; unit tests alone: a minute).
 	$(BIN)/pytest -q -n auto tests/unit tests/repo tests/golden
 	$(BIN)/pytest -q tests/contract
 	$(BIN)/pytest -q tests/chart
+	$(BIN)/pytest -q tests/control_plane
 	$(BIN)/pytest -q tests/local
 
 test-cluster: $(STAMP) ## Real pods: images, chart and examples on a node of this machine (Linux, root), or as `make e2e`.

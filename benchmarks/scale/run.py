@@ -1,0 +1,161 @@
+"""Bar of scale: N jobs at once that share one source, against N bare RayClusters created directly, on one simulated control plane.
+
+    python benchmarks/scale/run.py --jobs 100,300,1000
+
+Needs a folder with up.sh (LPRL_DEVCLUSTER, else a sibling shared/devcluster). For each N a control plane of its own is started:
+bare clusters first, then the jobs (and with --twice bare clusters again), then all jobs run on, silent and reporting every 15 s.
+Writes results.json and results.md into --out. Exit code 1 when a bar is missed.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import lanes
+from measure import Meter, api_calls
+from report import missed, write
+from rows import Rows
+from tests.control_plane.harness.operator import Operator
+from tests.control_plane.harness.plane import ControlPlane, make_namespace
+from tests.control_plane.harness.world import World
+
+ROOT = Path(__file__).resolve().parents[2]
+NODES = 40
+NODE = {"cpu": "1000", "memory": "16000Gi", "pods": "1000"}
+POOL = "jobs"
+SETTLE_S = 30.0
+Result = dict[str, Any]
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stdout.flush()
+
+
+def measure(count: int, rest_s: float, twice: bool) -> Result:
+    """One N, on a control plane of its own."""
+    folder = Path(tempfile.mkdtemp(prefix=f"lprl-scale-{count}-"))
+    plane = ControlPlane(folder)
+    try:
+        kwok, log = plane.start_kwok(), folder / "drivers.jsonl"
+        log.touch()
+        drivers = plane.start_drivers(log)
+        make_namespace(plane.api, POOL)
+        plane.add_nodes(POOL, "cpu", NODES, resources=NODE)
+        world = World(plane, POOL, log)
+        meter = Meter(plane, {"kwok": kwok.pid, "drivers": drivers.pid})
+        sample = lanes.template(plane, world)
+        result: Result = {"jobs": count, "bare": [_bare(plane, meter, sample, count, "first")]}
+        operator = Operator(plane, "operator")
+        operator.wait_healthy()
+        assert operator.process is not None
+        meter.parts["operator"] = operator.process.pid
+        result["lane"] = _jobs(plane, world, operator, meter, count)
+        drivers.signal(19)
+        result["silent"] = _rest(operator, meter, rest_s)
+        drivers.signal(18)
+        time.sleep(2 * lanes.REPORT_S)  # those that were due all report at once; from then on each at its own time
+        result["reporting"] = _rest(operator, meter, rest_s)
+        rows = Rows(plane.kubeconfig, lanes.JOBS.format(POOL), ("phase",))
+        rows.wait("jobs listed", lambda found: sum(found.values()) == count, 60)
+        result["delete_s"] = lanes.delete_jobs(plane, world, rows)
+        rows.close()
+        result["errors"] = {k: v for k, v in operator.metrics().items() if k.startswith("lprl_reconcile_errors_total") and v}
+        operator.stop()
+        if twice:
+            result["bare"].append(_bare(plane, meter, sample, count, "second"))
+        return result
+    finally:
+        plane.down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bare(plane: ControlPlane, meter: Meter, sample: Result, count: int, label: str) -> Result:
+    cpu: dict[str, float] = {}
+    with meter.spent(cpu):
+        found = lanes.bare(plane, sample, count, label)
+    say(f"{count} bare clusters ({label}): ready after {found['ready_s']:.1f} s")
+    return {**found, "cpu": cpu}
+
+
+def _jobs(plane: ControlPlane, world: World, operator: Operator, meter: Meter, count: int) -> Result:
+    rows = Rows(plane.kubeconfig, lanes.JOBS.format(world.namespace), ("phase", "nodes"))
+    before, during, begun = dict[str, float](), dict[str, float](), time.monotonic()
+    with meter.spent(before):
+        applied = lanes.submit(world, count)
+        rows.wait("all converting", lambda found: _phases(found)["Converting"] == count, lanes.PATIENCE_S)
+    waiting = time.monotonic() - begun
+    say(f"{count} jobs: applied in {applied:.1f} s, all wait for the conversion after {waiting:.1f} s")
+    with meter.spent(during):
+        found = lanes.release(world, rows, count)
+    total = time.monotonic() - begun
+    rows.close()
+    assert operator.process is not None
+    calls = api_calls(operator)
+    say(f"{count} jobs: Provisioning to Running {found['provisioning_to_running_s']:.1f} s, in all {total:.1f} s")
+    return {
+        **found,
+        "applied_s": applied,
+        "to_converting_s": waiting,
+        "total_s": total,
+        "cpu_to_converting": before,
+        "cpu_to_running": during,
+        "api_calls": calls,
+        "api_calls_per_job": sum(calls.values()) / count,
+        "memory_mib": operator.process.memory_mib(),
+        "memory_peak_mib": operator.process.memory_mib("VmHWM"),
+        "clusters": len(plane.api.list("RayCluster", world.namespace)),
+    }
+
+
+def _phases(found: Counter[str]) -> Counter[str]:
+    """Counts by the first word of a row: its phase."""
+    phases = Counter[str]()
+    for value, number in found.items():
+        phases[value.split(" ")[0]] += number
+    return phases
+
+
+def _rest(operator: Operator, meter: Meter, seconds: float) -> Result:
+    """CPU and calls while everything runs on."""
+    time.sleep(SETTLE_S)
+    cpu: dict[str, float] = {}
+    before = api_calls(operator)
+    with meter.spent(cpu):
+        time.sleep(seconds)
+    after = api_calls(operator)
+    assert operator.process is not None
+    calls = {k: v - before.get(k, 0.0) for k, v in after.items() if v != before.get(k, 0.0)}
+    core = cpu["operator"] / cpu["wall"]
+    say(f"operator over {seconds:g} s: {core:.1%} of a core, {sum(calls.values()):.0f} API calls")
+    return {"cpu": cpu, "core": core, "api_calls": calls, "memory_mib": operator.process.memory_mib()}
+
+
+def main() -> int:
+    """Run every N; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", default="100,300,1000", help="numbers of jobs, comma separated")
+    parser.add_argument("--rest-seconds", type=float, default=60.0, help="how long running jobs are observed, each way")
+    parser.add_argument("--twice", action="store_true", help="bare clusters again after the jobs, to see how even the machine is")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench-out" / "scale")
+    found = parser.parse_args()
+    results = []
+    for count in map(int, found.jobs.split(",")):
+        results.append(measure(count, found.rest_seconds, found.twice))
+        write(results, found.out)
+    sys.stdout.write((found.out / "results.md").read_text())
+    problems = missed(results)
+    for problem in problems:
+        say(f"MISSED {problem}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
