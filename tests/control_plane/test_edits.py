@@ -13,6 +13,8 @@ from tests.control_plane.harness.world import JOB, World
 from lprl_api import names
 
 END_S = 150.0
+ADMITTED_S = 400.0
+"""KubeRay may look only after 300 s at a cluster that was held in the moment its head came up."""
 LOOKS_S = 6.0
 """Longer than a few looks of the operator at a job that waits."""
 GATE = "kueue.x-k8s.io/admission"
@@ -81,7 +83,7 @@ def queue_of_clusters(world: World, job: str) -> None:
     world.wait_reason(job, "ClusterReady", "Queued", seconds=END_S)
     never_fought(world, f"{job}-a1", held)
     admitted = edit_cluster(world, f"{job}-a1", admit=True)
-    world.wait_phase(job, "Running", seconds=END_S)
+    world.wait_phase(job, "Running", seconds=ADMITTED_S)
     never_fought(world, f"{job}-a1", admitted)
     heads = [p for p in world.pods("head") if p["metadata"]["labels"][names.LABEL_JOB] == job]
     assert [FLAVOUR.items() <= h["spec"]["nodeSelector"].items() and TOLERATION in h["spec"]["tolerations"] for h in heads] == [True]
@@ -91,7 +93,7 @@ def queue_of_clusters(world: World, job: str) -> None:
     edit_cluster(world, f"{job}-a2", admit=False)
     world.wait_reason(job, "ClusterReady", "Queued", seconds=END_S)
     edit_cluster(world, f"{job}-a2", admit=True)
-    status = world.wait_phase(job, "Succeeded", seconds=END_S)
+    status = world.wait_phase(job, "Succeeded", seconds=ADMITTED_S)
     assert (status["attempt"], status["restartsUsed"], status.get("failures", [])) == (2, 0, [])
 
 

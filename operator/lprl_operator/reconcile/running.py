@@ -74,7 +74,9 @@ def _lost(case: Case, cluster: ClusterState, head: PodState | None) -> Verdict |
     if cluster.deleting:
         return Verdict(Move.RESTART, Reason.CLUSTER_DELETED, f"{cluster.name} is being deleted by somebody else")
     if cluster.suspended:
-        return Verdict(Move.RESTART_FREE, Reason.EVICTED, f"{cluster.name} was suspended by its queue") if started else None
+        # KubeRay does not make the head of a cluster anew that was provisioned once (our annotation asks for that): it cannot be resumed.
+        evicted = started or cluster.provisioned
+        return Verdict(Move.RESTART_FREE, Reason.EVICTED, f"{cluster.name} was suspended by its queue") if evicted else None
     if head is None:
         gone = case.seen.departed.get(cluster.uid)
         told = departed_verdict(gone) if gone is not None else None

@@ -312,6 +312,15 @@ def test_waiting_in_a_queue_is_no_provisioning(make_world, make_manifest, lib):
     assert status(world)["attempt"] == 1
 
 
+def test_a_cluster_held_after_it_was_provisioned_is_not_waited_for(driver_waits, lib):
+    world = driver_waits
+    world.config_maps["toy-a1-progress"].pop("progress.json", None)
+    world.change_cluster("toy-a1", suspended=True, provisioned=True)
+    reconcile(world.cached_document(), world, world.now, lib.SETTINGS)
+    assert condition(world, "ClusterReady")["reason"] == "Evicted"
+    assert (status(world)["phase"], status(world)["restartsUsed"]) == ("Restarting", 0)
+
+
 def test_image_that_is_not_there(make_world, make_manifest, lib):
     world = make_world(make_manifest())
     advance(world, lib, "Provisioning")

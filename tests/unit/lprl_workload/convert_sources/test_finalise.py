@@ -176,5 +176,5 @@ def test_export_replaces_an_older_one(make_model: Any, tmp_path: Path) -> None:
 def test_no_room_is_said_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "free_bytes", lambda _: 100_000_000)
     disk.require_free(tmp_path, 60_000_000, "converting")
-    with pytest.raises(StorageFullError, match=r"volume models .*: converting needs 90\.00 MB, 100\.00 MB are free"):
+    with pytest.raises(StorageFullError, match=r"volume models .*: converting needs 90\.00 MB and 33\.55 MB to spare, 100\.00 MB are free"):
         disk.require_free(tmp_path, 90_000_000, "converting", "models")
