@@ -73,7 +73,7 @@ bench: $(STAMP) ## Converter against a plain converter, in one run (makes a 2 GB
 scale: $(STAMP) ## 100, 300 and 1,000 jobs at once against bare RayClusters on a simulated cluster (about an hour).
 	$(BIN)/python benchmarks/scale/run.py
 
-modes: $(STAMP) ## Train every precision pair on a dense and a MoE model and draw docs/precision/ (about an hour).
+modes: $(STAMP) ## Train every precision pair on a dense and a MoE model and draw docs/precision/ (ten minutes on two cores).
 	$(BIN)/python benchmarks/modes/run.py
 
 clean: ## Remove the environment and everything the targets made.
