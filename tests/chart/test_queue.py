@@ -133,7 +133,7 @@ def played(hand: Hand, done: Any, what: str) -> None:
 
 
 def test_edits_of_a_queue_are_never_fought_and_never_lost(world: KubeApi) -> None:
-    queue, hand = Queue(world), Hand(world, NAMESPACE)
+    queue, hand = Queue(world), Hand(world, NAMESPACE, kubelet=False)
     hand.roles, hand.drives = frozenset(), False
     document = manifest(JOB, NAMESPACE, failurePolicy={"backoffSeconds": 0})
     document["metadata"]["labels"] = LABELS
@@ -155,6 +155,7 @@ def test_edits_of_a_queue_are_never_fought_and_never_lost(world: KubeApi) -> Non
     operators.until(lambda: reason("ClusterReady") == "Queued", "told as queued")
     left_alone(world, one)
     queue.admit(one)
+    hand.kubelet = True
     played(hand, lambda: status().get("phase") == "Running", "it runs")
     assert all(marked(p) for p in pods("ray.io/cluster") if "deletionTimestamp" not in p["metadata"])
     left_alone(world, one)

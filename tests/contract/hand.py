@@ -49,7 +49,9 @@ class Hand:
     """Brings every pod of a namespace one step further; remembers every object it ever saw, by kind and name."""
 
     def __init__(self, api: KubeApi, namespace: str, inspection: Inspection = INSPECTION, steps: int = STEPS, kubelet: bool = True) -> None:
-        self._api, self._namespace, self._inspection, self._steps, self._kubelet = api, namespace, inspection, steps, kubelet
+        self._api, self._namespace, self._inspection, self._steps = api, namespace, inspection, steps
+        self.kubelet = kubelet
+        """Whether pods of clusters come up."""
         self.roles: frozenset[str] | None = None
         """Roles of Job pods that are ended; None: all."""
         self.reports = self.drives = True
@@ -85,7 +87,7 @@ class Hand:
             text = self._inspection.model_dump_json(by_alias=True) if role == "inspect" else _said("Converted", "made")
             self._end(pod, {c["name"]: text for c in pod["spec"]["containers"]})
         elif pod["status"].get("phase") != "Running":
-            if self._kubelet:
+            if self.kubelet:
                 self._run(pod)
         elif role == "head" and (self.reports or self.drives):
             self._drive(pod)
