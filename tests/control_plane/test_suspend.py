@@ -6,6 +6,8 @@ from tests.control_plane.harness.together import together
 from tests.control_plane.harness.world import World
 
 END_S = 150.0
+RECREATED_S = 400.0
+"""A Job that comes back under its name within a moment may be waited out by the Job controller's expectations (five minutes)."""
 GATED = {"workers": {"schedulingGates": ["test/held"]}}
 
 
@@ -56,7 +58,7 @@ def while_converting(world: World, job: str) -> None:
     world.wait_phase(job, "Suspended", seconds=END_S)
     world.wait(f"{job}: conversion stopped", lambda: not _held(world))
     world.patch(job, suspend=False)
-    again = world.wait(f"{job}: conversion pods again", lambda: _held(world))
+    again = world.wait(f"{job}: conversion pods again", lambda: _held(world), seconds=RECREATED_S)
     assert not set(held or ()) & set(again or ())
     world.release("convert")
     assert world.wait_phase(job, "Succeeded", seconds=END_S)["attempt"] == 1
