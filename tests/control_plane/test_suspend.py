@@ -7,7 +7,7 @@ from tests.control_plane.harness.world import World
 
 END_S = 150.0
 RECREATED_S = 400.0
-"""A Job that comes back under its name within a moment may be waited out by the Job controller's expectations (five minutes)."""
+"""A Job that comes back under its name before the Job controller looked gets its pods after five minutes; the operator gives it 2 s."""
 GATED = {"workers": {"schedulingGates": ["test/held"]}}
 
 

@@ -27,6 +27,7 @@ from lprl_operator.reconcile.observed import Key, ObjectRef, Observed, Refusal
 log = logging.getLogger(__name__)
 CACHED = frozenset({"Job", "RayCluster", "ConfigMap", names.KIND})
 RAYCLUSTER = "RayCluster"
+SETTLE_S = 2.0
 MADE_S = 900.0
 """So long an object we created counts as there; after that creating it again asks the API server."""
 
@@ -40,6 +41,7 @@ class KubeCluster:
         self._refusals: dict[Key, dict[ObjectRef, Refusal]] = {}
         self._made: dict[Key, dict[ObjectRef, tuple[str, float]]] = {}
         """Controller and time of what this process created."""
+        self._deleted_jobs: dict[ObjectRef, float] = {}
         self._lock = threading.Lock()
 
     def observe(self, key: Key) -> Observed:
@@ -109,6 +111,7 @@ class KubeCluster:
         ref = ref_of(document)
         if self._was_made(ref, document):
             return True
+        self._let_it_settle(ref)
         path = paths.collection(ref.api_version, ref.kind, ref.namespace)
         try:
             made = self._api.post(path, document, fieldManager=names.FIELD_MANAGER)
@@ -148,6 +151,18 @@ class KubeCluster:
                 self._made.setdefault(key, {})[ref] = (reduce.controller_uid(document), time.monotonic())
         self._remember(ref, found)
 
+    def _let_it_settle(self, ref: ObjectRef) -> None:
+        """Wait until the Job controller has noticed a deletion of ours.
+
+        It knows Jobs by name: one that is back before it looked keeps what was expected of the old one's pods, and is left without
+        pods until that expires after five minutes.
+        """
+        if ref.kind == "Job":
+            with self._lock:
+                deleted = self._deleted_jobs.pop(ref, None)
+            if deleted is not None:
+                time.sleep(max(0.0, SETTLE_S - (time.monotonic() - deleted)))
+
     def _was_made(self, ref: ObjectRef, document: Mapping[str, Any]) -> bool:
         """Whether this process made an object a short while ago that no watch tells of."""
         controller = reduce.controller_uid(document)
@@ -186,6 +201,9 @@ class KubeCluster:
         with self._lock:
             for made in self._made.values():
                 made.pop(action.ref, None)
+            if action.ref.kind == "Job":
+                now = time.monotonic()
+                self._deleted_jobs = {r: at for r, at in self._deleted_jobs.items() if now - at < SETTLE_S} | {action.ref: now}
         wanted = {"uid": action.uid, "resourceVersion": action.resource_version}
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         options["preconditions"] = {k: v for k, v in wanted.items() if v is not None}
