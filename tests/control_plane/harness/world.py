@@ -22,6 +22,7 @@ BRIEF = ("phase", "attempt", "restartsUsed", "restartNotBefore", "nodes", "train
 END_S = 120.0
 """Waits end as soon as they are fulfilled: this is for machines that have much else to do."""
 POLL_S = 0.1
+RELEASE_S = 3.0
 
 
 class World:
@@ -119,12 +120,14 @@ class World:
         return sorted({f"{kind} {o['metadata']['name']}" for kind, o in found})
 
     def release(self, role: str) -> None:
-        """Let held pods of a role end (also those that come later, for lack of the annotation on their template: one by one)."""
-        key = f"sim.lprl.dev~1{role}-hold"
-        for pod in self.pods(role):
-            if f"sim.lprl.dev/{role}-hold" in (pod["metadata"].get("annotations") or {}):
-                change = [{"op": "remove", "path": f"/metadata/annotations/{key}"}]
-                self.api.patch("Pod", self.namespace, pod["metadata"]["name"], change, JSON_PATCH)
+        """Let held pods of a role end, one by one, and those that come within RELEASE_S: the Job controller makes one, then the others."""
+        key, until = f"sim.lprl.dev~1{role}-hold", time.monotonic() + RELEASE_S
+        while time.monotonic() < until:
+            for pod in self.pods(role):
+                if f"sim.lprl.dev/{role}-hold" in (pod["metadata"].get("annotations") or {}):
+                    change = [{"op": "remove", "path": f"/metadata/annotations/{key}"}]
+                    self.api.patch("Pod", self.namespace, pod["metadata"]["name"], change, JSON_PATCH)
+            time.sleep(0.2)
 
     def script(self, job: str, **script: Any) -> None:
         """Change what a running driver does."""
