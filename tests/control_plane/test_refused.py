@@ -130,7 +130,7 @@ def _close(world: World, resource: str) -> None:
     meta = {"name": f"no-{resource}"}
     spec = {"hard": {f"count/{resource}": "0"}}
     world.api.create({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": spec}, world.namespace)
-    world.wait("the quota counts", lambda: "used" in world.api.get("ResourceQuota", world.namespace, meta["name"]).get("status", {}))
+    world.wait("quota counts", lambda: "used" in world.api.get("ResourceQuota", world.namespace, meta["name"]).get("status", {}), 330.0)
 
 
 def _open(world: World, resource: str) -> None:
