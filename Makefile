@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-cluster e2e cluster-tools images test-gpu golden crds bench scale demo modes clean
+.PHONY: help setup fmt check test test-unit test-cluster e2e cluster-tools images test-gpu golden crds bench scale demo modes clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,12 +24,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Run the main job on this machine: a manifest through its whole life, CPU only, no cluster.
 	$(BIN)/lprl demo
 
-test: $(STAMP) ## Unit, contract, golden, chart, control-plane and local end-to-end tests (half an hour; unit tests alone: a minute).
+# Lanes side by side (tests/conftest.py says which); most of them wait most of the time, so there are more than cores.
+LANES ?= 6
+test: $(STAMP) ## Unit, contract, golden, chart, control-plane and local end-to-end tests (a quarter of an hour on two cores).
+	$(BIN)/pytest -q -n $(LANES) --dist loadgroup --no-loadscope-reorder tests/control_plane tests/local tests/chart tests/contract tests/repo tests/golden tests/unit
+
+test-unit: $(STAMP) ## The tests that need neither Ray nor an API server (a minute).
 	$(BIN)/pytest -q -n auto tests/unit tests/repo tests/golden
-	$(BIN)/pytest -q tests/contract
-	$(BIN)/pytest -q tests/chart
-	$(BIN)/pytest -q tests/control_plane
-	$(BIN)/pytest -q tests/local
 
 test-cluster: $(STAMP) ## Real pods: images, chart and examples on a node of this machine (Linux, root), or as `make e2e`.
 	$(BIN)/pytest -q tests/cluster

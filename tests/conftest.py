@@ -15,6 +15,36 @@ ENV_DEVCLUSTER = "LPRL_DEVCLUSTER"
 """Folder with up.sh and down.sh of a single-machine control plane; default: shared/devcluster beside the checkout."""
 ROOT = Path(__file__).parents[1]
 
+# Lanes of `make test`: what shares an API server, or would only take processors from each other, runs one after the other in one
+# process of pytest-xdist (--dist loadgroup). Most of a control-plane test is waiting; the lanes beside it use the time.
+PLANES = {
+    "test_away": 1, "test_refused": 1, "test_life": 1,
+    "test_killed": 2, "test_presets": 2,
+}  # fmt: skip
+"""Control plane of a module of tests/control_plane; 3 for all others."""
+API_SERVER = ("test_admission", "test_cluster_rules", "test_crash_points", "test_crd_server", "test_kubectl_lprl")
+"""Modules of tests/contract that share one API server."""
+
+
+def lane(path: Path) -> str | None:
+    """Return the lane of a test file; None for tests that may run anywhere, any number at a time."""
+    folder, module = path.relative_to(ROOT / "tests").parts[0], path.stem
+    if folder == "control_plane":
+        return f"plane-{PLANES.get(module, 3)}"
+    if folder == "local":
+        return "ray-2" if module.startswith("test_train") else "ray-1"
+    if folder in ("chart", "cluster", "gpu"):
+        return folder
+    return "api-server" if folder == "contract" and module in API_SERVER else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put every test into its lane."""
+    for item in items:
+        found = lane(item.path)
+        if found is not None:
+            item.add_marker(pytest.mark.xdist_group(found))
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:

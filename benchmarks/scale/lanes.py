@@ -10,7 +10,7 @@ from rows import Rows
 from tests.control_plane.harness.api import Document
 from tests.control_plane.harness.manifests import TOY, annotations, inspection, toy
 from tests.control_plane.harness.operator import Operator
-from tests.control_plane.harness.plane import ControlPlane, make_namespace, remove_namespace
+from tests.control_plane.harness.plane import ControlPlane, make_namespace
 from tests.control_plane.harness.world import World
 
 from lprl_api import names
@@ -60,7 +60,7 @@ def template(plane: ControlPlane, world: World) -> Document:
 
 
 def bare(plane: ControlPlane, sample: Document, count: int, label: str) -> dict[str, float]:
-    """Create `count` RayClusters directly and wait until KubeRay calls each ready; then delete them."""
+    """Create `count` RayClusters directly and wait until KubeRay calls each ready."""
     namespace = f"bare-{label}"
     make_namespace(plane.api, namespace)
     account = sample["spec"]["headGroupSpec"]["template"]["spec"]["serviceAccountName"]
@@ -70,12 +70,9 @@ def bare(plane: ControlPlane, sample: Document, count: int, label: str) -> dict[
         begun = time.monotonic()
         created = side_by_side(count, lambda i: plane.api.create(_renamed(sample, f"bare-{i:04d}", namespace)))
         rows.wait("bare clusters ready", lambda found: found["ready"] >= count, PATIENCE_S)
-        seconds = max(t for (_, v), t in rows.first.items() if v == "ready") - begun
-        _delete_all(plane, "RayCluster", namespace, rows)
-        return {"create_s": created, "ready_s": seconds}
+        return {"create_s": created, "ready_s": max(t for (_, v), t in rows.first.items() if v == "ready") - begun}
     finally:
         rows.close()
-        remove_namespace(plane.api, namespace)
 
 
 def _renamed(sample: Document, name: str, namespace: str) -> Document:
@@ -112,19 +109,11 @@ def release(world: World, rows: Rows, count: int) -> dict[str, float]:
 def delete_jobs(plane: ControlPlane, world: World, rows: Rows) -> float:
     """Delete every job; returns the seconds until they and all their clusters and pods are gone."""
     begun = time.monotonic()
-    _delete_all(plane, names.KIND, world.namespace, rows)
+    plane.api.send("DELETE", plane.api.path(names.KIND, world.namespace), {"propagationPolicy": "Background"})
+    rows.wait("no job left", lambda found: not found, PATIENCE_S)
     for kind in ("RayCluster", "Pod"):
         world.wait(f"no {kind} left", lambda kind=kind: not _some(plane, kind, world.namespace), PATIENCE_S, poll_s=1.0)  # type: ignore[misc]
     return time.monotonic() - begun
-
-
-def _delete_all(plane: ControlPlane, kind: str, namespace: str, rows: Rows) -> None:
-    plane.api.send("DELETE", plane.api.path(kind, namespace), {"propagationPolicy": "Background"})
-    rows.wait(f"no {kind} left", lambda found: not found, PATIENCE_S)
-    deadline = time.monotonic() + PATIENCE_S
-    while kind == "RayCluster" and _some(plane, "Pod", namespace):
-        assert time.monotonic() < deadline, f"pods remain in {namespace}"
-        time.sleep(1)
 
 
 def _some(plane: ControlPlane, kind: str, namespace: str) -> bool:

@@ -2,8 +2,8 @@
 
     python benchmarks/scale/run.py --jobs 100,300,1000
 
-Needs a folder with up.sh (LPRL_DEVCLUSTER, else a sibling shared/devcluster). For each N a control plane of its own is started:
-bare clusters first, then the jobs (and with --twice bare clusters again), then all jobs run on, silent and reporting every 15 s.
+Needs a folder with up.sh (LPRL_DEVCLUSTER, else a sibling shared/devcluster). For each N bare clusters are made first, then, on a
+fresh control plane, the jobs, which then run on, silent and reporting every 15 s (and with --twice bare clusters again).
 Writes results.json and results.md into --out. Exit code 1 when a bar is missed.
 """
 
@@ -39,62 +39,73 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def measure(count: int, rest_s: float, twice: bool) -> Result:
-    """One N, on a control plane of its own."""
-    folder = Path(tempfile.mkdtemp(prefix=f"lprl-scale-{count}-"))
-    plane = ControlPlane(folder)
-    try:
-        kwok, log = plane.start_kwok(), folder / "drivers.jsonl"
+class Stage:
+    """A fresh control plane with nodes and simulated drivers, warmed up by one job; ends with the block."""
+
+    def __init__(self, label: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"lprl-scale-{label}-"))
+        self.plane = ControlPlane(self.folder)
+
+    def __enter__(self) -> "Stage":
+        kwok, log = self.plane.start_kwok(), self.folder / "drivers.jsonl"
         log.touch()
-        drivers = plane.start_drivers(log)
-        make_namespace(plane.api, POOL)
-        plane.add_nodes(POOL, "cpu", NODES, resources=NODE)
-        world = World(plane, POOL, log)
-        meter = Meter(plane, {"kwok": kwok.pid, "drivers": drivers.pid})
-        sample = lanes.template(plane, world)
-        result: Result = {"jobs": count, "bare": [_bare(plane, meter, sample, count, "first")]}
-        operator = Operator(plane, "operator")
+        self.drivers = self.plane.start_drivers(log)
+        make_namespace(self.plane.api, POOL)
+        self.plane.add_nodes(POOL, "cpu", NODES, resources=NODE)
+        self.world = World(self.plane, POOL, log)
+        self.meter = Meter(self.plane, {"kwok": kwok.pid, "drivers": self.drivers.pid})
+        self.sample = lanes.template(self.plane, self.world)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.plane.down()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def measure(count: int, rest_s: float, twice: bool) -> Result:
+    """One N: bare clusters and jobs, each on a control plane of its own, one after the other."""
+    result: Result = {"jobs": count, "bare": [_bare(count, "first")]}
+    with Stage(f"jobs-{count}") as stage:
+        operator = Operator(stage.plane, "operator")
         operator.wait_healthy()
         assert operator.process is not None
-        meter.parts["operator"] = operator.process.pid
-        result["lane"] = _jobs(plane, world, operator, meter, count)
-        drivers.signal(19)
-        result["silent"] = _rest(operator, meter, rest_s)
-        drivers.signal(18)
+        stage.meter.parts["operator"] = operator.process.pid
+        result["lane"] = _jobs(stage, operator, count)
+        stage.drivers.signal(19)
+        result["silent"] = _rest(operator, stage.meter, rest_s)
+        stage.drivers.signal(18)
         time.sleep(2 * lanes.REPORT_S)  # those that were due all report at once; from then on each at its own time
-        result["reporting"] = _rest(operator, meter, rest_s)
-        rows = Rows(plane.kubeconfig, lanes.JOBS.format(POOL), ("phase",))
+        result["reporting"] = _rest(operator, stage.meter, rest_s)
+        rows = Rows(stage.plane.kubeconfig, lanes.JOBS.format(POOL), ("phase",))
         rows.wait("jobs listed", lambda found: sum(found.values()) == count, 60)
-        result["delete_s"] = lanes.delete_jobs(plane, world, rows)
+        result["delete_s"] = lanes.delete_jobs(stage.plane, stage.world, rows)
         rows.close()
         result["errors"] = {k: v for k, v in operator.metrics().items() if k.startswith("lprl_reconcile_errors_total") and v}
         operator.stop()
-        if twice:
-            result["bare"].append(_bare(plane, meter, sample, count, "second"))
-        return result
-    finally:
-        plane.down()
-        shutil.rmtree(folder, ignore_errors=True)
+    if twice:
+        result["bare"].append(_bare(count, "second"))
+    return result
 
 
-def _bare(plane: ControlPlane, meter: Meter, sample: Result, count: int, label: str) -> Result:
-    cpu: dict[str, float] = {}
-    with meter.spent(cpu):
-        found = lanes.bare(plane, sample, count, label)
-    say(f"{count} bare clusters ({label}): ready after {found['ready_s']:.1f} s")
-    return {**found, "cpu": cpu}
+def _bare(count: int, label: str) -> Result:
+    with Stage(f"bare-{count}") as stage:
+        cpu: dict[str, float] = {}
+        with stage.meter.spent(cpu):
+            found = lanes.bare(stage.plane, stage.sample, count, label)
+        say(f"{count} bare clusters ({label}): ready after {found['ready_s']:.1f} s")
+        return {**found, "cpu": cpu}
 
 
-def _jobs(plane: ControlPlane, world: World, operator: Operator, meter: Meter, count: int) -> Result:
-    rows = Rows(plane.kubeconfig, lanes.JOBS.format(world.namespace), ("phase", "nodes"))
+def _jobs(stage: Stage, operator: Operator, count: int) -> Result:
+    rows = Rows(stage.plane.kubeconfig, lanes.JOBS.format(POOL), ("phase", "nodes"))
     before, during, begun = dict[str, float](), dict[str, float](), time.monotonic()
-    with meter.spent(before):
-        applied = lanes.submit(world, count)
+    with stage.meter.spent(before):
+        applied = lanes.submit(stage.world, count)
         rows.wait("all converting", lambda found: _phases(found)["Converting"] == count, lanes.PATIENCE_S)
     waiting = time.monotonic() - begun
     say(f"{count} jobs: applied in {applied:.1f} s, all wait for the conversion after {waiting:.1f} s")
-    with meter.spent(during):
-        found = lanes.release(world, rows, count)
+    with stage.meter.spent(during):
+        found = lanes.release(stage.world, rows, count)
     total = time.monotonic() - begun
     rows.close()
     assert operator.process is not None
@@ -111,7 +122,7 @@ def _jobs(plane: ControlPlane, world: World, operator: Operator, meter: Meter, c
         "api_calls_per_job": sum(calls.values()) / count,
         "memory_mib": operator.process.memory_mib(),
         "memory_peak_mib": operator.process.memory_mib("VmHWM"),
-        "clusters": len(plane.api.list("RayCluster", world.namespace)),
+        "clusters": len(stage.plane.api.list("RayCluster", POOL)),
     }
 
 

@@ -9,7 +9,7 @@ from lprl_api.field_error import InvalidJob
 from lprl_api.status import LowPrecisionRLJobStatus
 from lprl_operator.reconcile.actions import Action, Event
 from lprl_operator.reconcile.cluster import Cluster, Conflict
-from lprl_operator.reconcile.decide import consequential, decide
+from lprl_operator.reconcile.decide import consequential, decide, remembers
 from lprl_operator.reconcile.intake import intake, status_of
 from lprl_operator.reconcile.observed import Key, Observed
 from lprl_operator.resources.settings import RenderSettings
@@ -19,11 +19,14 @@ from lprl_operator.status.project import project, refuse
 CONFLICT_RETRY_S = 1.0
 
 
-def reconcile(document: Mapping[str, Any], cluster: Cluster, now: datetime, settings: RenderSettings) -> float | None:
+def reconcile(
+    document: Mapping[str, Any], cluster: Cluster, now: datetime, settings: RenderSettings, crowded: bool = False
+) -> float | None:
     """Bring one job one step further; return the seconds after which to look again, None when only a change matters.
 
     Safe to call at any time, any number of times, with a stale document: whatever does something is decided on a live
-    read, and status is written (resource-version guarded) before children change.
+    read, and what is to be remembered is in status (resource-version guarded) before children change. In a crowd what is
+    merely told is left to the next look: it then tells what came of it, too.
     """
     key = Key(document["metadata"].get("namespace", "default"), document["metadata"]["name"])
     view = consider(document, cluster.observe(key), now, settings)
@@ -33,7 +36,7 @@ def reconcile(document: Mapping[str, Any], cluster: Cluster, now: datetime, sett
             return None
         view = consider(live, seen, now, settings)
     try:
-        if view.status is not None:
+        if view.status is not None and not (crowded and view.can_tell_later):
             cluster.publish(key, view.status, view.resource_version, view.events)
         cluster.apply(view.actions)
     except Conflict:
@@ -52,6 +55,8 @@ class View:
     actions: tuple[Action, ...] = ()
     requeue_seconds: float | None = None
     needs_live_read: bool = False
+    can_tell_later: bool = False
+    """Whether there is something to do, and nothing in the status that doing it depends on."""
 
 
 def consider(document: Mapping[str, Any], seen: Observed, now: datetime, settings: RenderSettings) -> View:
@@ -73,7 +78,8 @@ def consider(document: Mapping[str, Any], seen: Observed, now: datetime, setting
         events=events(before, after),
         actions=decision.actions,
         requeue_seconds=decision.requeue_seconds,
-        needs_live_read=consequential(case, decision),
+        needs_live_read=consequential(before, decision),
+        can_tell_later=bool(decision.actions) and not remembers(before, decision),
     )
 
 

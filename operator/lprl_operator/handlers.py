@@ -9,6 +9,7 @@ import kopf
 
 from lprl_api import names
 from lprl_operator.settings import OperatorSettings
+from lprl_operator.stateless import NothingCompared, NothingInProgress
 
 OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 POD_ROLES = f"{OURS},{names.LABEL_ROLE} in (head,inspect,convert,finalise)"
@@ -32,6 +33,8 @@ def configured(settings: OperatorSettings) -> kopf.OperatorSettings:
     watching.chunk_size = 500
     networking.request_timeout = settings.request_timeout_seconds
     networking.error_backoffs = FOREVER
+    kopf_settings.persistence.diffbase_storage = NothingCompared()
+    kopf_settings.persistence.progress_storage = NothingInProgress()
     kopf_settings.posting.enabled = False
     kopf_settings.peering.standalone = True
     kopf_settings.scanning.disabled = True  # see kinds.py

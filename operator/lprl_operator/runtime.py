@@ -11,9 +11,9 @@ from lprl_api import names
 from lprl_operator.controller import reconcile
 from lprl_operator.leader import Elector
 from lprl_operator.metrics import OperatorMetrics
+from lprl_operator.pace import Pace
 from lprl_operator.reconcile.cluster import Conflict
 from lprl_operator.reconcile.cluster_kube import KubeCluster
-from lprl_operator.reconcile.kube import reduce
 from lprl_operator.reconcile.kube.api import ApiError, KubeApi, Unavailable
 from lprl_operator.reconcile.kube.cache import Cache
 from lprl_operator.reconcile.kube.eventlog import EventLog
@@ -22,12 +22,6 @@ from lprl_operator.settings import Identity, OperatorSettings
 from lprl_operator.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
-CROWD = 20
-"""More jobs than this with one cause (progress of a conversion they share) are looked at one after the other, not at once."""
-SPREAD_S_PER_JOB = 0.03
-MAX_SPREAD_S = 30.0
-PAUSE_S_PER_CLUSTER, MAX_PAUSE_S = 0.01, 2.0
-"""Between something seen and looking at its job, by how many clusters are starting."""
 IDLE_S = 0.5
 
 
@@ -41,6 +35,7 @@ class Runtime:
         self._events = EventLog(api, who.name)
         self._cluster = KubeCluster(api, self._cache, self._events)
         self._queue: WorkQueue[Key] = WorkQueue()
+        self._pace = Pace(self._cache.starting, self._cache.unfinished)
         self._elector = Elector(api, settings.leader_election, who, self._changed)
         self._read_at: dict[Key, float] = {}
         """When a job was last read afresh."""
@@ -79,21 +74,17 @@ class Runtime:
         """Take over what a watch told (`change` is ADDED, MODIFIED, DELETED, or None for the first list)."""
         self.metrics.watch_events.labels(kind).inc()
         deleted = change == "DELETED"
-        keys = self._cache.remove(kind, document) if deleted else self._cache.put(kind, document)
-        if deleted and kind == names.KIND:
-            for key in keys:
-                self._cluster.forget(key)
-                self._read_at.pop(key, None)
-            return
-        ended = kind == "Job" and any(reduce.is_true(reduce.conditions(document), c) for c in ("Complete", "Failed"))
-        crowded = len(keys) > CROWD and not ended
-        if crowded:
-            self._queue.add_all(keys, min(MAX_SPREAD_S, SPREAD_S_PER_JOB * len(keys)))
-            return
-        # What comes together is looked at together, and written once: the more goes on, the more of it.
-        pause_s = min(MAX_PAUSE_S, PAUSE_S_PER_CLUSTER * self._cache.starting())
-        for key in keys:
-            self._queue.add(key, pause_s)
+        found = self._cache.remove(kind, document) if deleted else self._cache.put(kind, document)
+        for key in found.keys:
+            if deleted and kind == names.KIND:
+                self._forget(key)
+            else:
+                self._queue.add(key, self._pace.after_news(key, key in found.urgent, self._cache.is_starting(key)))
+
+    def _forget(self, key: Key) -> None:
+        self._cluster.forget(key)
+        self._pace.forget(key)
+        self._read_at.pop(key, None)
 
     def _changed(self, leading: bool) -> None:
         if leading:
@@ -136,7 +127,7 @@ class Runtime:
         else:
             self._queue.succeeded(key)
             if again_s is not None:
-                self._queue.add(key, again_s)
+                self._queue.add(key, self._pace.by_time(again_s, self._cache.is_starting(key)))
         finally:
             self.metrics.reconcile_seconds.observe(time.monotonic() - started)
 
@@ -151,7 +142,8 @@ class Runtime:
             self._read_at[key] = time.monotonic()
             if document is None:
                 return None
+        self._pace.looked(key)
         self._cluster.refresh(key, now)
-        again_s = reconcile(document, self._cluster, now, self._render)
+        again_s = reconcile(document, self._cluster, now, self._render, self._pace.is_crowded())
         resync_s = float(self.settings.resync_seconds)
         return resync_s if again_s is None else min(again_s, resync_s)

@@ -36,12 +36,12 @@ class WorkQueue(Generic[K]):
             self._add(key, self._clock() + max(0.0, delay_s))
             self._condition.notify()
 
-    def add_all(self, keys: Iterable[K], spread_s: float = 0.0) -> None:
-        """Add many; `spread_s` spreads them evenly at random, where each of a thousand has something to do for one cause."""
+    def add_all(self, keys: Iterable[K]) -> None:
+        """Add many, to be handed out at once."""
         with self._condition:
             now = self._clock()
             for key in keys:
-                self._add(key, now + spread_s * self._jitter())
+                self._add(key, now)
             self._condition.notify_all()
 
     def get(self, timeout_s: float) -> tuple[K, float] | None:

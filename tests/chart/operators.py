@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,18 +16,15 @@ from typing import Any
 from tests.chart import tools
 
 from lprl_operator.reconcile.kube.api import KubeApi
+from lprl_operator.reconcile.local.ports import free_port
 
 
 def free_ports(count: int) -> list[int]:
     """Ports nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for found in sockets:
-            found.bind(("127.0.0.1", 0))
-        return [int(s.getsockname()[1]) for s in sockets]
-    finally:
-        for found in sockets:
-            found.close()
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 @cache

@@ -1,7 +1,6 @@
 """The operator as a process for tests that use whatever API server $KUBECONFIG names."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from lprl_operator.reconcile.local.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,12 +26,6 @@ def wait(check: Callable[[], Any], what: str, seconds: float, meanwhile: Callabl
         assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
         meanwhile()
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Operator:

@@ -1,6 +1,7 @@
 """One suite for the Cluster Protocol, run on both adapters: on this machine's folders, and on a real API server."""
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,12 @@ class Place(Protocol):
     def document(self) -> dict[str, Any]:
         """The stored job."""
 
+    def another(self) -> dict[str, Any]:
+        """Owner reference to another job that is there."""
+
+    def passes(self) -> None:
+        """Let the controllers of the place do what is due."""
+
 
 class Local:
     def __init__(self, root: Path, cluster: LocalCluster) -> None:
@@ -76,6 +83,12 @@ class Local:
         found = self._local.document()
         assert found is not None
         return found
+
+    def another(self) -> dict[str, Any]:
+        return {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "other", "uid": "u2"}
+
+    def passes(self) -> None:
+        self._local.step()
 
 
 class Kube:
@@ -111,6 +124,19 @@ class Kube:
 
     def document(self) -> dict[str, Any]:
         return self._api.get(f"{self._jobs}/{self.key.name}")
+
+    def another(self) -> dict[str, Any]:
+        job = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "other"}, "spec": SPEC}
+        uid = self._api.post(self._jobs, job)["metadata"]["uid"]
+        return {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "other", "uid": uid}
+
+    def passes(self) -> None:
+        time.sleep(0.2)
+        there = {j["metadata"]["name"] for j in self._api.get(f"/apis/batch/v1/namespaces/{self.key.namespace}/jobs")["items"]}
+        for state in (*self.seen().jobs.values(),):
+            if state.name not in there:
+                gone = {"metadata": {"namespace": self.key.namespace, "name": state.name, "uid": state.uid}}
+                self._cache.remove("Job", gone)
 
     def close(self) -> None:
         self._api.delete(f"/api/v1/namespaces/{self.key.namespace}", {"propagationPolicy": "Background"})
@@ -148,8 +174,8 @@ def _connected() -> Kube:
     raise AssertionError("the CRD is not served")
 
 
-def owner(place: Place, uid: str | None = None) -> dict[str, Any]:
-    return {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "toy", "uid": uid or place.uid}
+def owner(place: Place) -> dict[str, Any]:
+    return {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "toy", "uid": place.uid}
 
 
 def job(place: Place, name: str, command: str = "sleep 60") -> dict[str, Any]:
@@ -196,20 +222,34 @@ def test_delete_of_another_object_conflicts(place: Place) -> None:
 def test_owners_join_and_leave(place: Place) -> None:
     place.cluster.apply([Create(job(place, "shared"))])
     state = place.seen().jobs["shared"]
-    ref = ref_of(job(place, "shared"))
-    place.cluster.apply([AddOwner(ref, state.uid, owner(place, "u2"))])
+    ref, other = ref_of(job(place, "shared")), place.another()
+    place.cluster.apply([AddOwner(ref, state.uid, other)])
     joined = place.seen().jobs["shared"]
-    assert joined.owner_uids == {place.uid, "u2"}
+    assert joined.owner_uids == {place.uid, other["uid"]}
     with pytest.raises(Conflict):
         place.cluster.apply([Delete(ref, state.uid, state.resource_version)])
     with pytest.raises(Conflict):
-        place.cluster.apply([RemoveOwner(ref, state.uid, state.resource_version, "u2")])
+        place.cluster.apply([RemoveOwner(ref, state.uid, state.resource_version, other["uid"])])
     joined = place.seen().jobs["shared"]
-    place.cluster.apply([RemoveOwner(ref, state.uid, joined.resource_version, "u2")])
+    place.cluster.apply([RemoveOwner(ref, state.uid, joined.resource_version, other["uid"])])
     assert place.seen().jobs["shared"].owner_uids == {place.uid}
     with pytest.raises(Conflict):
-        place.cluster.apply([AddOwner(ref, "another-uid", owner(place, "u3"))])
-    place.cluster.apply([AddOwner(ref_of(progress(place, 7)), None, owner(place, "u3"))])  # whichever is there: none is
+        place.cluster.apply([AddOwner(ref, "another-uid", other)])
+
+
+def test_a_job_of_a_job_is_seen_as_such_and_goes_with_it(place: Place) -> None:
+    place.cluster.apply([Create(job(place, "first"))])
+    first = place.seen().jobs["first"]
+    second = job(place, "second")
+    second["metadata"]["ownerReferences"] = [{"apiVersion": "batch/v1", "kind": "Job", "name": "first", "uid": first.uid}]
+    place.cluster.apply([Create(second)])
+    seen = place.seen().jobs["second"]
+    assert (seen.owner_job, seen.owner_uids) == ("first", {first.uid})
+    place.cluster.apply([Delete(ref_of(job(place, "first")), first.uid)])
+    deadline = time.monotonic() + 60
+    while (left := place.seen().jobs) and time.monotonic() < deadline:
+        place.passes()
+    assert not left
 
 
 def test_apply_sets_control_beside_progress_and_creates_nothing(place: Place) -> None:

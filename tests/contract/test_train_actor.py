@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lprl_api.model_shape import Mla, ModelShape, Moe
 from lprl_api.precision import Scope
 from lprl_api.runconfig import RunConfig
 from lprl_fixtures.generate import ModelOptions, generate_model
+from lprl_operator.reconcile.local.ports import free_port
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import TrainSample
 from lprl_workload.errors import NonFiniteError
@@ -252,12 +252,6 @@ def test_correction_switch(folders: dict[str, Path]) -> None:
     assert step(actor, samples)["tis_clip_fraction"] > 0.5
     actor.set_correction(False)
     assert step(actor, samples)["tis_clip_fraction"] == 0
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def worker(rank: int, folder: str, fmt: str, shard: bool, port: int, out: str, resume: str | None) -> None:

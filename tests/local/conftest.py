@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from lprl_api.names import ExitCode
 from lprl_fixtures.runs import merged, run_config, write_inputs
+from lprl_operator.reconcile.local.ports import free_port
 
 DEADLINE_S = 240.0
 RAY_ENV = {
@@ -29,12 +29,6 @@ RAY_ENV = {
 
 
 HEAD_FLAGS = ("--num-cpus=0", "--include-dashboard=false", "--no-monitor")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Ray:

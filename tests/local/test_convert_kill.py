@@ -116,8 +116,10 @@ def test_killed_conversion_ends_as_an_uninterrupted_one(tmp_path: Path, forker: 
 
     chance, names = random.Random(20260101), [p.name for p in (models / "source").glob("*.safetensors")]
     kills = in_shards = in_finalise = rounds = 0
-    while kills < KILLS:
+    # A machine of another speed, or a busy one, bunches moments drawn from a clock: then more of them are drawn.
+    while kills < KILLS or in_shards < KILLS // 4 or in_finalise < 2:
         rounds += 1
+        assert rounds <= 60, f"{kills} kills: {in_shards} between or inside shards, {in_finalise} in the finaliser"
         target = models / f"killed-{rounds}"
         config = write_config(tmp_path, target.name, fmt)
         done: dict[str, tuple[int, int, int, int]] = {}
@@ -153,7 +155,6 @@ def test_killed_conversion_ends_as_an_uninterrupted_one(tmp_path: Path, forker: 
         assert tree(target) == wanted
         assert not partial_of(target).exists()
     print(f"{kills} kills in {rounds} rounds: {in_shards} between or inside shards, {in_finalise} in the finaliser")
-    assert in_shards >= KILLS // 4 and in_finalise >= 2
 
 
 def test_killed_command_line_goes_on(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_render_of_an_inspected_model_is_what_the_operator_makes(model: Path, tm
     done = lprl("render", str(EXAMPLES / "10-qwen3-bf16-bf16.yaml"), "--model", str(model), "--output", "json")
     assert done.returncode == exits.OK, done.stderr
     kinds = [d["kind"] for d in json.loads(done.stdout)["items"]]
-    assert kinds[:2] == ["ConfigMap", "Job"] and kinds[-1] == "RayCluster"
+    assert kinds[:2] == ["Job", "NetworkPolicy"] and kinds[-1] == "RayCluster"
 
 
 def test_errors_of_the_workload_keep_their_exit_code(tmp_path: Path) -> None:

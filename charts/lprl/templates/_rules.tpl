@@ -7,7 +7,7 @@ The driver's Role, which it makes, holds a subset of these (configmaps: get, pat
 # the jobs themselves; delete: ttlSecondsAfterFinished
 - apiGroups: [lprl.dev]
   resources: [lowprecisionrljobs]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]
 - apiGroups: [lprl.dev]
   resources: [lowprecisionrljobs/status]
   verbs: [update]

@@ -58,15 +58,17 @@ def job_pods(connection: Connection, document: Document) -> list[Document]:
     keys = ((document.get("status") or {}).get("conversion") or {}).get("contentKeys") or ()
     # A label holds 63 characters of the key.
     selector = CONVERSIONS + (f",{names.LABEL_CONTENT_KEY} in ({','.join(k[:63] for k in keys)})" if keys else "")
-    shared = {
-        job["metadata"]["uid"]
-        for job in connection.list("batch/v1", "Job", selector)
-        if any(o.get("uid") == uid for o in job["metadata"].get("ownerReferences") or ())
-    }
-    if not shared:
+    jobs = connection.list("batch/v1", "Job", selector)
+    converts = _owned(jobs, {uid})
+    if not converts:
         return mine
+    finalises = _owned(jobs, {job["metadata"]["uid"] for job in converts})
     theirs = connection.list("v1", "Pod", selector)
-    return [*mine, *(p for p in theirs if any(o.get("uid") in shared for o in p["metadata"].get("ownerReferences") or ()))]
+    return [*mine, *_owned(theirs, {job["metadata"]["uid"] for job in (*converts, *finalises)})]
+
+
+def _owned(found: list[Document], by: set[str]) -> list[Document]:
+    return [d for d in found if any(o.get("uid") in by for o in d["metadata"].get("ownerReferences") or ())]
 
 
 def request(source: Source, tail: str, previous: bool, follow: bool) -> dict[str, str]:

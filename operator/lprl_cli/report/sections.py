@@ -125,8 +125,9 @@ def conversion_reports(found: RunFolder) -> list[Path]:
     if found.state is None:
         return []
     paths = []
-    for config in sorted(found.state.glob("configmaps/*/convert.json")):
-        target = json.loads(config.read_text(encoding="utf-8"))["target"]
+    for job in sorted(found.state.glob("objects/Job/lprl-convert-*.json")):
+        notes = json.loads(job.read_text(encoding="utf-8"))["spec"]["template"]["metadata"]["annotations"]
+        target = json.loads(notes["lprl.dev/convert.json"])["target"]
         path = Path(found.local(f"{target['volume']}:{target['path']}")) / "conversion_report.json"
         if path.exists():
             paths.append(path)

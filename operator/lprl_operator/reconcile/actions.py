@@ -70,8 +70,7 @@ class AddOwner:
     """Add our owner reference to a shared object, keeping the others. Another uid than the one given: Conflict."""
 
     ref: ObjectRef
-    uid: str | None
-    """None: whichever object has the name; a missing one is fine."""
+    uid: str
     owner: Document
     """An ownerReferences entry."""
 

@@ -20,6 +20,7 @@ from lprl_operator.reconcile.kube import paths, reduce
 from lprl_operator.reconcile.kube.api import APPLY, STRATEGIC, ApiError, KubeApi, Unavailable
 from lprl_operator.reconcile.kube.cache import Cache
 from lprl_operator.reconcile.kube.eventlog import EventLog
+from lprl_operator.reconcile.kube.joins import Joins
 from lprl_operator.reconcile.kube.reader import Reader
 from lprl_operator.reconcile.kube.shelf import Name
 from lprl_operator.reconcile.observed import Key, ObjectRef, Observed, Refusal
@@ -42,6 +43,7 @@ class KubeCluster:
         self._made: dict[Key, dict[ObjectRef, tuple[str, float]]] = {}
         """Controller and time of what this process created."""
         self._deleted_jobs: dict[ObjectRef, float] = {}
+        self._joins = Joins(self._patch_owners)
         self._lock = threading.Lock()
 
     def observe(self, key: Key) -> Observed:
@@ -234,16 +236,11 @@ class KubeCluster:
         known = self._cache.owned_uid("Job", Name(action.ref.namespace, action.ref.name)) if action.ref.kind == "Job" else None
         if known is not None and known[0] == action.uid and action.owner["uid"] in known[1]:
             return
-        meta: dict[str, Any] = {"ownerReferences": [dict(action.owner)]}
-        if action.uid is not None:
-            meta["uid"] = action.uid
-        try:
-            found = self._guarded(lambda: self._api.patch(paths.item(action.ref), {"metadata": meta}, STRATEGIC), action.ref)
-        except Conflict:
-            if action.uid is None:
-                return  # whichever object has the name; none has
-            raise
-        self._remember(action.ref, found)
+        self._joins.add(action)
+
+    def _patch_owners(self, ref: ObjectRef, uid: str, owners: Sequence[Mapping[str, Any]]) -> None:
+        meta: dict[str, Any] = {"uid": uid, "ownerReferences": [dict(o) for o in owners]}
+        self._remember(ref, self._guarded(lambda: self._api.patch(paths.item(ref), {"metadata": meta}, STRATEGIC), ref))
 
     def _remove_owner(self, action: RemoveOwner) -> None:
         meta = {

@@ -91,6 +91,7 @@ class LocalCluster:
 
     def step(self) -> None:
         """Do what the Job controller, KubeRay and the kubelet would have done by now."""
+        self._collect_orphans()
         for job in self._store.list("Job"):
             mine = self._owned("Job", job)
             self._jobs.step(job, mine)
@@ -183,12 +184,19 @@ class LocalCluster:
                 if owner_uids(document) == {job["metadata"]["uid"]}:
                     self._delete(Delete(ref_of(document)))
 
+    def _collect_orphans(self) -> None:
+        """What garbage collection does with a finalise Job whose conversion is gone."""
+        jobs = self._store.list("Job")
+        there = {job["metadata"]["uid"] for job in jobs}
+        for job in jobs:
+            owners = job["metadata"].get("ownerReferences", ())
+            if owners and all(o["kind"] == "Job" and o["uid"] not in there for o in owners):
+                self._delete(Delete(ref_of(job), job["metadata"]["uid"]))
+
     def _change_owners(self, action: AddOwner | RemoveOwner) -> None:
         version = action.resource_version if isinstance(action, RemoveOwner) else None
         found = self._store.checked(action.ref.kind, action.ref.name, action.uid, version)
         if found is None:
-            if action.uid is None:
-                return
             raise Conflict(f"{action.ref} is gone")
         owners = list(found["metadata"].get("ownerReferences", ()))
         if isinstance(action, AddOwner):

@@ -1,5 +1,6 @@
 """Stage 2: make what the run reads and the source lacks. Conversions are shared: each is owned by every job that wants it.
 
+The Indexed Job is what jobs share; its finalise Job belongs to it and goes with it.
 Invariants: a conversion in progress is joined, never repeated; a finished one that this job had no part in is deleted and run
 again, which checks its digests and skips every finished shard; a failed one counts only against the jobs that owned it.
 """
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 from lprl_api.names import Condition, ExitCode, Reason
 from lprl_operator.reconcile import endings
-from lprl_operator.reconcile.actions import Action, AddOwner, Create, Delete, Document, ref_of
+from lprl_operator.reconcile.actions import Action, AddOwner, Create, Delete
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
 from lprl_operator.reconcile.failures import Verdict, job_verdict, parse_termination
 from lprl_operator.reconcile.inspecting import refusal, refusal_note, trouble
@@ -79,52 +80,41 @@ def _step(case: Case, conversion: Conversion) -> Step:
     stale = _stale(case, convert, final)
     if stale is not None:
         return stale
+    if convert is None:
+        create = Create(case.wanted.convert_document(conversion))
+        return Step(Reason.CONVERTING, "the conversion Job is being created", actions=(create,))
     if final is not None and final.finished == "Complete":
-        return Step(Reason.CONVERTED, str(conversion.target), conversion.shards, _join(case, final), done=True)
+        return Step(Reason.CONVERTED, str(conversion.target), conversion.shards, done=True)
     for job in (final, convert):
         if job is not None and job.finished == "Failed":
             return Step(Reason.CONVERSION_FAILED, job.message, failed=job_verdict(job, Reason.CONVERSION_FAILED))
+    joins = _join(case, convert)
     if final is not None:
-        joins = (*(_join(case, convert) if convert is not None else ()), *_join(case, final))
         return Step(Reason.FINALISING, trouble(final) or "verifying and publishing", conversion.shards, joins)
-    if convert is None:
-        creates = _creates(case, case.wanted.convert_documents(conversion))
-        return Step(Reason.CONVERTING, "the conversion Job is being created", actions=creates)
     done = sum(len(range(i, conversion.shards, convert.completions)) for i in convert.completed)
     if convert.finished != "Complete":
-        return Step(_running_reason(convert), _words(convert, conversion, done), done, _join(case, convert))
-    creates = _creates(case, case.wanted.finalise_documents(conversion))
-    return Step(Reason.FINALISING, "all shards are converted", done, (*_join(case, convert), *creates))
-
-
-def _creates(case: Case, documents: tuple[Document, ...]) -> tuple[Action, ...]:
-    """Create ConfigMap and Job; a ConfigMap that is there already becomes ours too, or its owner's deletion would take it."""
-    config_map, job = documents
-    mine = metadata.owner(case.job, controller=False)
-    return Create(config_map), AddOwner(ref_of(config_map), None, mine), Create(job)
+        return Step(_running_reason(convert), _words(convert, conversion, done), done, joins)
+    create = Create(case.wanted.finalise_document(conversion, convert.uid))
+    return Step(Reason.FINALISING, "all shards are converted", done, (*joins, create))
 
 
 def _stale(case: Case, convert: JobState | None, final: JobState | None) -> Step | None:
-    """What stands in the way: Jobs on their way out, or ended ones that this job had no part in."""
-    jobs = [j for j in (convert, final) if j is not None]
-    going = [j for j in jobs if j.deleting]
-    ours = any(case.uid in j.owner_uids for j in jobs)
-    ended = (final is not None and (final.finished or convert is None)) or (convert is not None and convert.finished == "Failed")
-    if not going and (ours or not ended):
+    """What stands in the way: Jobs on their way out, a finalise Job of an earlier conversion, ended ones that this job had no part in."""
+    leftover = final is not None and (convert is None or convert.uid not in final.owner_uids)
+    ended = convert is not None and (convert.finished == "Failed" or (final is not None and not leftover and bool(final.finished)))
+    foreign = ended and convert is not None and case.uid not in convert.owner_uids
+    doomed = [j for j, bad in ((convert, foreign), (final, foreign or leftover)) if j is not None and (bad or j.deleting)]
+    if not doomed:
         return None
-    deletes = tuple(Delete(case.ref("batch/v1", "Job", j.name), j.uid, j.resource_version) for j in jobs if not j.deleting and not ours)
-    names = ", ".join(j.name for j in jobs)
+    deletes = tuple(Delete(case.ref("batch/v1", "Job", j.name), j.uid, j.resource_version) for j in doomed if not j.deleting)
+    names = ", ".join(j.name for j in doomed)
     return Step(Reason.WAITING_FOR_CONVERSION, f"waits for the earlier conversion ({names}) to be gone", actions=deletes)
 
 
-def _join(case: Case, job: JobState) -> tuple[Action, ...]:
-    if case.uid in job.owner_uids:
+def _join(case: Case, convert: JobState) -> tuple[Action, ...]:
+    if case.uid in convert.owner_uids:
         return ()
-    owner = metadata.owner(case.job, controller=False)
-    found: tuple[Action, ...] = (AddOwner(case.ref("batch/v1", "Job", job.name), job.uid, owner),)
-    if job.config_map:
-        found += (AddOwner(case.ref("v1", "ConfigMap", job.config_map), None, owner),)
-    return found
+    return (AddOwner(case.ref("batch/v1", "Job", convert.name), convert.uid, metadata.owner(case.job, controller=False)),)
 
 
 def _running_reason(job: JobState) -> str:

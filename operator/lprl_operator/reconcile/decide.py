@@ -7,11 +7,14 @@ any time (an operator that crashed between any two writes comes back here), so e
 from collections.abc import Callable
 
 from lprl_api.names import Condition, Reason
+from lprl_api.status import LowPrecisionRLJobStatus
 from lprl_operator.reconcile import attempts, converting, endings, inspecting, running, suspending
 from lprl_operator.reconcile.decision import Case, Decision, Finding, judged_valid
 from lprl_operator.reconcile.failures import Move, Verdict
 
 Stage = Callable[[Case], Decision | None]
+REMEMBERED = ("attempt", "completion_time", "restart_not_before", "failures", "active_since", "inspection")
+"""Fields of status that decisions read back and that cannot be found out again."""
 
 
 def decide(case: Case) -> Decision:
@@ -26,13 +29,17 @@ def decide(case: Case) -> Decision:
     return _in_time(case, decision).with_findings(*_passed(case), *_defaults())
 
 
-def consequential(case: Case, decision: Decision) -> bool:
+def consequential(before: LowPrecisionRLJobStatus, decision: Decision) -> bool:
     """Whether a decision does more than tell, or tells that nothing runs any more: such a one is made from a live read only."""
-    remembered = ("attempt", "completion_time", "restart_not_before", "failures", "active_since", "inspection")
-    changed = any(getattr(case.status, name) != getattr(decision.memory, name) for name in remembered)
+    return bool(decision.actions) or remembers(before, decision)
+
+
+def remembers(before: LowPrecisionRLJobStatus, decision: Decision) -> bool:
+    """Whether a decision notes something that later ones rest on: it must be in status before anything is done."""
+    changed = any(getattr(before, name) != getattr(decision.memory, name) for name in REMEMBERED)
     released = any(f.type == Condition.SUSPENDED and f.status == "True" for f in decision.findings)
-    known = any(c.type == Condition.SUSPENDED and c.status == "True" for c in case.status.conditions)
-    return bool(decision.actions) or changed or (released and not known)
+    known = any(c.type == Condition.SUSPENDED and c.status == "True" for c in before.conditions)
+    return changed or (released and not known)
 
 
 def _deadline(case: Case) -> Decision | None:

@@ -94,9 +94,17 @@ def release_jobs(case: Case) -> tuple[Action, ...]:
     if inspect is not None and case.uid in inspect.owner_uids and not inspect.finished and not inspect.deleting:
         found.append(Delete(case.ref("batch/v1", "Job", inspect.name), inspect.uid))
     for job in case.seen.jobs.values():
-        if case.uid in job.owner_uids and job.finished != "Complete" and not job.deleting:
-            found.append(_release(case, job))
+        if case.uid in job.owner_uids and not job.deleting:
+            found += _stop_finalising(case, job) if job.finished == "Complete" else [_release(case, job)]
     return tuple(found)
+
+
+def _stop_finalising(case: Case, convert: JobState) -> list[Action]:
+    """A finished conversion that nobody else wants need not be published now; what is converted stays converted."""
+    final = next((j for j in case.seen.jobs.values() if convert.uid in j.owner_uids), None)
+    if final is None or final.finished or final.deleting or convert.owner_uids != {case.uid}:
+        return []
+    return [Delete(case.ref("batch/v1", "Job", final.name), final.uid, final.resource_version)]
 
 
 def _release(case: Case, job: JobState) -> Action:

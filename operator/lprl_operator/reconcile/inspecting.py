@@ -33,8 +33,7 @@ def inspect_stage(case: Case) -> Decision | None:
         refused = refusal(case, "Job", Reason.INSPECTION_FAILED, Condition.INSPECTED)
         if refused is not None:
             return refused
-        creates = tuple(Create(d) for d in case.wanted.inspect_documents())
-        return _waiting(case, "the inspect Job is being created", creates)
+        return _waiting(case, "the inspect Job is being created", (Create(case.wanted.inspect_document()),))
     if case.uid not in job.owner_uids or job.deleting:
         actions = () if job.deleting else (Delete(case.ref("batch/v1", "Job", job.name), job.uid),)
         return _waiting(case, f"waits for Job {job.name} of an earlier job of this name to be gone", actions)

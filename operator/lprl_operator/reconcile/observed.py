@@ -78,10 +78,10 @@ class JobState:
     """Newest terminated container per index, failed ones and (for inspect and finalise) the successful one."""
     scheduling: str = ""
     """Why its pods are not scheduled: the PodScheduled=False message."""
-    config_map: str = ""
-    """ConfigMap its pods mount; a later owner of a shared conversion keeps it alive too."""
     image_pull: str = ""
     """`ErrImagePull: ...` or `ImagePullBackOff: ...` of a waiting container."""
+    owner_job: str = ""
+    """Name of the batch Job it belongs to: of a finalise Job, its conversion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,12 @@ class PodState:
     """Uid of the RayCluster that controls it."""
 
     @property
+    def turns(self) -> tuple[object, ...]:
+        """What must be acted on at once, false or empty while there is nothing of it: an end, one that is near, no way to begin."""
+        ended = any(c is not None and c.state == "terminated" for c in (self.ray, self.driver))
+        return not self.alive, ended, self.deleting, self.disruption, self.image_pull, bool(self.scheduling)
+
+    @property
     def alive(self) -> bool:
         """Whether a process of the pod may still run (a finished pod object may linger)."""
         return self.phase not in ("Succeeded", "Failed")
@@ -153,6 +159,11 @@ class ClusterState:
     """Sum of replicas x numOfHosts of the RayCluster's own spec."""
     refused: str = ""
     """Message of a Warning event InvalidRayClusterSpec: KubeRay stops there and sets no condition."""
+
+    @property
+    def turns(self) -> tuple[object, ...]:
+        """What must be acted on at once, false or empty while there is nothing of it."""
+        return self.settled, self.suspended, self.deleting, self.provisioned, self.replica_failure
 
     @property
     def settled(self) -> bool:

@@ -4,25 +4,19 @@ from typing import Any
 
 from lprl_api.runconfig import ConvertConfig
 from lprl_api.spec import LowPrecisionRLJob
-from lprl_operator.resources import jobs, metadata, naming
+from lprl_operator.resources import jobs, metadata
 from lprl_operator.resources.settings import RenderSettings
 
 ROLE = "convert"
 
 
-def config_name(name: str, config: ConvertConfig) -> str:
-    """Name of the ConfigMap of a conversion: it carries the content's hash, since owners may ask for different pod counts."""
-    return naming.conversion_config(name, naming.content_hash(config.document()))
-
-
-def convert_documents(job: LowPrecisionRLJob, name: str, config: ConvertConfig, settings: RenderSettings) -> tuple[dict[str, Any], ...]:
-    """ConfigMap and Indexed Job. Index i converts shards i, i + workers, ...; finished shards are skipped after a restart."""
-    config_map = config_name(name, config)
+def convert_document(job: LowPrecisionRLJob, name: str, config: ConvertConfig, settings: RenderSettings) -> dict[str, Any]:
+    """The Indexed Job. Index i converts shards i, i + workers, ...; finished shards are skipped after a restart."""
     labels = metadata.shared_labels(config.content_key, ROLE)
     container = jobs.container(job, ROLE, jobs.workload("convert", jobs.CONVERT_KEY), config.source, settings)
     meta = metadata.shared_metadata(job, name, config.content_key, ROLE)
     meta["labels"] |= metadata.queue_labels(job)
-    document = {
+    return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": meta,
@@ -35,8 +29,6 @@ def convert_documents(job: LowPrecisionRLJob, name: str, config: ConvertConfig, 
             # A writer must be gone before its replacement starts.
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": jobs.failure_policy(),
-            "template": jobs.template(job, labels, config_map, (container,), settings),
+            "template": jobs.template(job, labels, {jobs.CONVERT_KEY: config.document()}, (container,), settings),
         },
     }
-    shared = metadata.shared_metadata(job, config_map, config.content_key, ROLE)
-    return jobs.config_map(shared, {jobs.CONVERT_KEY: config.document()}), document

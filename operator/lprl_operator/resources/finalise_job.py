@@ -4,29 +4,29 @@ from typing import Any
 
 from lprl_api.runconfig import ConvertConfig
 from lprl_api.spec import LowPrecisionRLJob
-from lprl_operator.resources import convert_job, jobs, metadata, naming
+from lprl_operator.resources import jobs, metadata, naming
 from lprl_operator.resources.settings import RenderSettings
 
 ROLE = "finalise"
 
 
-def finalise_documents(job: LowPrecisionRLJob, name: str, config: ConvertConfig, settings: RenderSettings) -> tuple[dict[str, Any], ...]:
-    """ConfigMap (the conversion's own) and Job; created when the Indexed Job `name` is complete."""
-    config_map = convert_job.config_name(name, config)
+def finalise_document(job: LowPrecisionRLJob, name: str, uid: str, config: ConvertConfig, settings: RenderSettings) -> dict[str, Any]:
+    """The Job, created when the Indexed Job `name` (with this uid) is complete. It belongs to that Job and goes with it."""
     labels = metadata.shared_labels(config.content_key, ROLE)
     container = jobs.container(job, ROLE, jobs.workload("finalise", jobs.CONVERT_KEY), config.source, settings)
-    meta = metadata.shared_metadata(job, naming.finalise_job(name), config.content_key, ROLE)
-    meta["labels"] |= metadata.queue_labels(job)
-    document = {
+    return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": meta,
+        "metadata": {
+            "name": naming.finalise_job(name),
+            "namespace": job.metadata.namespace,
+            "labels": labels | metadata.queue_labels(job),
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid}],
+        },
         "spec": {
             "backoffLimit": jobs.RETRIES,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": jobs.failure_policy(),
-            "template": jobs.template(job, labels, config_map, (container,), settings),
+            "template": jobs.template(job, labels, {jobs.CONVERT_KEY: config.document()}, (container,), settings),
         },
     }
-    shared = metadata.shared_metadata(job, config_map, config.content_key, convert_job.ROLE)
-    return jobs.config_map(shared, {jobs.CONVERT_KEY: config.document()}), document

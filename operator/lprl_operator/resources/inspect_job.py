@@ -10,19 +10,18 @@ from lprl_operator.resources.settings import RenderSettings
 ROLE = "inspect"
 
 
-def inspect_documents(
+def inspect_document(
     job: LowPrecisionRLJob, config: InspectConfig, reference: InspectConfig | None, settings: RenderSettings
-) -> tuple[dict[str, Any], ...]:
-    """ConfigMap and Job. A remote KL reference is downloaded by an init container, so that it is there before the run."""
+) -> dict[str, Any]:
+    """The Job. A remote KL reference is downloaded by an init container, so that it is there before the run."""
     content = {jobs.INSPECT_KEY: config.document()}
     containers = [jobs.container(job, ROLE, jobs.workload("inspect", jobs.INSPECT_KEY), config.source, settings)]
     if reference is not None:
         content[jobs.REFERENCE_KEY] = reference.document()
         containers.insert(0, jobs.container(job, "reference", jobs.workload("inspect", jobs.REFERENCE_KEY), reference.source, settings))
-    name = naming.inspect_config(job.metadata.name, naming.content_hash(content))
     meta = metadata.metadata(job, naming.inspect_job(job.metadata.name), ROLE)
     meta["labels"] |= metadata.queue_labels(job)
-    document = {
+    return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": meta,
@@ -30,7 +29,6 @@ def inspect_documents(
             "backoffLimit": jobs.RETRIES,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": jobs.failure_policy(),
-            "template": jobs.template(job, metadata.labels(job, ROLE), name, tuple(containers), settings),
+            "template": jobs.template(job, metadata.labels(job, ROLE), content, tuple(containers), settings),
         },
     }
-    return jobs.config_map(metadata.metadata(job, name, ROLE), content), document

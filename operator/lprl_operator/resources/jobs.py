@@ -1,4 +1,8 @@
-"""What inspect, conversion and finalise Jobs have in common: the failure policy and the pod around one command."""
+"""What inspect, conversion and finalise Jobs have in common: the failure policy and the pod around one command.
+
+Their configuration lies in annotations of the pod template: a Job and what it is to do are one object, which exists or does not,
+is shared or deleted as one, and cannot be left behind by a crash between two writes.
+"""
 
 import json
 from collections.abc import Mapping
@@ -59,20 +63,28 @@ def container(job: LowPrecisionRLJob, name: str, command: tuple[str, ...], sourc
         args=command,
         env=source_env(source),
         resources=resources(job, settings),
-        mounts=(*storage.user_mounts(job.spec), storage.config("")[1]),
+        mounts=(*storage.user_mounts(job.spec), storage.carried(())[1]),
     )
 
 
 def template(
-    job: LowPrecisionRLJob, labels: Mapping[str, str], config_map: str, containers: tuple[pods.Container, ...], settings: RenderSettings
+    job: LowPrecisionRLJob,
+    labels: Mapping[str, str],
+    files: Mapping[str, Any],
+    containers: tuple[pods.Container, ...],
+    settings: RenderSettings,
 ) -> dict[str, Any]:
-    """Pod template whose last container does the work; those before it run first, one after the other."""
+    """Pod template whose last container does the work; those before it run first, one after the other.
+
+    `files`: documents by the name of the JSON file they are read from.
+    """
     pod = pods.Pod(
         role="conversion",
         containers=containers[-1:],
         init_containers=containers[:-1],
         labels=labels,
-        volumes=(*storage.user_volumes(job.spec), storage.config(config_map)[0]),
+        annotations={storage.annotation(name): canonical(document) for name, document in files.items()},
+        volumes=(*storage.user_volumes(job.spec), storage.carried(files)[0]),
     )
     return pods.pod_template(pod, job.spec.pod_template, settings)
 

@@ -30,19 +30,9 @@ def inspect_job(job: str) -> str:
     return f"{job}-inspect"
 
 
-def inspect_config(job: str, digest: str) -> str:
-    """Name of the ConfigMap holding InspectConfig."""
-    return f"{job}-inspect-{digest}"
-
-
 def conversion(content_key: str, target: str) -> str:
     """Name shared by every job that wants this content in this place (claim and folder)."""
     return f"lprl-convert-{content_key[:12]}-{content_hash(target)}"
-
-
-def conversion_config(conversion_name: str, digest: str) -> str:
-    """Name of the ConfigMap holding ConvertConfig."""
-    return f"{conversion_name}-{digest}"
 
 
 def finalise_job(conversion_name: str) -> str:

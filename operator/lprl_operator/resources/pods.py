@@ -42,6 +42,7 @@ class Pod:
     role: Role
     containers: tuple[Container, ...]
     labels: Mapping[str, str]
+    annotations: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[dict[str, Any], ...] = ()
     init_containers: tuple[Container, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -120,7 +121,8 @@ def pod_template(pod: Pod, template: PodTemplate, settings: RenderSettings) -> d
     }
     if pod.init_containers:
         spec["initContainers"] = [_container(c, pod.role, user, settings, tmp_mount) for c in pod.init_containers]
-    found: dict[str, Any] = {"metadata": {"labels": dict(pod.labels)}, "spec": spec}
+    meta = {"labels": dict(pod.labels), "annotations": dict(pod.annotations)}
+    found: dict[str, Any] = {"metadata": {k: v for k, v in meta.items() if v}, "spec": spec}
     for layer in reversed(user):  # strongest first: what is there stays
         found = merge(found, _layer_document(layer))
     _prefer_user_scalars(found["spec"], user)

@@ -8,12 +8,14 @@ from lprl_api.spec import LowPrecisionRLJob
 from lprl_operator.plan.types import JobPlan
 from lprl_operator.resources import conversions, network, progress, raycluster, rbac, runconfig, sources
 from lprl_operator.resources.conversions import Conversion
-from lprl_operator.resources.convert_job import convert_documents
-from lprl_operator.resources.finalise_job import finalise_documents
-from lprl_operator.resources.inspect_job import inspect_documents
+from lprl_operator.resources.convert_job import convert_document
+from lprl_operator.resources.finalise_job import finalise_document
+from lprl_operator.resources.inspect_job import inspect_document
 from lprl_operator.resources.settings import RenderSettings
 
 Document = dict[str, Any]
+UID_WHEN_MADE = "00000000-0000-0000-0000-000000000000"
+"""Stands for the uid of an object that does not exist yet, where documents are only shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +27,13 @@ class Wanted:
     inspection: Inspection | None
     settings: RenderSettings
 
-    def inspect_documents(self) -> tuple[Document, ...]:
-        """ConfigMap and Job of the inspection."""
+    def inspect_document(self) -> Document:
+        """The Job of the inspection."""
         model = self.job.spec.model
         reference = None
         if model.reference is not None and sources.is_remote(model.reference):
             reference = runconfig.inspect_config(self.job, model.reference)
-        return inspect_documents(self.job, runconfig.inspect_config(self.job, model.source), reference, self.settings)
+        return inspect_document(self.job, runconfig.inspect_config(self.job, model.source), reference, self.settings)
 
     def conversions(self) -> tuple[Conversion, ...]:
         """Conversions the job needs; none before the inspection."""
@@ -39,29 +41,33 @@ class Wanted:
             return ()
         return conversions.needed(self.job, self.inspection, self.plan.rollout_format)
 
-    def convert_documents(self, conversion: Conversion) -> tuple[Document, ...]:
-        """ConfigMap and Indexed Job of a conversion."""
-        return convert_documents(self.job, conversion.name, conversion.config, self.settings)
+    def convert_document(self, conversion: Conversion) -> Document:
+        """The Indexed Job of a conversion."""
+        return convert_document(self.job, conversion.name, conversion.config, self.settings)
 
-    def finalise_documents(self, conversion: Conversion) -> tuple[Document, ...]:
-        """ConfigMap and finalise Job of a conversion."""
-        return finalise_documents(self.job, conversion.name, conversion.config, self.settings)
+    def finalise_document(self, conversion: Conversion, convert_uid: str) -> Document:
+        """The finalise Job of a conversion, whose Indexed Job has this uid."""
+        return finalise_document(self.job, conversion.name, convert_uid, conversion.config, self.settings)
 
     def attempt_documents(self, attempt: int) -> tuple[Document, ...]:
         """Everything an attempt owns; the RayCluster is last, so that its presence says that all is there."""
         if self.plan is None or self.inspection is None:
             raise ValueError("an attempt is rendered after the inspection")
-        config = runconfig.run_config_map(self.job, runconfig.run_config(self.job, self.plan, self.inspection, self.settings))
+        config = self._run_config(self.plan, self.inspection)
         cluster = raycluster.raycluster(
             self.job, self.plan.ranks, worker_needs(self.plan), config["metadata"]["name"], attempt, self.settings
         )
-        return (*self._platform_documents(attempt, self.plan.ranks.nodes), config, *self._driver_documents(attempt), cluster)
+        return (*self.surroundings(attempt), cluster)
 
     def surroundings(self, attempt: int) -> tuple[Document, ...]:
         """What an attempt needs beside its cluster and that does nothing by itself: it may be there long before."""
-        if self.plan is None:
+        if self.plan is None or self.inspection is None:
             raise ValueError("an attempt is rendered after the inspection")
-        return (*self._platform_documents(attempt, self.plan.ranks.nodes), *self._driver_documents(attempt))
+        platform = self._platform_documents(attempt, self.plan.ranks.nodes)
+        return (*platform, self._run_config(self.plan, self.inspection), *self._driver_documents(attempt))
+
+    def _run_config(self, plan: JobPlan, inspection: Inspection) -> Document:
+        return runconfig.run_config_map(self.job, runconfig.run_config(self.job, plan, inspection, self.settings))
 
     def _driver_documents(self, attempt: int) -> tuple[Document, ...]:
         """Where an attempt's driver reports, and its right to."""
@@ -95,8 +101,7 @@ def render(job: LowPrecisionRLJob, plan: JobPlan | None, inspection: Inspection 
 def render_all(job: LowPrecisionRLJob, plan: JobPlan, inspection: Inspection, settings: RenderSettings) -> list[Document]:
     """Return every document of a job's life up to its first attempt, in order (`lprl render`, goldens)."""
     wanted = render(job, plan, inspection, settings)
-    found = [*wanted.inspect_documents()]
+    found = [wanted.inspect_document()]
     for conversion in wanted.conversions():
-        found += wanted.convert_documents(conversion)
-        found.append(wanted.finalise_documents(conversion)[-1])
+        found += [wanted.convert_document(conversion), wanted.finalise_document(conversion, UID_WHEN_MADE)]
     return [*found, *wanted.attempt_documents(1)]

@@ -8,7 +8,7 @@ from lprl_api.spec import LowPrecisionRLJobSpec
 from lprl_operator.resources import naming
 
 CONFIG_FOLDER = "/etc/lprl"
-"""Where every pod finds the ConfigMap with its configuration."""
+"""Where every pod finds its configuration."""
 
 
 def _volume_name(name: str) -> str:
@@ -53,7 +53,19 @@ def shared_memory(size: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def config(config_map: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A ConfigMap mounted at /etc/lprl."""
-    return (
-        {"name": "config", "configMap": {"name": config_map}},
-        {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
-    )
+    return {"name": "config", "configMap": {"name": config_map}}, _config_mount()
+
+
+def carried(files: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Files the pod itself carries, as annotations `lprl.dev/FILE`, mounted at /etc/lprl (downward API)."""
+    items = [{"path": name, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation(name)}']"}} for name in files]
+    return {"name": "config", "downwardAPI": {"items": items}}, _config_mount()
+
+
+def annotation(file: str) -> str:
+    """Annotation a pod carries a configuration file in."""
+    return f"{names.GROUP}/{file}"
+
+
+def _config_mount() -> dict[str, Any]:
+    return {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True}

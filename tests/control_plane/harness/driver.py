@@ -173,12 +173,11 @@ class Driver:
         """Report as starting until every worker is there, or until it is asked to stop."""
         while True:
             control = await self._report("starting")
-            if (control.suspend and not self.script.deaf) or self._has_workers():
-                return control
             try:
                 async with asyncio.timeout(self.script.wait_s):
-                    while not self._has_workers():
+                    while not self._has_workers() and (self.script.deaf or not control.suspend):
                         await self._simulator.cluster_changes(self._namespace, self._cluster)
+                return control
             except TimeoutError:
                 pass
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import time
 import urllib.request
@@ -14,12 +13,7 @@ from typing import Any
 import yaml
 from tests.control_plane.harness.plane import CLUSTER_NAMESPACE, ControlPlane, Process
 
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from lprl_operator.reconcile.local.ports import free_port
 
 
 class Operator:

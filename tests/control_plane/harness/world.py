@@ -126,7 +126,11 @@ class World:
             for pod in self.pods(role):
                 if f"sim.lprl.dev/{role}-hold" in (pod["metadata"].get("annotations") or {}):
                     change = [{"op": "remove", "path": f"/metadata/annotations/{key}"}]
-                    self.api.patch("Pod", self.namespace, pod["metadata"]["name"], change, JSON_PATCH)
+                    try:
+                        self.api.patch("Pod", self.namespace, pod["metadata"]["name"], change, JSON_PATCH)
+                    except ApiError as error:
+                        if error.status != 404:  # one that was lost may have gone since the list
+                            raise
             time.sleep(0.2)
 
     def script(self, job: str, **script: Any) -> None:

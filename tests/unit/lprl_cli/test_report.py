@@ -49,9 +49,10 @@ def write_run(root: Path, name: str, k3: float = 1e-4) -> Path:
     inspection = {"shape": SHAPE, "fingerprint": "a" * 64, "totalBytes": 1000, "tensors": 20, "shards": 1}
     condition = {"type": "Complete", "status": "True", "reason": "Succeeded", "message": "<b>done</b>"}
     status = {"phase": "Succeeded", "precision": "int4-qat/int4", "attempt": 1, "inspection": inspection, "conditions": [condition]}
-    config = state / "configmaps" / "lprl-convert-x"
-    config.mkdir(parents=True)
-    (config / "convert.json").write_text(json.dumps({"target": {"volume": "models", "path": "converted/k"}}))
+    config = json.dumps({"target": {"volume": "models", "path": "converted/k"}})
+    template = {"metadata": {"annotations": {"lprl.dev/convert.json": config}}}
+    (state / "objects" / "Job").mkdir(parents=True)
+    (state / "objects" / "Job" / "lprl-convert-x.json").write_text(json.dumps({"spec": {"template": template}}))
     document = {"apiVersion": "lprl.dev/v1alpha1", "kind": "LowPrecisionRLJob", "metadata": {"name": name}, "spec": SPEC, "status": status}
     (state / "job.json").write_text(json.dumps(document))
     (state / "local.json").write_text(json.dumps({"volumes": str(volumes)}))

@@ -185,7 +185,8 @@ class World:
             return True
         if kind == "Job" and meta["name"] not in self.jobs:
             completions = document["spec"].get("completions", 1)
-            self.jobs[meta["name"]] = JobState(meta["name"], self._uid(), "1", owners, completions)
+            owner_job = next((o["name"] for o in meta["ownerReferences"] if o["kind"] == "Job"), "")
+            self.jobs[meta["name"]] = JobState(meta["name"], self._uid(), "1", owners, completions, owner_job=owner_job)
             assert meta["name"].endswith("-inspect") or LABEL_CONTENT_KEY in meta["labels"]
         elif kind == "RayCluster" and meta["name"] not in self.clusters:
             self._create_cluster(document, owners)
@@ -242,8 +243,6 @@ class World:
     def _owners(self, action: AddOwner | RemoveOwner) -> None:
         job = self.jobs.get(action.ref.name)
         if job is None:
-            if action.uid is None:
-                return
             raise Conflict(str(action.ref))
         if isinstance(action, AddOwner):
             owners = job.owner_uids | {action.owner["uid"]}
@@ -278,6 +277,8 @@ class World:
     def tick(self, seconds: float = 10.0) -> None:
         """Everybody but the operator gets on by one step."""
         self.now += timedelta(seconds=seconds)
+        there = {j.uid for j in self.jobs.values()}
+        self.jobs = {n: j for n, j in self.jobs.items() if not j.owner_job or j.owner_uids & there}  # garbage collection
         for job in list(self.jobs.values()):
             self._run_job(job)
         for cluster in list(self.clusters.values()):

@@ -79,16 +79,6 @@ def test_backoff_doubles_up_to_a_limit_and_is_forgotten_after_success() -> None:
     assert q.retry("a", at_least_s=90) == 90
 
 
-def test_a_crowd_is_spread() -> None:
-    clock = Clock()
-    steps = iter(range(10))
-    q: WorkQueue[str] = WorkQueue(clock, jitter=lambda: next(steps) / 10)
-    q.add_all([str(i) for i in range(10)], spread_s=10)
-    assert q.depth == 1
-    clock.now += 4.5
-    assert q.depth == 5
-
-
 def test_closing_wakes_waiting_workers() -> None:
     q: WorkQueue[str] = WorkQueue()
     found: list[object] = []

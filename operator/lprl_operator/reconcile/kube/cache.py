@@ -1,27 +1,29 @@
 """What the watches told us, reduced to what decisions read. Thread-safe: kopf's loop and the workers write, workers read.
 
-Invariants: an entry is never replaced by an older version of the same object; `put` answers which jobs to look at again, and
-nothing when the object says nothing new to a decision (owners of a shared conversion come and go a thousand times).
+Invariants: an entry is never replaced by an older version of the same object; `put` answers which jobs to look at again and
+whether at once, and nothing when the object says nothing new to a decision (owners of a shared conversion come and go a thousand times).
 """
 
 import json
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from lprl_api import names
 from lprl_operator.reconcile.kube import reduce
+from lprl_operator.reconcile.kube.entries import identity, is_converted, name_of, reduced
 from lprl_operator.reconcile.kube.reduce import JobPod, ProgressMap
-from lprl_operator.reconcile.kube.shelf import Entry, Name, Shelf
-from lprl_operator.reconcile.kube.summary import Summary, job_document
+from lprl_operator.reconcile.kube.shelf import Change, Entry, Name, Shelf
+from lprl_operator.reconcile.kube.summary import Summary
 from lprl_operator.reconcile.observed import ClusterState, JobState, Key, Observed, PodState
 from lprl_operator.resources import naming
 
 Document = Mapping[str, Any]
 CROWD = 100
+ENDED = ("Succeeded", "Failed")
 DETAILS_S = 45.0
 """Worker pods are listed now and then while a cluster is not ready; a list older than this is not shown."""
 
@@ -44,36 +46,45 @@ class Cache:
         self._shared: dict[str, set[str]] = {}
         self._details: dict[Key, Details] = {}
         self._departed: dict[Key, dict[str, PodState]] = {}
-        self._starting, self._counted_at = 0, 0.0
+        self._starting, self._unfinished, self._counted_at = 0, 0, 0.0
 
-    def put(self, kind: str, document: Document) -> frozenset[Key]:
+    def put(self, kind: str, document: Document) -> Change:
         """Store what was watched, read or written."""
+        name, uid, version = identity(document)
         with self._lock:
             if kind == "Pod" and reduce.label(document, reduce.JOB_NAME):
                 return self._put_job_pod(document)
-            value, tells, keys = _reduced(kind, document)
+            if kind == names.KIND and self._shelves[kind].has(name, uid, version):
+                return Change()  # the echo of our own status write
+            value, tells, turns, keys = reduced(kind, document)
             if value is None:
-                return frozenset()
-            name = _name(document)
+                return Change()
             if kind == "Job" and reduce.label(document, names.LABEL_CONTENT_KEY):
                 self._shared.setdefault(name.namespace, set()).add(name.name)
-            return self._shelves[kind].put(name, _entry(document, keys, value, tells))
+            if kind == "Job":
+                keys |= self._keys_through_owner(name.namespace, reduce.owning_batch_job(document))
+            found = self._shelves[kind].put(name, Entry(uid, version, keys, value, tells, turns))
+            return self._for_one(found) if kind == "Job" and is_converted(value) else found
 
-    def remove(self, kind: str, document: Document) -> frozenset[Key]:
-        """Forget an object that was deleted."""
-        name, uid = _name(document), str(reduce.meta(document).get("uid"))
+    def remove(self, kind: str, document: Document) -> Change:
+        """Forget an object that was deleted, which nobody is to wait for hearing of."""
         with self._lock:
-            if kind == "Pod" and reduce.label(document, reduce.JOB_NAME):
-                entry = self._shelves["JobPod"].entries.get(name)
-                if entry is not None:
-                    self._pods_of_job.get(entry.value.job_uid, set()).discard(name)
-                return self._shelves["JobPod"].remove(name, uid)
-            if kind == "Pod":
-                self._note_departed(reduce.owning_jobs(document), reduce.pod_state(document))
-            gone = self._shelves[kind].remove(name, uid)
-            if kind == "Job" and name not in self._shelves[kind].entries:
-                self._shared.get(name.namespace, set()).discard(name.name)
-            return gone
+            gone = self._removed(kind, document)
+        return Change(gone, gone)
+
+    def _removed(self, kind: str, document: Document) -> frozenset[Key]:
+        name, uid = name_of(document), str(reduce.meta(document).get("uid"))
+        if kind == "Pod" and reduce.label(document, reduce.JOB_NAME):
+            entry = self._shelves["JobPod"].entries.get(name)
+            if entry is not None:
+                self._pods_of_job.get(entry.value.job_uid, set()).discard(name)
+            return self._shelves["JobPod"].remove(name, uid)
+        if kind == "Pod":
+            self._note_departed(reduce.owning_jobs(document), reduce.pod_state(document))
+        gone = self._shelves[kind].remove(name, uid)
+        if kind == "Job" and name not in self._shelves[kind].entries:
+            self._shared.get(name.namespace, set()).discard(name.name)
+        return gone
 
     def document(self, key: Key) -> Document | None:
         """The job's document."""
@@ -122,12 +133,28 @@ class Cache:
             return tuple(e.value for e in self._shelves["RayCluster"].of(key))
 
     def starting(self) -> int:
-        """Number of RayClusters that wait for pods: how much goes on. Counted once a second."""
+        """Number of RayClusters that wait for pods: how much goes on."""
         with self._lock:
-            if time.monotonic() - self._counted_at >= 1.0:
-                self._starting = sum(not e.value.settled for e in self._shelves["RayCluster"].entries.values())
-                self._counted_at = time.monotonic()
+            self._count()
             return self._starting
+
+    def unfinished(self) -> int:
+        """Number of jobs that have not ended."""
+        with self._lock:
+            self._count()
+            return self._unfinished
+
+    def is_starting(self, key: Key) -> bool:
+        """Whether a RayCluster of the job waits for pods."""
+        with self._lock:
+            return any(not e.value.settled for e in self._shelves["RayCluster"].of(key))
+
+    def _count(self) -> None:
+        """Count once a second: asked for at every event."""
+        if time.monotonic() - self._counted_at >= 1.0:
+            self._starting = sum(not e.value.settled for e in self._shelves["RayCluster"].entries.values())
+            self._unfinished = sum(e.value.summary.phase not in ENDED for e in self._shelves[names.KIND].entries.values())
+            self._counted_at = time.monotonic()
 
     def paced(self, seconds: float) -> float:
         """Stretch an interval when more than CROWD clusters start: a thousand that wait for room must not be a thousand lists each time."""
@@ -152,7 +179,7 @@ class Cache:
             ):
                 for document in documents:
                     self.put(kind, document)
-                there = {_name(d) for d in documents}
+                there = {name_of(d) for d in documents}
                 shelf = self._shelves[kind]
                 for name in [n for n in shelf.by_job.get(key, set()) if n not in there]:
                     if kind == "Pod":
@@ -204,19 +231,33 @@ class Cache:
         well = {c.attempt for c in clusters if c.head_ready and c.ready_workers >= c.wanted_workers}
         return [p for p in details.pods if p.role == "worker" and p.attempt not in well]
 
+    def _for_one(self, found: Change) -> Change:
+        """All shards of a shared conversion are done: one of those who want it is enough to have it published."""
+        jobs = self._shelves[names.KIND].entries
+        wanting = [key for key in found.urgent if Name(*key) in jobs and jobs[Name(*key)].value.summary.phase not in ENDED]
+        return Change(found.keys, frozenset(sorted(wanting)[:1]) or found.urgent)
+
+    def _keys_through_owner(self, namespace: str, batch_job: str) -> frozenset[Key]:
+        """Jobs that own the batch Job that owns an object: of a finalise Job, those that want the conversion by now."""
+        owner = self._shelves["Job"].entries.get(Name(namespace, batch_job)) if batch_job else None
+        return owner.keys if owner is not None else frozenset()
+
     def _with_pods(self, job: JobState) -> JobState:
         entries = self._shelves["JobPod"].entries
         pods = [entries[n].value for n in self._pods_of_job.get(job.uid, ()) if n in entries]
         return reduce.with_pods(job, pods)
 
-    def _put_job_pod(self, document: Document) -> frozenset[Key]:
+    def _put_job_pod(self, document: Document) -> Change:
         pod: JobPod = reduce.job_pod(document)
-        name = _name(document)
+        name, uid, version = identity(document)
         owner = self._shelves["Job"].entries.get(Name(name.namespace, pod.job_name))
         self._pods_of_job.setdefault(pod.job_uid, set()).add(name)
-        keys = owner.keys if owner is not None else reduce.owning_jobs(document)
+        keys = reduce.owning_jobs(document)
+        if owner is not None:
+            keys = owner.keys | self._keys_through_owner(name.namespace, owner.value.owner_job)
         tells = (pod.exit, pod.scheduling, pod.image_pull)
-        return self._shelves["JobPod"].put(name, _entry(document, keys, pod, tells))
+        # Its Job's end is what counts; the rest is told in turn.
+        return self._shelves["JobPod"].put(name, Entry(uid, version, keys, pod, tells, ()))
 
 
 class Conversions(Mapping[str, JobState]):
@@ -236,31 +277,3 @@ class Conversions(Mapping[str, JobState]):
 
     def __len__(self) -> int:
         return len(self._cache.conversions(self._namespace))
-
-
-def _name(document: Document) -> Name:
-    found = reduce.meta(document)
-    return Name(str(found.get("namespace", "")), str(found.get("name", "")))
-
-
-def _entry(document: Document, keys: frozenset[Key], value: Any, tells: Any) -> Entry:
-    found = reduce.meta(document)
-    version = str(found.get("resourceVersion", "0"))
-    return Entry(str(found.get("uid")), int(version) if version.isdigit() else 0, keys, value, tells)
-
-
-def _reduced(kind: str, document: Document) -> tuple[Any, Any, frozenset[Key]]:
-    """Return (value, what it tells, jobs it concerns); a value of None is not worth keeping."""
-    if kind == names.KIND:
-        return job_document(document)
-    if kind == "Job":
-        job = reduce.job_state(document)
-        return job, replace(job, owner_uids=frozenset(), resource_version=""), reduce.owning_jobs(document)
-    if kind == "RayCluster":
-        cluster = reduce.cluster_state(document)
-        return cluster, cluster and replace(cluster, resource_version=""), reduce.owning_jobs(document)
-    if kind == "Pod":
-        pod = reduce.pod_state(document)
-        return pod, pod, reduce.owning_jobs(document)
-    found: ProgressMap | None = reduce.progress_map(document)
-    return found, found, reduce.owning_jobs(document)

@@ -15,6 +15,7 @@ from lprl_api import names
 from lprl_operator.reconcile.kube import paths, reduce
 from lprl_operator.reconcile.kube.api import ApiError, KubeApi, Unavailable
 from lprl_operator.reconcile.kube.cache import Cache, Details
+from lprl_operator.reconcile.kube.shelf import Name
 from lprl_operator.reconcile.observed import ClusterState, Key, ObjectRef, Observed, PodState, Refusal
 from lprl_operator.resources import naming
 
@@ -43,17 +44,20 @@ class Reader:
 
     def job(self, key: Key) -> Document | None:
         """Read the job itself; None when it is gone."""
-        path = paths.item(ObjectRef(names.API_VERSION, names.KIND, key.namespace, key.name))
+        path = paths.collection(names.API_VERSION, names.KIND, key.namespace)
         try:
-            found = self._api.get(path)
+            # A list of one is as fresh as a get and costs the API server half: it is answered from memory, the get from etcd.
+            found: list[Document] = self._api.get(path, fieldSelector=f"metadata.name={key.name}").get("items") or []
         except Unavailable:
             raise
         except ApiError as error:
             if error.status == 404:
                 return None
             raise
-        self._cache.put(names.KIND, found)
-        return found
+        if not found:
+            return None
+        self._cache.put(names.KIND, found[0])
+        return found[0]
 
     def children(self, key: Key, document: Mapping[str, Any], now: datetime) -> None:
         """Read the RayClusters, pods and progress of a job into the cache."""
@@ -69,6 +73,11 @@ class Reader:
                 self._look_for_refusal(key, cluster)
         if isinstance(attempt, int) and attempt > 0:
             self._progress(key, attempt)
+        inspect = self._cache.conversion(Name(key.namespace, naming.inspect_job(key.name)))
+        if inspect is not None and inspect.finished and not inspect.exits:
+            # Two watches: a Job's end may be heard of before its pod's, which carries the report.
+            for pod in self._list("v1", "Pod", key, f"{reduce.JOB_NAME}={inspect.name}"):
+                self._cache.put("Pod", pod)
 
     def is_due(self, key: Key, now: datetime) -> bool:
         """Whether `children` would tell more than the watches do."""

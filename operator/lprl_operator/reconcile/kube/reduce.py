@@ -1,5 +1,6 @@
 """PURE: API documents -> the few fields decisions read (reconcile/observed.py). Unknown or missing parts are never an error."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -84,6 +85,12 @@ def owning_jobs(document: Document) -> frozenset[Key]:
     return frozenset(owners | ({Key(namespace, labelled)} if labelled else set()))
 
 
+def owning_batch_job(document: Document) -> str:
+    """Name of the batch Job that owns a finalise Job, empty for others."""
+    owners = meta(document).get("ownerReferences") or ()
+    return next((str(o.get("name", "")) for o in owners if o.get("kind") == "Job" and not o.get("controller")), "")
+
+
 def conditions(document: Document) -> dict[str, Mapping[str, Any]]:
     """Status conditions by type."""
     return {str(c.get("type")): c for c in (document.get("status") or {}).get("conditions") or ()}
@@ -102,8 +109,6 @@ def job_state(document: Document) -> JobState:
     if not completed and spec.get("completionMode") != "Indexed" and status.get("succeeded"):
         completed = frozenset({0})
     ending = found.get(finished, {})
-    volumes = ((spec.get("template") or {}).get("spec") or {}).get("volumes") or ()
-    config_map = next((str(v["configMap"].get("name", "")) for v in volumes if v.get("name") == "config" and "configMap" in v), "")
     return JobState(
         name=str(meta(document).get("name")),
         uid=str(meta(document).get("uid")),
@@ -117,7 +122,7 @@ def job_state(document: Document) -> JobState:
         message=str(ending.get("message", ""))[:MAX_TEXT],
         suspended=bool(spec.get("suspend")),
         deleting="deletionTimestamp" in meta(document),
-        config_map=config_map,
+        owner_job=owning_batch_job(document),
     )
 
 
@@ -259,6 +264,17 @@ def cluster_state(document: Document) -> ClusterState | None:
         ready_workers=int(status.get("readyWorkerReplicas") or 0),
         wanted_workers=sum(int(g.get("replicas") or 0) * int(g.get("numOfHosts") or 1) for g in spec.get("workerGroupSpecs") or ()),
     )
+
+
+def progress_turns(found: ProgressMap) -> tuple[str, ...]:
+    """What a progress report says that must not wait for its turn: that the driver began or is about to end, and the guard's state."""
+    try:
+        report = json.loads(found.progress or "{}")
+        phase, state = report.get("phase"), (report.get("stability") or {}).get("state")
+    except (ValueError, AttributeError):
+        return ("unreadable",)
+    stage = "ends" if phase in ("stopping", "finished") else "" if phase in (None, "starting") else "runs"
+    return stage, "" if state in (None, "measuring") else str(state)
 
 
 def progress_map(document: Document) -> ProgressMap | None:

@@ -16,6 +16,15 @@ class Name(NamedTuple):
     name: str
 
 
+class Change(NamedTuple):
+    """What an update of an object means to the jobs it concerns."""
+
+    keys: frozenset[Key] = frozenset()
+    """Jobs to look at again; none when it says nothing new to a decision."""
+    urgent: frozenset[Key] = frozenset()
+    """Those of them for which something began, ended or broke, as against merely got on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One cached object."""
@@ -27,6 +36,9 @@ class Entry:
     value: Any
     tells: Any
     """What a decision can see of it; an update that leaves this equal wakes nobody."""
+    turns: tuple[Any, ...]
+    """The part of that which must not wait, as values that are false or empty while there is nothing of it. An update that leaves
+    this equal is routine, and so is a new object of which there is nothing."""
 
 
 class Shelf:
@@ -36,11 +48,16 @@ class Shelf:
         self.entries: dict[Name, Entry] = {}
         self.by_job: dict[Key, set[Name]] = {}
 
-    def put(self, name: Name, entry: Entry) -> frozenset[Key]:
+    def has(self, name: Name, uid: str, version: int) -> bool:
+        """Whether this version of the object, or a newer one, is here."""
+        old = self.entries.get(name)
+        return old is not None and old.uid == uid and 0 < version <= old.version
+
+    def put(self, name: Name, entry: Entry) -> Change:
         """Store; return the jobs for which something changed."""
         old = self.entries.get(name)
         if old is not None and old.uid == entry.uid and entry.version < old.version:
-            return frozenset()
+            return Change()
         self.entries[name] = entry
         before = old.keys if old is not None else frozenset()
         for key in before - entry.keys:
@@ -48,8 +65,10 @@ class Shelf:
         for key in entry.keys - before:
             self.by_job.setdefault(key, set()).add(name)
         if old is None or old.tells != entry.tells:
-            return entry.keys | before
-        return entry.keys ^ before
+            turned = old.turns != entry.turns if old is not None and old.uid == entry.uid else any(entry.turns)
+            keys = entry.keys | before
+            return Change(keys, keys if turned else frozenset())
+        return Change(entry.keys ^ before, entry.keys ^ before)
 
     def remove(self, name: Name, uid: str | None = None) -> frozenset[Key]:
         """Drop an object (only the one with this uid, where given); return the jobs it concerned."""

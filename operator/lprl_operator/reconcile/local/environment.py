@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Invocation:
     env: dict[str, str]
 
 
-def link_volumes(pod_spec: Mapping[str, Any], container: Mapping[str, Any], folders: Folders) -> dict[str, Path]:
+def link_volumes(pod_spec: Mapping[str, Any], container: Mapping[str, Any], context: PodContext, folders: Folders) -> dict[str, Path]:
     """Return local folders by mount path; claims mounted under /volumes also become links under the volumes root."""
     volumes = {v["name"]: v for v in pod_spec.get("volumes", ())}
     found: dict[str, Path] = {}
@@ -60,7 +60,16 @@ def link_volumes(pod_spec: Mapping[str, Any], container: Mapping[str, Any], fold
             found[path] = folders.configmaps / volume["configMap"]["name"]
         elif "secret" in volume:
             found[path] = folders.secrets / volume["secret"]["secretName"]
+        elif "downwardAPI" in volume:
+            found[path] = _downward_folder(mount["name"], volume["downwardAPI"]["items"], context)
     return found
+
+
+def _downward_folder(name: str, items: Iterable[Mapping[str, Any]], context: PodContext) -> Path:
+    folder = context.folder / "downward" / name
+    for item in items:
+        write_text(folder / item["path"], _field(item["fieldRef"]["fieldPath"], context))
+    return folder
 
 
 def _link(link: Path, target: Path) -> None:
@@ -94,7 +103,7 @@ def resolve(
         UserError: a Secret the container needs is not on this machine; the message names the file to write.
 
     """
-    local = {**link_volumes(pod_spec, container, folders), **scratch_folders(pod_spec, container, context)}
+    local = {**link_volumes(pod_spec, container, context, folders), **scratch_folders(pod_spec, container, context)}
     env = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_INHERITED)}
     env.update({k: v for k, v in DEFAULTS.items() if k not in os.environ or k == "OMP_NUM_THREADS"})
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', os.defpath)}"

@@ -146,4 +146,5 @@ def job_state(job: Mapping[str, Any], pods: Sequence[LocalPod]) -> JobState:
         suspended=bool(job["spec"].get("suspend", False)),
         deleting="deletionTimestamp" in meta,
         exits=tuple(newest[i] for i in sorted(newest)),
+        owner_job=next((o["name"] for o in meta.get("ownerReferences", ()) if o["kind"] == "Job"), ""),
     )

@@ -6,7 +6,6 @@ import re
 import secrets
 import shlex
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from lprl_api.names import LABEL_ATTEMPT
 from lprl_operator.reconcile.local.environment import write_secret
 from lprl_operator.reconcile.local.folders import Folders
 from lprl_operator.reconcile.local.pods import LocalPod, PodOrder, state_of
+from lprl_operator.reconcile.local.ports import free_port, listens
 from lprl_operator.reconcile.local.store import ObjectStore, created_at, owner_uids
 from lprl_operator.reconcile.observed import ClusterState, PodState
 
@@ -40,20 +40,6 @@ RAY_ENV = {
     # Its exporter answers anyone on every interface; what is left of Ray's ports asks for the cluster's token.
     "RAY_enable_metrics_collection": "0",
 }
-
-
-def free_port() -> int:
-    """Return a TCP port nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
-
-
-def listens(host: str, port: int) -> bool:
-    """Whether something accepts connections there."""
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex((host, port)) == 0
 
 
 def host_of(uid: str, number: int) -> str:

@@ -1,5 +1,6 @@
 """The cache: never older, wakes exactly those for whom something changed, and forgets what a live read did not find."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,22 +40,94 @@ def cluster(version: int, ready: int = 0, name: str = "toy-a1") -> dict[str, Any
 def test_an_older_version_changes_nothing() -> None:
     cache = Cache()
     cache.put("RayCluster", cluster(7, ready=2))
-    assert cache.put("RayCluster", cluster(5, ready=0)) == frozenset()
+    assert cache.put("RayCluster", cluster(5, ready=0)).keys == frozenset()
     assert cache.clusters(TOY)[0].ready_workers == 2
 
 
 def test_only_what_a_decision_can_see_wakes_a_job() -> None:
     cache = Cache()
-    assert cache.put("RayCluster", cluster(1)) == {TOY}
-    assert cache.put("RayCluster", cluster(2)) == frozenset()
-    assert cache.put("RayCluster", cluster(3, ready=1)) == {TOY}
+    assert cache.put("RayCluster", cluster(1)).keys == {TOY}
+    assert cache.put("RayCluster", cluster(2)).keys == frozenset()
+    assert cache.put("RayCluster", cluster(3, ready=1)).keys == {TOY}
 
 
 def test_a_new_owner_of_a_shared_conversion_wakes_only_itself() -> None:
     cache = Cache()
     cache.put("Job", conversion(1, "0", "a", "b"))
-    assert cache.put("Job", conversion(2, "0", "a", "b", "c")) == {Key("ns", "c")}
-    assert cache.put("Job", conversion(3, "0-1", "a", "b", "c")) == {Key("ns", n) for n in "abc"}
+    assert cache.put("Job", conversion(2, "0", "a", "b", "c")).keys == {Key("ns", "c")}
+    assert cache.put("Job", conversion(3, "0-1", "a", "b", "c")).keys == {Key("ns", n) for n in "abc"}
+
+
+def finalise(version: int, completed: bool = False) -> dict[str, Any]:
+    labels = {names.LABEL_CONTENT_KEY: "abc"}
+    owner = {"kind": "Job", "name": "lprl-convert-abc", "uid": "u"}
+    status = {"conditions": [{"type": "Complete", "status": "True"}]} if completed else {}
+    found = {**meta("lprl-finalise-abc", version, uid="f"), "labels": labels, "ownerReferences": [owner]}
+    return {"metadata": found, "spec": {}, "status": status}
+
+
+def test_a_finalise_job_concerns_whoever_wants_the_conversion_by_then() -> None:
+    cache = Cache()
+    cache.put("Job", conversion(1, "0-3", "a"))
+    assert cache.put("Job", finalise(2)).keys == {Key("ns", "a")}
+    cache.put("Job", conversion(3, "0-3", "a", "b"))
+    ended = cache.put("Job", finalise(4, completed=True))
+    assert ended.keys == ended.urgent == {Key("ns", "a"), Key("ns", "b")}
+
+
+def test_shards_that_are_all_done_call_for_one_of_those_who_want_them() -> None:
+    cache = Cache()
+    for name in "abc":
+        cache.put(
+            names.KIND, {"metadata": meta(name, 1, uid=f"uid-{name}"), "spec": {}, "status": {"phase": "Failed" if name == "a" else ""}}
+        )
+    cache.put("Job", conversion(1, "0-2", "a", "b", "c"))
+    done = conversion(2, "0-3", "a", "b", "c")
+    done["status"]["conditions"] = [{"type": "Complete", "status": "True"}]
+    found = cache.put("Job", done)
+    assert found.keys == {Key("ns", n) for n in "abc"} and found.urgent == {Key("ns", "b")}
+
+
+def test_getting_on_is_routine_and_turns_are_not() -> None:
+    cache = Cache()
+    assert not cache.put("RayCluster", cluster(1)).urgent
+    assert not cache.put("RayCluster", cluster(2, ready=1)).urgent
+    settled = cluster(3, ready=2)
+    settled["status"]["conditions"] = [{"type": "HeadPodReady", "status": "True"}]
+    assert cache.put("RayCluster", settled).urgent
+    assert not cache.put("Job", conversion(1, "0", "a")).urgent
+    assert not cache.put("Job", conversion(2, "0-1", "a")).urgent
+    assert not cache.put("Pod", head_pod(1, phase="Pending")).urgent
+    assert not cache.put("Pod", head_pod(2, phase="Running")).urgent
+    assert cache.put("Pod", head_pod(3, **KILLED)).urgent
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "urgent"),
+    [
+        pytest.param({"phase": "training", "step": 1}, {"phase": "training", "step": 2}, False, id="a-step-more"),
+        pytest.param({"phase": "starting"}, {"phase": "loading"}, True, id="it-begins"),
+        pytest.param({"phase": "loading"}, {"phase": "training"}, False, id="it-runs-already"),
+        pytest.param({"phase": "training"}, {"phase": "stopping"}, True, id="it-is-about-to-end"),
+        pytest.param({"phase": "training"}, {"phase": "training", "stability": {"state": "drifting"}}, True, id="the-guard-speaks"),
+        pytest.param({"phase": "training"}, None, True, id="unreadable"),
+    ],
+)
+def test_which_reports_cannot_wait(before: dict[str, Any], after: dict[str, Any] | None, urgent: bool) -> None:
+    cache = Cache()
+    for version, report in ((1, before), (2, after)):
+        document = progress(1, "mine")
+        document["metadata"]["resourceVersion"] = str(version)
+        document["data"][names.PROGRESS_KEY] = json.dumps(report) if report is not None else "{no json"
+        found = cache.put("ConfigMap", document)
+    assert found.keys == {TOY} and bool(found.urgent) is urgent
+
+
+def test_the_echo_of_our_own_write_wakes_nobody() -> None:
+    cache = Cache()
+    written = {"metadata": meta("toy", 5), "spec": {}, "status": {"phase": "Running"}}
+    cache.put(names.KIND, written)
+    assert cache.put(names.KIND, written).keys == frozenset()
 
 
 def test_conversions_are_seen_by_every_job_of_the_namespace() -> None:
@@ -77,7 +150,7 @@ def test_a_live_read_removes_what_it_did_not_find() -> None:
 def test_a_delete_of_an_earlier_object_of_the_name_is_ignored() -> None:
     cache = Cache()
     cache.put("RayCluster", cluster(9))
-    assert cache.remove("RayCluster", {"metadata": meta("toy-a1", 3, uid="before")}) == frozenset()
+    assert cache.remove("RayCluster", {"metadata": meta("toy-a1", 3, uid="before")}).keys == frozenset()
     assert len(cache.clusters(TOY)) == 1
 
 
@@ -97,7 +170,7 @@ def test_progress_is_read_from_this_jobs_newest_attempt_only() -> None:
 def test_job_documents_come_back_without_managed_fields() -> None:
     cache = Cache()
     document = {"metadata": {**meta("toy", 1), "managedFields": [{"manager": "kubectl"}]}, "spec": {"suspend": False}}
-    assert cache.put(names.KIND, document) == {TOY}
+    assert cache.put(names.KIND, document).keys == {TOY}
     found = cache.document(TOY)
     assert found is not None and "managedFields" not in found["metadata"] and found["spec"] == {"suspend": False}
 

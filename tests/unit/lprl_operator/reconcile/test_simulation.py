@@ -8,10 +8,10 @@ from lprl_operator.reconcile.cluster import Conflict
 ENDED = ("Succeeded", "Failed")
 
 
-def look(world, lib):
+def look(world, lib, crowded=False):
     """One reconcile; a crash or a conflict is simply tried again later."""
     try:
-        return reconcile(world.cached_document(), world, world.now, lib.SETTINGS)
+        return reconcile(world.cached_document(), world, world.now, lib.SETTINGS, crowded)
     except (lib.Crash, Conflict):
         return None
 
@@ -30,10 +30,10 @@ def settle(world, lib):
     world.chaos, world.crashes = chaos, crashes
 
 
-def live(world, lib, ticks=4000):
+def live(world, lib, ticks=4000, crowded=False):
     phases = []
     for number in range(ticks):
-        look(world, lib)
+        look(world, lib, crowded)
         status = (world.document or {}).get("status", {})
         if status.get("phase") and (not phases or phases[-1] != status["phase"]):
             phases.append(status["phase"])
@@ -55,11 +55,22 @@ def test_calm_life(make_world, make_manifest, lib):
     assert [e.reason for e in world.events if e.type == "Warning"] == []
 
 
+def test_in_a_crowd_less_is_told_on_the_way_and_the_same_in_the_end(make_world, make_manifest, lib):
+    calm, crowd = make_world(make_manifest()), make_world(make_manifest())
+    live(calm, lib)
+    live(crowd, lib, crowded=True)
+    assert crowd.created_attempts == calm.created_attempts
+    told = [{k: v for k, v in w.document["status"].items() if "ime" not in k and k != "conditions"} for w in (calm, crowd)]
+    assert told[0] == told[1]
+    assert crowd.writes < calm.writes
+
+
+@pytest.mark.parametrize("crowded", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_life_in_chaos(make_world, make_manifest, lib, seed):
+def test_life_in_chaos(make_world, make_manifest, lib, seed, crowded):
     policy = {"maxRestarts": 3, "backoffSeconds": 5, "stallSeconds": 120, "refillSteps": 5}
     world = make_world(make_manifest(failurePolicy=policy), seed, chaos=True)
-    phases = live(world, lib)
+    phases = live(world, lib, crowded=crowded)
     assert world.created_attempts == sorted(set(world.created_attempts)), "an attempt is created once"
     if phases[-1] == "Succeeded":
         assert world.completed
@@ -67,12 +78,13 @@ def test_life_in_chaos(make_world, make_manifest, lib, seed):
         assert world.document["status"]["conditions"][-1]["reason"] == "RestartsExhausted"
 
 
+@pytest.mark.parametrize("crowded", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_suspend_and_resume_in_chaos(make_world, make_manifest, lib, seed):
+def test_suspend_and_resume_in_chaos(make_world, make_manifest, lib, seed, crowded):
     policy = {"maxRestarts": 1000, "backoffSeconds": 1, "stallSeconds": 60}
     world = make_world(make_manifest(failurePolicy=policy), seed, chaos=True)
     for number in range(500):
-        look(world, lib)
+        look(world, lib, crowded)
         if world.random.random() < 0.02:
             world.document["spec"]["suspend"] = not world.document["spec"].get("suspend", False)
             meta = world.document["metadata"]
@@ -86,7 +98,7 @@ def test_suspend_and_resume_in_chaos(make_world, make_manifest, lib, seed):
         world.tick()
     world.document["spec"]["suspend"] = False
     world.document["metadata"]["resourceVersion"] = str(int(world.document["metadata"]["resourceVersion"]) + 1)
-    assert live(world, lib)[-1] == "Succeeded"
+    assert live(world, lib, crowded=crowded)[-1] == "Succeeded"
 
 
 def test_driver_that_finished_while_the_operator_was_away_is_not_run_again(make_world, make_manifest, lib):

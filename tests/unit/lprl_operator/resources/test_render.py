@@ -1,6 +1,7 @@
 """Rendered objects: restricted pods, names that fit, secrets by reference, user settings merged and never replacing ours."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from lprl_api.parse import parse_job
 from lprl_api.runconfig import ConvertConfig, InspectConfig, RunConfig
 from lprl_operator.plan.plan import make_plan
 from lprl_operator.resources import conversions, naming, pods, sources
-from lprl_operator.resources.render import render_all
+from lprl_operator.resources.render import UID_WHEN_MADE, render_all
 from lprl_operator.resources.settings import RenderSettings
 
 ROOT = Path(__file__).parents[4]
@@ -51,6 +52,17 @@ def templates(documents):
     return found
 
 
+def configuration(documents):
+    """Every configuration file pods read, by name: values of ConfigMaps, and what Jobs carry."""
+    found = {k: v for d in by_kind(documents, "ConfigMap") for k, v in d["data"].items()}
+    for template in templates(documents).values():
+        for volume in template["spec"]["volumes"]:
+            for item in volume.get("downwardAPI", {}).get("items", ()):
+                note = re.fullmatch(r"metadata\.annotations\['(.+)'\]", item["fieldRef"]["fieldPath"])[1]
+                found[item["path"]] = template["metadata"]["annotations"][note]
+    return found
+
+
 def containers(template):
     return [*template["spec"].get("initContainers", ()), *template["spec"]["containers"]]
 
@@ -86,7 +98,9 @@ def test_every_example_renders_restricted_pods_and_names_that_fit(path, lib):
         }
         for (kind, name), found in documents.items():
             assert len(name) <= (53 if kind == "RayCluster" else 63) and name[0].isalpha()
-            assert found["metadata"]["ownerReferences"][0]["uid"] == "u"
+            owner = found["metadata"]["ownerReferences"][0]
+            finalise = found["metadata"]["labels"].get("lprl.dev/role") == "finalise"
+            assert (owner["kind"], owner["uid"]) == (("Job", UID_WHEN_MADE) if finalise else ("LowPrecisionRLJob", "u"))
             assert all(len(v) <= 63 for v in found["metadata"]["labels"].values())
         for template in templates(documents).values():
             assert_restricted(template)
@@ -104,9 +118,7 @@ def test_order_and_configs_parse(rendered):
     documents = rendered()
     kinds = [k for k, _ in documents]
     wanted = [
-        "ConfigMap",
         "Job",
-        "ConfigMap",
         "Job",
         "Job",
         "NetworkPolicy",
@@ -117,7 +129,7 @@ def test_order_and_configs_parse(rendered):
         "RoleBinding",
     ]
     assert kinds == [*wanted, "RayCluster"]
-    data = {k: v for d in by_kind(documents, "ConfigMap") for k, v in d["data"].items()}
+    data = configuration(documents)
     config = RunConfig.model_validate_json(data["runconfig.json"])
     convert = ConvertConfig.model_validate_json(data["convert.json"])
     InspectConfig.model_validate_json(data["inspect.json"])
@@ -250,7 +262,7 @@ def test_secrets_are_references_everywhere(rendered):
 def test_remote_sources_say_where_downloads_go(rendered, make_manifest):
     model = {"source": {"huggingFace": {"repo": "a/b"}}, "reference": {"s3": {"uri": "s3://b/c"}}}
     documents = rendered(model=model)
-    data = {k: v for d in by_kind(documents, "ConfigMap") for k, v in d["data"].items()}
+    data = configuration(documents)
     inspect = InspectConfig.model_validate_json(data["inspect.json"])
     config = RunConfig.model_validate_json(data["runconfig.json"])
     job = parse_job(make_manifest(model=model))
