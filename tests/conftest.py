@@ -14,6 +14,8 @@ ENV_CI = "LPRL_CI"
 ENV_DEVCLUSTER = "LPRL_DEVCLUSTER"
 """Folder with up.sh and down.sh of a single-machine control plane; default: shared/devcluster beside the checkout."""
 ROOT = Path(__file__).parents[1]
+USERS_KUBECONFIG = os.environ.get("KUBECONFIG")
+"""The cluster tests are to use, as the user said before any fixture set it to one of our own."""
 
 # Lanes of `make test`: what shares an API server, or would only take processors from each other, runs one after the other in one
 # process of pytest-xdist (--dist loadgroup). Most of a control-plane test is waiting; the lanes beside it use the time.
@@ -86,7 +88,7 @@ class ControlPlane:
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A kube-apiserver with KubeRay: the user's ($KUBECONFIG), else a control plane of our own for the session."""
-    if os.environ.get("KUBECONFIG") and shutil.which("kubectl"):
+    if USERS_KUBECONFIG and shutil.which("kubectl"):
         yield
         return
     plane = ControlPlane(tmp_path_factory.mktemp("cluster"))

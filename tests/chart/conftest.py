@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.chart import tools
+from tests.conftest import USERS_KUBECONFIG
 
 ENV_DEVCLUSTER = "LPRL_DEVCLUSTER"
 ENV_API_SERVER_ARGUMENTS = "LPRL_APISERVER_ARGS"
@@ -36,16 +37,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
     before = dict(os.environ)
     found = kit()
     helm_home = tmp_path_factory.mktemp("helm")
-    mine = not (os.environ.get("KUBECONFIG") and shutil.which("kubectl"))
+    mine = not (USERS_KUBECONFIG and shutil.which("kubectl"))
     if found is None and (mine or tools.missing()):
         pytest.skip(f"not on PATH: {tools.missing()}; set {ENV_DEVCLUSTER} to a folder with up.sh, or install them and set KUBECONFIG")
     state, log = tmp_path_factory.mktemp("cluster"), None
     try:
         if found is not None and (mine or tools.missing()):
-            kubeconfig = os.environ.get("KUBECONFIG")
             log = _up(found, state)
-            if not mine and kubeconfig:  # only the tools were missing
-                os.environ["KUBECONFIG"], log = kubeconfig, None
+            if not mine and USERS_KUBECONFIG:  # only the tools were missing
+                os.environ["KUBECONFIG"], log = USERS_KUBECONFIG, None
         os.environ |= {f"HELM_{part}_HOME": str(helm_home / part) for part in ("CACHE", "CONFIG", "DATA")}
         yield log
     finally:

@@ -154,6 +154,8 @@ def test_edits_of_a_queue_are_never_fought_and_never_lost(world: KubeApi) -> Non
     made = queue.hold(one)
     operators.until(lambda: reason("ClusterReady") == "Queued", "told as queued")
     left_alone(world, one)
+    # It ends a suspension before it looks at what is wished by then, after 300 s.
+    operators.until(lambda: world.get(one).get("status", {}).get("state") == "suspended", "KubeRay holds it")
     queue.admit(one)
     hand.kubelet = True
     played(hand, lambda: status().get("phase") == "Running", "it runs")

@@ -111,14 +111,39 @@ def namespace(kube: Kube, chart: None, tmp_path_factory: pytest.TempPathFactory)
             part.chmod(part.stat().st_mode | 0o011)  # pods are user 1000, pytest's folders are for their owner only
     kube.apply(volumes(folder))
     wait_job(kube, "default", f"{NAMESPACE}-folders")
-    text = (EXAMPLES / "cluster" / "demo-data.yaml").read_text().replace("lprl-demo", NAMESPACE)
-    kube.apply([yaml.safe_load(text.replace("ghcr.io/lprl/workload:0.1.0", WORKLOAD_IMAGE))])
+    kube.apply([demo_data()])
     wait_job(kube, NAMESPACE, "demo-data")
     yield NAMESPACE
     if not os.environ.get("LPRL_E2E_KEEP"):
         kube.run("delete", "namespace", NAMESPACE, "--timeout=150s", timeout_s=180, check=False)
         kube.run("delete", "pv", *(f"{NAMESPACE}-{claim}" for claim in CLAIMS), "--ignore-not-found", "--wait=false", check=False)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def demo_data() -> Document:
+    """Return examples/cluster/demo-data.yaml for this namespace."""
+    text = (EXAMPLES / "cluster" / "demo-data.yaml").read_text().replace("lprl-demo", NAMESPACE)
+    found: Document = yaml.safe_load(text.replace("ghcr.io/lprl/workload:0.1.0", WORKLOAD_IMAGE))
+    return found
+
+
+@pytest.fixture(scope="session")
+def model(kube: Kube, namespace: str) -> Callable[[Document], None]:
+    """Make the small model an example reads, where it is not the demo's."""
+    made = {"qwen3-small"}
+
+    def make(manifest: Document) -> None:
+        name = manifest["spec"]["model"]["source"]["path"]
+        if name not in made:
+            job, architecture = demo_data(), manifest["metadata"]["labels"]["lprl.dev/demo-architecture"]
+            job["metadata"]["name"] = f"model-{name}"
+            folder = ["--model", f"/volumes/models/{name}", "--architecture", architecture]
+            job["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-m", "lprl_fixtures", *folder]
+            kube.apply([job])
+            wait_job(kube, namespace, f"model-{name}")
+            made.add(name)
+
+    return make
 
 
 def wait_job(kube: Kube, namespace: str, name: str) -> None:

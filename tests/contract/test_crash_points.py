@@ -30,7 +30,9 @@ WATCHED = {
     names.KIND: "/apis/lprl.dev/v1alpha1/namespaces/{}/lowprecisionrljobs",
 }
 LIFE_S = 120
-AT_ONCE = 6
+AT_ONCE = 8
+PAUSE_S = 0.2
+"""Between two looks: what others do meanwhile takes longer, and each look lists everything."""
 
 
 class Crash(BaseException):
@@ -93,7 +95,7 @@ class Life:
                 self.crashes += 1
                 cache = Cache()
             self.hand.step()
-            time.sleep(0.05)
+            time.sleep(PAUSE_S)
         raise AssertionError(f"not finished: {cache.document(self.key)}")
 
     def close(self) -> None:

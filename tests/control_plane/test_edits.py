@@ -59,9 +59,11 @@ def edited(cluster: Document, admit: bool) -> Document:
     return cluster
 
 
-def kuberay_state(world: World, name: str) -> str:
-    """What KubeRay says of a RayCluster."""
-    return str(world.api.get("RayCluster", world.namespace, name).get("status", {}).get("state", ""))
+def held_by_kuberay(world: World, name: str) -> None:
+    """Wait until KubeRay says that it holds a cluster: it ends a suspension before it looks at what is wished by then, after 300 s."""
+    world.wait(
+        f"{name}: held", lambda: world.api.get("RayCluster", world.namespace, name).get("status", {}).get("state") == "suspended", END_S
+    )
 
 
 def never_fought(world: World, name: str, wanted: Document) -> None:
@@ -87,6 +89,7 @@ def queue_of_clusters(world: World, job: str) -> None:
     held = edit_cluster(world, f"{job}-a1", admit=False)
     world.wait_reason(job, "ClusterReady", "Queued", seconds=END_S)
     never_fought(world, f"{job}-a1", held)
+    held_by_kuberay(world, f"{job}-a1")
     admitted = edit_cluster(world, f"{job}-a1", admit=True)
     world.wait_phase(job, "Running", seconds=ADMITTED_S)
     never_fought(world, f"{job}-a1", admitted)
@@ -97,8 +100,7 @@ def queue_of_clusters(world: World, job: str) -> None:
     world.wait(f"{job}: attempt 2", lambda: world.api.find("RayCluster", world.namespace, f"{job}-a2"), seconds=END_S)
     edit_cluster(world, f"{job}-a2", admit=False)
     world.wait_reason(job, "ClusterReady", "Queued", seconds=END_S)
-    # KubeRay finishes a suspension before it looks at what was wished meanwhile, and then looks after 300 s.
-    world.wait(f"{job}: held", lambda: kuberay_state(world, f"{job}-a2") == "suspended", seconds=END_S)
+    held_by_kuberay(world, f"{job}-a2")
     edit_cluster(world, f"{job}-a2", admit=True)
     status = world.wait_phase(job, "Succeeded", seconds=ADMITTED_S)
     assert (status["attempt"], status["restartsUsed"], status.get("failures", [])) == (2, 0, [])

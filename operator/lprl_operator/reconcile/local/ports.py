@@ -5,7 +5,8 @@ import socket
 from pathlib import Path
 
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_FIRST = 10_000
+_FIRST = 24_000
+"""Above what Ray keeps for its workers (10002 to 19999), which it refuses for anything else."""
 _TRIES = 200
 _CHANCE = random.SystemRandom()
 
