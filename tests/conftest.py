@@ -40,12 +40,20 @@ def lane(path: Path) -> str | None:
     return "api-server" if folder == "contract" and module in API_SERVER else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put every test into its lane."""
     for item in items:
         found = lane(item.path)
         if found is not None:
             item.add_marker(pytest.mark.xdist_group(found))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to run lanes that are none: with every control plane and every module's long run made once per process, nothing ends in time."""
+    grouped = (i for i in session.items if i.get_closest_marker("xdist_group"))
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in i.nodeid for i in grouped):
+        raise pytest.UsageError("pytest-xdist did not take the groups of the tests: which versions fit together is in pyproject.toml")
 
 
 @pytest.hookimpl(wrapper=True)
