@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse to run lanes that are none: with every control plane and every module's long run made once per process, nothing ends in time."""
+    """Refuse to run lanes that are none: every process would start control planes and make long runs of its own."""
     grouped = (i for i in session.items if i.get_closest_marker("xdist_group"))
     if getattr(session.config.option, "loadgroup", False) and not all("@" in i.nodeid for i in grouped):
         raise pytest.UsageError("pytest-xdist did not take the groups of the tests: which versions fit together is in pyproject.toml")
