@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.local.forked import Forked
 
 from lprl_api.names import ExitCode
 from lprl_fixtures.runs import merged, run_config, write_inputs
@@ -111,7 +112,7 @@ def _exported(path: Path) -> str:
 
 
 class Driver:
-    """One `python -m lprl_workload train` process."""
+    """One `python -m lprl_workload train` process; the ones without Ray are forked."""
 
     def __init__(self, ray: Ray | None, root: Path, name: str, attempt: int = 1, changes: Mapping[str, Any] | None = None) -> None:
         base = {"job_name": name, "checkpoint": {"directory": {"volume": "all", "path": f"runs/{name}"}}}
@@ -123,10 +124,13 @@ class Driver:
         env = {**os.environ, **RAY_ENV, "LPRL_VOLUMES_ROOT": str(root), "LPRL_TERMINATION_LOG": str(self.term)}
         env |= {"LPRL_LOCAL_CONFIGMAPS": str(root / "cm"), **({"RAY_ADDRESS": ray.address} if ray else {})}
         self.progress_file = root / "cm" / f"{name}-a{attempt}-progress" / "progress.json"
-        line = [sys.executable, "-m", "lprl_workload", "train", "--config", str(config), "--attempt", str(attempt)]
-        self.process = subprocess.Popen(
-            line + ([] if ray else ["--in-process"]), env=env, stdout=self.log.open("wb"), stderr=subprocess.STDOUT
-        )
+        arguments = ["train", "--config", str(config), "--attempt", str(attempt)]
+        self.process: subprocess.Popen[bytes] | Forked
+        if ray:
+            line = [sys.executable, "-m", "lprl_workload", *arguments]
+            self.process = subprocess.Popen(line, env=env, stdout=self.log.open("wb"), stderr=subprocess.STDOUT)
+        else:
+            self.process = Forked([*arguments, "--in-process"], env, self.log)
 
     def wait(self, code: int = ExitCode.OK) -> "Driver":
         found = self.process.wait(DEADLINE_S)

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 FORKER = """
 import os, signal, sys, time
 import torch
 torch.set_num_threads(1)
 import glob, importlib
-importlib.import_module(sys.argv[1])
+for module in sys.argv[1:]:
+    importlib.import_module(module)
 from lprl_workload.__main__ import main
 for line in sys.stdin:
     delay, pattern, *arguments = line.split()
@@ -33,14 +35,14 @@ for line in sys.stdin:
 
 
 class Forker:
-    """Runs workload commands in processes forked from one that has imported `module`, and kills them.
+    """Runs workload commands in processes forked from one that has imported `modules`, and kills them.
 
     So that every moment lies in the work and not in `import torch`.
     """
 
-    def __init__(self, module: str, env: dict[str, str]) -> None:
+    def __init__(self, modules: Sequence[str], env: dict[str, str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", FORKER, module],
+            [sys.executable, "-c", FORKER, *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -37,7 +37,7 @@ WORKERS = 2
 
 @pytest.fixture
 def forker(tmp_path: Path) -> Iterator[Forker]:
-    found = Forker("lprl_workload.convert.cli", {"LPRL_VOLUMES_ROOT": str(tmp_path)})
+    found = Forker(["lprl_workload.convert.cli"], {"LPRL_VOLUMES_ROOT": str(tmp_path)})
     yield found
     found.close()
 

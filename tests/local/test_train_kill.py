@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.local.conftest import outcome_of
+from tests.local.forked import PRELOADED
 from tests.local.forker import Forker
 
 from lprl_fixtures.runs import merged, run_config
@@ -27,7 +28,7 @@ CHECKPOINTS = range(3, 16, 3)
 @pytest.fixture
 def forker(train_root: Path) -> Iterator[Forker]:
     env = {"LPRL_VOLUMES_ROOT": str(train_root), "LPRL_LOCAL_CONFIGMAPS": str(train_root / "cm"), "OMP_NUM_THREADS": "1"}
-    found = Forker("lprl_workload.launch.main", env)
+    found = Forker(PRELOADED, env)
     yield found
     found.close()
 
