@@ -1,4 +1,4 @@
-"""RunConfig and ConvertConfig: written by the operator into ConfigMaps, parsed once by the pods, complete."""
+"""RunConfig (a ConfigMap) and ConvertConfig (carried by the Jobs): written by the operator, parsed once by the pods, complete."""
 
 from typing import Literal
 

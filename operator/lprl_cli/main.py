@@ -41,7 +41,7 @@ EXAMPLES = """examples:
   lprl validate job.yaml && lprl plan job.yaml  what is wrong with it, then what it needs
   lprl run job.yaml                             run it here, with a live table
   lprl report runs/NAME                         one page: curves, mismatch, plan, timeline, errors
-  lprl render job.yaml | kubectl apply -f -     look at, or apply by hand, what the operator makes
+  lprl render job.yaml                          look at what the operator makes of it
 
 in a cluster (the same program as a kubectl plugin; status, get, logs, metrics, suspend and resume are about local runs when called
 as lprl without -n, -A, --context or --kubeconfig, and about jobs in the cluster otherwise):

@@ -56,7 +56,7 @@ class View:
     requeue_seconds: float | None = None
     needs_live_read: bool = False
     can_tell_later: bool = False
-    """Whether there is something to do, and nothing in the status that doing it depends on."""
+    """Whether there is something to do that was not refused before, and nothing in the status that doing it depends on."""
 
 
 def consider(document: Mapping[str, Any], seen: Observed, now: datetime, settings: RenderSettings) -> View:
@@ -79,7 +79,7 @@ def consider(document: Mapping[str, Any], seen: Observed, now: datetime, setting
         actions=decision.actions,
         requeue_seconds=decision.requeue_seconds,
         needs_live_read=consequential(before, decision),
-        can_tell_later=bool(decision.actions) and not remembers(before, decision),
+        can_tell_later=bool(decision.actions) and not remembers(before, decision) and not seen.refusals,
     )
 
 

@@ -3,10 +3,25 @@
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "k8s_ref", "k8s_skip", "settings"}
+
+_ABOUT: ContextVar[Mapping[str, Any] | None] = ContextVar("about", default=None)
+
+
+@contextmanager
+def about(**found: Any) -> Iterator[None]:
+    """Have every line of this thread carry these fields, inside."""
+    token = _ABOUT.set({**(_ABOUT.get() or {}), **found})
+    try:
+        yield
+    finally:
+        _ABOUT.reset(token)
 
 
 class JsonFormatter(logging.Formatter):
@@ -38,8 +53,8 @@ class TextFormatter(logging.Formatter):
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What the caller gave as `extra`."""
-    return {k: v for k, v in vars(record).items() if k not in _STANDARD}
+    """What the caller gave as `extra`, and what the lines are about."""
+    return {**(_ABOUT.get() or {}), **{k: v for k, v in vars(record).items() if k not in _STANDARD}}
 
 
 def set_up(level: str, form: str) -> None:

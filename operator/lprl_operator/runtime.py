@@ -10,6 +10,7 @@ from typing import Any
 from lprl_api import names
 from lprl_operator.controller import reconcile
 from lprl_operator.leader import Elector
+from lprl_operator.logs import about
 from lprl_operator.metrics import OperatorMetrics
 from lprl_operator.pace import Pace
 from lprl_operator.reconcile.cluster import Conflict
@@ -106,24 +107,27 @@ class Runtime:
                 self._queue.done(key)
 
     def _handle(self, key: Key) -> None:
+        with about(namespace=key.namespace, job=key.name):
+            self._try(key)
+
+    def _try(self, key: Key) -> None:
         started = time.monotonic()
-        fields = {"namespace": key.namespace, "job": key.name}
         try:
             again_s = self.look(key, self.api.clock.now())
         except Unavailable as error:
             delay = self._queue.retry(key, error.retry_after_s or 0.0)
             self.metrics.reconcile_errors.labels("unavailable").inc()
-            log.warning("API server not available", extra={**fields, "error": str(error)[:300], "retry_s": round(delay, 1)})
+            log.warning("API server not available", extra={"error": str(error)[:300], "retry_s": round(delay, 1)})
         except (ApiError, Conflict) as error:
             delay = self._queue.retry(key)
             status = str(error.status) if isinstance(error, ApiError) else "conflict"
             self.metrics.reconcile_errors.labels(status).inc()
-            log.error("request refused", extra={**fields, "error": str(error)[:500], "retry_s": round(delay, 1)})
+            log.error("request refused", extra={"error": str(error)[:500], "retry_s": round(delay, 1)})
         except Exception:
             # One job that trips a bug must not stop the others; it is retried with back-off and the traceback is in the log.
             self._queue.retry(key)
             self.metrics.reconcile_errors.labels("bug").inc()
-            log.exception("reconcile failed", extra=fields)
+            log.exception("reconcile failed")
         else:
             self._queue.succeeded(key)
             if again_s is not None:
@@ -135,15 +139,17 @@ class Runtime:
         """Reconcile one job; return the seconds until the next look, None when it is gone."""
         document = self._cache.document(key)
         if document is None:
-            self._cluster.forget(key)
+            self._forget(key)
             return None
         if time.monotonic() - self._read_at.setdefault(key, time.monotonic()) >= self.settings.resync_seconds:
             document, _ = self._cluster.live_read(key)
             self._read_at[key] = time.monotonic()
             if document is None:
+                self._forget(key)
                 return None
         self._pace.looked(key)
         self._cluster.refresh(key, now)
-        again_s = reconcile(document, self._cluster, now, self._render, self._pace.is_crowded())
+        with about(attempt=(document.get("status") or {}).get("attempt", 0)):
+            again_s = reconcile(document, self._cluster, now, self._render, self._pace.is_crowded())
         resync_s = float(self.settings.resync_seconds)
         return resync_s if again_s is None else min(again_s, resync_s)

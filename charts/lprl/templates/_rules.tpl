@@ -44,7 +44,7 @@ The driver's Role, which it makes, holds a subset of these (configmaps: get, pat
 {{- if .Values.config.resources.podDisruptionBudget }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, create]
+  verbs: [get, create, delete]
 {{- end }}
 {{- if .Values.config.resources.podMonitor }}
 - apiGroups: [monitoring.coreos.com]

@@ -129,9 +129,10 @@ def _left_over(case: Case) -> Decision | None:
 
 
 def _attempt_removals(case: Case, attempt: int) -> tuple[Action, ...]:
-    """What an ended attempt leaves: its account (so that a straggler cannot report any more) and its progress."""
+    """What an ended attempt leaves: its account (a straggler cannot report any more), its progress, the budget of a cluster that is gone."""
     account, rbac = naming.driver_account(case.job.metadata.name, attempt), "rbac.authorization.k8s.io/v1"
     return (
+        *endings.delete_budget(case, naming.cluster(case.job.metadata.name, attempt)),
         Delete(case.ref(rbac, "RoleBinding", account)),
         Delete(case.ref(rbac, "Role", account)),
         Delete(case.ref("v1", "ServiceAccount", account)),

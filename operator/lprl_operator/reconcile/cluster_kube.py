@@ -52,9 +52,10 @@ class KubeCluster:
 
     def live_read(self, key: Key) -> tuple[Mapping[str, Any] | None, Observed]:
         """Read the job and everything of its attempts from the API server."""
+        uid = self._cache.uid(key)
         document = self._reader.job(key)
         if document is None:
-            self.forget(key)
+            self.forget(key, uid)
             return None, Observed()
         self._reader.children(key, document, self._api.clock.now())
         return document, self.observe(key)
@@ -66,9 +67,9 @@ class KubeCluster:
             if document is not None:
                 self._reader.children(key, document, now)
 
-    def forget(self, key: Key) -> None:
-        """Drop what is known of a job that is gone."""
-        self._cache.forget(key)
+    def forget(self, key: Key, uid: str = "") -> None:
+        """Drop what is known of a job that is gone; `uid`: and that no watch told of."""
+        self._cache.forget(key, uid)
         self._reader.forget(key)
         with self._lock:
             self._refusals.pop(key, None)
@@ -220,7 +221,7 @@ class KubeCluster:
             if error.status == 409:
                 raise Conflict(f"{action.ref}: {error.message}") from error
             raise
-        log.info("deleted %s", action.ref, extra={"namespace": action.ref.namespace, "kind": action.ref.kind, "object": action.ref.name})
+        log.info("deleted %s", action.ref, extra={"kind": action.ref.kind, "object": action.ref.name})
         if found.get("kind") == action.ref.kind:  # it stays for a while (finalizers, grace); else it is gone
             self._remember(action.ref, found)
         else:

@@ -83,8 +83,17 @@ def cleanup(case: Case) -> tuple[Action, ...]:
 
 
 def delete_clusters(case: Case) -> tuple[Action, ...]:
-    """Delete every RayCluster of the job's name that is not being deleted already."""
-    return tuple(Delete(case.ref("ray.io/v1", "RayCluster", c.name), c.uid) for c in case.seen.clusters if not c.deleting)
+    """Delete every RayCluster of the job's name that is not being deleted already, and what protects its pods."""
+    found: list[Action] = []
+    for cluster in case.seen.clusters:
+        if not cluster.deleting:
+            found += [*delete_budget(case, cluster.name), Delete(case.ref("ray.io/v1", "RayCluster", cluster.name), cluster.uid)]
+    return tuple(found)
+
+
+def delete_budget(case: Case, cluster: str) -> tuple[Action, ...]:
+    """Delete the PodDisruptionBudget of a cluster, where clusters have one."""
+    return (Delete(case.ref("policy/v1", "PodDisruptionBudget", cluster)),) if case.wanted.settings.pod_disruption_budget else ()
 
 
 def release_jobs(case: Case) -> tuple[Action, ...]:
@@ -102,8 +111,10 @@ def release_jobs(case: Case) -> tuple[Action, ...]:
 def _stop_finalising(case: Case, convert: JobState) -> list[Action]:
     """A finished conversion that nobody else wants need not be published now; what is converted stays converted."""
     final = next((j for j in case.seen.jobs.values() if convert.uid in j.owner_uids), None)
-    if final is None or final.finished or final.deleting or convert.owner_uids != {case.uid}:
+    if final is None or final.finished or final.deleting:
         return []
+    if convert.owner_uids != {case.uid}:
+        return [_release(case, convert)]
     return [Delete(case.ref("batch/v1", "Job", final.name), final.uid, final.resource_version)]
 
 

@@ -57,14 +57,13 @@ class Wanted:
         cluster = raycluster.raycluster(
             self.job, self.plan.ranks, worker_needs(self.plan), config["metadata"]["name"], attempt, self.settings
         )
-        return (*self.surroundings(attempt), cluster)
+        return (*self.surroundings(attempt), *self._protection(attempt, self.plan.ranks.nodes), cluster)
 
     def surroundings(self, attempt: int) -> tuple[Document, ...]:
         """What an attempt needs beside its cluster and that does nothing by itself: it may be there long before."""
         if self.plan is None or self.inspection is None:
             raise ValueError("an attempt is rendered after the inspection")
-        platform = self._platform_documents(attempt, self.plan.ranks.nodes)
-        return (*platform, self._run_config(self.plan, self.inspection), *self._driver_documents(attempt))
+        return (*self._platform_documents(), self._run_config(self.plan, self.inspection), *self._driver_documents(attempt))
 
     def _run_config(self, plan: JobPlan, inspection: Inspection) -> Document:
         return runconfig.run_config_map(self.job, runconfig.run_config(self.job, plan, inspection, self.settings))
@@ -73,13 +72,16 @@ class Wanted:
         """Where an attempt's driver reports, and its right to."""
         return (progress.progress_config_map(self.job, attempt), *rbac.driver_account(self.job, attempt))
 
-    def _platform_documents(self, attempt: int, workers: int) -> tuple[Document, ...]:
+    def _protection(self, attempt: int, workers: int) -> tuple[Document, ...]:
+        """Comes and goes with the cluster: a budget without pods is an alert in many places."""
+        wanted = self.settings.pod_disruption_budget
+        return (network.disruption_budget(self.job, workers + 1, attempt),) if wanted else ()
+
+    def _platform_documents(self) -> tuple[Document, ...]:
         """What the platform asks for around every job."""
         found: list[Document] = []
         if self.settings.network_policy:
             found.append(network.network_policy(self.job, self.settings))
-        if self.settings.pod_disruption_budget:
-            found.append(network.disruption_budget(self.job, workers + 1, attempt))
         if self.settings.pod_monitor and network.metrics_port(self.job, self.settings) is not None:
             found.append(network.pod_monitor(self.job))
         return tuple(found)

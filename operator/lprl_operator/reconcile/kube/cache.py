@@ -77,7 +77,10 @@ class Cache:
         if kind == "Pod" and reduce.label(document, reduce.JOB_NAME):
             entry = self._shelves["JobPod"].entries.get(name)
             if entry is not None:
-                self._pods_of_job.get(entry.value.job_uid, set()).discard(name)
+                pods = self._pods_of_job.get(entry.value.job_uid, set())
+                pods.discard(name)
+                if not pods:
+                    self._pods_of_job.pop(entry.value.job_uid, None)
             return self._shelves["JobPod"].remove(name, uid)
         if kind == "Pod":
             self._note_departed(reduce.owning_jobs(document), reduce.pod_state(document))
@@ -108,10 +111,11 @@ class Cache:
         with self._lock:
             return [(Key(*name), entry.value.summary) for name, entry in self._shelves[names.KIND].entries.items()]
 
-    def forget(self, key: Key) -> None:
-        """Drop a job that is gone, and everything known of its children."""
+    def forget(self, key: Key, uid: str) -> None:
+        """Drop a job of this uid that is gone (another may have come under its name by now), and what was listed of its children."""
         with self._lock:
-            self._shelves[names.KIND].remove(Name(*key))
+            if uid:
+                self._shelves[names.KIND].remove(Name(*key), uid)
             self._details.pop(key, None)
             self._departed.pop(key, None)
 
@@ -192,6 +196,14 @@ class Cache:
         with self._lock:
             entry = self._shelves["Job"].entries.get(name)
             return self._with_pods(entry.value) if entry is not None else None
+
+    def jobs_of(self, key: Key) -> tuple[JobState, ...]:
+        """The inspect Job of a job, and the convert and finalise Jobs of conversions it owns."""
+        with self._lock:
+            mine = {name.name for name in self._shelves["Job"].by_job.get(key, ())}
+            mine |= {naming.finalise_job(name) for name in mine}
+            found = (self.conversion(Name(key.namespace, name)) for name in sorted(mine))
+            return tuple(job for job in found if job is not None)
 
     def conversions(self, namespace: str) -> tuple[str, ...]:
         """Names of every convert and finalise Job of a namespace."""

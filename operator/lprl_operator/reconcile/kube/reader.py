@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from lprl_api import names
+from lprl_api.names import ExitCode
 from lprl_operator.reconcile.kube import paths, reduce
 from lprl_operator.reconcile.kube.api import ApiError, KubeApi, Unavailable
 from lprl_operator.reconcile.kube.cache import Cache, Details
-from lprl_operator.reconcile.kube.shelf import Name
 from lprl_operator.reconcile.observed import ClusterState, Key, ObjectRef, Observed, PodState, Refusal
 from lprl_operator.resources import naming
 
@@ -73,11 +73,12 @@ class Reader:
                 self._look_for_refusal(key, cluster)
         if isinstance(attempt, int) and attempt > 0:
             self._progress(key, attempt)
-        inspect = self._cache.conversion(Name(key.namespace, naming.inspect_job(key.name)))
-        if inspect is not None and inspect.finished and not inspect.exits:
-            # Two watches: a Job's end may be heard of before its pod's, which carries the report.
-            for pod in self._list("v1", "Pod", key, f"{reduce.JOB_NAME}={inspect.name}"):
-                self._cache.put("Pod", pod)
+        for job in self._cache.jobs_of(key):
+            reported = job.name != naming.inspect_job(key.name) or any(e.exit_code == ExitCode.OK for e in job.exits)
+            if job.finished == "Failed" or (job.finished == "Complete" and not reported):
+                # Two watches: a Job's end may be heard of before its last pod's, which carries the report or the reason.
+                for pod in self._list("v1", "Pod", key, f"{reduce.JOB_NAME}={job.name}"):
+                    self._cache.put("Pod", pod)
 
     def is_due(self, key: Key, now: datetime) -> bool:
         """Whether `children` would tell more than the watches do."""
@@ -101,9 +102,10 @@ class Reader:
         return replace(seen, clusters=clusters, pods=pods, missing_kinds=missing, refusals=refusals)
 
     def kind_is_missing(self, kind: str) -> None:
-        """Note that the API server does not serve a kind; the next successful list takes it back."""
-        with self._lock:
-            self._missing.add(kind)
+        """Note that the API server does not serve a kind; the next successful list takes it back. Others are listed by nobody."""
+        if kind == RAYCLUSTER:
+            with self._lock:
+                self._missing.add(kind)
 
     def forget(self, key: Key) -> None:
         """Drop what is known of a job's clusters."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lprl_api import names
+from lprl_operator.reconcile.kube import reduce
 from lprl_operator.reconcile.kube.cache import Cache, Details
 from lprl_operator.reconcile.observed import Key
 
@@ -201,5 +202,25 @@ def test_how_a_head_ended_is_remembered_when_it_is_gone(status: dict[str, Any], 
     cache.put("Pod", head_pod(2, phase="Running"))
     cache.remove("Pod", head_pod(3, **status))
     assert ("cluster-1" in cache.observed(TOY, "mine", NOW).departed) == told
-    cache.forget(TOY)
+    cache.forget(TOY, cache.uid(TOY))
     assert not cache.observed(TOY, "mine", NOW).departed
+
+
+def test_a_job_that_came_under_the_name_of_one_that_is_gone_is_not_forgotten_with_it() -> None:
+    cache = Cache()
+    cache.put(names.KIND, {"metadata": meta("toy", 1, uid="first"), "spec": {}})
+    cache.put(names.KIND, {"metadata": meta("toy", 2, uid="second"), "spec": {}})
+    cache.forget(TOY, "first")
+    assert cache.uid(TOY) == "second"
+    cache.forget(TOY, "second")
+    assert cache.document(TOY) is None
+
+
+def test_nothing_stays_of_a_job_whose_pods_are_gone() -> None:
+    cache = Cache()
+    labels = {reduce.JOB_NAME: "toy-inspect", names.LABEL_JOB: "toy"}
+    owner = {"kind": "Job", "name": "toy-inspect", "uid": "job-uid", "controller": True}
+    pod = {"metadata": {**meta("toy-inspect-x", 1), "labels": labels, "ownerReferences": [owner]}, "spec": {}, "status": {}}
+    cache.put("Pod", pod)
+    cache.remove("Pod", pod)
+    assert not cache._pods_of_job

@@ -9,6 +9,7 @@ from tests.unit.lprl_operator.reconcile.steps import advance, condition, edit, l
 
 from lprl_api.names import ExitCode
 from lprl_operator.controller import reconcile
+from lprl_operator.reconcile.actions import Create, ref_of
 from lprl_operator.reconcile.observed import ContainerState, Exit, ObjectRef, Refusal
 
 DRIVER_ENDS = [
@@ -362,6 +363,22 @@ def test_raycluster_refused_by_the_api_server(make_world, make_manifest, lib, pe
         advance(world, lib, "Succeeded")
 
 
+def test_a_refused_cluster_is_told_of_in_a_crowd_too(make_world, make_manifest, lib):
+    world = make_world(make_manifest())
+    apply = world.apply
+
+    def refused(actions):
+        if any(isinstance(a, Create) and a.document["kind"] == "RayCluster" for a in actions):
+            world.refuse = Refusal(ObjectRef("ray.io/v1", "RayCluster", "rl", "toy-a1"), "exceeded quota: gpus", False)
+        apply(actions)
+
+    world.apply = refused
+    for _ in range(40):
+        reconcile(world.cached_document(), world, world.now, lib.SETTINGS, True)
+        world.tick()
+    assert "exceeded quota" in status(world)["message"]
+
+
 def test_raycluster_refused_by_kuberay(make_world, make_manifest, lib):
     world = make_world(make_manifest())
     advance(world, lib, "Provisioning")
@@ -422,6 +439,47 @@ def test_suspend_is_graceful_and_resume_is_free(running, lib):
     advance(world, lib, "Succeeded")
     assert world.created_attempts == [1, 2]
     assert status(world)["restartsUsed"] == 0 and not status(world)["failures"]
+
+
+def test_a_conversion_that_all_who_want_it_let_go_is_not_published(make_world, make_manifest, lib):
+    """Two jobs share it and both are suspended while it is verified: the first gives up its part, the second stops it."""
+    world = make_world(make_manifest())
+    advance(world, lib, "Converting")
+    while not any(name.startswith("lprl-finalise") for name in world.jobs):
+        world.tick()
+        look(world, lib)
+    final = next(n for n in world.jobs if n.startswith("lprl-finalise"))
+    world.change_job(final, finished="", completed=frozenset())
+    convert = next(n for n in world.jobs if n.startswith("lprl-convert"))
+    world.change_job(convert, owner_uids=frozenset({"uid-1", "uid-2"}))
+    edit(world, suspend=True)
+    look(world, lib)
+    assert final in world.jobs and world.jobs[convert].owner_uids == {"uid-2"}
+    world.change_job(convert, owner_uids=frozenset({"uid-1"}))
+    look(world, lib)
+    assert final not in world.jobs and world.jobs[convert].finished == "Complete"
+
+
+def test_a_disruption_budget_comes_and_goes_with_its_cluster(make_world, make_manifest, lib):
+    """One without pods is an alert in many places, and one nobody deletes stays until the job goes."""
+    settings, seen = replace(lib.SETTINGS, pod_disruption_budget=True), []
+    world = make_world(make_manifest(failurePolicy={"backoffSeconds": 0}))
+    apply = world.apply
+
+    def note(actions):
+        for action in actions:
+            ref = ref_of(action.document) if isinstance(action, Create) else getattr(action, "ref", None)
+            if ref is not None and ref.kind in ("PodDisruptionBudget", "RayCluster"):
+                seen.append((type(action).__name__, ref.kind))
+        apply(actions)
+
+    world.apply = note
+    for _ in range(200):
+        reconcile(world.cached_document(), world, world.now, settings)
+        world.tick()
+    assert status(world)["phase"] == "Succeeded"
+    both = [("Create", "PodDisruptionBudget"), ("Create", "RayCluster"), ("Delete", "PodDisruptionBudget"), ("Delete", "RayCluster")]
+    assert list(dict.fromkeys(seen)) == both
 
 
 def test_suspend_does_not_wait_for_a_driver_that_does_not_answer(running, lib):

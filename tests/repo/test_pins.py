@@ -1,0 +1,27 @@
+"""Versions that stand in more than one place are one version."""
+
+import re
+from pathlib import Path
+
+from lprl_operator.resources.settings import RenderSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+def pins() -> dict[str, str]:
+    lines = (line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines())
+    return dict(line.split("==") for line in lines if line)
+
+
+def test_clusters_say_the_ray_their_image_holds() -> None:
+    """KubeRay chooses by rayVersion how it starts Ray."""
+    assert RenderSettings(image="x").ray_version == pins()["ray"]
+
+
+def test_direct_dependencies_of_the_images_are_pinned() -> None:
+    """What an image holds must not depend on the day it was built."""
+    project = (ROOT / "pyproject.toml").read_text()
+    shipped = project.partition("\ndev = [")[0].partition("dependencies = [")[2]
+    names = {re.sub(r"[-_.]+", "-", n).lower() for n in re.findall(r'"([A-Za-z0-9._-]+)[^"]*[<>=][^"]*"', shipped)}
+    assert len(names) > 15
+    assert names <= {re.sub(r"[-_.]+", "-", n).lower() for n in pins()}
