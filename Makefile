@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-cluster e2e cluster-tools images test-gpu golden crds bench scale demo modes clean
+.PHONY: help setup fmt check test test-unit test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench scale demo modes clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test: $(STAMP) ## Unit, contract, golden, chart, control-plane and local end-to-
 
 test-unit: $(STAMP) ## The tests that need neither Ray nor an API server (a minute).
 	$(BIN)/pytest -q -n auto tests/unit tests/repo tests/golden
+
+test-demo: $(STAMP) ## The demo learns, and the same run with labels that do not fit does not (four minutes on two cores).
+	$(BIN)/pytest -q tests/demo
 
 test-cluster: $(STAMP) ## Real pods: images, chart and examples on a node of this machine (Linux, root), or as `make e2e`.
 	$(BIN)/pytest -q tests/cluster

@@ -17,12 +17,13 @@ class Reward(Contract):
         "deepscaler: math on what follows </think> or ###Response; dapo: +1/-1 on the last 'Answer:' line; "
         "remote: HTTP POST; python: an import path. Default math.",
     )
-    url: str | None = Field(None, max_length=2048, description="Address of a remote reward service (type remote).")
-    headers_secret: SecretKey | None = Field(None, description="Secret key sent as the Authorization header (type remote).")
+    url: str | None = Field(None, max_length=2048, description="Address of a remote reward service; type remote needs it. Default none.")
+    headers_secret: SecretKey | None = Field(None, description="Secret key sent as the Authorization header (type remote). Default none.")
     timeout_seconds: PositiveFloat = Field(30.0, description="Time limit of one reward call, seconds. Default 30.")
     retries: NonNegativeInt = Field(5, description="Retries of a failed remote call, with exponential back-off. Default 5.")
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = Field(
-        None, description="package.module:function called as f(prompt, response, label, metadata) -> float (type python)."
+        None,
+        description="package.module:function called as f(prompt, response, label, metadata) -> float; type python needs it. Default none.",
     )
 
 

@@ -27,8 +27,16 @@ class Contract(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+class Documented(Contract):
+    """A contract whose attributes' docstrings are the descriptions of its fields in the CRD (`kubectl explain`)."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+INT64_MAX = 2**63 - 1
+"""Largest integer of a Kubernetes object."""
+PositiveInt = Annotated[int, Field(ge=1, le=INT64_MAX)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=INT64_MAX)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]

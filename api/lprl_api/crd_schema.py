@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from lprl_api.base import INT64_MAX
 from lprl_api.cel import Cel
 
 MAX_STRING, MAX_ITEMS, MAX_ENTRIES = 2048, 256, 64
@@ -44,6 +45,10 @@ class _Converter:
             found.setdefault("maxItems", MAX_ITEMS)
         elif found.get("type") == "string" and "enum" not in found:
             found.setdefault("maxLength", MAX_STRING)
+        elif found.get("type") == "integer" and "enum" not in found:
+            found["format"] = "int64"
+            if found.get("maximum") == INT64_MAX:  # what the format says; as a float64 bound it would be one too many
+                del found["maximum"]
         self._default(node, found)
         return found
 

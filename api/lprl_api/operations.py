@@ -13,8 +13,8 @@ Quantity = Annotated[str, Field(max_length=32, pattern=r"^([0-9]+)(\.[0-9]+)?(m|
 class Resources(Contract):
     """Kubernetes resource requests and limits."""
 
-    requests: dict[str, Quantity] = Field({}, description="Requested quantities by resource name.")
-    limits: dict[str, Quantity] = Field({}, description="Limits by resource name.")
+    requests: dict[str, Quantity] = Field({}, description="Requested quantities by resource name. Default none.")
+    limits: dict[str, Quantity] = Field({}, description="Limits by resource name. Default none.")
 
 
 class Conversion(Contract):
@@ -102,8 +102,8 @@ class EnvVar(Contract):
     """One environment variable: a value or a Secret key."""
 
     name: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(description="Name.")
-    value: str | None = Field(None, max_length=32768, description="Value. Not for secrets.")
-    secret: SecretKey | None = Field(None, description="Secret key to take the value from.")
+    value: str | None = Field(None, max_length=32768, description="Value; this or secret. Not for secrets. Default none.")
+    secret: SecretKey | None = Field(None, description="Secret key to take the value from; this or value. Default none.")
 
 
 class PodSettings(Contract):

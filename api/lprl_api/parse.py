@@ -6,34 +6,54 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from lprl_api import names
 from lprl_api.field_error import FieldError, InvalidJob, as_text
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.partial import partial_spec, strictly
+from lprl_api.rules import check_partial
+from lprl_api.spec import LowPrecisionRLJob, Metadata
 
 __all__ = ["InvalidJob", "parse_job"]
 
 _MISSING = object()
+_JOB = TypeAdapter(LowPrecisionRLJob)
 
 
 def parse_job(document: Mapping[str, Any]) -> LowPrecisionRLJob:
     """Return the typed job of a manifest; `status` and foreign metadata are ignored.
 
-    Raises InvalidJob with one FieldError per wrong field. Cross-field rules are in rules.check.
+    Types are strict, as the API server's are: "120" and true are no numbers.
+    Raises InvalidJob with one FieldError per wrong field, and then with every rule (rules.py) that the rest breaks whatever stands
+    in those fields. The rules of a job that parses are the caller's to check.
     """
     if not isinstance(document, Mapping):
         raise InvalidJob([FieldError("manifest", type(document).__name__, f"a mapping with apiVersion {names.API_VERSION}")])
     errors = _envelope_errors(document)
     job = {key: document[key] for key in ("metadata", "spec") if key in document}
+    if isinstance(job.get("metadata"), Mapping):
+        job["metadata"] = _own_metadata(job["metadata"])
     try:
-        parsed = LowPrecisionRLJob.model_validate(job)
+        parsed = strictly(_JOB, job)
     except ValidationError as error:
-        raise InvalidJob(errors + field_errors(error, job)) from None
+        errors += field_errors(error, job)
     if errors:
-        raise InvalidJob(errors)
+        raise InvalidJob(errors + _broken_rules(job.get("spec"), errors))
     return parsed
+
+
+def _own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the metadata keys we read: the API server adds many we do not."""
+    known = {field.alias for field in Metadata.model_fields.values()}
+    return {key: value for key, value in metadata.items() if key in known and value is not None}
+
+
+def _broken_rules(spec: Any, errors: list[FieldError]) -> list[FieldError]:
+    if not isinstance(spec, Mapping):
+        return []
+    said = {error.path for error in errors}
+    return [error for error in check_partial(partial_spec(spec)) if error.path not in said]
 
 
 def field_errors(error: ValidationError, document: Mapping[str, Any]) -> list[FieldError]:
@@ -43,7 +63,7 @@ def field_errors(error: ValidationError, document: Mapping[str, Any]) -> list[Fi
         found = _field_error(detail, document)
         earlier = by_path.get(found.path)
         if earlier is not None and found.need not in earlier.need:
-            found = FieldError(found.path, found.got, f"{earlier.need}, or {found.need}")
+            found = FieldError(found.path, earlier.got, f"{earlier.need}, or {found.need}")
         by_path[found.path] = found
     return list(by_path.values())
 
@@ -57,13 +77,22 @@ def _envelope_errors(document: Mapping[str, Any]) -> list[FieldError]:
 
 def _field_error(detail: ErrorDetails, document: Mapping[str, Any]) -> FieldError:
     location = _document_location(detail["loc"])
-    value = _lookup(document, location)
+    value = location[-1] if detail["loc"][-1:] == ("[key]",) else _lookup(document, location)
     path = _path(location)
     if detail["type"] == "missing":
         return FieldError(path, "nothing", _described("a value", location))
     if detail["type"] == "extra_forbidden":
         return FieldError(path, _json(value), _unknown_field(location))
-    return FieldError(path, "nothing" if value is _MISSING else _json(value), _described(_need(detail), location))
+    return FieldError(path, _found(value, detail["type"]), _described(_need(detail), location))
+
+
+def _found(value: Any, problem: str) -> str:
+    """Return a value as a manifest shows it, with its type where that is what is wrong."""
+    number_as_text = problem == "literal_error" and isinstance(value, str) and value.isdecimal()
+    if value is _MISSING or value is None or not (problem.endswith("_type") or number_as_text):
+        return _json(value)
+    kind = next((name for types, name in _TYPES if isinstance(value, types)), type(value).__name__)
+    return f"{as_text(json.dumps(value, default=str))} ({kind})"
 
 
 def _document_location(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -93,6 +122,13 @@ def _json(value: Any) -> str:
     return as_text(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
+_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "a boolean"),
+    ((int, float), "a number"),
+    (str, "text"),
+    (Mapping, "a mapping"),
+    ((list, tuple), "a list"),
+)
 _NEEDS = {
     "greater_than_equal": "at least {ge}",
     "greater_than": "more than {gt}",
@@ -106,13 +142,9 @@ _NEEDS = {
     "too_long": "at most {max_length} entries",
     "too_short": "at least {min_length} entries",
     "finite_number": "a finite number",
-    "int_parsing": "a whole number",
     "int_type": "a whole number",
-    "int_from_float": "a whole number",
     "float_type": "a number",
-    "float_parsing": "a number",
     "bool_type": "true or false",
-    "bool_parsing": "true or false",
     "string_type": "text",
     "model_type": "a mapping",
     "dict_type": "a mapping",

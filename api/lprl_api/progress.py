@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from lprl_api.base import Contract, NonNegativeInt
+from lprl_api.base import Contract, Documented, NonNegativeInt
 from lprl_api.topology import Stability
 
 DriverPhase = Literal[
@@ -20,18 +20,22 @@ DriverPhase = Literal[
 ]
 
 
-class EvaluationResult(Contract):
+class EvaluationResult(Documented):
     """One held-out evaluation."""
 
     step: NonNegativeInt
+    """Finished rollout steps when it was made."""
     reward: float
+    """Mean reward of the held-out responses."""
     pass_at: dict[str, float] = {}
+    """pass@k by k."""
 
 
-class CheckpointRef(Contract):
+class CheckpointRef(Documented):
     """The newest complete checkpoint."""
 
     step: NonNegativeInt
+    """Finished rollout steps it holds."""
     path: str
     """VOLUME:PATH."""
 

@@ -25,8 +25,8 @@ class Case:
     @classmethod
     def of(cls, spec: LowPrecisionRLJobSpec, shape: ModelShape | None, inspection: Inspection | None) -> "Case":
         """Fill in what the spec implies."""
-        shape = shape or (inspection.shape if inspection else None) or SHAPES.get(spec.model.shape or "")
-        return cls(spec, shape, inspection, ACCELERATORS.get(spec.topology.accelerator))
+        shape = shape or (inspection.shape if inspection else None) or SHAPES.get(_known(lambda: spec.model.shape) or "")
+        return cls(spec, shape, inspection, ACCELERATORS.get(_known(lambda: spec.topology.accelerator) or ""))
 
     @property
     def megatron(self) -> bool:
@@ -41,7 +41,11 @@ class Case:
     @property
     def gpus_per_node(self) -> int:
         """Devices (or processes) of a node."""
-        return self.spec.topology.gpus_per_node or (self.accelerator.gpus_per_node if self.accelerator else 1)
+        topology = self.spec.topology
+        if topology.gpus_per_node is not None:
+            return topology.gpus_per_node
+        accelerator = ACCELERATORS.get(topology.accelerator)  # not self.accelerator: a gap there must stay one
+        return accelerator.gpus_per_node if accelerator else 1
 
     @property
     def engine_tensor(self) -> int:
@@ -55,6 +59,14 @@ class Case:
     def training_format(self, shape: ModelShape) -> WeightFormat:
         """Format the trainer's forward pass sees."""
         return training_format(self.spec.precision, shape.moe is not None)
+
+
+def _known(read: Callable[[], str | None]) -> str | None:
+    """Return a field, None where the spec has a gap (partial.py)."""
+    try:
+        return read()
+    except AttributeError:
+        return None
 
 
 Rule = Callable[[Case], Iterator[FieldError]]

@@ -1,12 +1,14 @@
 """Cross-field rules of a spec: all at once, pure, never raising. The webhook, `lprl validate` and the operator run the same ones."""
 
+from collections.abc import Iterator
+
 from lprl_api import rules_algorithm, rules_hardware, rules_layout, rules_precision, rules_references, rules_shape
 from lprl_api.field_error import FieldError
 from lprl_api.model_shape import Inspection, ModelShape
 from lprl_api.rule_case import Case, Rule
 from lprl_api.spec import LowPrecisionRLJobSpec
 
-__all__ = ["RULES", "FieldError", "check"]
+__all__ = ["RULES", "FieldError", "check", "check_partial"]
 
 RULES: tuple[Rule, ...] = (
     *rules_references.RULES,
@@ -26,3 +28,16 @@ def check(spec: LowPrecisionRLJobSpec, shape: ModelShape | None = None, inspecti
     """
     case = Case.of(spec, shape, inspection)
     return list(dict.fromkeys(error for rule in RULES for error in rule(case)))
+
+
+def check_partial(spec: LowPrecisionRLJobSpec) -> list[FieldError]:
+    """Return every rule that a spec with gaps (partial.py) breaks whatever stood there: a rule that looks at a gap ends."""
+    case = Case.of(spec, None, None)
+    return list(dict.fromkeys(error for rule in RULES for error in _until_gap(rule, case)))
+
+
+def _until_gap(rule: Rule, case: Case) -> Iterator[FieldError]:
+    try:
+        yield from rule(case)
+    except AttributeError:  # what pydantic raises for a field that is not there
+        return

@@ -10,16 +10,24 @@ GROUP_RELATIVE = ("grpo", "dr-grpo", "gspo", "cispo", "reinforce-plus-plus-basel
 REINFORCE = ("reinforce-plus-plus", "reinforce-plus-plus-baseline")
 
 
-def _batches(case: Case) -> Iterator[FieldError]:
+def _global_batch(case: Case) -> Iterator[FieldError]:
     algorithm = case.spec.algorithm
     samples = algorithm.rollout_batch_size * algorithm.samples_per_prompt
     size = algorithm.global_batch_size
     if size is not None and samples % size:
         need = f"a divisor of rolloutBatchSize x samplesPerPrompt = {samples}: {divisors(samples)}"
         yield wrong("algorithm.globalBatchSize", size, need)
+
+
+def _group(case: Case) -> Iterator[FieldError]:
+    algorithm = case.spec.algorithm
     if algorithm.name in GROUP_RELATIVE and algorithm.samples_per_prompt < 2:
         need = f"at least 2: {algorithm.name} compares the samples of a prompt; or algorithm.name reinforce-plus-plus"
         yield wrong("algorithm.samplesPerPrompt", algorithm.samples_per_prompt, need)
+
+
+def _over_sampling(case: Case) -> Iterator[FieldError]:
+    algorithm = case.spec.algorithm
     over = algorithm.dynamic_sampling.over_sampling_batch_size
     if over is not None and not algorithm.dynamic_sampling.enabled:
         yield wrong("algorithm.dynamicSampling.enabled", False, "true, or no overSamplingBatchSize")
@@ -28,10 +36,14 @@ def _batches(case: Case) -> Iterator[FieldError]:
         yield wrong("algorithm.dynamicSampling.overSamplingBatchSize", over, need)
 
 
-def _objective(case: Case) -> Iterator[FieldError]:
+def _clip(case: Case) -> Iterator[FieldError]:
+    low = case.spec.algorithm.clip.low
+    if low >= 1:
+        yield wrong("algorithm.clip.low", low, "less than 1: the lower bound of the ratio is 1 - low")
+
+
+def _advantages(case: Case) -> Iterator[FieldError]:
     algorithm = case.spec.algorithm
-    if algorithm.clip.low >= 1:
-        yield wrong("algorithm.clip.low", algorithm.clip.low, "less than 1: the lower bound of the ratio is 1 - low")
     if algorithm.name in REINFORCE and algorithm.whiten_advantages is False:
         need = f"true: {algorithm.name} has no group normalisation, its advantages are whitened over the batch"
         yield wrong("algorithm.whitenAdvantages", False, need)
@@ -39,6 +51,10 @@ def _objective(case: Case) -> Iterator[FieldError]:
         yield wrong("algorithm.discount", algorithm.discount, f"1: {algorithm.name} has one advantage per response")
     if algorithm.name == "reinforce-plus-plus" and algorithm.normalize_by_std:
         yield wrong("algorithm.normalizeByStd", True, "no value: reinforce-plus-plus whitens over the batch, not in groups")
+
+
+def _kl(case: Case) -> Iterator[FieldError]:
+    algorithm = case.spec.algorithm
     if algorithm.kl.placement == "reward" and algorithm.name not in REINFORCE and algorithm.kl.coefficient > 0:
         need = f"loss: {algorithm.name} normalises rewards per group; or algorithm.name reinforce-plus-plus"
         yield wrong("algorithm.kl.placement", "reward", need)
@@ -52,6 +68,10 @@ def _correction(case: Case) -> Iterator[FieldError]:
         yield wrong("algorithm.correction.low", correction.low, f"less than high ({correction.high})")
     if correction.type in ("tis", "icepop") and correction.high <= 1:
         yield wrong("algorithm.correction.high", correction.high, "more than 1, the weight of an exact match (2 is usual)")
+
+
+def _correction_type(case: Case) -> Iterator[FieldError]:
+    correction = case.spec.algorithm.correction
     if correction.type != "mis":
         if correction.level != "token":
             yield wrong("algorithm.correction.level", correction.level, f"token for type {correction.type}, or type mis")
@@ -80,17 +100,27 @@ def _reward(case: Case) -> Iterator[FieldError]:
         yield wrong("data.reward.function", reward.function, f"nothing for type {reward.type}, or type python")
     if reward.type not in ("remote", "python") and data.label_key is None:
         yield wrong("data.labelKey", None, f"the column with the answers: reward type {reward.type} compares with it")
+
+
+def _chat_template(case: Case) -> Iterator[FieldError]:
+    data = case.spec.data
     if data.chat_template_kwargs and not data.apply_chat_template:
         yield wrong("data.chatTemplateKwargs", "arguments", "nothing, or applyChatTemplate true")
     if data.tools_key is not None and not data.apply_chat_template:
         yield wrong("data.toolsKey", data.tools_key, "nothing, or applyChatTemplate true")
 
 
-def _sampling(case: Case) -> Iterator[FieldError]:
+def _temperature(case: Case) -> Iterator[FieldError]:
     if case.spec.sampling.temperature == 0:
         need = "more than 0: greedy samples of a prompt are all equal and their log-probabilities are no policy; 1 is usual"
         yield wrong("sampling.temperature", 0, need)
+
+
+def _training_context(case: Case) -> Iterator[FieldError]:
     yield from _fits_context(case, "sampling", case.spec.sampling)
+
+
+def _evaluation(case: Case) -> Iterator[FieldError]:
     evaluation = case.spec.evaluation
     if evaluation is None:
         return
@@ -116,10 +146,14 @@ def _fits_context(case: Case, path: str, sampling: Sampling) -> Iterator[FieldEr
         yield wrong(f"{path}.maxResponseTokens", sampling.max_response_tokens, need)
 
 
-def _optimizer(case: Case) -> Iterator[FieldError]:
+def _learning_rate(case: Case) -> Iterator[FieldError]:
     optimizer = case.spec.optimizer
     if optimizer.min_learning_rate > optimizer.learning_rate:
         yield wrong("optimizer.minLearningRate", optimizer.min_learning_rate, f"at most learningRate ({optimizer.learning_rate})")
+
+
+def _optimizer_states(case: Case) -> Iterator[FieldError]:
+    optimizer = case.spec.optimizer
     if optimizer.precision_aware and not case.megatron:
         yield wrong("optimizer.precisionAware", True, "false, or backends.trainer megatron (TransformerEngine's FusedAdam)")
     if optimizer.cpu_offload and case.megatron and not optimizer.precision_aware:
@@ -138,4 +172,9 @@ def _stability(case: Case) -> Iterator[FieldError]:
         yield wrong("checkpoint.keep", spec.checkpoint.keep, "at least 2: stability.action rollback needs one from before the drift")
 
 
-RULES: tuple[Rule, ...] = (_batches, _objective, _correction, _reward, _sampling, _optimizer, _stability)
+RULES: tuple[Rule, ...] = (
+    *(_global_batch, _group, _over_sampling),
+    *(_clip, _advantages, _kl, _correction, _correction_type),
+    *(_reward, _chat_template, _temperature, _training_context, _evaluation),
+    *(_learning_rate, _optimizer_states, _stability),
+)

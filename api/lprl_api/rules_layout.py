@@ -14,16 +14,22 @@ def _camel(name: str) -> str:
     return head + "".join(part.title() for part in rest)
 
 
+def _torch_parallel(name: str) -> Rule:
+    """Return the rule of one size, so that a gap in one hides no other."""
+
+    def rule(case: Case) -> Iterator[FieldError]:
+        size = getattr(case.spec.topology.trainer, name)
+        if not case.megatron and size != 1:
+            need = "1: the torch trainer is data parallel only; or backends.trainer megatron"
+            yield wrong(f"topology.trainer.{_camel(name)}", size, need)
+
+    return rule
+
+
 def _torch_trainer(case: Case) -> Iterator[FieldError]:
     if case.megatron:
         return
     trainer = case.spec.topology.trainer
-    for name in PARALLEL:
-        size = getattr(trainer, name)
-        if size != 1:
-            yield wrong(
-                f"topology.trainer.{_camel(name)}", size, "1: the torch trainer is data parallel only; or backends.trainer megatron"
-            )
     if trainer.deep_ep:
         yield wrong("topology.trainer.deepEp", True, "false, or backends.trainer megatron")
     if trainer.last_stage_layers is not None:
@@ -138,4 +144,14 @@ def _engines(case: Case) -> Iterator[FieldError]:
         yield wrong("topology.rollout.gpusPerEngine", size, need)
 
 
-RULES: tuple[Rule, ...] = (_torch_trainer, _torch_rollout, _sequence_parallel, _pipeline, _world, _split_nodes, _data_parallel, _engines)
+RULES: tuple[Rule, ...] = (
+    *map(_torch_parallel, PARALLEL),
+    _torch_trainer,
+    _torch_rollout,
+    _sequence_parallel,
+    _pipeline,
+    _world,
+    _split_nodes,
+    _data_parallel,
+    _engines,
+)

@@ -1,6 +1,7 @@
 """Rules on what a spec refers to: volumes, sources, files, secrets, pods."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from lprl_api.field_error import FieldError, wrong
 from lprl_api.rule_case import Case, Rule
@@ -8,6 +9,7 @@ from lprl_api.sources import DataFile, ModelSource
 
 OWN_ENVIRONMENT = ("LPRL_", "RAY_AUTH_")
 """Prefixes of environment variables the operator sets itself."""
+_OF_A_SOURCE = (("volume", False), ("cache.volume", True))
 
 
 def _sources(case: Case) -> Iterator[tuple[str, ModelSource]]:
@@ -36,29 +38,31 @@ def _one_source(case: Case) -> Iterator[FieldError]:
             yield wrong(f"{path}.cache", str(source.cache), "no cache: a source on a volume is read in place")
 
 
-def _volume_references(case: Case) -> Iterator[tuple[str, str, bool]]:
-    """Yield (path, volume, written)."""
-    spec = case.spec
-    yield "conversion.volume", spec.conversion.volume, True
-    yield "checkpoint.volume", spec.checkpoint.volume, True
-    for path, file in _files(case):
-        yield f"{path}.volume", file.volume, False
-    for path, source in _sources(case):
-        if source.volume is not None:
-            yield f"{path}.volume", source.volume, False
-        if source.cache is not None:
-            yield f"{path}.cache.volume", source.cache.volume, True
-    if spec.checkpoint.load_from is not None:
-        yield "checkpoint.loadFrom.volume", spec.checkpoint.load_from.volume, False
+VOLUMES = (
+    *(("conversion.volume", True), ("checkpoint.volume", True), ("checkpoint.load_from.volume", False)),
+    *(("data.prompts.volume", False), ("evaluation.prompts.volume", False)),
+    *((f"model.{source}.{volume}", written) for source in ("source", "reference") for volume, written in _OF_A_SOURCE),
+)
+"""Attributes that name a volume, and whether it is written to."""
 
 
-def _volumes(case: Case) -> Iterator[FieldError]:
-    volumes = case.spec.volumes
-    for path, name, written in _volume_references(case):
+def _volume(attribute: str, written: bool) -> Rule:
+    """Return the rule of one reference; each is a rule of its own, so that a gap in one hides no other."""
+    path = attribute.replace("load_from", "loadFrom")
+
+    def rule(case: Case) -> Iterator[FieldError]:
+        name: Any = case.spec
+        for part in attribute.split("."):
+            name = getattr(name, part) if name is not None else None
+        if name is None:
+            return
+        volumes = case.spec.volumes
         if name not in volumes:
             yield wrong(path, name, f"a key of spec.volumes ({', '.join(sorted(volumes))}), or add {name} there")
         elif written and volumes[name].read_only:
             yield wrong(f"volumes.{name}.readOnly", True, f"false, because spec.{path} is written to")
+
+    return rule
 
 
 def _data_files(case: Case) -> Iterator[FieldError]:
@@ -87,4 +91,4 @@ def _environment(case: Case) -> Iterator[FieldError]:
         yield wrong("podTemplate.rollout", "settings", "topology.placement split, or settings under podTemplate.workers")
 
 
-RULES: tuple[Rule, ...] = (_one_source, _volumes, _data_files, _environment)
+RULES: tuple[Rule, ...] = (_one_source, *(_volume(*row) for row in VOLUMES), _data_files, _environment)

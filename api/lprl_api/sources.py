@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lprl_api.base import Contract, Name, RelativePath
+from lprl_api.base import Contract, Name, NonNegativeInt, PositiveInt, RelativePath
 
 
 class VolumePath(Contract):
@@ -47,10 +47,10 @@ class S3Source(Contract):
 class ModelSource(Contract):
     """A Hugging Face model folder. Exactly one of (volume and path), huggingFace or s3."""
 
-    volume: Name | None = Field(None, description="Volume holding the model folder, an entry of spec.volumes.")
-    path: RelativePath | None = Field(None, description="Model folder inside the volume.")
-    hugging_face: HuggingFaceSource | None = Field(None, description="Download from the Hugging Face Hub.")
-    s3: S3Source | None = Field(None, description="Download from an S3-compatible store.")
+    volume: Name | None = Field(None, description="Volume holding the model folder, an entry of spec.volumes; needs path. Default none.")
+    path: RelativePath | None = Field(None, description="Model folder inside the volume. Default none.")
+    hugging_face: HuggingFaceSource | None = Field(None, description="Download from the Hugging Face Hub. Default none.")
+    s3: S3Source | None = Field(None, description="Download from an S3-compatible store. Default none.")
     cache: VolumePath | None = Field(None, description="Folder downloads are kept in. Default: `sources` beside spec.conversion.path.")
 
 
@@ -59,5 +59,5 @@ class DataFile(Contract):
 
     volume: Name = Field(description="Volume holding the file, an entry of spec.volumes.")
     path: RelativePath = Field(description="A .jsonl or .parquet file inside the volume.")
-    first_row: int = Field(0, ge=0, description="First row used. Default 0.")
-    last_row: int | None = Field(None, ge=1, description="Row after the last one used. Default: all rows.")
+    first_row: NonNegativeInt = Field(0, description="First row used. Default 0.")
+    last_row: PositiveInt | None = Field(None, description="Row after the last one used. Default: all rows.")

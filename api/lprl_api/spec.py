@@ -1,13 +1,12 @@
 """LowPrecisionRLJob: the resource a user writes."""
 
-import re
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lprl_api import names
 from lprl_api.algorithm import Algorithm, Data, Evaluation, Optimizer, Sampling
-from lprl_api.base import Contract, Name, PositiveInt
+from lprl_api.base import Contract, Name, NonNegativeInt, PositiveInt
 from lprl_api.operations import Checkpoint, Conversion, FailurePolicy, PodTemplate, ProgressReports, Tracking, Volume
 from lprl_api.precision import Precision
 from lprl_api.sources import ModelSource
@@ -54,13 +53,16 @@ class LowPrecisionRLJobSpec(Contract):
         None,
         description="Fail the job when it has been active this long, seconds; suspended time does not count. Default none.",
     )
-    ttl_seconds_after_finished: int | None = Field(
-        None, ge=0, description="Delete the job this long after it finished, seconds. Default: keep."
+    ttl_seconds_after_finished: NonNegativeInt | None = Field(
+        None, description="Delete the job this long after it finished, seconds. Default: keep."
     )
 
 
 class Metadata(Contract):
-    """The part of ObjectMeta this project reads; other keys are kept out by `from_document`."""
+    """Name, namespace, labels.
+
+    The part of ObjectMeta this project reads; parse.py keeps other keys out.
+    """
 
     name: str = Field(min_length=1, max_length=names.MAX_NAME_LENGTH, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
     namespace: str = "default"
@@ -78,13 +80,3 @@ class LowPrecisionRLJob(Contract):
 
     metadata: Metadata
     spec: LowPrecisionRLJobSpec
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_foreign_metadata(cls, value: Any) -> Any:
-        """Keep the metadata keys we read: the API server adds many we do not."""
-        if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
-            return value
-        known = {re.sub(r"_(\w)", lambda m: m[1].upper(), f) for f in Metadata.model_fields}
-        meta = {k: v for k, v in value["metadata"].items() if k in known and v is not None}
-        return {**value, "metadata": meta}

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lprl_api.base import Contract, Fraction, NonNegativeFloat, PositiveInt
+from lprl_api.base import INT64_MAX, Contract, Fraction, NonNegativeFloat, PositiveInt
 
 
 class TrainerLayout(Contract):
@@ -72,7 +72,7 @@ class WeightSync(Contract):
     transport: Literal["auto", "local", "cuda-ipc", "broadcast", "disk"] = Field(
         "auto", description="auto: local or cuda-ipc when colocated, broadcast (NCCL or gloo) when split. Default auto."
     )
-    bucket_bytes: Annotated[int, Field(ge=1 << 16)] = Field(
+    bucket_bytes: Annotated[int, Field(ge=1 << 16, le=INT64_MAX)] = Field(
         512 * 1024 * 1024, description="Largest bucket, bytes; bounds the staging memory. Default 536870912 (512 MiB)."
     )
 

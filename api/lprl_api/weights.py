@@ -138,6 +138,23 @@ def selects(fmt: WeightFormat, module: str, weight: Weight) -> bool:
     return not any(fnmatchcase(one_expert, pattern) for pattern in fmt.exclude_modules)
 
 
+@cache
+def unmatched(shape: ModelShape, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the patterns of excluded modules that match none of a model's, multi-token-prediction layers included."""
+    modules = [module for module, _ in all_weights(shape)]
+    for layer in range(shape.layers, shape.layers + shape.mtp_layers):
+        modules += [f"model.layers.{layer}.{name}" for name in ("eh_proj", "enorm", "hnorm", "shared_head.head", "shared_head.norm")]
+        modules += [f"model.layers.{layer}.{weight.module}" for weight in layer_weights(shape, shape.layers - 1)]
+    return tuple(pattern for pattern in patterns if not any(_names(module, pattern, shape) for module in modules))
+
+
+def _names(module: str, pattern: str, shape: ModelShape) -> bool:
+    """Return whether a pattern matches a module, or any of the experts `*` stands for."""
+    # Only a pattern with a digit can tell experts apart.
+    experts = shape.moe.experts if shape.moe and "experts.*" in module and any(c.isdigit() for c in pattern) else 1
+    return any(fnmatchcase(module.replace("experts.*", f"experts.{expert}"), pattern) for expert in range(experts))
+
+
 def weight_bytes(fmt: WeightFormat, weight: Weight, selected: bool) -> int:
     """Return the bytes of a weight (all copies) in a format, scales included; BF16 where it is not selected."""
     if not selected or isinstance(fmt, Bf16):

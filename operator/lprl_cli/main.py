@@ -1,6 +1,7 @@
 """`lprl` and `kubectl lprl`: one file per command, imported when it is called, so that start-up stays cheap."""
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -98,6 +99,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(args)
 
 
+PATH_REMEDIES = {
+    errno.ENOENT: "check the path; the folders on the way must exist",
+    errno.ENOTDIR: "a file stands where a folder must be; give another path",
+    errno.EISDIR: "a folder stands where a file must be; give another path",
+    errno.EEXIST: "remove it, or give another path",
+    errno.EACCES: "change its permissions, or give another path",
+    errno.EPERM: "change its permissions, or give another path",
+    errno.EROFS: "give a path that can be written",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOSPC: "free space there, or give another path",
+}
+
+
 def guarded(args: argparse.Namespace) -> int:
     """Run the chosen command and turn errors into exit codes."""
     from lprl_api.errors import StorageFullError, UserError
@@ -117,6 +131,9 @@ def guarded(args: argparse.Namespace) -> int:
     except Exception as error:
         if os.environ.get("LPRL_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.filename is not None and error.errno in PATH_REMEDIES:
+            code = exits.STORAGE_FULL if error.errno == errno.ENOSPC else exits.USER_ERROR
+            return _say(f"{error.filename}: {error.strerror}", PATH_REMEDIES[error.errno], code)
         return _say(f"unexpected {type(error).__name__}: {error}", "set LPRL_DEBUG=1 for the traceback, and report it", exits.UNEXPECTED)
 
 

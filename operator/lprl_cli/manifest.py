@@ -1,5 +1,6 @@
 """Manifests from files, with the line of every field."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +11,22 @@ import yaml
 
 from lprl_api import names
 from lprl_api.errors import UserError
+from lprl_api.field_error import as_text
 
 MAX_BYTES = 1024 * 1024
 MAX_NODES = 50_000
 """Nodes after aliases are expanded: a small file must not grow into a large one."""
-_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MAX_DEPTH = 64
+_Base: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """Reads 1e-3 and 2.5e3 as numbers, as Kubernetes does; to YAML 1.1 they are text without a dot and a sign."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,13 @@ class Manifest:
     file: str
     lines: Mapping[str, int]
     """Line by field path (`spec.topology.nodes`, `spec.volumes.models`, `a[0]`), counted from 1."""
+
+    @property
+    def name(self) -> str | None:
+        """The job's name, None where the document has none."""
+        metadata = self.document.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        return None if name is None else str(name)
 
     def where(self, path: str) -> str:
         """Return FILE:LINE of a field, or of its nearest parent when it is absent."""
@@ -48,6 +67,8 @@ def load(file: str) -> list[Manifest]:
         raise UserError(f"{file}{line}: {error.problem or 'no YAML'}", "indent with spaces and quote text that holds ': '") from None
     except yaml.YAMLError as error:
         raise UserError(f"{file}: no YAML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{file}: no YAML: nested too deep", "a manifest is a few levels deep") from None
     found = [_manifest(node, file) for node in nodes]
     jobs = [m for m in found if m is not None]
     if not jobs:
@@ -59,7 +80,9 @@ def load_one(file: str, name: str | None = None) -> Manifest:
     """Return the one job of a file, or the one named."""
     found = load(file)
     if name is not None:
-        found = [m for m in found if m.document.get("metadata", {}).get("name") == name]
+        found = [m for m in found if m.name == name]
+        if not found:
+            raise UserError(f"{file}: no job named {name} in it", "give another --name")
     if len(found) != 1:
         raise UserError(f"{file}: {len(found)} jobs, need one", "name it with --name")
     return found[0]
@@ -93,6 +116,7 @@ class _Builder:
     def __init__(self, file: str) -> None:
         self._file = file
         self._nodes = 0
+        self._depth = 0
         self._constructor: Any = _Loader("")
         self.lines: dict[str, int] = {"": 1}
 
@@ -100,16 +124,30 @@ class _Builder:
         """Return the value of a node, recording lines below `path`."""
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise UserError(f"{self._file}: more than {MAX_NODES} values once aliases are expanded")
+            raise UserError(f"{self._file}: more than {MAX_NODES} values once aliases are expanded", "write out what is meant")
+        if self._depth > MAX_DEPTH:
+            where = f"{self._file}:{node.start_mark.line + 1}"
+            raise UserError(f"{where}: more than {MAX_DEPTH} levels deep, or an alias inside itself", "write out what is meant")
         self.lines.setdefault(path, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value(child, f"{path}[{i}]") for i, child in enumerate(node.value)]
+        self._depth += 1
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+            if isinstance(node, yaml.SequenceNode):
+                return [self.value(child, f"{path}[{i}]") for i, child in enumerate(node.value)]
+        finally:
+            self._depth -= 1
+        return self._scalar(node)
+
+    def _scalar(self, node: yaml.Node) -> Any:
         try:
             found = self._constructor.construct_object(node)
-        except yaml.YAMLError as error:
-            raise UserError(f"{self._file}:{node.start_mark.line + 1}: {error}") from None
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag its text does not fit, or thousands of digits
+            raise UserError(f"{self._file}:{node.start_mark.line + 1}: {as_text(str(error))}", "quote it if text is meant") from None
+        if isinstance(found, int | float) and ":" in str(node.value):
+            return str(node.value)  # 12:30 is a number of base 60 to YAML 1.1 only
+        if isinstance(found, float) and found.is_integer() and abs(found) < 2**53:
+            return int(found)  # as Kubernetes hands it on: 3.0 and 1e3 fit integer fields
         # Dates have no place in a manifest; people mean the text.
         return found if found is None or isinstance(found, bool | int | float | str) else str(node.value)
 

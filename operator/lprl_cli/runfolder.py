@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lprl_api.errors import UserError
+from lprl_api.field_error import as_text
+
+
+class NoRun(UserError):
+    """Nothing in a folder is a run."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class RunFolder:
 
     def job(self) -> dict[str, Any]:
         """Return the job's document with status, empty where there is none."""
-        return _json(self.state / "job.json") if self.state is not None else {}
+        return read_object(self.state / "job.json") if self.state is not None else {}
 
     def status(self) -> dict[str, Any]:
         """Return the job's status."""
@@ -43,6 +48,10 @@ class RunFolder:
     def rows(self, file: str) -> list[dict[str, Any]]:
         """Return a JSON-lines file of the run folder."""
         return jsonl(self.run / file)
+
+    def last_row(self) -> dict[str, Any]:
+        """Return the metrics of the newest step, empty before the first ended."""
+        return next(reversed(self.rows("metrics.jsonl")), {})
 
     def events(self) -> list[dict[str, Any]]:
         """Return phase changes and events."""
@@ -67,24 +76,55 @@ def find(text: str) -> RunFolder:
     """
     for path in (Path(text), Path("runs") / text):
         if (path / "job.json").exists():
-            local = _json(path / "local.json")
+            local = read_object(path / "local.json")
             volumes = Path(local.get("volumes", "volumes"))
-            return RunFolder(path, run_folder_of(_json(path / "job.json"), volumes), volumes)
+            try:
+                return RunFolder(path, run_folder_of(read_object(path / "job.json"), volumes), volumes)
+            except (KeyError, TypeError):
+                raise UserError(f"{path / 'job.json'}: no job in it", BROKEN) from None
         if (path / "metrics.jsonl").exists():
             return RunFolder(None, path, None)
-    raise UserError(f"{text}: no run there", "give the folder `lprl run` made (runs/NAME), or one that holds metrics.jsonl")
+    raise NoRun(f"{text}: no run there", "give the folder `lprl run` made (runs/NAME), or one that holds metrics.jsonl")
 
 
 def jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSON-lines file; a last line still being written is left out."""
+    """Return the rows of a JSON-lines file; a torn last line (still being written, or its writer was killed) is left out.
+
+    Raises:
+        UserError: another line is no JSON object.
+
+    """
     if not path.exists():
         return []
+    numbered = [(n, line) for n, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
     rows = []
-    for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-        if line:
-            rows.append(json.loads(line))
+    for at, (number, line) in enumerate(numbered):
+        row = _object(line)
+        if row is not None:
+            rows.append(row)
+        elif at < len(numbered) - 1:
+            shown = as_text(line.decode(errors="replace"))
+            raise UserError(f"{path}:{number}: no JSON object: {shown}", "remove the line, or copy the file anew")
     return rows
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+BROKEN = "put back what it held, or move the folder away and run the job again; checkpoints and metrics lie below the volumes"
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file, empty where there is no file."""
+    if not path.exists():
+        return {}
+    found = _object(path.read_bytes())
+    if found is None:
+        raise UserError(f"{path}: broken, no JSON object", BROKEN)
+    return found
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    """Return a JSON object, None when it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):  # ValueError: no JSON, or no UTF-8
+        return None
+    return found if isinstance(found, dict) else None

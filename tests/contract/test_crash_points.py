@@ -171,6 +171,7 @@ def outcome(life: Life, document: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "failures": failures, "training": status["training"]["summary"], "conditions": conditions, "made": made}
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", LIVES)
 def test_dying_at_any_write_changes_nothing(ready: None, kind: str) -> None:
     calm = Life(0, False, kind)

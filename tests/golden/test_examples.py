@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lprl_api import names
 from lprl_api.hf_config import shape_from_config
 from lprl_api.model_shape import Inspection, ModelShape
 from lprl_api.parse import parse_job
@@ -21,7 +22,7 @@ from lprl_operator.resources.runconfig import run_config
 from lprl_operator.resources.settings import RenderSettings
 
 HERE = Path(__file__).parent
-EXAMPLES = {p.stem: p for p in sorted((HERE.parents[1] / "examples").glob("*.yaml"))}
+EXAMPLES = {p.stem: p for p in sorted((HERE.parents[1] / "examples").rglob("*.yaml")) if f"kind: {names.KIND}" in p.read_text()}
 FINGERPRINT = "0123456789abcdef" * 4
 
 

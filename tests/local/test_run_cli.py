@@ -70,3 +70,15 @@ def test_errors_of_the_workload_keep_their_exit_code(tmp_path: Path) -> None:
     done = lprl("verify", str(tmp_path / "nothing"))
     assert done.returncode == exits.USER_ERROR
     assert "Traceback" not in done.stderr
+    wrong = lprl("convert", "a", "b", "--to", "int4", "--group-size", "48")
+    assert wrong.returncode == exits.USAGE
+    assert wrong.stderr.startswith("error: lprl convert: argument --group-size") and "  fix: see lprl convert --help" in wrong.stderr
+
+
+def test_inspect_has_one_error_and_the_workloads_exit_code(model: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    done = lprl("inspect", str(broken))
+    assert done.returncode == exits.USER_ERROR
+    assert done.stderr.startswith(f"error: {broken}/config.json: not valid JSON") and len(done.stderr.splitlines()) == 2

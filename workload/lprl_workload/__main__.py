@@ -4,8 +4,10 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from lprl_api.names import ExitCode, Reason
+from lprl_workload.arguments import UsageError
 from lprl_workload.termination import run_guarded
 
 
@@ -16,6 +18,8 @@ class Command:
     target: str
     summary: str
     crash_reason: str
+    by_hand: bool = False
+    """Never run by a pod: a file that is missing is the user's to name, not a retry's to find."""
 
 
 _CONVERT = "lprl_workload.convert.cli"
@@ -25,13 +29,17 @@ COMMANDS = {
     ),
     "convert": Command(f"{_CONVERT}:convert_command", "convert one worker's shards (an index of an Indexed Job)", Reason.CONVERSION_FAILED),
     "finalise": Command(f"{_CONVERT}:finalise_command", "check all shards and publish the conversion", Reason.CONVERSION_FAILED),
-    "convert-all": Command(f"{_CONVERT}:convert_all_command", "inspect, convert and publish on this machine", Reason.CONVERSION_FAILED),
-    "verify": Command(f"{_CONVERT}:verify_command", "check a converted folder, with its error per tensor", Reason.CONVERSION_FAILED),
+    "convert-all": Command(
+        f"{_CONVERT}:convert_all_command", "inspect, convert and publish on this machine", Reason.CONVERSION_FAILED, True
+    ),
+    "verify": Command(f"{_CONVERT}:verify_command", "check a converted folder, with its error per tensor", Reason.CONVERSION_FAILED, True),
     "export": Command(
-        f"{_CONVERT}:export_command", "training checkpoint -> Hugging Face folders in BF16, FP8, INT4", Reason.CONVERSION_FAILED
+        f"{_CONVERT}:export_command", "training checkpoint -> Hugging Face folders in BF16, FP8, INT4", Reason.CONVERSION_FAILED, True
     ),
     "train": Command("lprl_workload.launch.main:train_command", "drive one attempt of a job", Reason.DRIVER_CRASHED),
-    "doctor": Command("lprl_workload.launch.doctor:doctor_command", "say what this machine and environment have", Reason.DRIVER_CRASHED),
+    "doctor": Command(
+        "lprl_workload.launch.doctor:doctor_command", "say what this machine and environment have", Reason.DRIVER_CRASHED, True
+    ),
 }
 HELP = ("-h", "--help", "help")
 
@@ -39,7 +47,7 @@ HELP = ("-h", "--help", "help")
 def usage() -> str:
     """Return what there is to run."""
     rows = "\n".join(f"  {name:<12} {command.summary}" for name, command in COMMANDS.items())
-    codes = "exit codes: 0 done, 1 crash, 3 wrong input, 4 suspended, 5 volume full, 6 fenced off, 7 trainer lost"
+    codes = "exit codes: 0 done, 1 crash, 2 wrong command line, 3 wrong input, 4 suspended, 5 volume full, 6 fenced off, 7 trainer lost"
     head = "usage: python -m lprl_workload COMMAND [options]\n\nThe processes of a LowPrecisionRLJob, one command each:\n"
     return f"{head}{rows}\n\n`python -m lprl_workload COMMAND --help` explains one and shows examples.\n{codes}"
 
@@ -50,9 +58,8 @@ def main(argv: Sequence[str]) -> int:
         print(usage())
         return ExitCode.OK
     if not argv or argv[0] not in COMMANDS:
-        found = f"unknown command {argv[0]!r}\n\n" if argv else ""
-        print(f"{found}{usage()}", file=sys.stderr)
-        return ExitCode.USER_ERROR
+        print(f"{usage()}\n", file=sys.stderr)
+        return run_guarded(lambda: _unknown(argv), Reason.USER_ERROR)
     command = COMMANDS[argv[0]]
 
     def run() -> int:
@@ -60,7 +67,11 @@ def main(argv: Sequence[str]) -> int:
         entry: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
         return entry(argv[1:])
 
-    return run_guarded(run, command.crash_reason)
+    return run_guarded(run, command.crash_reason, by_hand=command.by_hand)
+
+
+def _unknown(argv: Sequence[str]) -> NoReturn:
+    raise UsageError(f"unknown command {argv[0]!r}" if argv else "no command given", f"it is one of {', '.join(COMMANDS)}")
 
 
 if __name__ == "__main__":

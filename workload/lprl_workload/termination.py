@@ -16,10 +16,29 @@ from pathlib import Path
 from lprl_api.errors import StorageFullError, UserError
 from lprl_api.names import ENV_TERMINATION_LOG, TERMINATION_MESSAGE_BYTES, ExitCode, Reason
 from lprl_api.progress import Progress, Termination
+from lprl_workload.arguments import ENV_CALLED_AS, UsageError
 from lprl_workload.errors import FencedError, RecoveryExhaustedError, TrainerLostError
 
 DEFAULT_LOG = Path("/dev/termination-log")
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+USAGE = 2
+"""Exit code of a wrong command line, as of `lprl`."""
+MORE_SPACE = "free space or enlarge the volume"
+_PERMISSION = "give this user the permission, or name another place"
+PLACE_ERRNOS = {
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: "its volume is mounted read-only: name a place on another one",
+    errno.ENOTDIR: "a file stands where a folder is needed: name another place",
+    errno.EISDIR: "a folder stands where a file is needed: name another place, or move that folder away",
+}
+"""Errors of a named file that the user's choice of places explains -> what to do."""
+MISSING_ERRNOS = {
+    errno.ENOENT: "check that path: nothing can be read, or made, there",
+    errno.EEXIST: "a file stands where something is to be made: name another place",
+}
+"""The same, but only for commands called by hand: in a pod, files come and go under a twin that was restarted, and a retry helps."""
+ENV_DEBUG = "LPRL_DEBUG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +58,12 @@ class Ending:
         return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
 
-def ending_of(error: BaseException, crash_reason: str) -> Ending:
+def ending_of(error: BaseException, crash_reason: str, *, by_hand: bool = False) -> Ending:
     """Return how a process ends for `error`; `crash_reason` stands for what no other reason fits."""
-    if isinstance(error, StorageFullError):
-        return Ending(ExitCode.STORAGE_FULL, Reason.STORAGE_FULL, error.message, error.remedy or "free space or enlarge the volume")
     if isinstance(error, UserError):
-        return Ending(ExitCode.USER_ERROR, Reason.USER_ERROR, error.message, error.remedy)
-    if isinstance(error, OSError) and error.errno in FULL_ERRNOS:
-        where = error.filename or "a volume"
-        return Ending(ExitCode.STORAGE_FULL, Reason.STORAGE_FULL, f"{where}: {error.strerror}", "free space or enlarge the volume")
+        return _refusal(error)
+    if isinstance(error, OSError):
+        return _file_error(error, by_hand) or _crash(error, crash_reason)
     if isinstance(error, FencedError):
         return Ending(ExitCode.FENCED, crash_reason, str(error))
     if isinstance(error, TrainerLostError | RecoveryExhaustedError):
@@ -56,20 +72,50 @@ def ending_of(error: BaseException, crash_reason: str) -> Ending:
         return Ending(ExitCode.CRASH, Reason.OUT_OF_MEMORY, str(error) or "out of memory", unexpected=True)
     if isinstance(error, KeyboardInterrupt):
         return Ending(128 + 2, crash_reason, "interrupted; the same command goes on where this one stopped")
-    return Ending(ExitCode.CRASH, crash_reason, f"{type(error).__name__}: {error}", unexpected=True)
+    return _crash(error, crash_reason)
 
 
-def run_guarded(command: Callable[[], int], crash_reason: str) -> int:
-    """Run a subcommand and return its exit code; an error becomes exit code, termination message and text on stderr."""
+def _crash(error: BaseException, reason: str) -> Ending:
+    return Ending(ExitCode.CRASH, reason, f"{type(error).__name__}: {error}", unexpected=True)
+
+
+def _refusal(error: UserError) -> Ending:
+    if isinstance(error, StorageFullError):
+        return Ending(ExitCode.STORAGE_FULL, Reason.STORAGE_FULL, error.message, error.remedy or MORE_SPACE)
+    code = USAGE if isinstance(error, UsageError) and not _in_job() else ExitCode.USER_ERROR
+    return Ending(code, Reason.USER_ERROR, error.message, error.remedy)
+
+
+def _in_job() -> bool:
+    """Return whether a job's failure policy reads the exit code: it would retry 2, which mends no command line."""
+    return not os.environ.get(ENV_CALLED_AS) and (bool(os.environ.get(ENV_TERMINATION_LOG)) or DEFAULT_LOG.is_file())
+
+
+def _file_error(error: OSError, by_hand: bool) -> Ending | None:
+    """Return the ending of an error that the places named by the user explain; None for one that is nobody's choice."""
+    named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    if error.errno in FULL_ERRNOS:
+        return Ending(ExitCode.STORAGE_FULL, Reason.STORAGE_FULL, f"{named or 'a volume'}: {error.strerror}", MORE_SPACE)
+    remedy = (PLACE_ERRNOS | MISSING_ERRNOS if by_hand else PLACE_ERRNOS).get(error.errno or 0)
+    if remedy is None or not named:
+        return None
+    return Ending(ExitCode.USER_ERROR, Reason.USER_ERROR, f"{named}: {error.strerror}", remedy)
+
+
+def run_guarded(command: Callable[[], int], crash_reason: str, *, by_hand: bool = False) -> int:
+    """Run a subcommand and return its exit code; an error becomes exit code, termination message and text on stderr.
+
+    With LPRL_DEBUG set, every error keeps its traceback.
+    """
     try:
         return command()
     except (Exception, KeyboardInterrupt) as error:
-        ending = ending_of(error, crash_reason)
-        if ending.unexpected:
+        ending = ending_of(error, crash_reason, by_hand=by_hand)
+        if ending.unexpected or os.environ.get(ENV_DEBUG):
             traceback.print_exc()
         print(f"error: {ending.message}", file=sys.stderr)
         if ending.remedy:
-            print(f"  what to do: {ending.remedy}", file=sys.stderr)
+            print(f"  fix: {ending.remedy}", file=sys.stderr)
         write_termination(ending.reason, ending.text)
         return ending.code
 

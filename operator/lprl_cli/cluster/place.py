@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from lprl_api.errors import UserError
-from lprl_cli.runfolder import RunFolder, find
+from lprl_cli.runfolder import NoRun, RunFolder, find
 
 WHICH = """Given any of these, or called as `kubectl lprl`, NAME is a job in the cluster.
 Without them, `lprl` takes a local run: its state folder (runs/NAME), or its name below ./runs."""
@@ -42,8 +42,8 @@ def local(text: str) -> RunFolder:
     """Return a local run; when there is none, also say how a job in a cluster is named."""
     try:
         return find(text)
-    except UserError as error:
-        raise UserError(error.message, f"{error.remedy}; a job in a cluster: add -n NAMESPACE, or use kubectl lprl") from None
+    except NoRun as error:
+        raise NoRun(error.message, f"{error.remedy}; a job in a cluster: add -n NAMESPACE, or use kubectl lprl") from None
 
 
 def only_in_cluster(args: argparse.Namespace, *options: str) -> None:

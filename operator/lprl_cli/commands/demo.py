@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     if root.exists() and not args.keep:
         _clear(root)
     volumes = root / "volumes"
+    volumes.parent.mkdir(parents=True, exist_ok=True)
     if not args.keep or not volumes.exists():
         _make_inputs(manifest.document, volumes, args)
-    root.mkdir(parents=True, exist_ok=True)
     (root / ".lprl-demo").touch()
     settings = argparse.Namespace(
         state_dir=str(root / "run"), volumes=str(volumes), secrets=None, restart=False, plain=args.plain, no_report=False

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from lprl_api.errors import UserError
 from lprl_cli import exits
+from lprl_cli.arguments import at_least
 from lprl_cli.cluster import place
 
 POLL_SECONDS = 0.3
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
     place.add_arguments(parser)
     cluster = parser.add_argument_group("choosing a log in the cluster")
     cluster.add_argument("--role", choices=ROLES, help="default: the driver of the newest attempt, or the phase's pod")
-    cluster.add_argument("--attempt", type=int, metavar="N", help="default: the newest whose pods are there")
+    cluster.add_argument("--attempt", type=at_least(1), metavar="N", help="default: the newest whose pods are there")
     cluster.add_argument("--previous", "-p", action="store_true", help="the container's run before its last restart")
     cluster.add_argument("--tail", type=_lines, default=TAIL, metavar="N", help=f"last lines to begin with, or `all`; default {TAIL}")
 

@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 
 from lprl_api.errors import UserError
+from lprl_api.field_error import wrong
 from lprl_api.model_shape import ModelShape
 from lprl_api.spec import LowPrecisionRLJob
 from lprl_cli import exits
-from lprl_cli.checked import checked_job
+from lprl_cli.arguments import at_least
+from lprl_cli.checked import checked_job, invalid
 from lprl_cli.cluster import place
 from lprl_cli.manifest import Manifest, load_one
 
@@ -32,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
     parser.add_argument("--name", help="which job, when the file holds several")
     parser.add_argument("--shapes", action="store_true", help="list the known shapes, accelerators and presets")
     parser.add_argument("--config", metavar="config.json", help="Hugging Face config.json of the model; default spec.model.shape")
-    parser.add_argument("--host-memory", type=int, metavar="BYTES", help="host memory of a node to stay within; default: reported only")
+    parser.add_argument(
+        "--host-memory", type=at_least(1), metavar="BYTES", help="host memory of a node to stay within; default: reported only"
+    )
     parser.add_argument("--output", choices=("table", "json", "yaml"), default="table", help="default table")
     place.add_arguments(parser)
 
@@ -42,7 +46,10 @@ def manifest_of(text: str, name: str | None = None) -> Manifest:
     from lprl_api.presets import PRESETS, preset_manifest
 
     if text in PRESETS and not Path(text).exists():
-        return Manifest(dict(preset_manifest(text)), text, {"": 1})
+        manifest = Manifest(dict(preset_manifest(text)), text, {"": 1})
+        if name not in (None, manifest.name):
+            raise UserError(f"--name {name}: preset {text} holds one job, {manifest.name}", "leave --name out")
+        return manifest
     if _is_name(text):
         raise UserError(f"{text}: neither a file nor a preset", f"presets: {', '.join(PRESETS)}")
     return load_one(text, name)
@@ -59,6 +66,8 @@ def _wanted(args: argparse.Namespace) -> tuple[Manifest, ModelShape | None]:
     if place.named(args) or (place.called_as_kubectl() and _is_name(args.job) and args.job not in PRESETS):
         from lprl_cli.cluster import plan
 
+        if args.name is not None:
+            raise UserError(f"--name {args.name}: which job of a file, and {args.job} is one in the cluster", "leave --name out")
         return plan.job(args)
     return manifest_of(args.job, args.name), None
 
@@ -71,12 +80,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("nothing to plan", "give a manifest, a preset, or --shapes")
     manifest, inspected = _wanted(args)
     job = checked_job(manifest)
-    from lprl_cli.checked import invalid
     from lprl_operator.plan.explain import explain
     from lprl_operator.plan.plan import PlanError, make_plan
 
     try:
-        shape = inspected if inspected is not None and args.config is None else _shape(args.config, job)
+        shape = inspected if inspected is not None and args.config is None else _shape(args.config, manifest, job)
         plan = make_plan(job.spec, shape, host_bytes_per_node=args.host_memory)
     except PlanError as error:
         raise invalid(manifest, error.errors) from None
@@ -91,21 +99,25 @@ def run(args: argparse.Namespace) -> int:
     return exits.OK
 
 
-def _shape(config: str | None, job: LowPrecisionRLJob) -> ModelShape | None:
+def _shape(config: str | None, manifest: Manifest, job: LowPrecisionRLJob) -> ModelShape | None:
     if config is None:
         if job.spec.model.shape is None:
-            raise UserError(
-                "spec.model.shape: got nothing; planning needs a shape", "set it (lprl plan --shapes), or pass --config config.json"
-            )
+            need = "a known shape to plan with (lprl plan --shapes), or --config config.json"
+            raise invalid(manifest, [wrong("model.shape", None, need)])
         return None
     from lprl_api.hf_config import shape_from_config
 
     try:
-        return shape_from_config(json.loads(Path(config).read_text(encoding="utf-8")))
+        found = json.loads(Path(config).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{config}: {error.strerror}") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{config}:{error.lineno}: no JSON: {error.msg}") from None
+        raise UserError(f"{config}:{error.lineno}: no JSON: {error.msg}", "give the model's config.json") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{config}: not UTF-8", "give the model's config.json") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{config}: no JSON object", "give the model's config.json")
+    return shape_from_config(found)
 
 
 def _list() -> int:

@@ -9,11 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from lprl_api.errors import UserError
+from lprl_api.field_error import wrong
 from lprl_api.model_shape import Inspection
 from lprl_api.spec import LowPrecisionRLJob
 from lprl_cli import exits
 from lprl_cli.checked import checked_job, invalid
 from lprl_cli.commands.plan import manifest_of
+from lprl_cli.manifest import Manifest
 
 UNKNOWN_FINGERPRINT = "0" * 64
 
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     manifest = manifest_of(args.job, args.name)
     job = checked_job(manifest)
-    inspection = _inspection(args, job)
+    inspection = _inspection(args, manifest, job)
     try:
         plan = make_plan(job.spec, inspection=inspection)
     except PlanError as error:
@@ -74,7 +76,7 @@ def _yaml(documents: list[dict[str, Any]]) -> str:
     return str(yaml.dump_all(documents, Dumper=Dumper, sort_keys=False, width=160))
 
 
-def _inspection(args: argparse.Namespace, job: LowPrecisionRLJob) -> Inspection:
+def _inspection(args: argparse.Namespace, manifest: Manifest, job: LowPrecisionRLJob) -> Inspection:
     """Return what is known of the model: inspected now, earlier, or assumed from its shape."""
     if args.model is not None:
         from lprl_cli.commands.workload import inspect
@@ -87,17 +89,25 @@ def _inspection(args: argparse.Namespace, job: LowPrecisionRLJob) -> Inspection:
             raise UserError(f"{args.inspection}: {error.strerror}") from None
         except ValidationError as error:
             raise UserError(
-                f"{args.inspection}: {error.error_count()} fields wrong", "write it with `lprl inspect --output json`"
+                f"{args.inspection}: no inspection: {_first(error)}", "write it with `lprl inspect FOLDER --output json`"
             ) from None
-    return _assumed(job)
+    return _assumed(manifest, job)
 
 
-def _assumed(job: LowPrecisionRLJob) -> Inspection:
+def _first(error: ValidationError, shown: int = 3) -> str:
+    """Return the first fields that are wrong, and how many more."""
+    details = error.errors(include_url=False)
+    texts = [": ".join(filter(None, (".".join(map(str, d["loc"])), d["msg"]))) for d in details[:shown]]
+    return "; ".join(texts) + (f"; and {len(details) - shown} more" if len(details) > shown else "")
+
+
+def _assumed(manifest: Manifest, job: LowPrecisionRLJob) -> Inspection:
     from lprl_api.shapes import SHAPES
     from lprl_api.weights import parameters
 
     if job.spec.model.shape is None:
-        raise UserError("spec.model.shape: got nothing; rendering needs a shape", "set it, or pass --model or --inspection")
+        need = "a known shape to render with (lprl plan --shapes), or --model or --inspection"
+        raise invalid(manifest, [wrong("model.shape", None, need)])
     shape = SHAPES[job.spec.model.shape]
     print("note: the model was not inspected; names and paths of conversions are stand-ins", file=sys.stderr)
     total = parameters(shape) * 2

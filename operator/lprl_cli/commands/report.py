@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from lprl_api.errors import UserError
 from lprl_cli import exits
 from lprl_cli.runfolder import find
 
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from lprl_cli.report.page import label_of, render_comparison, reward_series, write_report
     from lprl_cli.report.picture import write_pictures
 
+    if args.out and (args.compare or len(args.runs) > 1):
+        raise UserError(f"--out {args.out}: for the page of a single run", "leave it out, or name one run; --compare has its own file")
     found = [find(text) for text in args.runs]
     if args.compare:
         out = Path(args.compare)
@@ -39,6 +42,6 @@ def run(args: argparse.Namespace) -> int:
         print(out, *write_pictures(args.title, series, out.parent, out.stem), sep="\n")
         return exits.OK
     for one in found:
-        for label, path in write_report(one, Path(args.out) if args.out and len(found) == 1 else None).items():
+        for label, path in write_report(one, Path(args.out) if args.out else None).items():
             print(f"{label:<13} {path}")
     return exits.OK

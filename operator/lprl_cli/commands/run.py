@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -168,6 +169,7 @@ def finish(found: RunFolder, report: bool) -> int:
 REMEDIES = {
     "UserError": "change what the message names, then `lprl run FILE --restart`",
     "InvalidSpec": "change the fields named; `lprl validate FILE` shows them with their lines",
+    "ShapeMismatch": "change the fields named: they do not fit the model that was found, then `lprl run FILE`",
     "DoesNotFit": "`lprl plan FILE` shows what would fit",
     "StorageFull": "free space on the volume named, then run again",
     "RestartsExhausted": "the logs of the last attempt say why (`lprl logs RUN`); raise failurePolicy.maxRestarts if it was chance",
@@ -179,5 +181,7 @@ REMEDIES = {
 def _print_failure(status: Mapping[str, Any]) -> None:
     failed = next((c for c in status.get("conditions", ()) if c["type"] == "Failed" and c["status"] == "True"), None)
     reason = failed["reason"] if failed else "Unknown"
-    print(f"error: {reason}: {failed['message'] if failed else status.get('message', '')}")
-    print(f"  fix: {REMEDIES.get(reason, '`lprl logs RUN` shows what the processes wrote; docs/failure-modes.md explains every reason')}")
+    remedy = REMEDIES.get(reason, "`lprl logs RUN` shows what the processes wrote; docs/failure-modes.md explains every reason")
+    sys.stdout.flush()  # what was printed above comes first where both streams go to one place
+    print(f"error: {reason}: {failed['message'] if failed else status.get('message', '')}", file=sys.stderr)
+    print(f"  fix: {remedy}", file=sys.stderr)

@@ -9,6 +9,7 @@ from lprl_api.errors import UserError
 from lprl_cli import exits
 from lprl_cli.cluster import place
 from lprl_cli.commands.control import owner
+from lprl_cli.live import number
 from lprl_cli.runfolder import RunFolder, find
 
 
@@ -35,10 +36,10 @@ HEAD = ("NAME", "PHASE", "PRECISION", "NODES", "CONVERTED", "STEP", "REWARD", "E
 
 
 def _row(found: RunFolder) -> tuple[str, ...]:
+    if found.state is None:
+        return _copied(found)
     status: dict[str, Any] = found.status()
     training = status.get("training") or {}
-    assert found.state is not None
-    pid = owner(found.state)
     values = (
         found.name,
         status.get("phase", "Pending"),
@@ -50,9 +51,16 @@ def _row(found: RunFolder) -> tuple[str, ...]:
         training.get("evaluationReward"),
         training.get("mismatch"),
         status.get("attempt"),
-        pid,
+        owner(found.state),
     )
     return tuple("-" if v in (None, "") else str(v) for v in values)
+
+
+def _copied(found: RunFolder) -> tuple[str, ...]:
+    """Return the row of a folder that holds metrics and nothing else: what its last step says."""
+    last = found.last_row()
+    known = {"NAME": found.name, "STEP": last.get("step", "-"), "REWARD": number(last.get("reward")), "MISMATCH": number(last.get("k3"), 5)}
+    return tuple(str(known.get(column, "-")) for column in HEAD)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,7 +81,7 @@ def _local(args: argparse.Namespace) -> int:
     else:
         found = [place.local(args.run_folder)]
     if args.output != "table":
-        documents = [f.job() for f in found]
+        documents = [f.job() or {"metadata": {"name": f.name}, "metrics": f.last_row()} for f in found]
         value = documents if args.run_folder is None else documents[0]
         if args.output == "json":
             print(json.dumps(value, indent=2))

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
 
 
 def errors_of(manifest: Manifest) -> list[FieldError]:
-    """Return every schema error, or, when there are none, every rule a manifest breaks."""
+    """Return every schema error and every rule a manifest breaks."""
     from lprl_api.parse import parse_job
     from lprl_api.rules import check
 
@@ -47,8 +47,7 @@ def run(args: argparse.Namespace) -> int:
             found = errors_of(manifest)
             wrong += bool(found)
             errors = [{"at": manifest.where(e.path), "path": e.path, "got": e.got, "need": e.need} for e in found]
-            name = str(manifest.document.get("metadata", {}).get("name", "?"))
-            rows.append({"file": file, "name": name, "valid": not found, "errors": errors})
+            rows.append({"file": file, "name": manifest.name or "?", "valid": not found, "errors": errors})
     if args.output == "json":
         print(json.dumps(rows, indent=1))
     else:

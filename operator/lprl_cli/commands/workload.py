@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_cli import exits
+from lprl_cli.cluster.place import called_as_kubectl
 
+ENV_CALLED_AS = "LPRL_CALLED_AS"
+"""Read by lprl_workload/arguments.py; the two share no code."""
 WORKLOAD = {"inspect": "inspect", "convert": "convert-all", "verify": "verify", "export": "export"}
 
 
@@ -32,29 +36,30 @@ def command_line(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "lprl_workload", *arguments]
 
 
+def environment(name: str) -> dict[str, str]:
+    """Return the environment in which a workload command says, in help and errors, how the user called it."""
+    return {**os.environ, ENV_CALLED_AS: f"{'kubectl lprl' if called_as_kubectl() else 'lprl'} {name}"}
+
+
 def pass_through(name: str, arguments: list[str]) -> int:
-    """Run a workload command with the user's own arguments; its help says how it is called here."""
-    line = command_line(WORKLOAD[name], *arguments)
-    if not {"-h", "--help"} & set(arguments):
-        return subprocess.run(line, check=False).returncode
-    done = subprocess.run(line, check=False, capture_output=True, text=True)
-    print(done.stdout.replace(f"python -m lprl_workload {WORKLOAD[name]}", f"lprl {name}"), end="")
-    print(done.stderr, end="", file=sys.stderr)
-    return done.returncode
+    """Run a workload command with the user's own arguments; it explains itself under the name it is called by here."""
+    return subprocess.run(command_line(WORKLOAD[name], *arguments), check=False, env=environment(name)).returncode
 
 
 def inspect(source: Path) -> dict[str, Any]:
     """Return the Inspection document of a model folder.
 
     Raises:
-        UserError: the folder cannot be read as a model; the workload said why.
+        UserError: there is no model folder.
+        SystemExit: the folder cannot be read as a model; the workload said why, and this carries its exit code.
 
     """
     if not (source / "config.json").exists():
         raise UserError(f"{source}: no config.json there", "give a Hugging Face model folder")
-    done = subprocess.run(command_line("inspect", "--folder", str(source)), check=False, stdout=subprocess.PIPE, text=True)
+    line = command_line("inspect", "--folder", str(source))
+    done = subprocess.run(line, check=False, stdout=subprocess.PIPE, text=True, env=environment("inspect"))
     if done.returncode != 0:
-        raise UserError(f"{source}: not inspected (exit code {done.returncode})", "the cause is above")
+        raise SystemExit(done.returncode)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

@@ -7,10 +7,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from lprl_api.errors import UserError
 from lprl_cli.live import duration, number
 from lprl_cli.report.charts import Series, finite, legend, line_chart
 from lprl_cli.report.style import cell, table
-from lprl_cli.runfolder import RunFolder
+from lprl_cli.runfolder import BROKEN, RunFolder, read_object
 
 CURVES: tuple[tuple[str, str, tuple[tuple[str, str], ...], bool], ...] = (
     ("Mean training reward", "", (("reward", "reward"),), False),
@@ -100,7 +101,7 @@ def quantization(found: RunFolder) -> str:
     """Per-tensor error of every conversion the run used, worst first."""
     parts = []
     for path in conversion_reports(found):
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_object(path)
         tensors = [t for t in _tensor_rows(report) if finite(t.get("error")) is not None]
         tensors.sort(key=lambda t: -float(t["error"]))
         rows = [[cell(t["name"]), cell(t["format"]), cell(t["shape"]), cell(number(t["error"], 5), float(t["error"]))] for t in tensors]
@@ -126,9 +127,12 @@ def conversion_reports(found: RunFolder) -> list[Path]:
         return []
     paths = []
     for job in sorted(found.state.glob("objects/Job/lprl-convert-*.json")):
-        notes = json.loads(job.read_text(encoding="utf-8"))["spec"]["template"]["metadata"]["annotations"]
-        target = json.loads(notes["lprl.dev/convert.json"])["target"]
-        path = Path(found.local(f"{target['volume']}:{target['path']}")) / "conversion_report.json"
+        try:
+            notes = read_object(job)["spec"]["template"]["metadata"]["annotations"]
+            target = json.loads(notes["lprl.dev/convert.json"])["target"]
+            path = Path(found.local(f"{target['volume']}:{target['path']}")) / "conversion_report.json"
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{job}: no conversion Job in it", BROKEN) from None
         if path.exists():
             paths.append(path)
     return paths

@@ -1,6 +1,7 @@
 """Remarks on a plan: legal and fitting, and still worth knowing."""
 
 from lprl_api.formats import Int4Group
+from lprl_api.weights import unmatched
 from lprl_operator.plan.memory import Sizing, make_engine
 
 
@@ -18,6 +19,10 @@ def plan_notes(sizing: Sizing) -> tuple[str, ...]:
         notes.append("INT4 rollout without INT4 training: expect a larger mismatch; precision.training int4-qat learns the rounding")
     if sizing.groups.data_parallel * sizing.groups.context == 1 and not case.spec.optimizer.cpu_offload and not sizing.accelerator.is_cpu:
         notes.append("data parallel x context is 1: the optimizer state is not sharded")
+    notes += [
+        f"precision.excludeModules {pattern!r} matches no module of {sizing.shape.architecture}: it leaves out nothing"
+        for pattern in unmatched(sizing.shape, case.spec.precision.exclude_modules)
+    ]
     if sizing.limit_bytes == 0:
         notes.append("host memory is not known: bytes are reported, not checked")
     return tuple(notes)

@@ -129,7 +129,7 @@ def _left_over(case: Case) -> Decision | None:
 
 
 def _attempt_removals(case: Case, attempt: int) -> tuple[Action, ...]:
-    """What an ended attempt leaves: its account (a straggler cannot report any more), its progress, the budget of a cluster that is gone."""
+    """What an ended attempt leaves: its account (a straggler cannot report any more), its progress, a gone cluster's budget."""
     account, rbac = naming.driver_account(case.job.metadata.name, attempt), "rbac.authorization.k8s.io/v1"
     return (
         *endings.delete_budget(case, naming.cluster(case.job.metadata.name, attempt)),

@@ -36,6 +36,8 @@ def test_structural_and_bounded() -> None:
             assert "type" in node or node.get("x-kubernetes-int-or-string"), path
             if node.get("type") == "string" and "enum" not in node:
                 assert "maxLength" in node, path
+            if node.get("type") == "integer" and "enum" not in node:
+                assert node["format"] == "int64", path
             if node.get("type") == "array":
                 assert "maxItems" in node and "items" in node, path
             if isinstance(node.get("additionalProperties"), dict):
@@ -43,9 +45,24 @@ def test_structural_and_bounded() -> None:
 
 
 def test_every_field_is_described() -> None:
-    missing = [".".join(p) for p, n in nodes(schema()) if p and p[0] == "spec" and p[-1] not in ("items", "additionalProperties")]
-    described = {".".join(p) for p, n in nodes(schema()) if n.get("description")}
-    assert [path for path in missing if path not in described] == []
+    named = [(p, n) for p, n in nodes(schema()) if p and p[-1] not in ("items", "additionalProperties")]
+    fields = [(".".join(path), node) for path, node in named if path[0] in ("spec", "status")]
+    assert len(fields) > 250
+    assert [path for path, node in fields if not node.get("description")] == []
+
+
+def test_an_optional_value_says_what_is_used_without_it() -> None:
+    def optional(node: dict[str, Any], path: Path_ = ()) -> Iterator[tuple[Path_, dict[str, Any]]]:
+        for name, child in node.get("properties", {}).items():
+            if name not in node.get("required", ()) and "properties" not in child:
+                yield (*path, name), child
+            yield from optional(child, (*path, name))
+        for key in ("items", "additionalProperties"):
+            if isinstance(node.get(key), dict):
+                yield from optional(node[key], (*path, key))
+
+    found = list(optional(schema()["properties"]["spec"]))
+    assert [".".join(path) for path, node in found if "default" not in node["description"].lower()] == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """check() never raises and parse_job reports every schema error, whatever the sizes are."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from lprl_api.parse import parse_job
 from lprl_api.presets import PRESETS, preset_manifest
 from lprl_api.rules import check
 from lprl_api.shapes import SHAPES
+from lprl_api.spec import LowPrecisionRLJobSpec
 from lprl_operator.plan.plan import PlanError, make_plan
 
 SIZES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16, 32, 64])
@@ -81,3 +83,32 @@ def test_server_side_metadata_and_status_are_ignored() -> None:
     document["status"] = {"phase": "Running"}
     job = parse_job(document)
     assert (job.metadata.generation, job.metadata.uid, job.metadata.resource_version) == (3, "u", "7")
+
+
+def test_a_wrong_key_is_what_is_shown() -> None:
+    document = preset_manifest("qwen3-4b-fp8")
+    document["spec"]["volumes"]["Models"] = {"persistentVolumeClaim": "models"}
+    with pytest.raises(InvalidJob) as caught:
+        parse_job(document)
+    assert [(error.path, error.got) for error in caught.value.errors] == [("spec.volumes.Models", "Models")]
+
+
+def test_whole_numbers_are_numbers() -> None:
+    document = preset_manifest("qwen3-4b-fp8")
+    document["spec"]["optimizer"]["weightDecay"] = 0
+    assert parse_job(document).spec.optimizer.weight_decay == 0.0
+
+
+def test_every_integer_a_user_writes_is_bounded() -> None:
+    def integers(node: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(node, list):
+            for child in node:
+                yield from integers(child)
+        if isinstance(node, dict):
+            if node.get("type") == "integer" and "enum" not in node:
+                yield node
+            for child in node.values():
+                yield from integers(child)
+
+    found = list(integers(LowPrecisionRLJobSpec.model_json_schema()))
+    assert len(found) > 30 and all(node["maximum"] <= 2**63 - 1 for node in found)

@@ -104,6 +104,8 @@ SCRIPT_FLAGS = [
     "strategy",
     "block-size",
     "max-workers",
+    "address",
+    "runtime-env-json",
 ]
 VARIABLES = [
     "NVTE_FP8_BLOCK_SCALING_FP32_SCALES",
@@ -117,6 +119,7 @@ VARIABLES = [
     "MASTER_ADDR",
     "PYTHONPATH",
     "PYTHONUNBUFFERED",
+    "RUNTIME_ENV_JSON",
 ]
 
 

@@ -44,6 +44,10 @@ BAD = [
     pytest.param("- 1\n", ":1: a list, need a mapping", id="not-a-mapping"),
     pytest.param("apiVersion: v1\nkind: ConfigMap\n", "no LowPrecisionRLJob in it", id="another-kind"),
     pytest.param("", "no LowPrecisionRLJob in it", id="empty"),
+    pytest.param("a: &a [*a]\n", ":1: more than 64 levels deep, or an alias inside itself", id="alias-of-itself"),
+    pytest.param("[" * 5000, "", id="deep"),
+    pytest.param(f"a: {'9' * 5000}\n", ":1: Exceeds the limit", id="thousands-of-digits"),
+    pytest.param("a: !!int x\n", ":1: invalid literal", id="tag-does-not-fit"),
     pytest.param("x: !!python/object/apply:os.system [ls]\n", "list", id="no-python-objects"),
 ]
 
@@ -81,3 +85,25 @@ def test_several_jobs_need_a_name(tmp_path: Path) -> None:
 def test_missing_file_says_so() -> None:
     with pytest.raises(UserError, match="No such file"):
         load("/no/such/file.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        pytest.param("1e-3", 0.001, id="no-dot"),
+        pytest.param("1.5e3", 1500, id="no-sign"),
+        pytest.param("1.0e-3", 0.001, id="dot-and-sign"),
+        pytest.param("-.5e-1", -0.05, id="no-leading-digit"),
+        pytest.param("3.0", 3, id="whole"),
+        pytest.param("'1e-3'", "1e-3", id="quoted"),
+        pytest.param("12:30", "12:30", id="no-base-60"),
+        pytest.param("1e", "1e", id="no-exponent"),
+        pytest.param("2026-01-01", "2026-01-01", id="no-date"),
+        pytest.param("on", True, id="switch"),
+    ],
+)
+def test_scalars_are_read_as_kubernetes_reads_them(tmp_path: Path, text: str, value: object) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(f"{TEXT}x: {text}\n")
+    found = load_one(str(file)).document["x"]
+    assert (found, type(found)) == (value, type(value))

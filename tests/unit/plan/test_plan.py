@@ -9,6 +9,7 @@ from lprl_api.parse import parse_job
 from lprl_api.presets import PRESETS, preset_manifest
 from lprl_api.shapes import SHAPES
 from lprl_api.spec import LowPrecisionRLJobSpec
+from lprl_api.weights import unmatched
 from lprl_operator.plan.explain import explain
 from lprl_operator.plan.plan import PlanError, make_plan
 from lprl_operator.plan.types import JobPlan
@@ -207,3 +208,31 @@ def test_explanation_is_at_most_140_columns_and_its_bars_add_up(name: str) -> No
     for bar, (group, phase) in zip(bars, phases, strict=True):
         filled = len(bar.split("|")[1].rstrip())
         assert filled == round(40 * phase.total_bytes / group.limit_bytes)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        pytest.param("*.down_porj", False, id="typing-error"),
+        pytest.param("*.down_proj", True, id="every-layer"),
+        pytest.param("model.layers.0.*", True, id="first-layer"),
+        pytest.param("model.layers.48.*", False, id="beyond-the-last-layer"),
+        pytest.param("*.experts.127.up_proj", True, id="one-expert"),
+        pytest.param("*.experts.128.up_proj", False, id="beyond-the-last-expert"),
+        pytest.param("*.mlp.gate", True, id="router-is-excluded-anyway"),
+        pytest.param("lm_head", True, id="head-is-excluded-anyway"),
+        pytest.param("*.weight", False, id="tensor-not-module"),
+    ],
+)
+def test_a_pattern_that_matches_no_module_is_a_note(pattern: str, matches: bool) -> None:
+    document = preset_manifest("qwen3-30b-a3b-int4")
+    document["spec"]["precision"]["excludeModules"] = [pattern]
+    notes = [note for note in make_plan(parse_job(document).spec).notes if "excludeModules" in note]
+    assert notes == (
+        [] if matches else [f"precision.excludeModules {pattern!r} matches no module of Qwen3MoeForCausalLM: it leaves out nothing"]
+    )
+
+
+def test_patterns_of_prediction_layers_match() -> None:
+    shape = SHAPES["deepseek-v3"] if "deepseek-v3" in SHAPES else next(s for s in SHAPES.values() if s.mtp_layers)
+    assert unmatched(shape, (f"model.layers.{shape.layers}.*", "*.eh_proj", "*.eh_porj")) == ("*.eh_porj",)

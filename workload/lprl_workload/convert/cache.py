@@ -4,6 +4,7 @@ The key is `lprl_api.content_key`. Equal keys mean equal fingerprints; that the 
 digests in the manifest, which are compared with the source before a conversion is reused.
 """
 
+import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TypeVar
 from lprl_api.content_key import content_key
 from lprl_api.errors import UserError
 from lprl_api.runconfig import ConvertConfig
-from lprl_workload.convert.files import MANIFEST
+from lprl_workload.convert.files import MANIFEST, REPORT
 from lprl_workload.convert.index import shard_files
 from lprl_workload.convert.manifest import ConversionManifest, FileRecord, SourceRecord, damaged_files, read_manifest
 from lprl_workload.convert.run import REPORTS
@@ -45,7 +46,9 @@ def find_conversion(target: Path, key: str) -> ConversionManifest | None:
     manifest = read_manifest(target)
     if manifest is None:
         if target.is_dir() and any(target.iterdir()):
-            raise UserError(f"{target}: is there already, without a valid {MANIFEST}", "remove it, or choose another target")
+            # Only what a conversion made may be called removable: anything else may be the user's model.
+            remedy = "remove it, or choose another target" if is_ours(target) else "choose another target"
+            raise UserError(f"{target}: is there already, without a valid {MANIFEST}", remedy)
         return None
     if manifest.content_key != key:
         raise UserError(f"{target}: holds conversion {manifest.content_key}, wanted {key}", "remove it, or choose another target")
@@ -53,6 +56,11 @@ def find_conversion(target: Path, key: str) -> ConversionManifest | None:
     if damaged:
         raise UserError(f"{target}: {damaged[0]} is missing or cut ({len(damaged)} files in all)", f"remove {target}: it is made again")
     return manifest
+
+
+def is_ours(folder: Path) -> bool:
+    """Return whether a conversion made the folder, so that it may be removed and made again."""
+    return (folder / REPORT).is_file() or read_manifest(folder) is not None
 
 
 def claim(partial: Path, key: str) -> None:
@@ -63,7 +71,7 @@ def claim(partial: Path, key: str) -> None:
     (partial / REPORTS).mkdir(parents=True, exist_ok=True)
     identity = partial / REPORTS / IDENTITY
     if not identity.exists():
-        write_atomically(identity, key.encode())
+        write_atomically(identity, key.encode(), aside=f".{IDENTITY}.{secrets.token_hex(4)}")  # workers start together
     found = identity.read_text()
     if found != key:
         raise UserError(f"{partial}: unfinished work on conversion {found}, wanted {key}", f"remove {partial}")

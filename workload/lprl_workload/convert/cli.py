@@ -9,21 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lprl_api.errors import UserError
-from lprl_api.hf_config import shape_from_config
 from lprl_api.model_shape import Inspection
 from lprl_api.names import ExitCode, Reason
 from lprl_api.runconfig import ConvertConfig, InspectConfig
+from lprl_workload.arguments import UsageError, count, parser, positive_number
 from lprl_workload.config import load_contract, resolve
 from lprl_workload.convert.console import ProgressLine
 from lprl_workload.convert.convert_all import WorkersFailed, convert_all
 from lprl_workload.convert.disk import human_bytes
 from lprl_workload.convert.export import export_checkpoint, model_of
-from lprl_workload.convert.files import CONFIG, REPORT_TABLE
-from lprl_workload.convert.index import read_json
+from lprl_workload.convert.files import REPORT_TABLE
 from lprl_workload.convert.inspect import inspect_folder, inspection_message
 from lprl_workload.convert.job import available_cpus, run_finalise, run_worker
-from lprl_workload.convert.options import ALIASES, FORMATS, config_option, format_options, parser, weight_format
+from lprl_workload.convert.options import (
+    ALIASES,
+    FORMATS,
+    check_exclusions,
+    check_options,
+    config_option,
+    format_options,
+    weight_format,
+)
+from lprl_workload.convert.places import check_places
 from lprl_workload.convert.source import resolve_source
+from lprl_workload.convert.source_config import read_shape
 from lprl_workload.convert.verify import Verification, rule_difference, verify_folder
 from lprl_workload.convert.weights import ModelFolder
 from lprl_workload.termination import write_message, write_termination
@@ -86,12 +95,16 @@ def convert_command(argv: Sequence[str]) -> int:
     default = os.environ.get(INDEX_ENV)
     options.add_argument("--index", type=int, default=default, metavar="I", help=f"this worker's number from 0; default ${INDEX_ENV}")
     options.add_argument("--progress", choices=("text", "json"), default="text", help="text on stderr, or JSON lines on stdout")
+    options.add_argument(
+        "--folders", nargs=2, type=Path, metavar=("SOURCE", "TARGET"), help="folders of this machine instead of the configuration's volumes"
+    )
     chosen = options.parse_args(argv)
     config = load_contract(chosen.config, ConvertConfig)
     if chosen.index is None or chosen.index < 0:
         raise UserError(f"--index: got {chosen.index}; needs a number from 0 to {config.workers - 1}", f"pass --index or set {INDEX_ENV}")
     line = ProgressLine(as_json=chosen.progress == "json")
-    result = run_worker(config, chosen.index, line.download, line.shards)
+    folders = (chosen.folders[0], chosen.folders[1]) if chosen.folders else None
+    result = run_worker(config, chosen.index, line.download, line.shards, folders)
     line.close()
     done = "checked, converted before" if result.reused else f"converted, {human_bytes(result.output_bytes)}"
     write_termination(Reason.CONVERSION_REUSED if result.reused else Reason.CONVERTING, f"{result.shards} shards {done}")
@@ -129,17 +142,18 @@ def convert_all_command(argv: Sequence[str]) -> int:
     options.add_argument("target", type=Path, metavar="TARGET", help="folder to make; it appears complete or not at all")
     options.add_argument("--to", choices=(*FORMATS, *ALIASES), required=True, help="format of the result")
     format_options(options)
-    options.add_argument("--workers", type=int, default=1, metavar="N", help="processes; more than there are shards is no use; default 1")
-    options.add_argument("--threads", type=int, metavar="N", help="CPU threads of one process; default: all, divided by --workers")
-    options.add_argument("--max-error", type=float, metavar="X", help="refuse when a tensor's relative RMS error is above X")
+    options.add_argument("--workers", type=count, default=1, metavar="N", help="processes; more than there are shards is no use; default 1")
+    options.add_argument("--threads", type=count, metavar="N", help="CPU threads of one process; default: all, divided by --workers")
+    options.add_argument("--max-error", type=positive_number, metavar="X", help="refuse when a tensor's relative RMS error is above X")
     chosen = options.parse_args(argv)
-    if chosen.workers < 1 or (chosen.threads is not None and chosen.threads < 1):
-        raise UserError("--workers and --threads: need at least 1")
+    check_options([chosen.to], chosen)
     source, target = chosen.source.absolute(), chosen.target.absolute()
+    check_places(source, target)
     inspection = inspect_folder(source, "")
     fmt = weight_format(chosen.to, chosen, inspection.shape.moe is not None)
     if inspection.quantization.format == fmt.kind:
         raise UserError(f"{source}: is {fmt.kind} already", "use it as it is, or convert it to bf16 first")
+    check_exclusions(chosen.exclude, source)
     threads = chosen.threads or max(1, available_cpus() // chosen.workers)
     line = ProgressLine()
     try:
@@ -165,14 +179,18 @@ def verify_command(argv: Sequence[str]) -> int:
     )
     options.add_argument("folder", type=Path, metavar="FOLDER", help="converted folder")
     options.add_argument("--source", type=Path, metavar="FOLDER", help="the folder it was made from")
-    options.add_argument("--max-error", type=float, metavar="X", help="refuse when a tensor's relative RMS error is above X")
+    options.add_argument("--max-error", type=positive_number, metavar="X", help="with --source: refuse a relative RMS error above X")
     options.add_argument("--output", choices=("table", "json"), default="table", help="default table")
-    options.add_argument("--top", type=int, default=20, metavar="N", help="worst tensors shown; default 20")
+    options.add_argument("--top", type=count, default=20, metavar="N", help="worst tensors shown; default 20")
     chosen = options.parse_args(argv)
+    if chosen.max_error is not None and chosen.source is None:
+        raise UsageError("--max-error: there is nothing to compare with", "give the folder this one was made from with --source")
     found = verify_folder(chosen.folder, chosen.source, chosen.max_error)
     print(found.model_dump_json(by_alias=True, indent=1) if chosen.output == "json" else _verification_table(found, chosen.top))
     if found.problems:
-        raise UserError(f"{found.folder}: {len(found.problems)} problems, first: {found.problems[0]}", "convert the source again")
+        more = len(found.problems) - 1
+        told = f" ({more} more above)" if more else ""
+        raise UserError(f"{found.folder}: {found.problems[0]}{told}", "convert the source again")
     return ExitCode.OK
 
 
@@ -208,9 +226,12 @@ def export_command(argv: Sequence[str]) -> int:
         "--formats", nargs="+", choices=(*FORMATS, *ALIASES), default=["bf16"], metavar="F", help=f"of {', '.join(FORMATS)}"
     )
     format_options(options)
-    options.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all")
+    options.add_argument("--threads", type=count, metavar="N", help="CPU threads; default: all")
     chosen = options.parse_args(argv)
-    is_moe = _is_moe(model_of(chosen.checkpoint))
+    check_options(chosen.formats, chosen)
+    model = model_of(chosen.checkpoint)
+    check_exclusions(chosen.exclude, model)
+    is_moe = read_shape(model).moe is not None
     formats = [(name, weight_format(name, chosen, is_moe)) for name in dict.fromkeys(chosen.formats)]
     line = ProgressLine()
     written = export_checkpoint(chosen.checkpoint, chosen.out, formats, chosen.threads or available_cpus(), line.shards)
@@ -218,7 +239,3 @@ def export_command(argv: Sequence[str]) -> int:
     for name, folder in written.items():
         print(f"{name:<12} {folder}")
     return ExitCode.OK
-
-
-def _is_moe(folder: Path) -> bool:
-    return shape_from_config(read_json(folder / CONFIG)).moe is not None

@@ -2,12 +2,10 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -17,8 +15,11 @@ from lprl_api.formats import WeightFormat
 from lprl_api.model_shape import Inspection
 from lprl_api.runconfig import ConvertConfig
 from lprl_api.sources import ModelSource, VolumePath
+from lprl_workload.convert.cache import claim, find_conversion, partial_of
 from lprl_workload.convert.console import ProgressLine, Tick
+from lprl_workload.convert.disk import require_free
 from lprl_workload.convert.finalise import finalise
+from lprl_workload.convert.job import bytes_to_write
 from lprl_workload.convert.manifest import ConversionManifest
 
 
@@ -42,7 +43,7 @@ def convert_all(
 ) -> ConversionManifest:
     """Convert a folder with `workers` processes and publish it; run again after a kill, it goes on where it stopped.
 
-    Raises WorkersFailed, and what `finalise` raises.
+    What can be refused is refused here, once, before the workers start. Raises WorkersFailed, and what `run_worker` and `finalise` raise.
     """
     config = ConvertConfig(
         source=ModelSource(volume="source", path=source.name),
@@ -54,34 +55,24 @@ def convert_all(
         threads=threads,
         max_relative_rms_error=max_error,
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _volumes(source, target) as volumes:
-        file = volumes / "convert.json"
+    partial = partial_of(target)
+    if find_conversion(target, config.content_key) is None:
+        require_free(partial, bytes_to_write(config, source, partial), f"converting {source.name} to {fmt.kind}")
+        claim(partial, config.content_key)
+    # Beside the target, where the next run overwrites what a killed one left.
+    file = target.with_name(f".{target.name}.convert.json")
+    try:
         file.write_text(json.dumps(config.document()))
-        _run_workers(file, volumes, workers, line)
+        _run_workers(["--config", str(file), "--folders", str(source), str(target)], workers, line)
+    finally:
+        file.unlink(missing_ok=True)
     return finalise(config, source, target)
 
 
-@contextmanager
-def _volumes(source: Path, target: Path) -> Iterator[Path]:
-    """Yield a folder with links named like the volumes of the configuration. Beside the target, so that the next run removes what a
-    killed one left.
-    """
-    folder = target.with_name(f".{target.name}.volumes")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        (folder / "source").symlink_to(source.parent.absolute())
-        (folder / "target").symlink_to(target.parent.absolute())
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _run_workers(config: Path, volumes: Path, workers: int, line: ProgressLine) -> None:
+def _run_workers(options: Sequence[str], workers: int, line: ProgressLine) -> None:
     """Run every index at once and add their progress up; when one fails, the others are stopped."""
-    env = {**os.environ, names.ENV_VOLUMES_ROOT: str(volumes), names.ENV_TERMINATION_LOG: os.devnull}
-    command = [sys.executable, "-m", "lprl_workload", "convert", "--config", str(config), "--progress", "json", "--index"]
+    env = {**os.environ, names.ENV_TERMINATION_LOG: os.devnull}
+    command = [sys.executable, "-m", "lprl_workload", "convert", *options, "--progress", "json", "--index"]
     processes = [subprocess.Popen([*command, str(i)], env=env, stdout=subprocess.PIPE, text=True) for i in range(workers)]
     totals = _Totals(line, workers)
     readers = [threading.Thread(target=totals.follow, args=(i, p.stdout), daemon=True) for i, p in enumerate(processes)]

@@ -7,19 +7,20 @@ from pathlib import Path
 from lprl_api.content_key import content_key
 from lprl_api.errors import UserError
 from lprl_api.formats import WeightFormat
-from lprl_api.hf_config import shape_from_config
 from lprl_api.runconfig import ConvertConfig
 from lprl_api.sources import ModelSource, VolumePath
-from lprl_workload.convert.cache import IDENTITY, claim, partial_of
+from lprl_workload.convert.cache import IDENTITY, claim, is_ours, partial_of
 from lprl_workload.convert.disk import require_free
 from lprl_workload.convert.files import CONFIG, MANIFEST
 from lprl_workload.convert.finalise import finalise
 from lprl_workload.convert.fingerprint import fingerprint
-from lprl_workload.convert.index import read_json, shard_files
+from lprl_workload.convert.index import shard_files
 from lprl_workload.convert.job import OnShards, bytes_to_write
 from lprl_workload.convert.manifest import ConversionManifest, damaged_files, read_manifest
+from lprl_workload.convert.places import check_places
 from lprl_workload.convert.progress import ShardProgress
 from lprl_workload.convert.run import REPORTS, convert_shards
+from lprl_workload.convert.source_config import read_shape
 
 MODEL = "model"
 STEP_PATTERN = "step-*"
@@ -76,20 +77,31 @@ def convert_folder(
     With `replace`, another conversion at `target` (an export of an earlier end of the run) is removed just before the new one
     takes its place. Raises what `convert_shards` and `finalise` raise.
     """
+    check_places(source, target)
     config = folder_config(source, fmt, threads, max_error)
     partial = partial_of(target)
     found = read_manifest(target)
     if found is not None and found.content_key == config.content_key and not damaged_files(target, found):
         return finalise(config, source, target)
     if replace:
+        if target.exists() and any(target.iterdir()) and not is_ours(target):
+            raise UserError(f"{target}: is there already, and no conversion made it", "choose another folder to put the exports in")
         _drop_other_work(partial, config.content_key)
     require_free(partial, bytes_to_write(config, source, partial), f"writing {fmt.kind}")
     claim(partial, config.content_key)
-    shape = shape_from_config(read_json(source / CONFIG))
-    convert_shards(source, partial, fmt, shape, shard_files(source), threads, on_progress)
-    if replace and target.exists():
-        shutil.rmtree(target)
+    convert_shards(source, partial, fmt, read_shape(source), shard_files(source), threads, on_progress)
+    if replace:
+        _make_way(target)
     return finalise(config, source, target)
+
+
+def _make_way(target: Path) -> None:
+    """Remove an earlier conversion. Aside first: what is left of it after a kill must not stand at the final name, half a folder."""
+    aside = target.with_name(f".{target.name}.replaced")
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.exists():
+        target.rename(aside)
+        shutil.rmtree(aside)
 
 
 def _drop_other_work(partial: Path, key: str) -> None:
@@ -105,8 +117,14 @@ def export_checkpoint(
     """Write OUT/NAME for each (name, format) from a run's, a step's or a plain model folder; returns the folders by name.
 
     Each is complete under its final name (with manifest.json) or not there. Earlier exports are replaced.
+    Raises UserError, before anything is written, for a place that is the checkpoint's own or cannot be written.
     """
     model = model_of(checkpoint)
+    step = model.parent if (model.parent / MANIFEST).is_file() and model.name == MODEL else model
+    if out.resolve() == checkpoint.resolve():
+        raise UserError(f"{out}: is the checkpoint itself", "choose another folder to put the exports in, such as RUN/export")
+    for name, _ in formats:
+        check_places(step, out / name)
     out.mkdir(parents=True, exist_ok=True)
     for name, fmt in formats:
         convert_folder(model, out / name, fmt, threads, replace=True, on_progress=on_progress)

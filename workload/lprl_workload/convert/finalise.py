@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from lprl_api.errors import UserError
-from lprl_api.hf_config import shape_from_config
 from lprl_api.runconfig import ConvertConfig
 from lprl_workload.convert.cache import check_key, find_conversion, partial_of
 from lprl_workload.convert.digest import digest_file
@@ -22,6 +21,7 @@ from lprl_workload.convert.index import INDEX_FILE, read_header, read_json, shar
 from lprl_workload.convert.manifest import ConversionManifest, FileRecord, SourceRecord, write_manifest
 from lprl_workload.convert.report import ConversionReport, as_table, make_report, worst_tensor
 from lprl_workload.convert.run import REPORTS, ShardReport, read_report
+from lprl_workload.convert.source_config import read_shape
 from lprl_workload.convert.writer import fsync_folder, write_atomically
 from lprl_workload.quant import QUANTIZER_VERSION
 from lprl_workload.quant.config_json import KEYS, parse_quantization_config, quantization_config, strip_quantization
@@ -99,7 +99,8 @@ def check_error(report: ConversionReport, limit: float | None) -> None:
     if not worst.relative_rms_error <= limit:
         raise UserError(
             f"tensor {worst.name}: relative RMS error {worst.relative_rms_error:.6f} is above the limit {limit}",
-            "raise conversion.maxRelativeRmsError, or keep the module in high precision with precision.excludeModules",
+            "raise conversion.maxRelativeRmsError (lprl convert: --max-error), or keep the module in high precision with "
+            "precision.excludeModules (--exclude)",
         )
 
 
@@ -131,7 +132,7 @@ def target_config(config: ConvertConfig, source: Path, reports: Sequence[ShardRe
     out = strip_quantization(original)
     if any(tensor.format != "copied" for tensor in tensors):
         out = _with_dtype(out)
-    selection = Selection(config.format, shape_from_config(original))
+    selection = Selection(config.format, read_shape(source))
     section = quantization_config(config.format, selection, [tensor.name for tensor in tensors])
     if section is not None:
         out[KEYS[0]] = section

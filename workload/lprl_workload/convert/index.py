@@ -20,6 +20,8 @@ MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library itself."""
 MAX_JSON_BYTES = 256 * 1024 * 1024
 INDEX_FILE = "model.safetensors.index.json"
+DAMAGED = "this file is cut or damaged: download or copy it again"
+INDEX_REMEDY = "its files do not belong together: download or copy the model again, config.json, index and all shards"
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -58,14 +60,14 @@ def read_json(path: Path) -> dict[str, object]:
     """Read a JSON object of bounded size. Raises UserError when it is missing, too large or no object."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise UserError(f"{path}: larger than {MAX_JSON_BYTES} bytes")
+            raise UserError(f"{path}: larger than {MAX_JSON_BYTES} bytes", DAMAGED)
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
+        raise UserError(f"{path}: no such file", "name the folder of a Hugging Face model") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from error
+        raise UserError(f"{path}: not valid JSON ({error})", DAMAGED) from error
     if not isinstance(document, dict):
-        raise UserError(f"{path}: needs a JSON object, found {type(document).__name__}")
+        raise UserError(f"{path}: needs a JSON object, found {type(document).__name__}", DAMAGED)
     return document
 
 
@@ -78,37 +80,38 @@ def read_header(path: Path) -> tuple[TensorInfo, ...]:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
-            raise UserError(f"{path}: not a safetensors file (header of {length} bytes in a file of {size})")
+            raise UserError(f"{path}: not a safetensors file (header of {length} bytes in a file of {size})", DAMAGED)
         raw = file.read(length)
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: header is not valid JSON ({error})") from error
+        raise UserError(f"{path}: header is not valid JSON ({error})", DAMAGED) from error
     if not isinstance(header, dict):
-        raise UserError(f"{path}: header is no JSON object")
+        raise UserError(f"{path}: header is no JSON object", DAMAGED)
     tensors = [_tensor(path, name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"]
     tensors.sort(key=lambda t: (t.start, t.nbytes))
     position = 8 + length
     for tensor in tensors:
         if tensor.start != position:
-            raise UserError(f"{path}: tensor {tensor.name}: starts at byte {tensor.start}, needs {position}")
+            raise UserError(f"{path}: tensor {tensor.name}: starts at byte {tensor.start}, needs {position}", DAMAGED)
         position += tensor.nbytes
     if position != size:
-        raise UserError(f"{path}: {size} bytes, its header describes {position} (truncated or corrupt)")
+        raise UserError(f"{path}: {size} bytes, its header describes {position} (truncated or corrupt)", DAMAGED)
     return tuple(tensors)
 
 
 def _tensor(path: Path, name: str, entry: object, base: int) -> TensorInfo:
     if not isinstance(entry, dict):
-        raise UserError(f"{path}: tensor {name}: header entry is no object")
+        raise UserError(f"{path}: tensor {name}: header entry is no object", DAMAGED)
     dtype, shape, offsets = entry.get("dtype"), _naturals(entry.get("shape")), _naturals(entry.get("data_offsets"))
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise UserError(f"{path}: tensor {name}: dtype {dtype!r} is not supported; fits {', '.join(DTYPES)}")
+        what = f"{path}: tensor {name}: dtype {dtype!r} is not supported; fits {', '.join(DTYPES)}"
+        raise UserError(what, "save the model in one of these, such as bfloat16")
     if shape is None or offsets is None or len(offsets) != 2:
-        raise UserError(f"{path}: tensor {name}: malformed shape or data_offsets")
+        raise UserError(f"{path}: tensor {name}: malformed shape or data_offsets", DAMAGED)
     nbytes = math.prod(shape) * DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != nbytes:
-        raise UserError(f"{path}: tensor {name}: {offsets[1] - offsets[0]} bytes, {dtype} {list(shape)} needs {nbytes}")
+        raise UserError(f"{path}: tensor {name}: {offsets[1] - offsets[0]} bytes, {dtype} {list(shape)} needs {nbytes}", DAMAGED)
     return TensorInfo(name, dtype, shape, base + offsets[0], nbytes)
 
 
@@ -141,7 +144,8 @@ class SourceIndex:
         for shard, tensors in shards.items():
             for tensor in tensors:
                 if tensor.name in where:
-                    raise UserError(f"tensor {tensor.name}: in both {where[tensor.name]} and {shard}")
+                    what = f"{folder}: tensor {tensor.name}: in both {where[tensor.name]} and {shard}"
+                    raise UserError(what, f"remove the shard that does not belong there, or add {INDEX_FILE}, which says which do")
                 where[tensor.name] = shard
         _check_weight_map(folder, where)
         return cls(folder, shards, where, {t.name: t for tensors in shards.values() for t in tensors})
@@ -157,9 +161,9 @@ def shard_files(folder: Path) -> tuple[str, ...]:
     names = tuple(sorted(found))
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(f"{index}: shard {name!r} is no plain .safetensors file name")
+            raise UserError(f"{index}: shard {name!r} is no plain .safetensors file name", INDEX_REMEDY)
         if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: missing, but named by {INDEX_FILE}")
+            raise UserError(f"{folder / name}: missing, but named by {INDEX_FILE}", "complete the download")
     if not names:
         raise UserError(f"{folder}: no .safetensors files", "convert the model to safetensors first; pickled weights are never read")
     return names
@@ -168,7 +172,7 @@ def shard_files(folder: Path) -> tuple[str, ...]:
 def _weight_map(index: Path) -> dict[str, str]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
-        raise UserError(f"{index}: weight_map is missing or malformed")
+        raise UserError(f"{index}: weight_map is missing or malformed", INDEX_REMEDY)
     return weight_map
 
 
@@ -178,7 +182,7 @@ def _check_weight_map(folder: Path, where: Mapping[str, str]) -> None:
         return
     for name, shard in _weight_map(index).items():
         if where.get(name) != shard:
-            raise UserError(f"{index}: tensor {name} is in {where.get(name, 'no shard')}, the index says {shard}")
+            raise UserError(f"{index}: tensor {name} is in {where.get(name, 'no shard')}, the index says {shard}", INDEX_REMEDY)
 
 
 def total_bytes(tensors: Iterable[TensorInfo]) -> int:

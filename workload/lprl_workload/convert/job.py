@@ -5,19 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lprl_api.hf_config import shape_from_config
 from lprl_api.runconfig import ConvertConfig
 from lprl_workload.config import resolve
 from lprl_workload.convert.cache import check_key, check_reuse, claim, find_conversion, partial_of, share
 from lprl_workload.convert.disk import require_free
 from lprl_workload.convert.download import OnDownload
-from lprl_workload.convert.files import CONFIG
 from lprl_workload.convert.finalise import check_source_unchanged, finalise
-from lprl_workload.convert.index import read_json, shard_files
+from lprl_workload.convert.index import shard_files
 from lprl_workload.convert.manifest import ConversionManifest
 from lprl_workload.convert.progress import ShardProgress
 from lprl_workload.convert.run import convert_shards, make_planner, read_report
 from lprl_workload.convert.source import resolve_source
+from lprl_workload.convert.source_config import read_shape
 from lprl_workload.convert.writer import layout
 
 OnShards = Callable[[ShardProgress], None]
@@ -45,16 +44,19 @@ def available_cpus() -> int:
     return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
 
 
-def run_worker(config: ConvertConfig, index: int, on_download: OnDownload, on_shards: OnShards) -> WorkerResult:
+def run_worker(
+    config: ConvertConfig, index: int, on_download: OnDownload, on_shards: OnShards, folders: tuple[Path, Path] | None = None
+) -> WorkerResult:
     """Convert shards index, index + workers, ...; a worker without shards has nothing to do.
 
+    `folders` are source and target where they are plain folders of this machine, not places in volumes.
     Raises UserError, StorageFullError as `resolve_source`, `find_conversion` and `convert_shards` do, and when the source is
     not the one that was inspected.
     """
     check_key(config)
-    target = resolve(config.target)
+    target = folders[1] if folders else resolve(config.target)
     found = find_conversion(target, config.content_key)
-    source = resolve_source(config.source, on_download)
+    source = folders[0] if folders else resolve_source(config.source, on_download)
     if found is not None:
         return _reuse(config, index, source, target, found)
     check_source_unchanged(config, source)
@@ -63,11 +65,11 @@ def run_worker(config: ConvertConfig, index: int, on_download: OnDownload, on_sh
         return WorkerResult(0, False, 0)
     partial = partial_of(target)
     needed = bytes_to_write(config, source, partial)
-    require_free(partial, needed, f"converting {source.name} to {config.format.kind}", config.target.volume)
+    volume = "" if folders else config.target.volume
+    require_free(partial, needed, f"converting {source.name} to {config.format.kind}", volume)
     claim(partial, config.content_key)
-    shape = shape_from_config(read_json(source / CONFIG))
     threads = config.threads or available_cpus()
-    reports = convert_shards(source, partial, config.format, shape, shards, threads, on_shards)
+    reports = convert_shards(source, partial, config.format, read_shape(source), shards, threads, on_shards)
     return WorkerResult(len(reports), False, sum(report.output_bytes for report in reports))
 
 
@@ -84,7 +86,7 @@ def _reuse(config: ConvertConfig, index: int, source: Path, target: Path, found:
 
 def bytes_to_write(config: ConvertConfig, source: Path, partial: Path) -> int:
     """Return the bytes of all shards that are not converted yet, of every worker (they share the volume)."""
-    planner = make_planner(source, config.format, shape_from_config(read_json(source / CONFIG)))
+    planner = make_planner(source, config.format, read_shape(source))
     needed = 0
     for shard in shard_files(source):
         if read_report(partial, shard) is None:

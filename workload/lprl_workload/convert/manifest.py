@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 from lprl_api.base import Contract, NonNegativeInt
 from lprl_api.formats import WeightFormat
 from lprl_workload.convert.digest import digest_file, source_digest
-from lprl_workload.convert.files import MANIFEST
+from lprl_workload.convert.files import MANIFEST, REPORT
 from lprl_workload.convert.writer import write_atomically
 
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
@@ -68,6 +68,15 @@ def read_manifest(folder: Path) -> ConversionManifest | None:
         return ConversionManifest.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):
         return None
+
+
+def manifest_problem(folder: Path) -> str | None:
+    """Return why a folder without a valid manifest cannot be trusted; None for one that no conversion made."""
+    if (folder / MANIFEST).exists():
+        return f"{MANIFEST}: cannot be read as one, so no digest was compared"
+    if (folder / REPORT).exists():
+        return f"{MANIFEST}: missing, though {REPORT} says that a conversion made this folder"
+    return None
 
 
 def damaged_files(folder: Path, manifest: ConversionManifest) -> list[str]:

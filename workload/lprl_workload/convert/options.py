@@ -1,32 +1,29 @@
-"""Command-line options of the conversion commands -> typed values; each --help teaches by example."""
+"""Options that say a weight format -> typed values; what the chosen format does not have is refused."""
 
 import argparse
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NoReturn
 
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.precision import Scope
+from lprl_workload.arguments import UsageError
+from lprl_workload.convert.source_config import read_shape
+from lprl_workload.convert.weights import ModelFolder
+from lprl_workload.quant.select import expert_names, is_fused
 
 FORMATS = ("bf16", "fp8-block", "fp8-channel", "fp8-tensor", "int4-group")
 ALIASES = {"fp8": "fp8-block", "int4": "int4-group"}
-PROG = "python -m lprl_workload"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Wrong options are a user error (exit code 3) like any other wrong input."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError."""
-        raise UserError(f"{self.prog}: {message}", f"see {self.prog} --help")
-
-
-def parser(command: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """Return the parser of a subcommand, its examples as they are typed."""
-    epilog = (
-        f"examples:\n{examples}\n\nexit codes: 0 done, 3 wrong input (one line says what and what to do), 5 volume full, 1 crash (retry)"
-    )
-    return _Parser(prog=f"{PROG} {command}", description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+_QUANTIZED = FORMATS[1:]
+_HAVE = {
+    "group_size": ("int4-group",),
+    "scope": ("int4-group",),
+    "scale_format": ("fp8-block",),
+    "exclude": _QUANTIZED,
+    "max_error": _QUANTIZED,
+}
+"""Option -> formats that have it."""
 
 
 def config_option(options: argparse.ArgumentParser, model: str) -> None:
@@ -36,11 +33,39 @@ def config_option(options: argparse.ArgumentParser, model: str) -> None:
 
 def format_options(options: argparse.ArgumentParser) -> None:
     """Add what makes a WeightFormat besides its kind."""
-    options.add_argument("--group-size", type=int, choices=(32, 64, 128), default=128, help="input channels per INT4 scale; default 128")
+    options.add_argument("--group-size", type=int, choices=(32, 64, 128), help="input channels per INT4 scale; default 128")
     scopes = tuple(scope.value for scope in Scope)
     options.add_argument("--scope", choices=scopes, help="what INT4 covers; default routed-experts when there are any, else all-linear")
-    options.add_argument("--scale-format", choices=("float32", "ue8m0"), default="float32", help="block FP8 scales; default float32")
+    options.add_argument("--scale-format", choices=("float32", "ue8m0"), help="block FP8 scales; default float32")
     options.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="modules left in high precision; may be repeated")
+
+
+def check_options(kinds: Sequence[str], options: argparse.Namespace) -> None:
+    """Refuse options that none of the formats `kinds` has. Raises UsageError."""
+    chosen = {ALIASES.get(kind, kind) for kind in kinds}
+    for name, formats in _HAVE.items():
+        if getattr(options, name, None) and chosen.isdisjoint(formats):
+            raise UsageError(
+                f"--{name.replace('_', '-')}: {' and '.join(sorted(chosen))} has no such option",
+                f"leave it out; {', '.join(formats)} has it",
+            )
+
+
+def check_exclusions(patterns: Iterable[str], source: Path) -> None:
+    """Refuse a pattern of the command line that matches no module of the source: a misspelt one would quantise what it names.
+
+    Manifests are not held to this: one list may serve several models.
+    """
+    shape = read_shape(source)
+    experts = shape.moe.experts if shape.moe else 1
+    names = (part for name in ModelFolder(source).names() for part in (expert_names(name, experts) if is_fused(name) else (name,)))
+    modules = {name.removesuffix(".weight") for name in names}
+    for pattern in patterns:
+        if not any(fnmatchcase(module, pattern) for module in modules):
+            raise UserError(
+                f"--exclude {pattern}: matches no module of {source}",
+                "patterns match whole module names, such as model.layers.0.self_attn.q_proj or *.q_proj; quote the *",
+            )
 
 
 def weight_format(kind: str, options: argparse.Namespace, is_moe: bool) -> WeightFormat:
@@ -50,12 +75,12 @@ def weight_format(kind: str, options: argparse.Namespace, is_moe: bool) -> Weigh
         case "bf16":
             return Bf16()
         case "fp8-block":
-            return Fp8Block(scale_format=options.scale_format, exclude_modules=excluded)
+            return Fp8Block(scale_format=options.scale_format or "float32", exclude_modules=excluded)
         case "fp8-channel":
             return Fp8Channel(exclude_modules=excluded)
         case "fp8-tensor":
             return Fp8Tensor(exclude_modules=excluded)
         case "int4-group":
             scope = Scope(options.scope or (Scope.ROUTED_EXPERTS if is_moe else Scope.ALL_LINEAR))
-            return Int4Group(group_size=options.group_size, scope=scope, exclude_modules=excluded)
+            return Int4Group(group_size=options.group_size or 128, scope=scope, exclude_modules=excluded)
     raise ValueError(f"format {kind!r}; fits {', '.join(FORMATS)}")

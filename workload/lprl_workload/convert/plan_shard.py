@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.model_shape import ModelShape
-from lprl_workload.convert.index import SourceIndex, TensorInfo
+from lprl_workload.convert.index import INDEX_REMEDY, SourceIndex, TensorInfo
 from lprl_workload.convert.writer import OutputTensor
 from lprl_workload.quant.scheme import block_of, served_names
 from lprl_workload.quant.select import FUSED_GATE_UP, Selection, expert_names, is_fused
 
 _SCALES = ("F32", "BF16", "F16", "F8_E8M0")
-_FLOATS = ("BF16", "F16", "F32")
+FLOATS = ("BF16", "F16", "F32")
 HIGH_PRECISION = Bf16()
 _PARTNERS = ("weight_scale_inv", "weight_scale", "weight_shape", "input_scale", "activation_scale", "weight_g_idx")
 """Tensors beside a quantised weight: read through it, or (activation scales) of no use to any target."""
@@ -67,6 +67,10 @@ class Planner:
     selection: Selection
     shape: ModelShape
 
+    def check_selection(self) -> None:
+        """Raise UserError when nothing is selected, or when modules an engine runs as one are not treated alike."""
+        self.selection.ignored_modules(name.removesuffix("_packed") for name in self.index.tensors)
+
     def plan(self, shard: str) -> tuple[Piece, ...]:
         """Return the pieces of `shard` in file order.
 
@@ -75,7 +79,12 @@ class Planner:
         """
         if shard not in self.index.shards:
             raise UserError(f"shard {shard!r}: not in {self.index.folder}; found {', '.join(self.index.shards)}")
-        return tuple(piece for tensor in self.index.shards[shard] for piece in self._pieces(tensor))
+        try:
+            return tuple(piece for tensor in self.index.shards[shard] for piece in self._pieces(tensor))
+        except UserError as error:
+            if error.remedy:
+                raise
+            raise UserError(f"{self.index.folder / shard}: {error.message}", INDEX_REMEDY) from error
 
     def _pieces(self, tensor: TensorInfo) -> Iterator[Piece]:
         module, _, leaf = tensor.name.rpartition(".")
@@ -101,8 +110,8 @@ class Planner:
     def _targeted(self, piece: Piece) -> Piece:
         if not self.selection.selects(piece.name, piece.shape):
             return piece
-        if piece.source.dtype not in _FLOATS:
-            raise UserError(f"tensor {piece.name}: dtype {piece.source.dtype} cannot be quantised; fits {', '.join(_FLOATS)}")
+        if piece.source.dtype not in FLOATS:
+            raise UserError(f"tensor {piece.name}: dtype {piece.source.dtype} cannot be quantised; fits {', '.join(FLOATS)}")
         if 0 in piece.shape:
             raise UserError(f"tensor {piece.name}: empty, shape {list(piece.shape)}")
         return Piece(piece.name, piece.shape, piece.source, piece.start, piece.nbytes, target_format=self.selection.fmt)

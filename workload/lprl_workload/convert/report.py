@@ -7,6 +7,7 @@ from lprl_api.base import Contract
 from lprl_api.formats import WeightFormat
 from lprl_workload.convert.disk import human_bytes
 from lprl_workload.convert.run import ShardReport, TensorReport
+from lprl_workload.quant.scheme import relative_rms
 
 TABLE_ROWS = 200
 
@@ -69,7 +70,7 @@ def _totals(shards: Sequence[ShardReport], tensors: Sequence[TensorReport]) -> T
         copied=sum(t.format == "copied" for t in tensors),
         source_bytes=sum(shard.source_bytes for shard in shards),
         output_bytes=sum(shard.output_bytes for shard in shards),
-        relative_rms_error=math.sqrt(squared_error / squared_weight) if squared_weight else None,
+        relative_rms_error=relative_rms(squared_error, squared_weight) if squared_weight else None,
         worst_tensor=worst.name if worst else None,
         worst_relative_rms_error=worst.relative_rms_error if worst else None,
         max_abs_error=max((t.max_abs_error for t in quantized if t.max_abs_error is not None), default=None),

@@ -4,6 +4,7 @@ A shard whose report matches (source, format, quantizer, digest of the finished 
 redoes nothing but what was unfinished.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,13 +17,13 @@ from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, WeightFormat
 from lprl_api.model_shape import ModelShape
 from lprl_workload.convert.digest import digest_file
-from lprl_workload.convert.index import SourceIndex, read_json
+from lprl_workload.convert.index import SourceIndex
 from lprl_workload.convert.plan_shard import Piece, Planner
 from lprl_workload.convert.progress import Meter, ShardProgress
+from lprl_workload.convert.source_config import read_format
 from lprl_workload.convert.stream import ShardStream
 from lprl_workload.convert.writer import ShardWriter, write_atomically
 from lprl_workload.quant import QUANTIZER_VERSION
-from lprl_workload.quant.config_json import parse_quantization_config
 from lprl_workload.quant.select import Selection
 from lprl_workload.quant.slab import ErrorSums
 
@@ -124,12 +125,16 @@ def convert_shards(
 
 
 def make_planner(source: Path, fmt: WeightFormat, shape: ModelShape) -> Planner:
-    """Return the planner of a source folder. Raises UserError when it is in `fmt` already or cannot be read."""
-    config = read_json(source / "config.json")
-    source_format = parse_quantization_config(config)
+    """Return the planner of a source folder.
+
+    Raises UserError when it is in `fmt` already, cannot be read, or `fmt` selects nothing or half of what engines run as one.
+    """
+    source_format = read_format(source)
     if not isinstance(source_format, Bf16) and source_format.kind == fmt.kind:
         raise UserError(f"{source}: is {source_format.kind} already", "use it as it is, or dequantise it to bf16 first")
-    return Planner(SourceIndex.open(source), source_format, Selection(fmt, shape), shape)
+    planner = Planner(SourceIndex.open(source), source_format, Selection(fmt, shape), shape)
+    planner.check_selection()
+    return planner
 
 
 def _convert_shard(planner: Planner, shard: str, pieces: tuple[Piece, ...], target_partial: Path, meter: Meter) -> ShardReport:
@@ -151,9 +156,7 @@ def _convert_shard(planner: Planner, shard: str, pieces: tuple[Piece, ...], targ
     with ShardWriter(target_partial / shard, outputs) as writer, ShardStream(planner.index, shard, writer, on_bytes) as stream:
         tensors = tuple(_tensor_report(piece, stream.convert(piece)) for piece in pieces)
         source_xxh128 = stream.source_digest()
-        after = source.stat()
-        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-            raise UserError(f"{source}: changed while it was read")
+        _check_unchanged(source, before)
         output_blake3 = writer.publish()
     report = ShardReport(
         shard=shard,
@@ -174,6 +177,12 @@ def _convert_shard(planner: Planner, shard: str, pieces: tuple[Piece, ...], targ
     meter.add(shard, before.st_size - counted)
     meter.finish(shard)
     return report
+
+
+def _check_unchanged(source: Path, before: os.stat_result) -> None:
+    after = source.stat()
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise UserError(f"{source}: changed while it was read", "leave the source alone while it is converted, and convert again")
 
 
 def _still_valid(report: ShardReport, planner: Planner, source: Path, target_partial: Path) -> bool:

@@ -13,14 +13,14 @@ from torch import Tensor
 from lprl_api.base import Contract
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Int4Group
-from lprl_api.hf_config import shape_from_config
 from lprl_workload.convert.files import MANIFEST
 from lprl_workload.convert.index import INDEX_FILE, read_json, total_bytes
-from lprl_workload.convert.manifest import ConversionManifest, read_manifest
+from lprl_workload.convert.manifest import ConversionManifest, manifest_problem, read_manifest
+from lprl_workload.convert.source_config import read_shape
 from lprl_workload.convert.weights import ModelFolder, StoredWeight
 from lprl_workload.quant import QUANTIZER_VERSION
 from lprl_workload.quant.int4_group import dequantize_int4, quantize_int4, unpack
-from lprl_workload.quant.scheme import module_of, quantize
+from lprl_workload.quant.scheme import module_of, quantize, relative_rms
 from lprl_workload.quant.select import Selection
 from lprl_workload.quant.source import rounded
 
@@ -74,7 +74,7 @@ def verify_folder(folder: Path, source: Path | None, max_error: float | None, on
     Raises UserError when the folder cannot be read as a model at all.
     """
     manifest = read_manifest(folder)
-    problems = [] if manifest is None else _digest_problems(folder, manifest)
+    problems = [p for p in [manifest_problem(folder)] if p] if manifest is None else _digest_problems(folder, manifest)
     model = ModelFolder(folder)
     problems += _index_problems(model) + _config_problems(model, manifest)
     checks: list[TensorCheck] = []
@@ -87,14 +87,25 @@ def verify_folder(folder: Path, source: Path | None, max_error: float | None, on
     if max_error is not None:
         bad = [c for c in checks if not c.relative_rms_error <= max_error]
         problems += [f"tensor {c.name}: relative RMS error {c.relative_rms_error:.6f} is above the limit {max_error}" for c in bad]
+    rule, found = _rule_difference(model, on_tensor)
+    problems += found
     return Verification(
         folder=str(folder),
         format=model.fmt.kind,
         files=0 if manifest is None else len(manifest.files),
         tensors=tuple(checks),
-        rule_difference=rule_difference(model, on_tensor) if isinstance(model.fmt, Int4Group) else None,
+        rule_difference=rule,
         problems=tuple(problems),
     )
+
+
+def _rule_difference(model: ModelFolder, on_tensor: OnTensor) -> tuple[RuleDifference | None, list[str]]:
+    if not isinstance(model.fmt, Int4Group):
+        return None, []
+    try:
+        return rule_difference(model, on_tensor), []
+    except UserError as error:
+        return None, [error.message]
 
 
 def _digest_problems(folder: Path, manifest: ConversionManifest) -> list[str]:
@@ -132,7 +143,7 @@ def _config_problems(model: ModelFolder, manifest: ConversionManifest | None) ->
     if manifest.format.kind != model.fmt.kind:
         problems.append(f"config.json: says {model.fmt.kind}, {MANIFEST} says {manifest.format.kind}")
     try:
-        selection = Selection(manifest.format, shape_from_config(model.config))
+        selection = Selection(manifest.format, read_shape(model.folder))
         for name in model.names():
             if not name.endswith(".weight"):
                 continue
@@ -169,7 +180,9 @@ def _check(stored: StoredWeight, reference: Tensor) -> TensorCheck:
     quantized = stored.quantized
     wanted = rounded(reference) if quantized or values.dtype != reference.dtype else reference
     by_the_rule = _same_bytes(stored.parts, quantize(stored.name, wanted, stored.fmt)) if quantized else None
-    rms, most = relative_rms(values, wanted)
+    rms, most = difference(values, wanted)
+    if not math.isfinite(rms):
+        raise UserError(f"tensor {stored.name}: cannot be compared: NaN or infinite values, here or in the source")
     return TensorCheck(name=stored.name, format=stored.fmt.kind, relative_rms_error=rms, max_abs_error=most, by_the_rule=by_the_rule)
 
 
@@ -182,8 +195,11 @@ def _same_bytes(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> b
     )
 
 
-def relative_rms(values: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Return (relative RMS of values - reference against reference, largest absolute difference), float64 sums."""
+def difference(values: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Return (relative RMS of values - reference against reference, largest absolute difference), float64 sums.
+
+    Against a reference of zeros the RMS is absolute, so that a difference is never called none.
+    """
     error = weight = most = 0.0
     a, b = values.reshape(-1), reference.reshape(-1)
     if torch.equal(a, b):
@@ -191,15 +207,18 @@ def relative_rms(values: Tensor, reference: Tensor) -> tuple[float, float]:
     # In pieces that stay in the cache: whole tensors in float64 cost several times as much.
     for start in range(0, a.numel(), PIECE):
         wanted = b[start : start + PIECE].double()
-        difference = a[start : start + PIECE].double() - wanted
-        error += float(difference.dot(difference))
+        apart = a[start : start + PIECE].double() - wanted
+        error += float(apart.dot(apart))
         weight += float(wanted.dot(wanted))
-        most = max(most, float(difference.abs().max()))
+        most = max(most, float(apart.abs().max()))
     return (math.sqrt(error / weight) if weight else math.sqrt(error)), most
 
 
 def rule_difference(model: ModelFolder, on_tensor: OnTensor = lambda _: None, limit: int | None = None) -> RuleDifference:
-    """Re-quantise INT4 weights (the first `limit` of them) by the own rule and count what changes."""
+    """Re-quantise INT4 weights (the first `limit` of them) by the own rule and count what changes.
+
+    Raises UserError naming a tensor with NaN or infinite values.
+    """
     values = changed = minus_8 = 0
     error = weight = 0.0
     packed = [name for name in model.names() if name.endswith(".weight") and f"{name}_packed" in model.index.where]
@@ -209,13 +228,14 @@ def rule_difference(model: ModelFolder, on_tensor: OnTensor = lambda _: None, li
         before = stored.values()
         rows, cols = before.shape
         scale = stored.parts[f"{name}_scale"]
-        codes, own_scale = quantize_int4(before, cols // scale.shape[1])
+        try:
+            codes, own_scale = quantize_int4(before, cols // scale.shape[1])
+        except ValueError as failure:
+            raise UserError(f"{model.folder}: tensor {name}: {failure}") from failure
         after = dequantize_int4(codes, own_scale)
         values += rows * cols
         changed += int((after != before).sum())
         minus_8 += int((unpack(stored.parts[f"{name}_packed"], cols) == -8).sum())
         error += float((after.double() - before.double()).square().sum())
         weight += float(before.double().square().sum())
-    return RuleDifference(
-        values=values, changed_values=changed, codes_minus_8=minus_8, relative_rms=math.sqrt(error / weight) if weight else 0.0
-    )
+    return RuleDifference(values=values, changed_values=changed, codes_minus_8=minus_8, relative_rms=relative_rms(error, weight))

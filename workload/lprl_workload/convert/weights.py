@@ -13,7 +13,7 @@ from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, WeightFormat
 from lprl_workload.convert.files import CONFIG
 from lprl_workload.convert.index import SourceIndex, read_json
-from lprl_workload.quant.config_json import parse_quantization_config
+from lprl_workload.convert.source_config import read_format
 from lprl_workload.quant.scheme import dequantize, module_of, served_names
 from lprl_workload.quant.select import is_fused
 
@@ -47,7 +47,7 @@ class ModelFolder:
         self.folder = folder
         self.index = SourceIndex.open(folder)
         self.config: dict[str, Any] = read_json(folder / CONFIG)
-        self.fmt = parse_quantization_config(self.config)
+        self.fmt = read_format(folder)
         self._open: dict[str, Any] = {}
 
     def tensor(self, name: str) -> Tensor:

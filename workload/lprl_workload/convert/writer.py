@@ -132,12 +132,12 @@ def fsync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file aside, fsync it and rename it into place."""
-    aside = path.with_name(f".{path.name}.writing")
-    with aside.open("wb") as file:
+def write_atomically(path: Path, data: bytes, aside: str = "") -> None:
+    """Write a small file aside, fsync it and rename it into place; `aside` is a name of its own where others may write the same."""
+    written = path.with_name(aside or f".{path.name}.writing")
+    with written.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.rename(aside, path)
+    os.rename(written, path)
     fsync_folder(path.parent)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lprl_api.algorithm import Reward
+from lprl_api.errors import UserError
 from lprl_api.progress import Control, Progress
 from lprl_api.runconfig import RunConfig
 from lprl_workload.checkpoint.store import CheckpointStore, intact_checkpoint
@@ -75,8 +76,17 @@ def make_reporter(run: RunConfig, attempt: int) -> Reporter:
     return Reporter(store, first, run.progress.interval_seconds, Control(steps=run.algorithm.steps, stability=run.stability))
 
 
+def check_folders(run: RunConfig, paths: ResolvedPaths) -> None:
+    """Raise UserError naming field and path when a model folder is not there, or is none."""
+    for field, place, folder in (("modelPath", run.model_path, paths.model), ("rolloutPath", run.rollout_path, paths.rollout)):
+        if not (folder / "config.json").is_file():
+            found = "no config.json in it" if folder.is_dir() else "no such folder"
+            raise UserError(f"RunConfig.{field} {place}: {found} ({folder})", "name the folder of a Hugging Face model inside the volume")
+
+
 def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Reporter, groups: Groups) -> Assembled:
-    """Put a run together: input is checked before any actor starts. Raises UserError."""
+    """Put a run together: input is checked before anything is written and any actor starts. Raises UserError."""
+    check_folders(run, paths)
     store = CheckpointStore(paths.run, attempt, run.checkpoint.keep)
     store.take_over()
     load_from = intact_checkpoint(paths.load_from) if paths.load_from is not None and not store.steps() else None

@@ -13,6 +13,7 @@ from pathlib import Path
 from lprl_api import names
 from lprl_api.content_key import QUANTIZER_VERSION
 from lprl_api.names import ExitCode
+from lprl_workload.arguments import Parser, called_as
 from lprl_workload.config import volumes_root
 from lprl_workload.convert.disk import existing_parent, free_bytes, human_bytes
 from lprl_workload.convert.job import available_cpus
@@ -120,8 +121,8 @@ def _environment() -> list[Finding]:
 
 def doctor_command(argv: Sequence[str]) -> int:
     """Print the findings; exit code 3 when something a job needs is missing."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lprl_workload doctor",
+    parser = Parser(
+        prog=called_as("doctor"),
         description="Say what this image and machine have: versions, devices, Ray, disks, memory, environment (secrets: only whether set).",
         epilog="examples:\n  python -m lprl_workload doctor\n  kubectl exec POD -- python -m lprl_workload doctor --output json",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from lprl_api.errors import UserError
 from lprl_api.names import ENV_ATTEMPT, ExitCode, Reason
 from lprl_api.runconfig import RunConfig
+from lprl_workload.arguments import Parser, called_as, count
 from lprl_workload.config import ResolvedPaths, load_run_config
 from lprl_workload.errors import StopAskedError
 from lprl_workload.launch.build import Assembled, assemble, local_groups, make_reporter, ray_groups
@@ -26,11 +28,21 @@ log = logging.getLogger(__name__)
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments of `train`."""
-    parser = argparse.ArgumentParser(prog="python -m lprl_workload train", description="Run one attempt of a job.")
+    parser = Parser(prog=called_as("train"), description="Run one attempt of a job.")
     parser.add_argument("--config", type=Path, required=True, help="RunConfig, a JSON file")
-    parser.add_argument("--attempt", type=int, default=int(os.environ.get(ENV_ATTEMPT, "1")), help="number of this attempt, from 1")
+    parser.add_argument("--attempt", type=count, help=f"number of this attempt, from 1; default ${ENV_ATTEMPT}, else 1")
     parser.add_argument("--in-process", action="store_true", help="everything in this process, without Ray")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.attempt is None:
+        arguments.attempt = _attempt_of_environment()
+    return arguments
+
+
+def _attempt_of_environment() -> int:
+    try:
+        return count(os.environ.get(ENV_ATTEMPT) or "1")
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{ENV_ATTEMPT}: {error}", f"unset {ENV_ATTEMPT}, or pass --attempt") from error
 
 
 def train_command(argv: Sequence[str]) -> int:

@@ -77,9 +77,17 @@ def _compressed(file_format: str, weights: Json, activations: Json | None, ignor
 
 
 def find_quantization_config(config: Json) -> Json | None:
-    """Return the quantisation section of a config.json, also of a multimodal model's text_config; None for high precision."""
+    """Return the quantisation section of a config.json, also of a multimodal model's text_config; None for high precision.
+
+    Raises UserError for one that is no object.
+    """
     places = [config, config["text_config"]] if isinstance(config.get("text_config"), dict) else [config]
-    return next((place[key] for place in places for key in KEYS if isinstance(place.get(key), dict)), None)
+    found = next(((key, place[key]) for place in places for key in KEYS if place.get(key) is not None), None)
+    if found is None:
+        return None
+    if not isinstance(found[1], dict):
+        raise UserError(f"config.json: {found[0]}: got {str(found[1])[:80]!r}; needs an object", "restore the model's own config.json")
+    return found[1]
 
 
 def strip_quantization(config: Json) -> Json:

@@ -11,6 +11,7 @@ Served tensors of `X.weight` [N, K]:
 Which weights are quantised at all is `select.py`'s decision; these functions do what they are told.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -165,8 +166,13 @@ def straight_through(weight: Tensor, fmt: WeightFormat) -> Tensor:
 def quantization_error(weight: Tensor, fmt: WeightFormat) -> tuple[float, float]:
     """Return (sum of squared errors, sum of squared weights) against the BF16 weight, float64 sums.
 
-    relative RMS error = sqrt(errors / weights); sums of several tensors add up.
+    Sums of several tensors add up; `relative_rms` of them is the relative RMS error.
     """
     reference = rounded(weight).double()
     error = fake_quantize(weight, fmt).double() - reference
     return float(error.square().sum()), float(reference.square().sum())
+
+
+def relative_rms(squared_error: float, squared_weight: float) -> float:
+    """Return sqrt(sum of squared errors / sum of squared weights); 0 for weights of zeros, or none."""
+    return math.sqrt(squared_error / squared_weight) if squared_weight else 0.0

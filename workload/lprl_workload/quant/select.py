@@ -124,7 +124,10 @@ class Selection:
         weights = sorted({n for name in names for n in self._expanded(name)})
         taken = {name for name in weights if self.takes(name)}
         if not taken and not isinstance(self.fmt, Bf16):
-            raise UserError(f"precision: {self.fmt.kind} with these scope and excludeModules selects no tensor of the model")
+            raise UserError(
+                f"precision: {self.fmt.kind} with these scope and excludeModules selects no tensor of the model",
+                "leave out less (precision.excludeModules; lprl convert: --exclude), or take another scope",
+            )
         _check_together(weights, taken)
         modules = (name.removesuffix(".weight") for name in weights if name not in taken)
         return tuple(m for m in modules if "norm" not in m.rsplit(".", 1)[-1] and not m.endswith("embed_tokens"))

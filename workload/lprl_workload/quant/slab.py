@@ -16,7 +16,7 @@ from lprl_api.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
 from lprl_workload.quant.fp8_block import dequantize_fp8, quantize_fp8, tiles
 from lprl_workload.quant.int4_group import QMAX, check_groups, dequantize_int4, pack, quantize_int4
 from lprl_workload.quant.native import kernels
-from lprl_workload.quant.scheme import block_of, is_pow2
+from lprl_workload.quant.scheme import block_of, is_pow2, relative_rms
 
 SLAB_BYTES = 1 << 19
 """BF16 bytes of a slab: with its output and the hash's view it stays in a core's L2 cache."""
@@ -38,8 +38,8 @@ class ErrorSums:
 
     @property
     def relative_rms(self) -> float:
-        """sqrt(sum of squared errors / sum of squared weights); 0 for a weight of zeros."""
-        return math.sqrt(self.squared_error / self.squared_weight) if self.squared_weight else 0.0
+        """Root-mean-square error relative to the weight's root mean square; 0 for a weight of zeros."""
+        return relative_rms(self.squared_error, self.squared_weight)
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:

@@ -1,6 +1,5 @@
 """BF16 weights -> the tensors an engine serves, with the error that costs. The quantizer is the converter's own."""
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import torch
 
 from lprl_api.formats import Bf16, WeightFormat
 from lprl_workload.data import NamedTensor
-from lprl_workload.quant.scheme import dequantize, module_of, quantize
+from lprl_workload.quant.scheme import dequantize, module_of, quantize, relative_rms
 from lprl_workload.quant.select import Selection
 
 
@@ -23,7 +22,7 @@ class ErrorSum:
     @property
     def relative_rms(self) -> float:
         """Root-mean-square error relative to the weights' root mean square; 0 when nothing was quantised."""
-        return math.sqrt(self.squared_error / self.squared_weight) if self.squared_weight else 0.0
+        return relative_rms(self.squared_error, self.squared_weight)
 
     def add(self, weight: torch.Tensor, served: torch.Tensor) -> None:
         """Count one weight and the value the engine computes with, equal shapes."""

@@ -19,6 +19,7 @@ from lprl_workload.convert import run as run_module
 from lprl_workload.convert.digest import digest_file, source_digest
 from lprl_workload.convert.progress import ShardProgress
 from lprl_workload.convert.run import convert_shards, report_path
+from lprl_workload.convert.stream import check_finite
 from lprl_workload.quant.scheme import fake_quantize, quantize
 from lprl_workload.quant.select import Selection
 
@@ -232,15 +233,34 @@ def test_another_format_or_quantizer_redoes_everything(tmp_path: Path, monkeypat
     assert [d for _, d in three.values()] == [d for _, d in two.values()]
 
 
-def test_nothing_is_left_of_a_shard_that_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("module", ["self_attn.q_proj", "input_layernorm"], ids=["quantised", "copied"])
+def test_nothing_is_left_of_a_shard_that_fails(module: str, dtype: torch.dtype, value: float, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "out"
-    save("qwen3-moe", source)
+    save("qwen3-moe", source, dtype)
     tensors = load(source)
-    tensors["model.layers.1.self_attn.q_proj.weight"][3, 5] = float("nan")
+    tensors[f"model.layers.1.{module}.weight"].view(-1)[5] = value
     save_file(tensors, source / "model.safetensors")
-    with pytest.raises(UserError, match=r"tensor model\.layers\.1\.self_attn\.q_proj\.weight: NaN or infinite"):
+    with pytest.raises(UserError, match=rf"source/model\.safetensors: tensor model\.layers\.1\.{module}\.weight: NaN or inf") as refused:
         convert(source, target, Fp8Block(), MOE)
+    assert "damaged" in refused.value.remedy
     assert [path.name for path in target.rglob("*") if path.is_file()] == []
+
+
+def test_large_values_are_finite() -> None:
+    """The quick check is a sum, which overflows where no value does."""
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        check_finite(torch.full((64,), torch.finfo(dtype).max, dtype=dtype))
+    check_finite(torch.zeros(0))
+    check_finite(torch.zeros(4, dtype=torch.int64))
+
+
+def test_a_source_scale_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    scale = torch.tensor([[1.0], [float("nan")]])
+    source = _write(tmp_path / "source", {X: CODES, f"{X}_scale_inv": scale}, FP8)
+    with pytest.raises(UserError, match=r"q_proj\.weight: NaN or infinite values"):
+        convert_shards(source, tmp_path / "out", Bf16(), MOE, ["model.safetensors"], 1, lambda _: None)
 
 
 def test_progress_counts_every_byte(tmp_path: Path) -> None:
@@ -307,6 +327,6 @@ X = "model.layers.0.self_attn.q_proj.weight"
 )
 def test_refused_before_anything_is_written(tensors, config, fmt, match: str, tmp_path: Path) -> None:
     source = _write(tmp_path / "source", tensors, config)
-    with pytest.raises(UserError, match=match):
+    with pytest.raises(UserError, match=match) as refused:
         convert_shards(source, tmp_path / "out", fmt, MOE, ["model.safetensors"], 1, lambda _: None)
-    assert not (tmp_path / "out").exists()
+    assert refused.value.remedy and not (tmp_path / "out").exists()

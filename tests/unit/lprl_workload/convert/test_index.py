@@ -80,8 +80,9 @@ def test_a_wrong_index_is_a_user_error(weight_map: object, match: str, tmp_path:
 def test_a_tensor_in_two_shards_is_a_user_error(tmp_path: Path) -> None:
     for name in ("1", "2"):
         save_file({"a": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
-    with pytest.raises(UserError, match=r"tensor a: in both 1\.safetensors and 2\.safetensors"):
+    with pytest.raises(UserError, match=r"tensor a: in both 1\.safetensors and 2\.safetensors") as refused:
         SourceIndex.open(tmp_path)
+    assert str(tmp_path) in refused.value.message and "remove the shard" in refused.value.remedy
 
 
 def test_a_folder_without_safetensors_is_a_user_error(tmp_path: Path) -> None:

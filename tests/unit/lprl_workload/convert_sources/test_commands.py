@@ -14,12 +14,20 @@ from lprl_api.names import TERMINATION_MESSAGE_BYTES, ExitCode, Reason
 from lprl_api.progress import Termination
 from lprl_api.runconfig import InspectConfig
 from lprl_api.sources import ModelSource
+from lprl_workload import termination
 from lprl_workload.__main__ import COMMANDS, main
 from lprl_workload.convert.console import ProgressLine, Tick, render
 from lprl_workload.convert.export import convert_folder
 from lprl_workload.convert.manifest import read_manifest
 from lprl_workload.errors import FencedError
-from lprl_workload.termination import ending_of, run_guarded, write_message, write_termination
+from lprl_workload.termination import USAGE, ending_of, run_guarded, write_message, write_termination
+
+
+@pytest.fixture(autouse=True)
+def by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pod around these tests, even where there is one."""
+    monkeypatch.delenv("LPRL_TERMINATION_LOG", raising=False)
+    monkeypatch.setattr(termination, "DEFAULT_LOG", tmp_path / "no-termination-log")
 
 
 @pytest.fixture
@@ -42,7 +50,9 @@ def test_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(command in text for command in COMMANDS)
-    assert main(["covert"]) == ExitCode.USER_ERROR == main([])
+    assert main(["covert"]) == USAGE == main([])
+    err = capsys.readouterr().err
+    assert "error: unknown command 'covert'\n  fix: it is one of inspect, convert" in err
 
 
 def test_the_pods_way_through_a_conversion(
@@ -102,7 +112,15 @@ def test_export_finds_the_newest_complete_step(tmp_path: Path, make_model: Any, 
         pytest.param(StorageFullError("x"), ExitCode.STORAGE_FULL, Reason.STORAGE_FULL, id="full"),
         pytest.param(OSError(errno.ENOSPC, "No space left", "/v"), ExitCode.STORAGE_FULL, Reason.STORAGE_FULL, id="enospc"),
         pytest.param(OSError(errno.EDQUOT, "Quota", "/v"), ExitCode.STORAGE_FULL, Reason.STORAGE_FULL, id="quota"),
-        pytest.param(OSError(errno.EIO, "I/O error"), ExitCode.CRASH, Reason.CONVERSION_FAILED, id="io"),
+        pytest.param(OSError(errno.EIO, "I/O error", "/v"), ExitCode.CRASH, Reason.CONVERSION_FAILED, id="io"),
+        pytest.param(PermissionError(errno.EACCES, "Permission denied", "/v"), ExitCode.USER_ERROR, Reason.USER_ERROR, id="permission"),
+        pytest.param(PermissionError(errno.EACCES, "Permission denied"), ExitCode.CRASH, Reason.CONVERSION_FAILED, id="nameless"),
+        pytest.param(OSError(errno.EROFS, "Read-only file system", "/v"), ExitCode.USER_ERROR, Reason.USER_ERROR, id="read-only"),
+        pytest.param(NotADirectoryError(errno.ENOTDIR, "Not a directory", b"/v"), ExitCode.USER_ERROR, Reason.USER_ERROR, id="file"),
+        pytest.param(IsADirectoryError(errno.EISDIR, "Is a directory", "/v"), ExitCode.USER_ERROR, Reason.USER_ERROR, id="folder"),
+        pytest.param(
+            FileNotFoundError(errno.ENOENT, "No such file", "/v"), ExitCode.CRASH, Reason.CONVERSION_FAILED, id="missing-in-a-pod"
+        ),
         pytest.param(FencedError("newer"), ExitCode.FENCED, Reason.CONVERSION_FAILED, id="fenced"),
         pytest.param(MemoryError(), ExitCode.CRASH, Reason.OUT_OF_MEMORY, id="memory"),
         pytest.param(KeyError("k"), ExitCode.CRASH, Reason.CONVERSION_FAILED, id="bug"),
@@ -118,6 +136,93 @@ def test_endings(log: Path, capsys: pytest.CaptureFixture[str], error: Exception
     err = capsys.readouterr().err
     assert ("Traceback" in err) == (code == ExitCode.CRASH)
     assert "error: " in err
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "No such file", "/v"), FileExistsError(errno.EEXIST, "Exists", "/v")])
+def test_a_file_named_by_hand_is_the_users(log: Path, capsys: pytest.CaptureFixture[str], error: OSError) -> None:
+    def fail() -> int:
+        raise error
+
+    assert run_guarded(fail, Reason.CONVERSION_FAILED, by_hand=True) == ExitCode.USER_ERROR
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: /v: {error.strerror}\n  fix: ") and "Traceback" not in err
+
+
+def test_debugging_keeps_every_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "/v")
+
+    monkeypatch.setenv("LPRL_DEBUG", "1")
+    assert run_guarded(fail, Reason.CONVERSION_FAILED) == ExitCode.USER_ERROR
+    assert "Traceback" in capsys.readouterr().err
+
+
+CONVERT = ["convert-all", "SOURCE", "TARGET"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        pytest.param([*CONVERT, "--to", "int4", "--group-size", "48"], "invalid choice: 48", id="group-size"),
+        pytest.param([*CONVERT, "--to", "fp9"], "invalid choice: 'fp9'", id="format"),
+        pytest.param([*CONVERT, "--to", "int4", "--max-error", "nan"], "got 'nan'; needs a number above 0", id="nan"),
+        pytest.param([*CONVERT, "--to", "int4", "--max-error", "inf"], "got 'inf'; needs a number above 0", id="inf"),
+        pytest.param(["verify", "TARGET", "--source", "SOURCE", "--max-error", "-1"], "got '-1'; needs a number above 0", id="negative"),
+        pytest.param(["verify", "SOURCE", "--max-error", "0.1"], "--max-error: there is nothing to compare with", id="no-source"),
+        pytest.param([*CONVERT, "--to", "fp8", "--workers", "0"], "got '0'; needs a whole number of at least 1", id="workers"),
+        pytest.param([*CONVERT, "--to", "fp8", "--group-size", "64"], "--group-size: fp8-block has no such option", id="fp8-groups"),
+        pytest.param([*CONVERT, "--to", "fp8", "--scope", "all-linear"], "--scope: fp8-block has no such option", id="fp8-scope"),
+        pytest.param([*CONVERT, "--to", "fp8-channel", "--scale-format", "ue8m0"], "--scale-format: fp8-channel", id="channel-scales"),
+        pytest.param([*CONVERT, "--to", "bf16", "--exclude", "*"], "--exclude: bf16 has no such option", id="bf16"),
+        pytest.param(["export", "SOURCE", "--out", "T", "--formats", "bf16", "fp8", "--scope", "all-linear"], "--scope: ", id="export"),
+        pytest.param(["finalise"], "required: --config", id="pod"),
+        pytest.param(["train"], "required: --config", id="train"),
+    ],
+)
+def test_wrong_command_lines(
+    arguments: list[str], match: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = [str(tmp_path / a) if a in ("SOURCE", "TARGET", "T") else a for a in arguments]
+    assert main(line) == USAGE
+    err = capsys.readouterr().err
+    assert match in err and "  fix: " in err and list(tmp_path.iterdir()) == []
+    # In a job's process the code is one that the Job's failure policy does not retry.
+    monkeypatch.setenv("LPRL_TERMINATION_LOG", str(tmp_path / "log"))
+    assert main(line) == ExitCode.USER_ERROR
+    monkeypatch.setenv("LPRL_CALLED_AS", "lprl convert")
+    assert main(line) == USAGE
+
+
+def test_errors_and_help_say_how_the_command_was_called(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LPRL_CALLED_AS", "kubectl lprl convert")
+    assert main(["convert-all"]) == USAGE
+    assert "error: kubectl lprl convert: the following" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["convert-all", "--help"])
+    text = capsys.readouterr().out
+    assert "usage: kubectl lprl convert [-h]" in text and "\n  kubectl lprl convert models/" in text and "lprl_workload" not in text
+
+
+@pytest.mark.parametrize(
+    ("exclude", "match"),
+    [
+        pytest.param("nosuchmodule*", "--exclude nosuchmodule*: matches no module of", id="no-module"),
+        pytest.param("*", "selects no tensor of the model", id="everything"),
+        pytest.param("*.q_proj", "are one kernel in the engine", id="half-a-kernel"),
+    ],
+)
+def test_exclusions_are_checked_before_the_start(
+    exclude: str, match: str, make_model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_model()
+    assert main(["convert-all", str(source), str(tmp_path / "t"), "--to", "fp8", "--exclude", exclude]) == ExitCode.USER_ERROR
+    err = capsys.readouterr().err
+    assert match in err and "  fix: " in err
+    assert [p.name for p in tmp_path.iterdir()] == [source.name]
+
+
+def test_a_manifests_exclusions_may_match_nothing(make_model: Any, tmp_path: Path) -> None:
+    convert_folder(make_model(), tmp_path / "t", Fp8Block(exclude_modules=("*.of_another_model",)), 1)
 
 
 def test_long_messages_are_cut_to_valid_json(log: Path) -> None:

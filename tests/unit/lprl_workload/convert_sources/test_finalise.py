@@ -1,7 +1,10 @@
 """Publishing: what is written, what is refused, and that nothing half-made can be used."""
 
 import json
+import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +132,20 @@ def test_other_versions_and_other_work_are_refused(make_model: Any, tmp_path: Pa
     finalise(config, source, target)
     with pytest.raises(UserError, match="holds conversion"):
         find_conversion(target, "1" * 64)
+
+
+def test_workers_that_start_together_all_get_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each finds no identity and writes it: none may take the file the other is about to rename."""
+    rename, both = os.rename, threading.Barrier(2, timeout=20)
+
+    def together(src: Any, dst: Any) -> None:
+        both.wait()
+        rename(src, dst)
+
+    monkeypatch.setattr(os, "rename", together)
+    with ThreadPoolExecutor(2) as pool:
+        for claimed in [pool.submit(claim, tmp_path / "target.partial", "1" * 64) for _ in range(2)]:
+            claimed.result()
 
 
 def test_a_folder_without_manifest_is_never_used(make_model: Any, tmp_path: Path) -> None:

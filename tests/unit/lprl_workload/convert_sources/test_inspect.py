@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from lprl_api.errors import UserError
 from lprl_api.formats import Fp8Block, Int4Group
@@ -16,6 +19,8 @@ from lprl_workload.convert.fingerprint import SAMPLE_BYTES, fingerprint, sample_
 from lprl_workload.convert.index import MAX_HEADER_BYTES, TensorInfo
 from lprl_workload.convert.inspect import inspect_folder, inspection_message
 
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+DOWN = "model.layers.1.mlp.experts.1.down_proj.weight"
 GOOD: dict[str, Any] = {"t": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}
 
 
@@ -57,8 +62,9 @@ def entry(**changes: object) -> dict[str, Any]:
 def test_hostile_headers(make_model: Any, header: object, data: bytes, length: int | None, match: str) -> None:
     folder = make_model()
     write_shard(folder, header, data, length)
-    with pytest.raises(UserError, match=match):
+    with pytest.raises(UserError, match=match) as refused:
         inspect_folder(folder, "")
+    assert str(folder) in refused.value.message and refused.value.remedy
 
 
 def test_a_sparse_giant_is_not_read(make_model: Any) -> None:
@@ -81,13 +87,39 @@ def test_a_sparse_giant_is_not_read(make_model: Any) -> None:
         pytest.param(lambda f: set_config(f, num_hidden_layers=3), "no tensors of layer 2", id="layer-missing"),
         pytest.param(lambda f: set_config(f, num_hidden_layers=1), "tensors of layer 1", id="layer-too-many"),
         pytest.param(lambda f: set_config(f, quantization_config={"quant_method": "awq"}), "'awq' is not supported", id="foreign-scheme"),
+        pytest.param(
+            lambda f: set_config(f, quantization_config="yes"), "quantization_config: got 'yes'; needs an object", id="scheme-is-a-text"
+        ),
+        pytest.param(lambda f: set_config(f, model_type="mamba"), "model_type: got 'mamba'; needs one of", id="unknown-family"),
+        pytest.param(
+            lambda f: set_config(f, moe_intermediate_size=64),
+            r"down_proj.weight: shape \[64, 96\]; config.json says \[64, 64\]",
+            id="experts",
+        ),
+        pytest.param(
+            lambda f: rewrite(f, lambda w: w[:, :32].contiguous()), rf"{DOWN}: shape \[64, 32\]; config.json says", id="down-proj"
+        ),
+        pytest.param(lambda f: rewrite(f, lambda w: w.double()), rf"{DOWN}: dtype F64; needs BF16, F16, F32", id="float64"),
+        pytest.param(lambda f: rewrite(f, lambda w: w.to(torch.int8)), rf"{DOWN}: dtype I8; needs BF16, F16, F32", id="int8"),
+        pytest.param(lambda f: shutil.copy(f / FIRST, f / SECOND), "tensor .*: is in no shard|in both", id="duplicate"),
+        pytest.param(lambda f: (f / FIRST).write_bytes((f / FIRST).read_bytes()[:-1]), "truncated or corrupt", id="truncated"),
     ],
 )
 def test_wrong_folders(make_model: Any, change: Any, match: str) -> None:
+    """Each refusal says where, what and what to do."""
     folder = make_model()
     change(folder)
-    with pytest.raises(UserError, match=match):
+    with pytest.raises(UserError, match=match) as refused:
         inspect_folder(folder, "")
+    assert str(folder) in refused.value.message and refused.value.remedy
+
+
+def rewrite(folder: Path, how: Any) -> None:
+    """Change one expert's down_proj in place."""
+    path = folder / json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"][DOWN]
+    tensors = load_file(path)
+    tensors[DOWN] = how(tensors[DOWN])
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def set_config(folder: Path, **changes: object) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lprl_api.formats import Bf16, Fp8Block, Int4Group
 from lprl_workload.convert.export import convert_folder
-from lprl_workload.convert.verify import relative_rms, verify_folder
+from lprl_workload.convert.verify import difference, verify_folder
 from lprl_workload.quant.int4_group import pack
 
 NAME = "model.layers.1.mlp.experts.1.up_proj.weight"
@@ -67,7 +67,8 @@ def test_foreign_int4_is_measured(make_model: Any, tmp_path: Path) -> None:
     convert_folder(source, folder, Int4Group(group_size=32), 1)
     own = verify_folder(folder, None, None).rule_difference
     assert own is not None and own.codes_minus_8 == 0
-    (folder / "manifest.json").unlink()  # foreign folders have none
+    for name in ("manifest.json", "conversion_report.json"):
+        (folder / name).unlink()  # foreign folders have none
     codes = torch.randint(-8, 8, (96, 64), dtype=torch.int8, generator=torch.Generator().manual_seed(0))
     rewrite(folder, f"{NAME}_packed", lambda _: pack(codes))
     foreign = verify_folder(folder, None, None)
@@ -79,6 +80,38 @@ def test_foreign_int4_is_measured(make_model: Any, tmp_path: Path) -> None:
     assert verify_folder(tmp_path / "back", folder, None).problems == ()
 
 
-def test_relative_rms() -> None:
-    assert relative_rms(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0])) == (pytest.approx((1 / 5) ** 0.5), 1.0)
-    assert relative_rms(torch.zeros(0), torch.zeros(0)) == (0.0, 0.0)
+def with_nan(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.view(-1)[3] = float("nan")
+    return tensor
+
+
+def test_values_that_are_no_numbers_are_a_problem(make_model: Any, tmp_path: Path) -> None:
+    """pydantic refused the NaN of a comparison, and the check died of it."""
+    source, folder = make_model(), tmp_path / "t"
+    convert_folder(source, folder, Int4Group(group_size=32), 1)
+    rewrite(source, "model.layers.0.input_layernorm.weight", with_nan)
+    rewrite(folder, f"{NAME}_scale", with_nan)
+    problems = verify_folder(folder, source, 0.2).problems
+    assert any("tensor model.layers.0.input_layernorm.weight: cannot be compared: NaN" in p for p in problems)
+    assert any(f"tensor {NAME}: cannot be compared: NaN" in p for p in problems)
+    assert any(p.startswith(f"{folder}: tensor {NAME}: NaN or infinite") for p in problems), "nor can it be quantised again"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", None], ids=["cut", "no-manifest", "removed"])
+def test_a_conversion_without_a_valid_manifest_is_a_problem(make_model: Any, tmp_path: Path, content: str | None) -> None:
+    source, folder = make_model(), tmp_path / "t"
+    convert_folder(source, folder, Fp8Block(), 1)
+    if content is None:
+        (folder / "manifest.json").unlink()
+    else:
+        (folder / "manifest.json").write_text(content)
+    rewrite(folder, NAME, negated)
+    found = verify_folder(folder, None, None)
+    assert found.files == 0 and len(found.problems) == 1 and found.problems[0].startswith("manifest.json: ")
+    assert verify_folder(source, None, None).problems == (), "a model that no conversion made has none"
+
+
+def test_difference() -> None:
+    assert difference(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0])) == (pytest.approx((1 / 5) ** 0.5), 1.0)
+    assert difference(torch.zeros(0), torch.zeros(0)) == (0.0, 0.0)
+    assert difference(torch.tensor([2.0]), torch.zeros(1)) == (2.0, 2.0)
