@@ -36,7 +36,7 @@ def lane(path: Path) -> str | None:
     if folder == "control_plane":
         return f"plane-{PLANES.get(module, 3)}"
     if folder == "local":
-        return "ray-2" if module.startswith("test_train") else "ray-1"
+        return "ray-1" if module.startswith("test_run_") else "ray-2"
     if folder in ("chart", "cluster", "gpu"):
         return folder
     return "api-server" if folder == "contract" and module in API_SERVER else None
