@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # One process may use every core; tests and demo keep torch to one thread per process so that results do not depend on the machine.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests and demo start Python hundreds of times: what is compiled once is kept (in __pycache__, which git ignores).
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup fmt check test test-unit test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench scale demo modes clean
@@ -25,7 +27,7 @@ demo: $(STAMP) ## Run the main job on this machine: a manifest through its whole
 	$(BIN)/lprl demo
 
 # Lanes side by side (tests/conftest.py says which); most of them wait most of the time, so there are more than cores.
-LANES ?= 6
+LANES ?= 7
 test: $(STAMP) ## Unit, contract, golden, chart, control-plane and local end-to-end tests (a quarter of an hour on two cores).
 	$(BIN)/pytest -q -n $(LANES) --dist loadgroup --no-loadscope-reorder tests/control_plane tests/local tests/chart tests/contract tests/repo tests/golden tests/unit
 

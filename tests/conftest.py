@@ -26,6 +26,8 @@ PLANES = {
     "test_killed": 2, "test_presets": 2,
 }  # fmt: skip
 """Control plane of a module of tests/control_plane; 3 for all others."""
+RAYS = {"test_run_job": "ray-1", "test_train_ray": "ray-2"}
+"""Lane of a module of tests/local; ray-3 for all others."""
 API_SERVER = ("test_admission", "test_cluster_rules", "test_crash_points", "test_crd_server", "test_kubectl_lprl")
 """Modules of tests/contract that share one API server."""
 
@@ -36,7 +38,7 @@ def lane(path: Path) -> str | None:
     if folder == "control_plane":
         return f"plane-{PLANES.get(module, 3)}"
     if folder == "local":
-        return "ray-1" if module.startswith("test_run_") else "ray-2"
+        return RAYS.get(module, "ray-3")
     if folder in ("chart", "cluster", "gpu"):
         return folder
     return "api-server" if folder == "contract" and module in API_SERVER else None

@@ -58,7 +58,11 @@ def inspect_pod(number: int = 0, code: int = 0, message: str = "the report") -> 
         "state": {"terminated": {"exitCode": code, "message": message, "finishedAt": f"2026-01-01T00:00:0{number}Z"}},
     }
     status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [ended]}
-    return {"metadata": meta(f"toy-inspect-{number}", ownerReferences=[owner], labels=labels), "spec": {}, "status": status}
+    return {
+        "metadata": meta(f"toy-inspect-{number}", creationTimestamp=f"2026-01-01T00:00:0{number}Z", ownerReferences=[owner], labels=labels),
+        "spec": {},
+        "status": status,
+    }
 
 
 @pytest.mark.parametrize("finished", [True, False])
