@@ -26,8 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Run the main job on this machine: a manifest through its whole life, CPU only, no cluster.
 	$(BIN)/lprl demo
 
-# Lanes side by side (tests/conftest.py says which); most of them wait most of the time, so there are more than cores.
-LANES ?= 7
+# Lanes side by side (tests/conftest.py says which), each from the start: one that is given out later waits behind another's last tests.
+# Most of them wait most of the time, so there are more than cores.
+LANES ?= 8
 test: $(STAMP) ## Unit, contract, golden, chart, control-plane and local end-to-end tests (a quarter of an hour on two cores).
 	$(BIN)/pytest -q -n $(LANES) --dist loadgroup --no-loadscope-reorder tests/control_plane tests/local tests/chart tests/contract tests/repo tests/golden tests/unit
 
