@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.conftest import USERS_KUBECONFIG
 from tests.contract.hand import Hand, manifest
 
 from lprl_api import names
@@ -31,9 +32,11 @@ WATCHED = {
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
     "RayCluster": "/apis/ray.io/v1/namespaces/{}/rayclusters",
     "Pod": "/api/v1/namespaces/{}/pods",
-    "ConfigMap": "/api/v1/namespaces/{}/configmaps?labelSelector=" + names.LABEL_ROLE + "%3Dprogress",
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     names.KIND: "/apis/lprl.dev/v1alpha1/namespaces/{}/lowprecisionrljobs",
 }
+WATCH_CACHE = {"resourceVersion": "0"}
+"""As watches see it: what the API server has in memory, which may be a moment old."""
 LIFE_S = 240
 LIVES = ("calm", "eventful") if os.environ.get("LPRL_CRASHES") == "all" else ("calm",)
 AT_ONCE = 8
@@ -126,18 +129,24 @@ class Life:
             self._god.patch(self._job, {"spec": {"suspend": False}}, MERGE)
 
     def close(self) -> None:
-        self._god.delete(f"/api/v1/namespaces/{self.key.namespace}", {"propagationPolicy": "Background"})
+        """Remove it from a cluster that stays; ours is thrown away, and emptying a namespace costs its API server as much as a life."""
+        if USERS_KUBECONFIG:
+            self._god.delete(f"/api/v1/namespaces/{self.key.namespace}", {"propagationPolicy": "Background"})
 
     def _left(self) -> list[Any]:
         return list(self._god.get(WATCHED["RayCluster"].format(self.key.namespace))["items"])
 
     def _watch(self, cache: Cache) -> None:
         """Tell a cache what watches would: whatever is there, and that the rest is gone."""
+        clusters = self._left()  # before the others: none is taken for gone while it was being made
+        for document in clusters:
+            cache.put("RayCluster", document)
         for kind, path in WATCHED.items():
-            there = self._god.get(path.format(self.key.namespace))["items"]
-            for document in there:
-                cache.put(kind, document)
-        if cache.document(self.key) is not None and not self._left():
+            if kind != "RayCluster":
+                selector = {"labelSelector": f"{names.LABEL_ROLE}=progress"} if kind == "ConfigMap" else {}
+                for document in self._god.get(path.format(self.key.namespace), **WATCH_CACHE, **selector)["items"]:
+                    cache.put(kind, document)
+        if cache.document(self.key) is not None and not clusters:
             for state in cache.clusters(self.key):
                 cache.remove("RayCluster", {"metadata": {"namespace": self.key.namespace, "name": state.name, "uid": state.uid}})
 

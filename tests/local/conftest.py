@@ -29,9 +29,6 @@ RAY_ENV = {
 }
 
 
-HEAD_FLAGS = ("--num-cpus=0", "--include-dashboard=false", "--no-monitor")
-
-
 class Ray:
     """A head without CPUs and workers with slots, as processes of this test."""
 
@@ -67,10 +64,12 @@ class Ray:
         resources = json.dumps({f"lprl_{name}": count for name, count in slots.items()})
         return self.start(f"--address={self.address}", "--num-cpus=1", f"--resources={resources}")
 
-    def stop(self) -> None:
-        for process in reversed(self.processes):
+    def stop(self, keep: int = 0) -> None:
+        """End all nodes but the first `keep`; the head is the first."""
+        ended, self.processes = self.processes[keep:], self.processes[:keep]
+        for process in reversed(ended):
             process.send_signal(signal.SIGTERM)
-        for process in self.processes:
+        for process in ended:
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
@@ -179,8 +178,9 @@ def driver() -> type[Driver]:
     return Driver
 
 
-@pytest.fixture
-def ray_nodes(train_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
+@pytest.fixture(scope="module")
+def ray_head(train_root: Path) -> Iterator[Ray]:
+    """A Ray of a head without CPUs; starting one takes longer than the runs."""
     # Ray's socket paths must stay short.
     temp = Path(f"/tmp/lprl-ray-{os.getpid()}-{time.monotonic_ns() % 10**6}")
     temp.mkdir(mode=0o700)
@@ -189,3 +189,10 @@ def ray_nodes(train_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     yield found
     found.stop()
     subprocess.run(["rm", "-rf", str(temp)], check=True)
+
+
+@pytest.fixture
+def ray_nodes(ray_head: Ray) -> Iterator[Ray]:
+    """The Ray of this module, with no other nodes than a test starts."""
+    yield ray_head
+    ray_head.stop(keep=1)
