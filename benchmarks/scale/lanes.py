@@ -21,7 +21,8 @@ PATIENCE_S = 1800.0
 JOBS = f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.PLURAL}"
 CLUSTERS = "/apis/ray.io/v1/namespaces/{}/rayclusters"
 REPORT_S = 15.0
-DRIVER = {"step_s": REPORT_S, "wait_s": REPORT_S, "jitter": True}
+DRIVER = {"step_s": REPORT_S, "wait_s": REPORT_S, "jitter": True, "loads_long": True}
+"""Each reports once, which makes its job Running, and goes on when all do: in bare clusters nobody reports either."""
 RUNS = "Running 1/1"
 """Phase and nodes of a job whose cluster is ready and whose driver reported."""
 
@@ -104,6 +105,13 @@ def release(world: World, rows: Rows, count: int) -> dict[str, float]:
         "one_job_median_s": each[len(each) // 2] if each else 0.0,
         "one_job_max_s": each[-1] if each else 0.0,
     }
+
+
+def unready_nodes(plane: ControlPlane) -> list[str]:
+    """Names of nodes that are not Ready."""
+    ready = {"type": "Ready", "status": "True"}
+    conditions = {n["metadata"]["name"]: n["status"].get("conditions", ()) for n in plane.api.list("Node")}
+    return [name for name, found in conditions.items() if not any(ready.items() <= c.items() for c in found)]
 
 
 def delete_jobs(plane: ControlPlane, world: World, rows: Rows) -> float:

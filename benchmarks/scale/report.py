@@ -55,7 +55,7 @@ def markdown(results: list[Result]) -> str:
         ("operator API calls per job until Running", lambda r: f"{r['lane']['api_calls_per_job']:.1f}"),
         ("operator CPU, all running and silent, % of a core", lambda r: f"{r['silent']['core']:.1%}"),
         ("operator CPU, each reporting every 15 s, % of a core", lambda r: f"{r['reporting']['core']:.1%}"),
-        ("deleting all, s", lambda r: f"{r['delete_s']:.1f}"),
+        ("deleting all, s", lambda r: f"{r['delete_s']:.1f}" if "delete_s" in r else "not measured"),
         ("CPU of others on the machine while jobs started, s", lambda r: f"{r['lane']['cpu_to_running']['others']:.0f}"),
         ("failed reconciles", lambda r: ", ".join(f"{k.split('kind=')[-1]}: {v:.0f}" for k, v in r["errors"].items()) or "none"),
     ]

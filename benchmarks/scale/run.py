@@ -9,6 +9,7 @@ Writes results.json and results.md into --out. Exit code 1 when a bar is missed.
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -62,24 +63,27 @@ class Stage:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def measure(count: int, rest_s: float, twice: bool) -> Result:
+def measure(count: int, rest_s: float, twice: bool, keep_jobs: bool) -> Result:
     """One N: bare clusters and jobs, each on a control plane of its own, one after the other."""
     result: Result = {"jobs": count, "bare": [_bare(count, "first")]}
     with Stage(f"jobs-{count}") as stage:
-        operator = Operator(stage.plane, "operator")
+        # As in a cluster: with the token of a service account, not with a certificate, which an API server checks at each request.
+        operator = Operator(stage.plane, "operator", kubeconfig=stage.plane.service_account("lprl-operator"))
         operator.wait_healthy()
         assert operator.process is not None
         stage.meter.parts["operator"] = operator.process.pid
         result["lane"] = _jobs(stage, operator, count)
-        stage.drivers.signal(19)
         result["silent"] = _rest(operator, stage.meter, rest_s)
-        stage.drivers.signal(18)
+        stage.drivers.signal(signal.SIGUSR1)
         time.sleep(2 * lanes.REPORT_S)  # those that were due all report at once; from then on each at its own time
         result["reporting"] = _rest(operator, stage.meter, rest_s)
-        rows = Rows(stage.plane.kubeconfig, lanes.JOBS.format(POOL), ("phase",))
-        rows.wait("jobs listed", lambda found: sum(found.values()) == count, 60)
-        result["delete_s"] = lanes.delete_jobs(stage.plane, stage.world, rows)
-        rows.close()
+        unready = lanes.unready_nodes(stage.plane)
+        assert not unready, f"nodes became NotReady, and all their pods with them: {unready}"
+        if not keep_jobs:
+            rows = Rows(stage.plane.kubeconfig, lanes.JOBS.format(POOL), ("phase",))
+            rows.wait("jobs listed", lambda found: sum(found.values()) == count, 60)
+            result["delete_s"] = lanes.delete_jobs(stage.plane, stage.world, rows)
+            rows.close()
         result["errors"] = {k: v for k, v in operator.metrics().items() if k.startswith("lprl_reconcile_errors_total") and v}
         operator.stop()
     if twice:
@@ -154,12 +158,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", default="100,300,1000", help="numbers of jobs, comma separated")
     parser.add_argument("--rest-seconds", type=float, default=60.0, help="how long running jobs are observed, each way")
+    parser.add_argument("--keep-jobs", action="store_true", help="do not measure their deletion, which garbage collection makes long")
     parser.add_argument("--twice", action="store_true", help="bare clusters again after the jobs, to see how even the machine is")
     parser.add_argument("--out", type=Path, default=ROOT / "bench-out" / "scale")
     found = parser.parse_args()
     results = []
     for count in map(int, found.jobs.split(",")):
-        results.append(measure(count, found.rest_seconds, found.twice))
+        results.append(measure(count, found.rest_seconds, found.twice, found.keep_jobs))
         write(results, found.out)
     sys.stdout.write((found.out / "results.md").read_text())
     problems = missed(results)

@@ -28,6 +28,7 @@ PLURALS = {
     "ServiceAccount": "/api/v1/{}serviceaccounts",
     "Event": "/api/v1/{}events",
     "PersistentVolumeClaim": "/api/v1/{}persistentvolumeclaims",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
     "Role": "/apis/rbac.authorization.k8s.io/v1/{}roles",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/{}rolebindings",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/{}networkpolicies",

@@ -44,6 +44,8 @@ class Simulator:
         self.pods: dict[str, Document] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.stores: dict[str, Store] = {}
+        self.loaded = asyncio.Event()
+        """Set by SIGUSR1: models that take long to load are loaded."""
 
     def saw_cluster(self, change: str, cluster: Document) -> None:
         key = (cluster["metadata"]["namespace"], cluster["metadata"]["name"])
@@ -126,6 +128,8 @@ class Driver:
         self._step = self._kept = store.step
         self.say("start", step=self._step, job_uid=owner)
         control = await self._report("loading")
+        if self.script.loads_long:
+            await self._simulator.loaded.wait()
         await self._end(await self._train(store, control))
 
     async def _train(self, store: Store, control: Control) -> Said:
@@ -240,6 +244,7 @@ async def simulate(kubeconfig: Path, log: Callable[..., None]) -> None:
     """Run until cancelled."""
     client = Client(kubeconfig)
     simulator = Simulator(client, log)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, simulator.loaded.set)
     ours = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
     watches: list[Awaitable[None]] = [
         client.watch("/apis/ray.io/v1/rayclusters", ours, simulator.saw_cluster),

@@ -20,9 +20,16 @@ class Operator:
     """One replica."""
 
     def __init__(
-        self, plane: ControlPlane, name: str = "operator-0", namespace: str = CLUSTER_NAMESPACE, skew_s: float = 0.0, **settings: Any
+        self,
+        plane: ControlPlane,
+        name: str = "operator-0",
+        namespace: str = CLUSTER_NAMESPACE,
+        skew_s: float = 0.0,
+        kubeconfig: Path | None = None,
+        **settings: Any,
     ) -> None:
         self.plane, self.name, self.namespace = plane, name, namespace
+        self._kubeconfig = kubeconfig or plane.kubeconfig
         skewed = [str(Path(__file__).with_name("skewed.py")), str(skew_s)]
         self._command = [sys.executable, *(skewed if skew_s else ("-m", "lprl_operator"))]
         self.health, self.metrics_port = free_port(), free_port()
@@ -40,6 +47,7 @@ class Operator:
     def start(self, wait: bool = True) -> None:
         """Start the process (again)."""
         environment = {"LPRL_OPERATOR_CONFIG": str(self._settings), "POD_NAME": self.name, "POD_NAMESPACE": self.namespace}
+        environment["KUBECONFIG"] = str(self._kubeconfig)
         self.process = self.plane.start(self.name, self._command, **environment)
         if wait:
             self.wait_healthy()

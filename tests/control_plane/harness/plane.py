@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tests.control_plane.harness.api import PLURALS, STRATEGIC, Api, ApiError, Document
 from tests.control_plane.harness.script import CUT_OFF
 
@@ -30,6 +31,10 @@ def kit() -> Path | None:
     """Folder with up.sh and down.sh; None when there is none."""
     found = Path(os.environ.get(ENV_DEVCLUSTER) or ROOT.parent / "shared" / "devcluster")
     return found if (found / "up.sh").exists() else None
+
+
+NODE_GRACE = "24h"
+"""Simulated nodes send no heartbeats: after the kit's three minutes each would be called NotReady, and all its pods with it."""
 
 
 class Process:
@@ -83,7 +88,7 @@ class ControlPlane:
 
     def __init__(self, folder: Path, kuberay: bool = True, keep: bool = False, ours: bool = True) -> None:
         self.folder, self._keep = folder, keep
-        self._environment = {**os.environ, "LPRL_CLUSTER_DIR": str(folder)}
+        self._environment = {"LPRL_NODE_GRACE": NODE_GRACE, **os.environ, "LPRL_CLUSTER_DIR": str(folder)}
         self._environment.pop("KUBECONFIG", None)
         self.up("--kuberay" if kuberay else "")
         self.kubeconfig = folder / "admin.kubeconfig"
@@ -111,6 +116,23 @@ class ControlPlane:
         exported = dict(word.split("=", 1) for word in shlex.split(done.stdout) if "=" in word)
         self._environment["PATH"] = os.path.expandvars(exported["PATH"])
         self._environment["KUBECONFIG"] = exported["KUBECONFIG"]
+
+    def service_account(self, name: str) -> Path:
+        """Make a service account with all rights; returns a kubeconfig with a token of it."""
+        group = "rbac.authorization.k8s.io"
+        subject = {"kind": "ServiceAccount", "namespace": CLUSTER_NAMESPACE, "name": name}
+        role = {"apiGroup": group, "kind": "ClusterRole", "name": "cluster-admin"}
+        self.api.ensure({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}, CLUSTER_NAMESPACE)
+        binding = {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name}}
+        self.api.ensure({**binding, "roleRef": role, "subjects": [subject]})
+        path = self.api.path("ServiceAccount", CLUSTER_NAMESPACE, name) + "/token"
+        wanted = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 86_400}}
+        document = yaml.safe_load(self.kubeconfig.read_text())
+        document["users"][0]["user"] = {"token": self.api.send("POST", path, wanted)["status"]["token"]}
+        found = self.folder / f"{name}.kubeconfig"
+        found.touch(mode=0o600)
+        found.write_text(yaml.safe_dump(document))
+        return found
 
     def wait_served(self, kind: str, seconds: float = 30.0) -> None:
         """Wait until a custom kind is listed by the API server's discovery, some time after its definition is established."""

@@ -21,6 +21,8 @@ class Script:
     """Seconds between reports while it waits for workers."""
     jitter: bool = False
     """Steps take between half and one and a half times as long: a thousand drivers do not report in one moment."""
+    loads_long: bool = False
+    """After its first report it loads its model, without a word, until the simulator gets SIGUSR1."""
     silent: bool = False
     """Report once, then train for ever without a word."""
     keep_every: int = 2

@@ -17,7 +17,7 @@ from lprl_operator.reconcile.kube.api import ApiError, KubeApi
 log = logging.getLogger(__name__)
 CAPACITY = 10_000
 """Events waiting to be posted; beyond it (an API server away for long, a thousand jobs changing) the newest are dropped and logged."""
-PER_SECOND, BURST = 10, 100
+PER_SECOND, BURST = 4, 100
 """Events posted: a thousand jobs that start at once are told later than they are served."""
 CROWD = 50
 """With more events waiting than this, a job's newest Normal event replaces the one of it that waits: what is told late is told shortly."""
