@@ -21,8 +21,9 @@ PATIENCE_S = 1800.0
 JOBS = f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.PLURAL}"
 CLUSTERS = "/apis/ray.io/v1/namespaces/{}/rayclusters"
 REPORT_S = 15.0
-DRIVER = {"step_s": REPORT_S, "wait_s": REPORT_S, "jitter": True, "loads_long": True}
-"""Each reports once, which makes its job Running, and goes on when all do: in bare clusters nobody reports either."""
+DRIVER = {"step_s": REPORT_S, "wait_s": PATIENCE_S, "jitter": True, "loads_long": True}
+"""Each reports when it starts and when it has its workers, which makes its job Running, and at its interval once all do: nobody reports
+from bare clusters, and what reports cost is measured for itself."""
 RUNS = "Running 1/1"
 """Phase and nodes of a job whose cluster is ready and whose driver reported."""
 
