@@ -28,8 +28,8 @@ PLANES = {
     "test_killed": 2, "test_presets": 2,
 }  # fmt: skip
 """Control plane of a module of tests/control_plane; 3 for all others."""
-RAYS = {"test_run_job": "ray-1", "test_train_ray": "ray-2", "test_train_ranks": "plane-1"}
-"""Lane of a module of tests/local (plane-1 is the shortest, and takes one more); ray-3 for all others."""
+RAYS = {"test_run_job": "ray-1", "test_train_ray": "ray-2"}
+"""Lane of a module of tests/local; ray-3 for all others."""
 API_SERVER = ("test_admission", "test_cluster_rules", "test_crash_points", "test_crd_server", "test_kubectl_lprl")
 """Modules of tests/contract that share one API server."""
 

@@ -129,7 +129,7 @@ class Life:
             self._god.patch(self._job, {"spec": {"suspend": False}}, MERGE)
 
     def close(self) -> None:
-        """Remove it from a cluster that stays; ours is thrown away, and emptying a namespace costs its API server as much as a life."""
+        """Remove it from a cluster that stays; ours is thrown away, and emptying a namespace takes requests for every kind there is."""
         if USERS_KUBECONFIG:
             self._god.delete(f"/api/v1/namespaces/{self.key.namespace}", {"propagationPolicy": "Background"})
 

@@ -180,7 +180,7 @@ def driver() -> type[Driver]:
 
 @pytest.fixture(scope="module")
 def ray_head(train_root: Path) -> Iterator[Ray]:
-    """A Ray of a head without CPUs; starting one takes longer than the runs."""
+    """A Ray of a head without CPUs, one for a module: each costs four seconds of processor time."""
     # Ray's socket paths must stay short.
     temp = Path(f"/tmp/lprl-ray-{os.getpid()}-{time.monotonic_ns() % 10**6}")
     temp.mkdir(mode=0o700)

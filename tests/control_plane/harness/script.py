@@ -22,7 +22,7 @@ class Script:
     jitter: bool = False
     """Steps take between half and one and a half times as long: a thousand drivers do not report in one moment."""
     loads_long: bool = False
-    """After its first report it loads its model, without a word, until the simulator gets SIGUSR1."""
+    """Once it has its workers and said so, it loads its model, without a word, until the simulator gets SIGUSR1."""
     silent: bool = False
     """Report once, then train for ever without a word."""
     keep_every: int = 2
