@@ -1,0 +1,59 @@
+"""What a run's result follows from, as both sides compare it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lprl_api.parse import parse_job
+from lprl_api.trained import differences, trained_document
+
+ROOT = Path(__file__).parents[3]
+
+
+def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return the document with one dotted path set."""
+    key, _, rest = path.partition(".")
+    inner = changed(document.get(key) or {}, rest, value) if rest else value
+    return {**document, key: inner}
+
+
+MANIFEST = yaml.safe_load((ROOT / "examples/00-cpu-quickstart.yaml").read_text())
+
+
+def trained(document: dict[str, Any] = MANIFEST) -> dict[str, Any]:
+    return trained_document(parse_job(document).spec)
+
+
+def test_a_default_and_its_omission_are_the_same() -> None:
+    written = changed(MANIFEST, "spec.optimizer.beta1", 0.9)
+    assert differences(trained(), trained(written)) == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("algorithm.steps", 999), ("model.shape", "qwen3-4b"), ("failurePolicy.maxRestarts", 9), ("checkpoint.everySteps", 3)],
+)
+def test_what_does_not_decide_the_result_is_left_out(path: str, value: Any) -> None:
+    assert differences(trained(), trained(changed(MANIFEST, f"spec.{path}", value))) == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("optimizer.learningRate", 0.5),
+        ("algorithm.seed", 5),
+        ("algorithm.kl.coefficient", 0.25),
+        ("sampling.topP", 0.5),
+        ("precision.rollout", "bf16"),
+        ("data.maxPromptTokens", 7),
+        ("model.source.path", "another"),
+    ],
+)
+def test_what_decides_the_result_is_named_by_its_path(path: str, value: Any) -> None:
+    assert differences(trained(), trained(changed(MANIFEST, f"spec.{path}", value))) == (path,)
+
+
+def test_a_key_that_one_side_lacks_is_a_difference() -> None:
+    assert differences({"a": None}, {}) == ("a",)
