@@ -12,42 +12,22 @@ Everything else stays as it is, whatever its shape: embeddings, the output head,
 eh_proj, conv1d, vision towers and projectors, 1-D tensors.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
 
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Int4Group, WeightFormat
 from lprl_api.model_shape import ModelShape
+from lprl_api.module_kinds import kind_of
 from lprl_api.precision import Scope
 
-Kind = Literal["routed", "shared", "mlp", "attention"]
+__all__ = ["FUSED_DOWN", "FUSED_GATE_UP", "Selection", "expert_names", "is_fused", "kind_of"]
 
-_LAYER = r"^(?:.+\.)?layers\.\d+\."
-_MLP = r"(?:gate|up|down)_proj\.weight$"
-_KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    ("routed", re.compile(_LAYER + r"mlp\.experts\.(?:\d+\." + _MLP + r"|gate_up_proj$|down_proj$)")),
-    ("shared", re.compile(_LAYER + r"mlp\.shared_experts?\." + _MLP)),
-    ("mlp", re.compile(_LAYER + r"mlp\." + _MLP)),
-    (
-        "attention",
-        re.compile(_LAYER + r"self_attn\.(?:[qkvo]|q_a|q_b|kv_b)_proj\.weight$|" + _LAYER + r"self_attn\.kv_a_proj_with_mqa\.weight$"),
-    ),
-)
-_VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|vision_encoder|vit|mm_projector|multi_modal_projector|audio_tower)\.")
 FUSED_GATE_UP = ".experts.gate_up_proj"
 FUSED_DOWN = ".experts.down_proj"
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("gate_proj", "up_proj"))
 """Modules an engine fuses into one kernel: they are quantised together or not at all."""
-
-
-def kind_of(name: str) -> Kind | None:
-    """Return what kind of linear module checkpoint tensor `name` is the weight of, None when it is not a candidate."""
-    if _VISION.search(name):
-        return None
-    return next((kind for kind, pattern in _KINDS if pattern.match(name)), None)
 
 
 def is_fused(name: str) -> bool:
