@@ -146,4 +146,7 @@ class PodTemplate(PodSettings):
 class ProgressReports(Contract):
     """How often the driver reports."""
 
-    interval_seconds: NonNegativeFloat = Field(15.0, description="Seconds between progress reports. Default 15.")
+    interval_seconds: NonNegativeFloat = Field(
+        15.0,
+        description="Seconds between progress reports; checkpoints, trouble, start and end are told at once. Default 15.",
+    )

@@ -11,6 +11,8 @@ from lprl_operator.reconcile.observed import Key
 
 ROUTINE_PER_S = 10.0
 """Looks for routine news of jobs that run (a step more), over all jobs: each of 10 jobs once a second, each of 1,000 every 100 s."""
+SHORTEST_S = 1.0
+"""Between two looks at one job for routine news: a driver that reports without pause must not make a status write each time."""
 STARTING_PER_S, MAX_STARTING_S = 2.0, 120.0
 """The same for jobs whose cluster starts (a pod more): they have little to tell, and what they wait for needs the processors."""
 PAUSE_S_PER_CLUSTER, MAX_PAUSE_S = 0.01, 2.0
@@ -58,4 +60,4 @@ class Pace:
         """Between two looks at one job for routine news."""
         if starting:
             return min(MAX_STARTING_S, self._starting() / STARTING_PER_S)
-        return self._unfinished() / ROUTINE_PER_S
+        return max(SHORTEST_S, self._unfinished() / ROUTINE_PER_S)

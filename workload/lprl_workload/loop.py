@@ -34,6 +34,8 @@ from lprl_workload.serving import Serving
 
 log = logging.getLogger(__name__)
 Outcome = Literal["finished", "suspended"]
+LOG_EVERY_S = 1.0
+"""Between two lines of steps in the driver's log: the record of every step is metrics.jsonl."""
 TRAINER, MODEL = "trainer", "model"
 """Folders of a checkpoint: the ranks' states, and the BF16 Hugging Face model."""
 
@@ -63,6 +65,7 @@ class Loop:
         self._trainers = Budget("trainer ranks", run.refill_steps)
         self._seconds: dict[str, float] = {}
         self._saved: RunState | None = None
+        self._logged_at = -math.inf
 
     def run(self, stop: Callable[[], bool], started: Callable[[int], None] = lambda step: None) -> Outcome:
         """Step until done; return early, checkpointed, when `stop()` or the operator's control asks. `started(step)` follows the resume."""
@@ -223,6 +226,7 @@ class Loop:
         }
         sync = {"quantization_error": report.relative_rms_error, "weight_version": float(report.version)}
         self._records.step(self.state.step, metrics | batch.metrics | timing | sync)
+        self._log_step(metrics | batch.metrics | timing)
         self._reporter.update(
             reward=batch.metrics["reward"],
             mismatch_k3=metrics.get("k3"),
@@ -230,6 +234,13 @@ class Loop:
             seconds_left=step_seconds * max(0, self.steps - self.state.step),
             **{name: timing[name] for name in ("tokens_per_second", "step_seconds", "sync_seconds")},
         )
+
+    def _log_step(self, row: Metrics) -> None:
+        if self.state.step >= self.steps or time.monotonic() - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = time.monotonic()
+            shown = {"reward": "reward", "k3": "mismatch k3", "tokens_per_second": "tokens/s", "step_seconds": "seconds"}
+            told = ", ".join(f"{text} {row[name]:.4g}" for name, text in shown.items() if name in row)
+            log.info("step %d/%d: %s", self.state.step, self.steps, told)
 
     def _report_state(self) -> None:
         saved = self._saved

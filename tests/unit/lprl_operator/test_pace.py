@@ -2,7 +2,7 @@
 
 import pytest
 
-from lprl_operator.pace import MAX_PAUSE_S, MAX_STARTING_S, ROUTINE_PER_S, STARTING_PER_S, Pace
+from lprl_operator.pace import MAX_PAUSE_S, MAX_STARTING_S, ROUTINE_PER_S, SHORTEST_S, STARTING_PER_S, Pace
 from lprl_operator.reconcile.observed import Key
 
 TOY = Key("ns", "toy")
@@ -34,10 +34,10 @@ def test_urgent_news_wait_only_for_what_comes_with_them(starting: int, want: flo
     assert found.after_news(TOY, urgent=True, starting=True) == want
 
 
-def test_routine_news_of_one_job_are_as_good_as_immediate() -> None:
+def test_routine_news_of_one_job_wait_a_second_at_most_and_no_less() -> None:
     found, _ = pace(starting=1)
     found.looked(TOY)
-    assert found.after_news(TOY, urgent=False, starting=False) <= 0.11
+    assert found.after_news(TOY, urgent=False, starting=False) == SHORTEST_S == 1.0, "one report, one status write: never ten a second"
     assert found.after_news(TOY, urgent=False, starting=True) <= 0.51
 
 

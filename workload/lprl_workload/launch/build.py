@@ -18,8 +18,8 @@ from lprl_workload.groups import RolloutGroup, TrainGroup
 from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
 from lprl_workload.launch.local import LocalRolloutGroup, LocalTrainGroup
 from lprl_workload.loop import Loop
-from lprl_workload.metrics.configmaps import open_store
-from lprl_workload.metrics.progress import Reporter
+from lprl_workload.metrics.configmaps import FileStore, open_store
+from lprl_workload.metrics.progress import LOCAL_INTERVAL_S, Reporter
 from lprl_workload.records import Records
 from lprl_workload.rollout.dataset import PromptDataset
 from lprl_workload.rollout.reward import RewardItem, make_scorer
@@ -73,7 +73,9 @@ def make_reporter(run: RunConfig, attempt: int) -> Reporter:
     """Return the reporter of an attempt; it reports from now on."""
     first = Progress(attempt=attempt, sequence=0, phase="starting", step=0, steps=run.algorithm.steps)
     store = open_store(run.namespace, f"{run.job_name}-a{attempt}-progress")
-    return Reporter(store, first, run.progress.interval_seconds, Control(steps=run.algorithm.steps, stability=run.stability))
+    wished = run.progress.interval_seconds
+    interval_s = min(wished, LOCAL_INTERVAL_S) if isinstance(store, FileStore) else wished
+    return Reporter(store, first, interval_s, Control(steps=run.algorithm.steps, stability=run.stability))
 
 
 def check_folders(run: RunConfig, paths: ResolvedPaths) -> None:

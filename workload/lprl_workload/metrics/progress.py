@@ -4,6 +4,7 @@ generation still reports; a failed report is retried with the next one and never
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +12,16 @@ from pydantic import ValidationError
 
 from lprl_api.progress import Control, DriverPhase, Progress
 from lprl_workload.metrics.configmaps import ConfigMapStore
+from lprl_workload.metrics.turns import Turns
 
 log = logging.getLogger(__name__)
-MIN_INTERVAL_S = 0.2
-"""Reports are never closer than this, however often the phase changes."""
+SETTLE_S = 0.02
+LOCAL_INTERVAL_S = 1.0
+"""Files of one machine cost nothing: there the operator may know, and the driver hear, sooner."""
 
 
 class Reporter:
-    """Holds the newest Progress and sends it every `interval_s` seconds and when the phase changes.
+    """Holds the newest Progress and sends it every `interval_s` seconds; what somebody waits for (turns.py) goes at once.
 
     Only the reporting thread talks to the store; `update` and `control` never block on it.
     """
@@ -27,7 +30,7 @@ class Reporter:
         self._store = store
         self._progress = first
         self._control = control
-        self._interval_s = max(interval_s, MIN_INTERVAL_S)
+        self._turns = Turns(interval_s)
         self._lock = threading.Lock()
         self._exchange_lock = threading.Lock()
         self._wake = threading.Event()
@@ -37,14 +40,16 @@ class Reporter:
         self._thread.start()
 
     def update(self, **changes: Any) -> None:
-        """Change fields of Progress (validated); they go out with the next report."""
+        """Change fields of Progress (validated); they go out with the next report, which is now when they are news."""
         with self._lock:
-            self._progress = Progress.model_validate({**self._progress.model_dump(), **changes})
+            before, self._progress = self._progress, Progress.model_validate({**self._progress.model_dump(), **changes})
+            urgent = self._turns.changed(before, self._progress)
+        if urgent:
+            self._wake.set()
 
     def phase(self, phase: DriverPhase, **changes: Any) -> None:
-        """Change the phase and report soon."""
+        """Change the phase."""
         self.update(phase=phase, **changes)
-        self._wake.set()
 
     @property
     def progress(self) -> Progress:
@@ -58,10 +63,6 @@ class Reporter:
         with self._lock:
             return self._control
 
-    def flush(self) -> None:
-        """Report now, in the calling thread, and take the answer."""
-        self._exchange()
-
     def close(self) -> None:
         """Report a last time and stop the thread."""
         self._stopping.set()
@@ -70,11 +71,15 @@ class Reporter:
         self._exchange()
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._exchange()
-            self._stopping.wait(MIN_INTERVAL_S)
-            self._wake.wait(self._interval_s - MIN_INTERVAL_S)
-            self._wake.clear()
+        while self._store is not None and not self._stopping.is_set():
+            with self._lock:
+                wait_s = self._turns.wait_s(time.monotonic())
+            if wait_s > 0:
+                self._wake.wait(wait_s)
+                self._wake.clear()
+                self._stopping.wait(SETTLE_S)  # what changes together is told together
+            else:
+                self._exchange()
 
     def _exchange(self) -> None:
         if self._store is None:
@@ -82,6 +87,7 @@ class Reporter:
         with self._exchange_lock:
             with self._lock:
                 self._progress = self._progress.model_copy(update={"sequence": self._progress.sequence + 1})
+                self._turns.reported(time.monotonic())
                 document = self._progress.model_dump_json(by_alias=True)
             self._try(self._store.exchange, document)
 

@@ -28,13 +28,13 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def test_reports_at_phase_changes_and_hears_control(tmp_path: Path) -> None:
+def test_reports_news_at_once_and_hears_control(tmp_path: Path) -> None:
     reporter = Reporter(FileStore(tmp_path / "j-a2-progress"), FIRST, 60.0)
     path = tmp_path / "j-a2-progress" / "progress.json"
     wait_for(path.exists, "the first report")
     (path.parent / "control.json").write_text(CONTROL.model_dump_json(by_alias=True))
     reporter.phase("training", step=3, reward=0.5)
-    wait_for(lambda: json.loads(path.read_text())["phase"] == "training", "the report of a new phase")
+    wait_for(lambda: json.loads(path.read_text())["phase"] == "training", "the report that training began")
     wait_for(lambda: reporter.control == CONTROL, "control")
     reporter.update(step=4)
     reporter.close()
