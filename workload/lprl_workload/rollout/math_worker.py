@@ -7,6 +7,8 @@ ignores signals (a huge power in C code) can only be killed.
 import json
 import sys
 
+from lprl_workload.rollout.math_exact import confirmed
+
 
 def judge(response: str, label: str, limit_s: int) -> bool:
     """Return whether the boxed or last answer of `response` equals `label`; unparsable or too slow is False."""
@@ -15,7 +17,8 @@ def judge(response: str, label: str, limit_s: int) -> bool:
     kinds = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
     gold = parse(f"\\boxed{{{label}}}", extraction_config=kinds, parsing_timeout=limit_s)
     found = parse(response, extraction_config=kinds, parsing_timeout=limit_s)
-    return bool(gold and found and verify(gold, found, timeout_seconds=limit_s))
+    # Parsed texts are believed only beside each other: compared with values they say nothing.
+    return any(verify(g, f, timeout_seconds=limit_s) and confirmed(g, f) for g in gold for f in found)
 
 
 def main() -> None:

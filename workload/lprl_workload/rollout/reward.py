@@ -9,7 +9,7 @@ from lprl_api.errors import UserError
 from lprl_workload.rollout.reward_item import RewardItem, Scorer, finite
 from lprl_workload.rollout.reward_math import MathJudge
 from lprl_workload.rollout.reward_remote import RemoteScorer
-from lprl_workload.rollout.reward_text import after_thinking, as_number, dapo_answer, simplified
+from lprl_workload.rollout.reward_text import after_thinking, dapo_right
 
 __all__ = ["RewardItem", "Scorer", "make_scorer"]
 RewardFunction = Callable[[str, str, str | None, Mapping[str, Any]], float]
@@ -55,18 +55,10 @@ class DapoScorer:
 
     def score(self, items: Sequence[RewardItem]) -> list[float]:
         """Return -1 or +1 per item."""
-        return [1.0 if _dapo_right(item) else -1.0 for item in items]
+        return [1.0 if dapo_right(item.response, _label(item)) else -1.0 for item in items]
 
     def close(self) -> None:
         """Nothing to end."""
-
-
-def _dapo_right(item: RewardItem) -> bool:
-    answer, label = dapo_answer(item.response), _label(item)
-    if answer is None:
-        return False
-    left, right = as_number(answer), as_number(label)
-    return simplified(answer) == simplified(label) or (left is not None and left == right)
 
 
 class PythonScorer:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from lprl_workload.rollout.reward_text import last_boxed, same_answer
+from lprl_workload.rollout.answers import for_algebra, same_answer, text_for_algebra
+from lprl_workload.rollout.reward_text import last_boxed
 
 MAX_RESPONSE_CHARACTERS = 20_000
 """Longer responses are judged by their tail: the answer stands at the end."""
@@ -64,6 +65,7 @@ class MathJudge:
 
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Return one verdict per pair; an answer that takes longer than the limit is wrong."""
+        pairs = [(response[-MAX_RESPONSE_CHARACTERS:], last_boxed(label) or label) for response, label in pairs]
         verdicts = [_by_text(response, label) for response, label in pairs]
         hard = [place for place, verdict in enumerate(verdicts) if verdict is None]
         if hard:
@@ -76,7 +78,7 @@ class MathJudge:
         worker = self._idle.get() or _Worker()
         verdict: bool | None = None
         try:
-            verdict = worker.judge(response[-MAX_RESPONSE_CHARACTERS:], label, self._limit_s)
+            verdict = worker.judge(_readable(response), for_algebra(label.replace("$", "")), self._limit_s)
         finally:
             if verdict is None:
                 worker.close()
@@ -90,6 +92,15 @@ class MathJudge:
             if worker is not None:
                 worker.close()
             self._idle.put(None)
+
+
+def _readable(response: str) -> str:
+    """Return what math-verify reads: the response as it was written, unless its answer is a number that it would misread."""
+    boxed = last_boxed(response)
+    if boxed is None:
+        return text_for_algebra(response)
+    written = for_algebra(boxed)
+    return response if written == boxed else f"\\boxed{{{written}}}"
 
 
 def _by_text(response: str, label: str) -> bool | None:

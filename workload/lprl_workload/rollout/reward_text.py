@@ -1,17 +1,21 @@
-"""Finding the answer in a response, and comparing without a computer algebra system where that is enough (pure)."""
+"""Finding the answer in a response (pure); answers.py compares."""
 
 import re
-from fractions import Fraction
+
+from lprl_workload.rollout.answers import as_number, canonical
 
 TAIL_CHARACTERS = 300
 """DAPO looks for `Answer:` in this many last characters only."""
 _ANSWER = re.compile(r"answer\s*:\s*([^\n]+)", re.IGNORECASE)
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
-_RATIO = re.compile(r"([-+]?\d+)\s*/\s*(\d+)")
-MAX_NUMBER_CHARACTERS = 200
-"""Longer digit strings are compared as text only."""
 _BOXED = ("\\boxed", "\\fbox")
-_DROPPED = ("\\left", "\\right", "\\!", "\\,", "\\;", "\\ ", "$", "\\displaystyle")
+_EQUALS = re.compile(r"(?<![<>!\\])=")
+_TYPESET = re.compile(r"\\(?:text|textbf|mathrm|mbox|overline)\s*\{([^{}]*)\}")
+_DEGREES = re.compile(r"\^\s*(?:\{\s*)?\\circ(?:\s*\})?")
+_DAPO_UNITS = re.compile(
+    r"(?<=\d)\s*(?:cents|cm|degrees|digits|dollars|edges|feet|gm|hours|inches|integers|km|meals|meters|minutes|mph|multiples|points"
+    r"|pounds|students|units|ways|m|s)\s*$"
+)
+"""Units that may follow a number on DAPO's answer line without changing it."""
 
 
 def last_boxed(text: str) -> str | None:
@@ -39,34 +43,6 @@ def _braced(text: str, start: int) -> str | None:
     return None
 
 
-def simplified(answer: str) -> str:
-    """Return an answer without spacing and dollar signs: equal results mean equal answers."""
-    for part in _DROPPED:
-        answer = answer.replace(part, "")
-    return "".join(answer.split()).rstrip(".")
-
-
-def as_number(answer: str) -> Fraction | None:
-    """Return the value of a plain decimal or ratio such as 1,234.5 or -3/4; None for anything else."""
-    text = answer.strip().strip("$").strip().rstrip(".")
-    if len(text) > MAX_NUMBER_CHARACTERS:
-        return None
-    if _NUMBER.fullmatch(text):
-        return Fraction(text.replace(",", ""))
-    ratio = _RATIO.fullmatch(text)
-    if ratio and int(ratio[2]):
-        return Fraction(int(ratio[1]), int(ratio[2]))
-    return None
-
-
-def same_answer(found: str, label: str) -> bool | None:
-    """Return whether two answers are equal, None when that takes algebra."""
-    if simplified(found) == simplified(label):
-        return True
-    left, right = as_number(found), as_number(label)
-    return None if left is None or right is None else left == right
-
-
 def after_thinking(response: str) -> str | None:
     """Return what follows the last `</think>` or `###Response`; None when neither is there (deepscaler)."""
     for mark in ("</think>", "###Response"):
@@ -81,4 +57,21 @@ def dapo_answer(response: str) -> str | None:
     if not found:
         return None
     line = str(found[-1]).strip()
-    return last_boxed(line) or line.strip("$*. ")
+    return last_boxed(line) or line.lstrip("$* ").rstrip("$*. ")
+
+
+def dapo_right(response: str, label: str) -> bool:
+    """Return whether the last `Answer:` line says the label: what follows its last equals sign, without units and typesetting."""
+    answer = dapo_answer(response)
+    if answer is None:
+        return False
+    found, wanted = _dapo_plain(answer), _dapo_plain(label)
+    left, right = as_number(found), as_number(wanted)
+    return bool(found) and (found == wanted or (left is not None and left == right))
+
+
+def _dapo_plain(answer: str) -> str:
+    r"""Return the text DAPO compares: `x = 42 \text{ cm}` says 42."""
+    text = _EQUALS.split(answer)[-1]
+    text = _DEGREES.sub("", _TYPESET.sub(r"\1", text))
+    return canonical(_DAPO_UNITS.sub("", canonical(text)))

@@ -7,9 +7,10 @@ import pytest
 
 from lprl_api.algorithm import Reward
 from lprl_api.errors import UserError
+from lprl_workload.rollout.answers import as_number, same_answer
 from lprl_workload.rollout.reward import RewardItem, make_scorer
 from lprl_workload.rollout.reward_math import MathJudge
-from lprl_workload.rollout.reward_text import as_number, dapo_answer, last_boxed, same_answer
+from lprl_workload.rollout.reward_text import dapo_answer, last_boxed
 
 
 def item(response: str, label: str | None = "1") -> RewardItem:
