@@ -4,6 +4,9 @@ $LPRL_E2E_KUBECONFIG names a cluster of yours, with KubeRay and with the images 
 $LPRL_E2E_OPERATOR_IMAGE and $LPRL_E2E_WORKLOAD_IMAGE when they are named otherwise); $LPRL_E2E_STORAGE_CLASS a class for ReadWriteMany
 claims there, else folders of its one node are used. Without it, up.sh of $LPRL_DEVCLUSTER (or of shared/devcluster beside the
 checkout) starts a node on this machine, which takes root. $LPRL_E2E_KEEP leaves everything running.
+
+What installs and uninstalls as the pages say, or needs the only node, its folders or the API server's audit log, runs on a node of this
+machine only.
 """
 
 import os
@@ -11,63 +14,93 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.cluster import images_built
-from tests.cluster.jobs import EXAMPLES, Job
-from tests.cluster.kube import Document, Kube, wait
+from tests.cluster.furnish import WORKLOAD_IMAGE, demo_data, furnish, remove, wait_job, world_may_pass
+from tests.cluster.jobs import Job, submitting
+from tests.cluster.kube import Document, Kube
+from tests.cluster.reproducers import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
+KIT = Path(os.environ.get("LPRL_DEVCLUSTER") or ROOT.parent / "shared" / "devcluster")
 SYSTEM, NAMESPACE = "lprl-system", "lprl-e2e"
-CLAIMS = ("models", "data", "checkpoints")
 OPERATOR_IMAGE = os.environ.get("LPRL_E2E_OPERATOR_IMAGE", "ghcr.io/lprl/operator:0.1.0")
-WORKLOAD_IMAGE = os.environ.get("LPRL_E2E_WORKLOAD_IMAGE", "ghcr.io/lprl/workload:0.1.0")
+OURS = "LPRL_E2E_KUBECONFIG" not in os.environ
+"""The cluster is a node of this machine, for this session alone."""
+ORDER = ("test_first_job", "test_training_job", "test_reproducers", "test_examples", "test_faults", "test_pages")
+"""The first installs on an empty cluster, as documented, and the last takes everything away; the rest share one installation."""
+AT_ONCE = 3
+"""Reproducers beside each other: most of the time they wait."""
+ONLY_OURS = ("test_first_job", "test_training_job", "test_pages")
 REQUESTS = {
-    "headCpu": "200m",
+    "headCpu": "100m",
     "headMemory": "1Gi",
-    "driverCpu": "200m",
+    "driverCpu": "100m",
     "driverMemory": "1Gi",
-    "conversionCpu": "250m",
+    "conversionCpu": "100m",
     "conversionMemory": "512Mi",
 }
-"""Requests that fit a node of two cores beside Kubernetes itself; nothing is limited."""
+"""Requests that let several jobs onto a node of two cores beside Kubernetes itself; nothing is limited."""
+AUDITED = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: Metadata
+    verbs: [create, update, patch, delete]
+    namespaces: [team]
+  - level: None
+"""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here needs a cluster and takes minutes."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.cluster)
-            item.add_marker(pytest.mark.timeout(1500))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Everything here needs a cluster and takes minutes, in an order."""
+    mine = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in mine:
+        item.add_marker(pytest.mark.cluster)
+        item.add_marker(pytest.mark.timeout(1500))
+    away = [] if OURS else [item for item in mine if item.path.stem in ONLY_OURS]
+    config.hook.pytest_deselected(items=away)
+    kept = sorted((item for item in mine if item not in away), key=lambda item: ORDER.index(item.path.stem))
+    items[:] = [item for item in items if item not in mine] + kept
 
 
 @pytest.fixture(scope="session")
 def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
     """A cluster with a real node and KubeRay: the user's, else one on this machine for the session."""
-    if named := os.environ.get("LPRL_E2E_KUBECONFIG"):
-        yield Kube(Path(named).resolve(), os.environ["PATH"])
+    if not OURS:
+        yield Kube(Path(os.environ["LPRL_E2E_KUBECONFIG"]).resolve(), os.environ["PATH"])
         return
-    kit = Path(os.environ.get("LPRL_DEVCLUSTER") or ROOT.parent / "shared" / "devcluster")
-    if not (kit / "up.sh").exists():
+    if not (KIT / "up.sh").exists():
         pytest.skip("no cluster: set LPRL_E2E_KUBECONFIG, or LPRL_DEVCLUSTER to a folder with up.sh")
     if os.geteuid() != 0:
         pytest.skip("a real node on this machine takes root; or set LPRL_E2E_KUBECONFIG")
     if lacking := images_built.missing():
         pytest.skip(f"no {lacking}")
     files = images_built.built()
-    state = {"LPRL_CLUSTER_DIR": os.environ.get("LPRL_E2E_STATE") or str(tmp_path_factory.mktemp("node"))}
-    flags = ["--kuberay", "--tools", *(f"--import={file}" for file in files)]
-    up = [str(kit / "up.sh"), *flags]
-    started = subprocess.run(up, env={**os.environ, **state}, capture_output=True, text=True, timeout=600, check=False)
+    folder = Path(os.environ.get("LPRL_E2E_STATE") or tmp_path_factory.mktemp("node"))
     try:
-        assert started.returncode == 0, started.stderr
-        exported = dict(word.split("=", 1) for word in shlex.split(started.stdout) if "=" in word)
-        yield Kube(Path(exported["KUBECONFIG"]), os.path.expandvars(exported["PATH"]))
+        yield node(folder, "--kuberay", "--tools", *(f"--import={file}" for file in files))
     finally:
         if not os.environ.get("LPRL_E2E_KEEP"):
-            subprocess.run([str(kit / "down.sh"), "--wipe"], env={**os.environ, **state}, capture_output=True, timeout=180, check=False)
+            state = {**os.environ, "LPRL_CLUSTER_DIR": str(folder)}
+            subprocess.run([str(KIT / "down.sh"), "--wipe"], env=state, capture_output=True, timeout=180, check=False)
+
+
+def node(folder: Path, *flags: str) -> Kube:
+    """Start this machine's node, or what it lacks of the flags, with its state in a folder."""
+    policy, audit = folder / "audit-policy.yaml", folder / "audit.log"
+    policy.write_text(AUDITED)
+    arguments = f"--audit-policy-file={policy} --audit-log-path={audit}"
+    state = {**os.environ, "LPRL_CLUSTER_DIR": str(folder), "LPRL_APISERVER_ARGS": arguments}
+    done = subprocess.run([str(KIT / "up.sh"), *flags], env=state, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    exported = dict(word.split("=", 1) for word in shlex.split(done.stdout) if "=" in word)
+    return Kube(Path(exported["KUBECONFIG"]), os.path.expandvars(exported["PATH"]), audit)
 
 
 @pytest.fixture(scope="session")
@@ -87,44 +120,30 @@ def chart(kube: Kube) -> Iterator[None]:
         kube.run("uninstall", "lprl", "--namespace", SYSTEM, "--wait", program="helm", check=False)
 
 
-def volumes(folder: str) -> list[Document]:
-    """Return examples/cluster/volumes.yaml for this namespace: folders of the one node, or a storage class's."""
-    text = (EXAMPLES / "cluster" / "volumes.yaml").read_text().replace("/var/lib/lprl-demo", folder).replace("lprl-demo", NAMESPACE)
-    found = list(yaml.safe_load_all(text.replace("ghcr.io/lprl/workload:0.1.0", WORKLOAD_IMAGE)))
-    storage_class = os.environ.get("LPRL_E2E_STORAGE_CLASS")
-    if not storage_class:
-        return found
-    claims = [d for d in found if d["kind"] in ("Namespace", "PersistentVolumeClaim")]
-    for claim in claims[1:]:
-        claim["spec"]["storageClassName"] = storage_class
-        del claim["spec"]["volumeName"]
-    return claims
-
-
 @pytest.fixture(scope="session")
-def namespace(kube: Kube, chart: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A namespace that enforces `restricted`, with bound claims and the demo's model and prompts on them."""
-    own = "LPRL_E2E_KUBECONFIG" not in os.environ
-    folder = str(tmp_path_factory.mktemp("volumes")) if own else "/var/lib/lprl-e2e"
-    if own:
-        for part in (*Path(folder).parents, Path(folder)):
-            part.chmod(part.stat().st_mode | 0o011)  # pods are user 1000, pytest's folders are for their owner only
-    kube.apply(volumes(folder))
-    wait_job(kube, "default", f"{NAMESPACE}-folders")
-    kube.apply([demo_data()])
-    wait_job(kube, NAMESPACE, "demo-data")
-    yield NAMESPACE
+def place(kube: Kube, chart: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """Make furnished namespaces; they are gone when the session ends."""
+    folder = Path(tmp_path_factory.mktemp("volumes")) if OURS else Path("/var/lib/lprl-e2e")
+    if OURS:
+        world_may_pass(folder)
+    made: list[str] = []
+
+    def make(namespace: str) -> str:
+        made.append(namespace)
+        furnish(kube, namespace, str(folder / namespace))
+        return namespace
+
+    yield make
     if not os.environ.get("LPRL_E2E_KEEP"):
-        kube.run("delete", "namespace", NAMESPACE, "--timeout=150s", timeout_s=180, check=False)
-        kube.run("delete", "pv", *(f"{NAMESPACE}-{claim}" for claim in CLAIMS), "--ignore-not-found", "--wait=false", check=False)
+        for namespace in made:
+            remove(kube, namespace)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def demo_data() -> Document:
-    """Return examples/cluster/demo-data.yaml for this namespace."""
-    text = (EXAMPLES / "cluster" / "demo-data.yaml").read_text().replace("lprl-demo", NAMESPACE)
-    found: Document = yaml.safe_load(text.replace("ghcr.io/lprl/workload:0.1.0", WORKLOAD_IMAGE))
-    return found
+@pytest.fixture(scope="session")
+def namespace(place: Callable[[str], str]) -> str:
+    """The furnished namespace most jobs share."""
+    return place(NAMESPACE)
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +154,7 @@ def model(kube: Kube, namespace: str) -> Callable[[Document], None]:
     def make(manifest: Document) -> None:
         name = manifest["spec"]["model"]["source"]["path"]
         if name not in made:
-            job, architecture = demo_data(), manifest["metadata"]["labels"]["lprl.dev/demo-architecture"]
+            job, architecture = demo_data(namespace), manifest["metadata"]["labels"]["lprl.dev/demo-architecture"]
             job["metadata"]["name"] = f"model-{name}"
             folder = ["--model", f"/volumes/models/{name}", "--architecture", architecture]
             job["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-m", "lprl_fixtures", *folder]
@@ -146,27 +165,20 @@ def model(kube: Kube, namespace: str) -> Callable[[Document], None]:
     return make
 
 
-def wait_job(kube: Kube, namespace: str, name: str) -> None:
-    """Wait until a batch Job is complete; one that is not there is nothing to wait for."""
-
-    def done() -> bool:
-        found = kube.get("job", name, namespace)
-        return found is None or any(
-            c["type"] == "Complete" and c["status"] == "True" for c in found.get("status", {}).get("conditions", ())
-        )
-
-    wait(done, f"Job {name} complete", 180, lambda: kube.run("-n", namespace, "logs", f"job/{name}", "--tail=30", check=False))
-
-
 @pytest.fixture
 def submit(kube: Kube, namespace: str) -> Iterator[Callable[[Document], Job]]:
     """Apply manifests; the jobs are gone when the test ends."""
-    jobs: list[Job] = []
+    with submitting(kube, namespace) as apply:
+        yield apply
 
-    def apply(document: Document) -> Job:
-        jobs.append(Job(kube, namespace, document["metadata"]["name"]))
-        return jobs[-1].apply(document)
 
-    yield apply
-    for job in jobs:
-        job.delete()
+@pytest.fixture(scope="session")
+def beside(request: pytest.FixtureRequest, kube: Kube, namespace: str, place: Callable[[str], str]) -> Iterator[dict[str, Future[None]]]:
+    """The chosen reproducers, which mostly wait, beside each other and beside the tests that begin with this."""
+    chosen = {
+        item.callspec.params.get("name")
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    }
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {name: pool.submit(run, kube, namespace, place) for name, run in SCENARIOS.items() if name in chosen}

@@ -2,6 +2,9 @@
 
 import copy
 import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ START_S = 180
 
 
 def example(path: str, name: str | None = None, **spec: Any) -> Document:
-    """Return a manifest of examples/ under another name; `algorithm__steps=3` sets a field of its spec."""
+    """Return a manifest of examples/ under another name; `algorithm__steps=3` sets a field of its spec, None takes one away."""
     document: Document = copy.deepcopy(yaml.safe_load((EXAMPLES / path).read_text()))
     document["metadata"]["name"] = name or document["metadata"]["name"]
     for dotted, value in spec.items():
@@ -24,8 +27,30 @@ def example(path: str, name: str | None = None, **spec: Any) -> Document:
         node = document["spec"]
         for part in parents:
             node = node.setdefault(part, {})
-        node[leaf] = value
+        if value is None:
+            node.pop(leaf, None)
+        else:
+            node[leaf] = value
     return document
+
+
+def tiny(name: str, **spec: Any) -> Document:
+    """Return the two-worker example with one worker and 20 steps: a minute from apply to Succeeded, several on two cores."""
+    requests = {"requests": {"cpu": "100m", "memory": "1Gi"}}
+    changes = {
+        "evaluation": None,
+        "topology__nodes": 1,
+        "conversion__parallelism": 1,
+        "conversion__resources__requests": {"cpu": "100m", "memory": "512Mi"},
+        "algorithm__steps": 20,
+        "algorithm__rolloutBatchSize": 16,
+        "algorithm__samplesPerPrompt": 8,
+        "checkpoint__everySteps": 5,
+        "checkpoint__exportFormats": ["int4"],
+        "failurePolicy__backoffSeconds": 3,
+        "podTemplate": {"head": {"resources": requests}, "workers": {"resources": requests}},
+    }
+    return example("cluster/two-workers.yaml", name, **{**changes, **spec})
 
 
 @dataclass(frozen=True)
@@ -91,10 +116,24 @@ class Job:
         found = self.kube.list(kinds, self.namespace, f"lprl.dev/job={self.name}")
         return sorted(f"{o['kind']}/{o['metadata']['name']}" for o in found)
 
-    def delete(self) -> None:
-        """Delete it and wait until nothing of it is left."""
+    def told(self) -> str:
+        """Return what people are told of it: its message, conditions, failures and events."""
+        status = self.status()
+        about = f"involvedObject.name={self.name}"
+        events = json.loads(self.kube.run("-n", self.namespace, "get", "events", "--field-selector", about, "-o", "json"))["items"]
+        lines = [
+            str(status.get("message", "")),
+            *(f"{c['type']}={c['status']} {c['reason']}: {c['message']}" for c in status["conditions"]),
+        ]
+        lines += [json.dumps(failure) for failure in status.get("failures", ())]
+        return "\n".join([*lines, *(f"{event['type']} {event['reason']}: {event['message']}" for event in events)])
+
+    def delete(self, seconds: float = 150) -> float:
+        """Delete it and wait until nothing of it is left; returns how long that took."""
+        begun = time.monotonic()
         self.kube.run("-n", self.namespace, "delete", "lprl", self.name, "--ignore-not-found", "--wait=false")
-        wait(lambda: not self.children(), f"nothing of {self.name} left", 150, lambda: "\n".join(self.children()))
+        wait(lambda: not self.children(), f"nothing of {self.name} left", seconds, lambda: "\n".join(self.children()))
+        return time.monotonic() - begun
 
     def story(self) -> str:
         """Return what explains a failure: status, pods, events and the ends of the driver's and Ray's logs."""
@@ -105,3 +144,19 @@ class Job:
             name = pod["metadata"]["name"]
             parts.append(f"--- {name}\n{run('-n', self.namespace, 'logs', name, '--all-containers', '--tail=25', check=False)[-4000:]}")
         return "\n".join(parts)
+
+
+@contextmanager
+def submitting(kube: Kube, namespace: str) -> Iterator[Callable[[Document], Job]]:
+    """Apply manifests; the jobs are gone when the block ends."""
+    jobs: list[Job] = []
+
+    def apply(document: Document) -> Job:
+        jobs.append(Job(kube, namespace, document["metadata"]["name"]))
+        return jobs[-1].apply(document)
+
+    try:
+        yield apply
+    finally:
+        for job in jobs:
+            job.delete()

@@ -8,7 +8,7 @@ from tests.cluster.kube import Document, Kube, wait
 
 STEPS = 60
 EVERY = 4
-FINISH_S = 600
+FINISH_S, GONE_S = 600, 30
 Submit = Callable[[Document], Job]
 
 
@@ -24,6 +24,12 @@ def kill(kube: Kube, namespace: str, selector: str) -> str:
     name = str(pods[0]["metadata"]["name"])
     kube.run("-n", namespace, "delete", "pod", name, "--grace-period=0", "--force")
     return name
+
+
+def progress_of(kube: Kube, job: Job) -> Document:
+    """Return the metadata of the ConfigMap its driver reports into, empty where there is none."""
+    found = kube.get("configmap", f"{job.name}-a{job.status()['attempt']}-progress", job.namespace)
+    return dict(found["metadata"]) if found else {}
 
 
 def assert_whole(job: Job, status: Document) -> None:
@@ -57,9 +63,14 @@ def test_a_lost_worker_a_lost_operator_and_a_lost_head(kube: Kube, submit: Submi
 
 
 def test_suspended_resumed_where_it_was_and_deleted_while_it_runs(kube: Kube, submit: Submit) -> None:
+    """The ConfigMap its driver reports into is deleted before: it comes back, and the driver hears of the suspension through it."""
     job = submit(small("suspended"))
     job.wait_phase("Running", seconds=START_S)
     job.wait_step(EVERY + 1, 180)
+    before = progress_of(kube, job)
+    kube.run("-n", job.namespace, "delete", "configmap", str(before["name"]))
+    wait(lambda: progress_of(kube, job).get("uid", before["uid"]) != before["uid"], "its reports have a place again", 60, job.story)
+    job.wait_step(job.step() + 1, 60)
     job.patch({"suspend": True})
     job.wait_phase("Suspended", seconds=180)
     wait(lambda: not job.running(), "its pods are gone", 60, job.story)
@@ -72,5 +83,5 @@ def test_suspended_resumed_where_it_was_and_deleted_while_it_runs(kube: Kube, su
     assert status["attempt"] == 2 and not status.get("failures") and not status.get("restartsUsed")
     logs = kube.run("-n", job.namespace, "logs", "-l", f"lprl.dev/job={job.name},lprl.dev/role=head", "-c", "driver", "--tail=-1")
     assert f"resumed from step {at}" in logs, "it resumed from its checkpoint"
-    job.delete()
+    print(f"gone after {job.delete(GONE_S):.0f} s")
     assert job.children() == []
