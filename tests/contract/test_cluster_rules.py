@@ -11,15 +11,16 @@ import pytest
 
 from lprl_api import names
 from lprl_api.crd import crd
-from lprl_operator.reconcile.actions import AddOwner, Apply, Create, Delete, Event, RemoveOwner, ref_of
+from lprl_operator.reconcile.actions import AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner, ref_of
 from lprl_operator.reconcile.cluster import Cluster, Conflict
 from lprl_operator.reconcile.cluster_kube import KubeCluster
 from lprl_operator.reconcile.cluster_local import LocalCluster
+from lprl_operator.reconcile.kube import paths
 from lprl_operator.reconcile.kube.api import MERGE, ApiError, KubeApi
 from lprl_operator.reconcile.kube.cache import Cache
 from lprl_operator.reconcile.kube.eventlog import EventLog
 from lprl_operator.reconcile.local.folders import Folders
-from lprl_operator.reconcile.observed import Key, Observed
+from lprl_operator.reconcile.observed import Key, ObjectRef, Observed
 
 SPEC = {
     "model": {"source": {"volume": "v", "path": "m"}},
@@ -59,6 +60,15 @@ class Place(Protocol):
     def passes(self) -> None:
         """Let the controllers of the place do what is due."""
 
+    def put(self, document: dict[str, Any]) -> None:
+        """Make an object as somebody else would."""
+
+    def has(self, ref: ObjectRef) -> bool:
+        """Whether an object is there."""
+
+    def take_away(self, ref: ObjectRef) -> None:
+        """Delete an object as somebody else would."""
+
 
 class Local:
     def __init__(self, root: Path, cluster: LocalCluster) -> None:
@@ -89,6 +99,15 @@ class Local:
 
     def passes(self) -> None:
         self._local.step()
+
+    def put(self, document: dict[str, Any]) -> None:
+        assert self._local._store.create(document)
+
+    def has(self, ref: ObjectRef) -> bool:
+        return self._local._store.get(ref.kind, ref.name) is not None
+
+    def take_away(self, ref: ObjectRef) -> None:
+        self._local._store.remove(ref.kind, ref.name)
 
 
 class Kube:
@@ -127,7 +146,8 @@ class Kube:
 
     def another(self) -> dict[str, Any]:
         job = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "other"}, "spec": SPEC}
-        uid = self._api.post(self._jobs, job)["metadata"]["uid"]
+        made = self._api.get(f"{self._jobs}/other") if self._is_there(f"{self._jobs}/other") else self._api.post(self._jobs, job)
+        uid = made["metadata"]["uid"]
         return {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "other", "uid": uid}
 
     def passes(self) -> None:
@@ -137,6 +157,24 @@ class Kube:
             if state.name not in there:
                 gone = {"metadata": {"namespace": self.key.namespace, "name": state.name, "uid": state.uid}}
                 self._cache.remove("Job", gone)
+
+    def put(self, document: dict[str, Any]) -> None:
+        self._api.post(paths.collection(document["apiVersion"], document["kind"], self.key.namespace), document)
+
+    def has(self, ref: ObjectRef) -> bool:
+        return self._is_there(paths.item(ref))
+
+    def take_away(self, ref: ObjectRef) -> None:
+        if self.has(ref):
+            self._api.delete(paths.item(ref), {"propagationPolicy": "Background"})
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self._api.get(path)
+        except ApiError as error:
+            assert error.status == 404, error
+            return False
+        return True
 
     def close(self) -> None:
         self._api.delete(f"/api/v1/namespaces/{self.key.namespace}", {"propagationPolicy": "Background"})
@@ -217,6 +255,33 @@ def test_delete_of_another_object_conflicts(place: Place) -> None:
     with pytest.raises(Conflict):
         place.cluster.apply([Delete(ref_of(job(place, "one")), uid="someone-else")])
     place.cluster.apply([Delete(ref_of(job(place, "never")), uid="x")])
+
+
+KINDS_OF_AN_ATTEMPT = {
+    "ServiceAccount": {"apiVersion": "v1"},
+    "ConfigMap": {"apiVersion": "v1", "data": {"mine": "1"}},
+    "Role": {"apiVersion": "rbac.authorization.k8s.io/v1", "rules": []},
+    "RoleBinding": {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "toy"},
+    },
+    "PodDisruptionBudget": {"apiVersion": "policy/v1", "spec": {"minAvailable": 1}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_AN_ATTEMPT)
+def test_what_is_deleted_by_owner_is_that_owners_alone(place: Place, kind: str) -> None:
+    """Of one name: nobody's object, somebody's, one that the job owns but does not control, and its own."""
+    controls = {**owner(place), "controller": True}
+    for owners, stays in (([], True), ([{**place.another(), "controller": True}], True), ([owner(place)], True), ([controls], False)):
+        meta = {"name": "toy-a1", "namespace": place.key.namespace, "ownerReferences": owners}
+        document = {**KINDS_OF_AN_ATTEMPT[kind], "kind": kind, "metadata": meta}
+        ref = ref_of(document)
+        place.put(document)
+        place.cluster.apply([DeleteOwned(ref, place.uid)])
+        assert place.has(ref) is stays, owners
+        place.take_away(ref)
+    place.cluster.apply([DeleteOwned(ref, place.uid)])
 
 
 def test_owners_join_and_leave(place: Place) -> None:

@@ -49,17 +49,40 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete with background propagation, if it is still that object. A missing object is fine.
+    """Delete with background propagation an object that was observed to be ours, if it is still that one. A missing one is fine.
 
     Raises:
+        ValueError: the uid is empty: nothing is ever deleted by its name alone.
         Conflict: (by the adapter) the uid, or the resource version where given, is another one now.
 
     """
 
     ref: ObjectRef
-    uid: str | None = None
+    uid: str
     resource_version: str | None = None
     """Given for shared objects: nobody may have joined since it was read."""
+
+    def __post_init__(self) -> None:
+        if not self.uid:
+            raise ValueError(f"{self.ref}: a deletion names the uid of what was observed")
+
+    def __str__(self) -> str:
+        return f"delete {self.ref}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOwned:
+    """Delete an object that is not observed, if its controller is this one: it is read first, and deleted by the uid it then has.
+
+    Whatever else bears that name is left alone. A missing object is fine.
+    """
+
+    ref: ObjectRef
+    owner_uid: str
+
+    def __post_init__(self) -> None:
+        if not self.owner_uid:
+            raise ValueError(f"{self.ref}: a deletion names whose object it is")
 
     def __str__(self) -> str:
         return f"delete {self.ref}"
@@ -91,7 +114,7 @@ class RemoveOwner:
         return f"disown {self.ref}"
 
 
-Action = Create | Apply | Delete | AddOwner | RemoveOwner
+Action = Create | Apply | Delete | DeleteOwned | AddOwner | RemoveOwner
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from lprl_api.names import Condition, Reason
 from lprl_operator.reconcile import endings
-from lprl_operator.reconcile.actions import Action, Create, Delete
+from lprl_operator.reconcile.actions import Action, Create, DeleteOwned
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Decision, Finding, format_time
 from lprl_operator.reconcile.failures import Move, Verdict, newest_attempt
 from lprl_operator.reconcile.inspecting import refusal, refusal_note
@@ -133,10 +133,10 @@ def _attempt_removals(case: Case, attempt: int) -> tuple[Action, ...]:
     account, rbac = naming.driver_account(case.job.metadata.name, attempt), "rbac.authorization.k8s.io/v1"
     return (
         *endings.delete_budget(case, naming.cluster(case.job.metadata.name, attempt)),
-        Delete(case.ref(rbac, "RoleBinding", account)),
-        Delete(case.ref(rbac, "Role", account)),
-        Delete(case.ref("v1", "ServiceAccount", account)),
-        Delete(case.ref("v1", "ConfigMap", naming.progress(case.job.metadata.name, attempt))),
+        DeleteOwned(case.ref(rbac, "RoleBinding", account), case.uid),
+        DeleteOwned(case.ref(rbac, "Role", account), case.uid),
+        DeleteOwned(case.ref("v1", "ServiceAccount", account), case.uid),
+        DeleteOwned(case.ref("v1", "ConfigMap", naming.progress(case.job.metadata.name, attempt)), case.uid),
     )
 
 

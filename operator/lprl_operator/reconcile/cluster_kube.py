@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Any
 
 from lprl_api import names
-from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, Event, RemoveOwner, ref_of
+from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner, ref_of
 from lprl_operator.reconcile.cluster import Conflict
-from lprl_operator.reconcile.kube import paths, reduce
+from lprl_operator.reconcile.kube import owners, paths, reduce
 from lprl_operator.reconcile.kube.api import APPLY, STRATEGIC, ApiError, KubeApi, Unavailable
 from lprl_operator.reconcile.kube.cache import Cache
 from lprl_operator.reconcile.kube.eventlog import EventLog
@@ -99,6 +99,8 @@ class KubeCluster:
                 self._apply(action.document)
             elif isinstance(action, Delete):
                 self._delete(action)
+            elif isinstance(action, DeleteOwned):
+                self._delete_owned(action)
             elif isinstance(action, AddOwner):
                 self._add_owner(action)
             else:
@@ -127,7 +129,7 @@ class KubeCluster:
                 self._reader.kind_is_missing(ref.kind)
             return self._refuse(document, ref, error.message, is_permanent(error))
         self._accept(document, ref, made)
-        _log_done("created", ref, reduce.owning_jobs(document))
+        _log_done("created", ref, owners.owning_jobs(document))
         return True
 
     def _exists(self, document: Mapping[str, Any], ref: ObjectRef) -> bool:
@@ -138,7 +140,7 @@ class KubeCluster:
             raise
         except ApiError as error:
             return self._refuse(document, ref, error.message, permanent=False)
-        ours, theirs = reduce.controller_uid(document), reduce.controller_uid(found)
+        ours, theirs = owners.controller_uid(document), owners.controller_uid(found)
         if ours and theirs != ours:
             holder = f"uid {theirs}" if theirs else "nobody"
             return self._refuse(document, ref, f"{ref} exists already, controlled by {holder}", permanent=False)
@@ -148,10 +150,10 @@ class KubeCluster:
         return True
 
     def _accept(self, document: Mapping[str, Any], ref: ObjectRef, found: Mapping[str, Any]) -> None:
-        for key in reduce.owning_jobs(document):
+        for key in owners.owning_jobs(document):
             with self._lock:
                 self._refusals.get(key, {}).pop(ref, None)
-                self._made.setdefault(key, {})[ref] = (reduce.controller_uid(document), time.monotonic())
+                self._made.setdefault(key, {})[ref] = (owners.controller_uid(document), time.monotonic())
         self._remember(ref, found)
 
     def _let_it_settle(self, ref: ObjectRef) -> None:
@@ -168,15 +170,15 @@ class KubeCluster:
 
     def _was_made(self, ref: ObjectRef, document: Mapping[str, Any]) -> bool:
         """Whether this process made an object a short while ago that no watch tells of."""
-        controller = reduce.controller_uid(document)
+        controller = owners.controller_uid(document)
         if ref.kind in (RAYCLUSTER, "Job") or not controller:
             return False
         with self._lock:
-            found = [self._made.get(key, {}).get(ref) for key in reduce.owning_jobs(document)]
+            found = [self._made.get(key, {}).get(ref) for key in owners.owning_jobs(document)]
         return any(f is not None and f[0] == controller and time.monotonic() - f[1] < MADE_S for f in found)
 
     def _refuse(self, document: Mapping[str, Any], ref: ObjectRef, message: str, permanent: bool) -> bool:
-        for key in reduce.owning_jobs(document):
+        for key in owners.owning_jobs(document):
             with self._lock:
                 self._refusals.setdefault(key, {})[ref] = Refusal(ref, message, permanent)
         return False
@@ -200,10 +202,30 @@ class KubeCluster:
             return  # the object we meant is gone: the next look tells what came instead
         self._remember(ref, found)
 
-    def _delete(self, action: Delete) -> None:
+    def _delete_owned(self, action: DeleteOwned) -> None:
+        """Read what bears the name now, and delete that very object if its controller is the one given."""
+        try:
+            found = self._api.get(paths.item(action.ref))
+        except Unavailable:
+            raise
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self._forget_made(action.ref)
+            return
+        if owners.controller_uid(found) != action.owner_uid:
+            log.info("left alone: not ours", extra={"kind": action.ref.kind, "object": action.ref.name, "namespace": action.ref.namespace})
+        elif "deletionTimestamp" not in reduce.meta(found):
+            self._delete(Delete(action.ref, str(reduce.meta(found).get("uid"))))
+
+    def _forget_made(self, ref: ObjectRef) -> None:
         with self._lock:
             for made in self._made.values():
-                made.pop(action.ref, None)
+                made.pop(ref, None)
+
+    def _delete(self, action: Delete) -> None:
+        self._forget_made(action.ref)
+        with self._lock:
             if action.ref.kind == "Job":
                 now = time.monotonic()
                 self._deleted_jobs = {r: at for r, at in self._deleted_jobs.items() if now - at < SETTLE_S} | {action.ref: now}
@@ -230,8 +252,7 @@ class KubeCluster:
     def _cache_forget(self, action: Delete) -> None:
         if action.ref.kind in CACHED:
             gone: dict[str, Any] = {"metadata": {"namespace": action.ref.namespace, "name": action.ref.name, "uid": action.uid}}
-            if action.uid is not None:
-                self._cache.remove(action.ref.kind, gone)
+            self._cache.remove(action.ref.kind, gone)
 
     def _add_owner(self, action: AddOwner) -> None:
         known = self._cache.owned_uid("Job", Name(action.ref.namespace, action.ref.name)) if action.ref.kind == "Job" else None

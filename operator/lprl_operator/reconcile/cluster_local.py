@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from lprl_api.errors import UserError
 from lprl_api.names import CONTROL_KEY, KIND, LABEL_ATTEMPT, LABEL_JOB, PROGRESS_KEY
-from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, Event, RemoveOwner, ref_of
+from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner, ref_of
 from lprl_operator.reconcile.cluster import Conflict
 from lprl_operator.reconcile.local.files import read_json, write_json
 from lprl_operator.reconcile.local.folders import Folders
@@ -24,7 +24,7 @@ from lprl_operator.reconcile.local.jobs import JobController, job_state
 from lprl_operator.reconcile.local.pods import LocalPod, PodOrder
 from lprl_operator.reconcile.local.process import kill_marked
 from lprl_operator.reconcile.local.rayclusters import RayClusterController, cluster_state, pod_state
-from lprl_operator.reconcile.local.store import ObjectStore, owner_uids
+from lprl_operator.reconcile.local.store import ObjectStore, controller_uid, owner_uids
 from lprl_operator.reconcile.observed import Key, ObjectRef, Observed, Refusal
 from lprl_operator.resources import naming
 
@@ -147,6 +147,10 @@ class LocalCluster:
                 self._store.apply_config_map(action.document)
             elif isinstance(action, Delete):
                 self._delete(action)
+            elif isinstance(action, DeleteOwned):
+                found = self._store.get(action.ref.kind, action.ref.name)
+                if found is not None and controller_uid(found) == action.owner_uid:
+                    self._delete(Delete(action.ref, found["metadata"]["uid"]))
             else:
                 self._change_owners(action)
 
@@ -173,16 +177,16 @@ class LocalCluster:
         else:
             self._store.remove(ref.kind, ref.name)
 
-    def _delete_job(self, uid: str | None) -> None:
+    def _delete_job(self, uid: str) -> None:
         """Delete the job and, as garbage collection would, what it alone owns."""
         job = self.document()
-        if job is None or (uid is not None and job["metadata"]["uid"] != uid):
+        if job is None or job["metadata"]["uid"] != uid:
             return
         self.folders.job.unlink()
         for kind in ("ConfigMap", "Job", "RayCluster", "NetworkPolicy", "ServiceAccount", "Role", "RoleBinding"):
             for document in self._store.list(kind):
                 if owner_uids(document) == {job["metadata"]["uid"]}:
-                    self._delete(Delete(ref_of(document)))
+                    self._delete(Delete(ref_of(document), document["metadata"]["uid"]))
 
     def _collect_orphans(self) -> None:
         """What garbage collection does with a finalise Job whose conversion is gone."""

@@ -77,6 +77,8 @@ def _was_there(case: Case, conversion: Conversion) -> bool:
 def _step(case: Case, conversion: Conversion) -> Step:
     convert = case.seen.jobs.get(conversion.name)
     final = case.seen.jobs.get(naming.finalise_job(conversion.name))
+    if (foreign := _foreign(convert, final)) is not None:
+        return Step(Reason.WAITING_FOR_CONVERSION, f"waits for Job {foreign.name}, which no job of this kind made, to be gone")
     stale = _stale(case, convert, final)
     if stale is not None:
         return stale
@@ -96,6 +98,14 @@ def _step(case: Case, conversion: Conversion) -> Step:
         return Step(_running_reason(convert), _words(convert, conversion, done), done, joins)
     create = Create(case.wanted.finalise_document(conversion, convert.uid))
     return Step(Reason.FINALISING, "all shards are converted", done, (*joins, create))
+
+
+def _foreign(convert: JobState | None, final: JobState | None) -> JobState | None:
+    """A Job of such a name that is somebody else's: neither joined, which would have garbage collection delete it, nor deleted."""
+    if convert is not None and convert.foreign:
+        return convert
+    stray = final is not None and (final.foreign or naming.finalise_job(final.owner_job) != final.name)
+    return final if stray else None
 
 
 def _stale(case: Case, convert: JobState | None, final: JobState | None) -> Step | None:

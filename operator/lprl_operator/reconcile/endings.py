@@ -3,7 +3,7 @@
 from lprl_api import names
 from lprl_api.names import Condition, Reason
 from lprl_api.status import FailureRecord, LowPrecisionRLJobStatus
-from lprl_operator.reconcile.actions import Action, Delete, RemoveOwner
+from lprl_operator.reconcile.actions import Action, Delete, DeleteOwned, RemoveOwner
 from lprl_operator.reconcile.decision import SOON_S, Case, Decision, Finding
 from lprl_operator.reconcile.failures import Verdict
 from lprl_operator.reconcile.observed import JobState
@@ -83,17 +83,21 @@ def cleanup(case: Case) -> tuple[Action, ...]:
 
 
 def delete_clusters(case: Case) -> tuple[Action, ...]:
-    """Delete every RayCluster of the job's name that is not being deleted already, and what protects its pods."""
+    """Delete every RayCluster of the job that is not being deleted already, and what protects its pods.
+
+    Of the job, not of its name: garbage collection takes those of an earlier one, and nobody takes somebody else's.
+    """
     found: list[Action] = []
     for cluster in case.seen.clusters:
-        if not cluster.deleting:
+        if not cluster.deleting and case.uid in cluster.owner_uids:
             found += [*delete_budget(case, cluster.name), Delete(case.ref("ray.io/v1", "RayCluster", cluster.name), cluster.uid)]
     return tuple(found)
 
 
 def delete_budget(case: Case, cluster: str) -> tuple[Action, ...]:
     """Delete the PodDisruptionBudget of a cluster, where clusters have one."""
-    return (Delete(case.ref("policy/v1", "PodDisruptionBudget", cluster)),) if case.wanted.settings.pod_disruption_budget else ()
+    wanted = case.wanted.settings.pod_disruption_budget
+    return (DeleteOwned(case.ref("policy/v1", "PodDisruptionBudget", cluster), case.uid),) if wanted else ()
 
 
 def release_jobs(case: Case) -> tuple[Action, ...]:

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from lprl_api.model_shape import Inspection
 from lprl_api.names import Condition, Reason
 from lprl_operator.reconcile import endings
-from lprl_operator.reconcile.actions import Create, Delete
+from lprl_operator.reconcile.actions import Create
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Decision, Finding
 from lprl_operator.reconcile.failures import Move, Verdict, job_verdict
 from lprl_operator.reconcile.observed import JobState, Observed
@@ -35,8 +35,8 @@ def inspect_stage(case: Case) -> Decision | None:
             return refused
         return _waiting(case, "the inspect Job is being created", (Create(case.wanted.inspect_document()),))
     if case.uid not in job.owner_uids or job.deleting:
-        actions = () if job.deleting else (Delete(case.ref("batch/v1", "Job", job.name), job.uid),)
-        return _waiting(case, f"waits for Job {job.name} of an earlier job of this name to be gone", actions)
+        whose = f"Job {job.name} of before" if case.uid in job.owner_uids else f"Job {job.name}, which is not this job's,"
+        return _waiting(case, f"waits for {whose} to be gone")
     if job.finished == "Failed":
         return _failed(case, job_verdict(job, Reason.INSPECTION_FAILED))
     if job.finished == "Complete":
@@ -68,7 +68,7 @@ def refusal_note(case: Case) -> str:
     return "; ".join(f"{r.ref} refused, trying again: {r.message}" for r in case.seen.refusals if not r.permanent)
 
 
-def _waiting(case: Case, message: str, actions: tuple[Create, ...] | tuple[Delete, ...] = ()) -> Decision:
+def _waiting(case: Case, message: str, actions: tuple[Create, ...] = ()) -> Decision:
     note = refusal_note(case)
     findings = (
         Finding(Condition.INSPECTED, "False", Reason.INSPECTING, note or message),

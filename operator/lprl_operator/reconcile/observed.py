@@ -61,7 +61,7 @@ class JobState:
     uid: str
     resource_version: str
     owner_uids: frozenset[str]
-    """UIDs in its ownerReferences."""
+    """UID of its controller where it has one (inspect), else those in its ownerReferences (shared by jobs)."""
     completions: int
     completed: frozenset[int] = frozenset()
     """Finished indexes (status.completedIndexes; {0} for a finished one-pod Job)."""
@@ -82,6 +82,8 @@ class JobState:
     """`ErrImagePull: ...` or `ImagePullBackOff: ...` of a waiting container."""
     owner_job: str = ""
     """Name of the batch Job it belongs to: of a finalise Job, its conversion."""
+    foreign: bool = False
+    """Whether something else than jobs of our kind (or, of a finalise Job, a batch Job) owns it, or nobody does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class ClusterState:
     uid: str
     resource_version: str
     owner_uids: frozenset[str]
+    """UID of its controller; empty when it has none."""
     created_at: datetime
     deleting: bool = False
     suspended: bool = False

@@ -2,7 +2,6 @@
 
 from lprl_api.names import Condition, Reason
 from lprl_api.progress import Progress
-from lprl_operator.reconcile import endings
 from lprl_operator.reconcile.actions import Action, Apply
 from lprl_operator.reconcile.attempts import end_attempt, lingering, provision, waiting
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
@@ -21,8 +20,8 @@ def current_attempt(case: Case) -> Decision:
     attempt = case.status.attempt
     cluster, head = case.seen.cluster(attempt), case.seen.head(attempt)
     if cluster is not None and case.uid not in cluster.owner_uids:
-        message = f"{cluster.name} belongs to an earlier job of this name"
-        return waiting(case, Reason.WAITING_FOR_PODS_GONE, message, endings.delete_clusters(case))
+        message = f"waits until {cluster.name} is gone: it is not this job's (garbage collection takes one of an earlier job of this name)"
+        return waiting(case, Reason.WAITING_FOR_PODS_GONE, message)
     ended = driver_end(case.seen.last_head(attempt))
     if ended is not None:
         return end_attempt(case, ended)

@@ -12,7 +12,7 @@ import pytest
 
 from lprl_api.model_shape import Inspection, ModelShape
 from lprl_api.names import CONTROL_KEY, LABEL_ATTEMPT, LABEL_CONTENT_KEY, ExitCode
-from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, Event, RemoveOwner
+from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner
 from lprl_operator.reconcile.cluster import Conflict
 from lprl_operator.reconcile.observed import (
     ClusterState,
@@ -144,6 +144,9 @@ class World:
                     self.writes += 1
             elif isinstance(action, Delete):
                 self._delete(action)
+            elif isinstance(action, DeleteOwned):
+                if action.ref.kind == "ConfigMap" and self.controllers.get(action.ref.name) == action.owner_uid:
+                    self.writes += self.config_maps.pop(action.ref.name, None) is not None
             else:
                 self._owners(action)
 
@@ -236,9 +239,6 @@ class World:
                 raise Conflict(str(ref))
             self.change_cluster(ref.name, deleting=True)
             self.writes += 1
-        elif ref.kind == "ConfigMap" and ref.name in self.config_maps:
-            del self.config_maps[ref.name]
-            self.writes += 1
 
     def _owners(self, action: AddOwner | RemoveOwner) -> None:
         job = self.jobs.get(action.ref.name)
@@ -285,6 +285,7 @@ class World:
             self._run_cluster(cluster)
         self._collect_pods()
         self._collect_garbage()
+        self._collect_clusters()
 
     def _run_job(self, job: JobState) -> None:
         if job.finished or self.random.random() < 0.4:
@@ -379,6 +380,15 @@ class World:
         for name in [n for n, owner in self.controllers.items() if owner != uid and n in self.config_maps]:
             if self.random.random() < 0.5:
                 del self.config_maps[name]
+
+    def _collect_clusters(self) -> None:
+        """Garbage collection deletes the RayClusters and inspect Jobs of owners that are gone, not those that nobody owns."""
+        uid = self.document["metadata"]["uid"] if self.document else ""
+        for cluster in self.clusters.values():
+            if cluster.owner_uids and uid not in cluster.owner_uids and not cluster.deleting:
+                self.change_cluster(cluster.name, deleting=True)
+        for job in [j for n, j in self.jobs.items() if n.endswith("-inspect") and j.owner_uids and uid not in j.owner_uids]:
+            del self.jobs[job.name]
 
     def _collect_pods(self) -> None:
         """Deleted pods go away when their kubelet answers; those of a dead node stay until somebody removes the node."""

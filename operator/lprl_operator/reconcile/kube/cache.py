@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from lprl_api import names
-from lprl_operator.reconcile.kube import reduce
+from lprl_operator.reconcile.kube import owners, reduce
 from lprl_operator.reconcile.kube.entries import identity, is_converted, name_of, reduced
 from lprl_operator.reconcile.kube.reduce import JobPod, ProgressMap
 from lprl_operator.reconcile.kube.shelf import Change, Entry, Name, Shelf
@@ -62,7 +62,7 @@ class Cache:
             if kind == "Job" and reduce.label(document, names.LABEL_CONTENT_KEY):
                 self._shared.setdefault(name.namespace, set()).add(name.name)
             if kind == "Job":
-                keys |= self._keys_through_owner(name.namespace, reduce.owning_batch_job(document))
+                keys |= self._keys_through_owner(name.namespace, owners.owning_batch_job(document))
             found = self._shelves[kind].put(name, Entry(uid, version, keys, value, tells, turns))
             return self._for_one(found) if kind == "Job" and is_converted(value) else found
 
@@ -83,7 +83,7 @@ class Cache:
                     self._pods_of_job.pop(entry.value.job_uid, None)
             return self._shelves["JobPod"].remove(name, uid)
         if kind == "Pod":
-            self._note_departed(reduce.owning_jobs(document), reduce.pod_state(document))
+            self._note_departed(owners.owning_jobs(document), reduce.pod_state(document))
         gone = self._shelves[kind].remove(name, uid)
         if kind == "Job" and name not in self._shelves[kind].entries:
             self._shared.get(name.namespace, set()).discard(name.name)
@@ -264,7 +264,7 @@ class Cache:
         name, uid, version = identity(document)
         owner = self._shelves["Job"].entries.get(Name(name.namespace, pod.job_name))
         self._pods_of_job.setdefault(pod.job_uid, set()).add(name)
-        keys = reduce.owning_jobs(document)
+        keys = owners.owning_jobs(document)
         if owner is not None:
             keys = owner.keys | self._keys_through_owner(name.namespace, owner.value.owner_job)
         tells = (pod.exit, pod.scheduling, pod.image_pull)

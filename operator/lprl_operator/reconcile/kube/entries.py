@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lprl_api import names
-from lprl_operator.reconcile.kube import reduce
+from lprl_operator.reconcile.kube import owners, reduce
 from lprl_operator.reconcile.kube.reduce import ProgressMap
 from lprl_operator.reconcile.kube.shelf import Name
 from lprl_operator.reconcile.kube.summary import job_document
@@ -37,7 +37,7 @@ def reduced(kind: str, document: Document) -> tuple[Any, Any, tuple[Any, ...], f
     if kind == names.KIND:
         value, tells, keys = job_document(document)
         return value, tells, (tells,), keys
-    keys = reduce.owning_jobs(document)
+    keys = owners.owning_jobs(document)
     if kind == "Job":
         job = reduce.job_state(document)
         turns = (job.finished, job.deleting, job.suspended)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
-from lprl_api.names import CONTROL_KEY, KIND, LABEL_ATTEMPT, LABEL_JOB, PROGRESS_KEY, TERMINATION_MESSAGE_BYTES
-from lprl_operator.reconcile.observed import ClusterState, ContainerState, Exit, JobState, Key, PodState
+from lprl_api.names import CONTROL_KEY, LABEL_ATTEMPT, PROGRESS_KEY, TERMINATION_MESSAGE_BYTES
+from lprl_operator.reconcile.kube.owners import controller_uid, holders, is_foreign, owning_batch_job
+from lprl_operator.reconcile.observed import ClusterState, ContainerState, Exit, JobState, PodState
 
 Document = Mapping[str, Any]
 HEAD_TYPE = "ray.io/node-type"
@@ -66,31 +67,6 @@ def attempt_of(document: Document) -> int | None:
     return int(text) if text.isdigit() and len(text) < 9 else None
 
 
-def owner_uids(document: Document) -> frozenset[str]:
-    """UIDs in ownerReferences."""
-    return frozenset(str(o.get("uid", "")) for o in meta(document).get("ownerReferences") or ())
-
-
-def controller_uid(document: Document) -> str:
-    """Uid of the controlling owner, empty for a shared object."""
-    owners = meta(document).get("ownerReferences") or ()
-    return next((str(o.get("uid", "")) for o in owners if o.get("controller")), "")
-
-
-def owning_jobs(document: Document) -> frozenset[Key]:
-    """Jobs that own an object, by name; also the one it is labelled with."""
-    namespace = str(meta(document).get("namespace", ""))
-    owners = {Key(namespace, str(o["name"])) for o in meta(document).get("ownerReferences") or () if o.get("kind") == KIND}
-    labelled = label(document, LABEL_JOB)
-    return frozenset(owners | ({Key(namespace, labelled)} if labelled else set()))
-
-
-def owning_batch_job(document: Document) -> str:
-    """Name of the batch Job that owns a finalise Job, empty for others."""
-    owners = meta(document).get("ownerReferences") or ()
-    return next((str(o.get("name", "")) for o in owners if o.get("kind") == "Job" and not o.get("controller")), "")
-
-
 def conditions(document: Document) -> dict[str, Mapping[str, Any]]:
     """Status conditions by type."""
     return {str(c.get("type")): c for c in (document.get("status") or {}).get("conditions") or ()}
@@ -113,7 +89,7 @@ def job_state(document: Document) -> JobState:
         name=str(meta(document).get("name")),
         uid=str(meta(document).get("uid")),
         resource_version=str(meta(document).get("resourceVersion")),
-        owner_uids=owner_uids(document),
+        owner_uids=holders(document),
         completions=int(spec.get("completions") or 1),
         completed=completed,
         active=int(status.get("active") or 0),
@@ -123,6 +99,7 @@ def job_state(document: Document) -> JobState:
         suspended=bool(spec.get("suspend")),
         deleting="deletionTimestamp" in meta(document),
         owner_job=owning_batch_job(document),
+        foreign=is_foreign(document),
     )
 
 
@@ -253,7 +230,7 @@ def cluster_state(document: Document) -> ClusterState | None:
         name=str(meta(document).get("name")),
         uid=str(meta(document).get("uid")),
         resource_version=str(meta(document).get("resourceVersion")),
-        owner_uids=owner_uids(document),
+        owner_uids=frozenset({controller} if (controller := controller_uid(document)) else ()),
         created_at=time_of(meta(document).get("creationTimestamp")),
         deleting="deletionTimestamp" in meta(document),
         suspended=bool(spec.get("suspend")) or is_true(found, "RayClusterSuspending") or is_true(found, "RayClusterSuspended"),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from lprl_operator.reconcile.local.pods import LocalPod, PodOrder, message_of
-from lprl_operator.reconcile.local.store import ObjectStore, owner_uids
+from lprl_operator.reconcile.local.store import ObjectStore, holders, is_foreign
 from lprl_operator.reconcile.observed import Exit, JobState
 
 BACKOFF_SECONDS = 0.5
@@ -136,7 +136,7 @@ def job_state(job: Mapping[str, Any], pods: Sequence[LocalPod]) -> JobState:
         name=meta["name"],
         uid=meta["uid"],
         resource_version=meta["resourceVersion"],
-        owner_uids=owner_uids(job),
+        owner_uids=holders(job),
         completions=int(job["spec"].get("completions", 1)),
         completed=completed(pods),
         active=sum(1 for pod in pods if not pod.ended),
@@ -147,4 +147,5 @@ def job_state(job: Mapping[str, Any], pods: Sequence[LocalPod]) -> JobState:
         deleting="deletionTimestamp" in meta,
         exits=tuple(newest[i] for i in sorted(newest)),
         owner_job=next((o["name"] for o in meta.get("ownerReferences", ()) if o["kind"] == "Job"), ""),
+        foreign=is_foreign(job),
     )

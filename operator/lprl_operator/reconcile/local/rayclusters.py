@@ -17,7 +17,7 @@ from lprl_operator.reconcile.local.environment import write_secret
 from lprl_operator.reconcile.local.folders import Folders
 from lprl_operator.reconcile.local.pods import LocalPod, PodOrder, state_of
 from lprl_operator.reconcile.local.ports import free_port, listens
-from lprl_operator.reconcile.local.store import ObjectStore, created_at, owner_uids
+from lprl_operator.reconcile.local.store import ObjectStore, controller_uid, created_at
 from lprl_operator.reconcile.observed import ClusterState, PodState
 
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
@@ -207,7 +207,7 @@ def cluster_state(cluster: Mapping[str, Any], pods: Sequence[LocalPod], ready: C
         name=meta["name"],
         uid=meta["uid"],
         resource_version=meta["resourceVersion"],
-        owner_uids=owner_uids(cluster),
+        owner_uids=frozenset({controller} if (controller := controller_uid(cluster)) else ()),
         created_at=created_at(cluster),
         deleting="deletionTimestamp" in meta,
         suspended=bool(cluster["spec"].get("suspend", False)),

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lprl_api.names import KIND
 from lprl_operator.reconcile.cluster import Conflict
 from lprl_operator.reconcile.local.files import read_json, write_json, write_text
 from lprl_operator.reconcile.local.folders import Folders
@@ -96,6 +97,18 @@ class ObjectStore:
 def owner_uids(document: Mapping[str, Any]) -> frozenset[str]:
     """Return the uids in an object's ownerReferences."""
     return frozenset(o["uid"] for o in document["metadata"].get("ownerReferences", ()))
+
+
+def holders(document: Mapping[str, Any]) -> frozenset[str]:
+    """Return the uid of the controlling owner where there is one, else of all owners: whose object it is."""
+    controller = controller_uid(document)
+    return frozenset({controller}) if controller else owner_uids(document)
+
+
+def is_foreign(document: Mapping[str, Any]) -> bool:
+    """Whether a Job belongs to nobody, or to something else than jobs of our kind and batch Jobs."""
+    owners = document["metadata"].get("ownerReferences", ())
+    return not owners or any(o["kind"] not in (KIND, "Job") for o in owners)
 
 
 def controller_uid(document: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from lprl_operator.reconcile.kube import reduce
+from lprl_operator.reconcile.kube.owners import owning_jobs
 from lprl_operator.reconcile.observed import Key
 
 META = {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "5", "creationTimestamp": "2026-01-01T00:00:00Z"}
@@ -142,5 +143,27 @@ def test_a_huge_progress_report_is_none() -> None:
 
 def test_jobs_an_object_concerns() -> None:
     owners = [{"kind": "LowPrecisionRLJob", "name": "a", "uid": "1"}, {"kind": "Deployment", "name": "b", "uid": "2"}]
-    found = reduce.owning_jobs({"metadata": {**META, "labels": {"lprl.dev/job": "c"}, "ownerReferences": owners}})
+    found = owning_jobs({"metadata": {**META, "labels": {"lprl.dev/job": "c"}, "ownerReferences": owners}})
     assert found == {Key("ns", "a"), Key("ns", "c")}
+
+
+JOB_OWNER = {"kind": "LowPrecisionRLJob", "name": "a", "uid": "1"}
+OWNERS = [
+    pytest.param([], set(), True, id="nobody"),
+    pytest.param([JOB_OWNER, {**JOB_OWNER, "uid": "2"}], {"1", "2"}, False, id="shared-by-jobs"),
+    pytest.param([{**JOB_OWNER, "controller": True}], {"1"}, False, id="a-jobs-own"),
+    pytest.param([JOB_OWNER, {"kind": "CronJob", "name": "c", "uid": "9", "controller": True}], {"9"}, True, id="a-cron-jobs"),
+    pytest.param([{"kind": "Job", "name": "c", "uid": "5"}], {"5"}, False, id="a-conversions"),
+]
+
+
+@pytest.mark.parametrize(("owners", "uids", "foreign"), OWNERS)
+def test_whose_a_job_is(owners: list[dict[str, Any]], uids: set[str], foreign: bool) -> None:
+    found = reduce.job_state({"metadata": {**META, "ownerReferences": owners}})
+    assert (found.owner_uids, found.foreign) == (uids, foreign)
+
+
+def test_a_raycluster_belongs_to_its_controller_alone() -> None:
+    for owners, uids in (([JOB_OWNER], set()), ([JOB_OWNER, {**JOB_OWNER, "uid": "2", "controller": True}], {"2"})):
+        found = reduce.cluster_state({"metadata": {**ATTEMPT, "ownerReferences": owners}})
+        assert found is not None and found.owner_uids == uids

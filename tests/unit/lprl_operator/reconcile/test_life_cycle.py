@@ -478,7 +478,7 @@ def test_a_disruption_budget_comes_and_goes_with_its_cluster(make_world, make_ma
         reconcile(world.cached_document(), world, world.now, settings)
         world.tick()
     assert status(world)["phase"] == "Succeeded"
-    both = [("Create", "PodDisruptionBudget"), ("Create", "RayCluster"), ("Delete", "PodDisruptionBudget"), ("Delete", "RayCluster")]
+    both = [("Create", "PodDisruptionBudget"), ("Create", "RayCluster"), ("DeleteOwned", "PodDisruptionBudget"), ("Delete", "RayCluster")]
     assert list(dict.fromkeys(seen)) == both
 
 
