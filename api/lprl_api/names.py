@@ -121,6 +121,7 @@ class Reason:
     STORAGE_FULL = "StorageFull"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     RESTARTS_EXHAUSTED = "RestartsExhausted"
+    REPEATED_FAILURE = "RepeatedFailure"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     TTL_EXPIRED = "TTLExpired"
 
@@ -149,3 +150,5 @@ class ExitCode:
     """A newer attempt owns the checkpoint store: this one must not go on."""
     TRAINER_LOST = 7
     """Trainer ranks could not be rebuilt inside the attempt: retried as a new attempt."""
+    PROGRAM_ERROR = 8
+    """The driver met an error of program or input, not of chance: retried once; the same again at the same step ends the job."""

@@ -5,6 +5,8 @@ from typing import Literal
 from lprl_api.base import Contract, Documented, NonNegativeInt
 from lprl_api.topology import Stability
 
+MESSAGE_CHARACTERS = 500
+"""Longest message of a report."""
 DriverPhase = Literal[
     "starting",
     "loading",

@@ -1,5 +1,7 @@
 """Errors of a running job. Wrong input is `lprl_api.errors.UserError`; what is here is for time, or another attempt, to mend."""
 
+from typing import Literal
+
 
 class WeightMismatchError(RuntimeError):
     """An engine did not receive exactly the weights that were sent; it must refuse to generate until a full update succeeds."""
@@ -38,3 +40,15 @@ class DeadlineError(TimeoutError):
 
 class StopAskedError(RuntimeError):
     """The run was asked to stop before it began: nothing has to be saved (exit code SUSPENDED)."""
+
+
+class RemoteError(RuntimeError):
+    """What a call in another process raised, as one line: whose process it is, the error's type and its last words."""
+
+    def __init__(self, message: str, blame: Literal["chance", "program", "memory"] = "chance") -> None:
+        super().__init__(message, blame)
+        self.blame = blame
+        """What the error is owed to, see `blame.py`."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])

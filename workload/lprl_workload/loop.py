@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from lprl_api.formats import Bf16
-from lprl_api.progress import CheckpointRef, DriverPhase
+from lprl_api.progress import MESSAGE_CHARACTERS, CheckpointRef, DriverPhase
 from lprl_api.runconfig import RunConfig
+from lprl_api.text import shortened
 from lprl_api.topology import Stability
 from lprl_workload.checkpoint.store import CheckpointStore, step_name
 from lprl_workload.collect import Collected, Collector
@@ -88,7 +89,9 @@ class Loop:
             except TrainerLostError as lost:
                 log.warning("trainer lost at step %d (%s); rebuilding from the last checkpoint", self.state.step, lost)
                 self._trainers.spend(self.state.step, lost)
-                self._reporter.phase("loading", trainer_restarts=self._trainers.total, message=f"trainer lost: {lost}"[:500])
+                self._reporter.phase(
+                    "loading", trainer_restarts=self._trainers.total, message=shortened(f"trainer lost: {lost}", MESSAGE_CHARACTERS)
+                )
                 ready, rebuild = False, True
 
     @property

@@ -16,7 +16,9 @@ from pathlib import Path
 from lprl_api.errors import StorageFullError, UserError
 from lprl_api.names import ENV_TERMINATION_LOG, TERMINATION_MESSAGE_BYTES, ExitCode, Reason
 from lprl_api.progress import Progress, Termination
+from lprl_api.text import one_line, shortened
 from lprl_workload.arguments import ENV_CALLED_AS, UsageError
+from lprl_workload.blame import blame_of, words_of
 from lprl_workload.errors import FencedError, RecoveryExhaustedError, TrainerLostError
 
 DEFAULT_LOG = Path("/dev/termination-log")
@@ -38,6 +40,12 @@ MISSING_ERRNOS = {
     errno.EEXIST: "a file stands where something is to be made: name another place",
 }
 """The same, but only for commands called by hand: in a pod, files come and go under a twin that was restarted, and a retry helps."""
+MORE_MEMORY = {
+    False: "raise the memory of that container (podTemplate.*.resources, conversion.resources)",
+    True: "lower topology.trainer.maxTokensPerGpu, topology.rollout.memoryFraction or sampling.maxResponseTokens, or plan more GPUs",
+}
+"""What to do about full memory of the host, and of a GPU."""
+NO_NUMBERS = "lower optimizer.learningRate or raise its warm-up; algorithm.checkForNan: false leaves such steps out and goes on"
 ENV_DEBUG = "LPRL_DEBUG"
 
 
@@ -54,8 +62,8 @@ class Ending:
 
     @property
     def text(self) -> str:
-        """Message and remedy as one text."""
-        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+        """Message and remedy as one line: `what was found; what to do`."""
+        return one_line(f"{self.message}; {self.remedy}" if self.remedy else self.message)
 
 
 def ending_of(error: BaseException, crash_reason: str, *, by_hand: bool = False) -> Ending:
@@ -63,20 +71,24 @@ def ending_of(error: BaseException, crash_reason: str, *, by_hand: bool = False)
     if isinstance(error, UserError):
         return _refusal(error)
     if isinstance(error, OSError):
-        return _file_error(error, by_hand) or _crash(error, crash_reason)
+        return _file_error(error, by_hand) or _crash(error, crash_reason, by_hand)
     if isinstance(error, FencedError):
         return Ending(ExitCode.FENCED, crash_reason, str(error))
     if isinstance(error, TrainerLostError | RecoveryExhaustedError):
         return Ending(ExitCode.TRAINER_LOST, Reason.WORKERS_LOST, str(error))
-    if isinstance(error, MemoryError):
-        return Ending(ExitCode.CRASH, Reason.OUT_OF_MEMORY, str(error) or "out of memory", unexpected=True)
     if isinstance(error, KeyboardInterrupt):
         return Ending(128 + 2, crash_reason, "interrupted; the same command goes on where this one stopped")
-    return _crash(error, crash_reason)
+    return _crash(error, crash_reason, by_hand)
 
 
-def _crash(error: BaseException, reason: str) -> Ending:
-    return Ending(ExitCode.CRASH, reason, f"{type(error).__name__}: {error}", unexpected=True)
+def _crash(error: BaseException, reason: str, by_hand: bool) -> Ending:
+    """An unexpected end. Of the driver, one that follows from program and input has an exit code of its own: no chance mends it."""
+    blame, message = blame_of(error), words_of(error)
+    again = blame != "chance" and reason == Reason.DRIVER_CRASHED and not by_hand
+    code = ExitCode.PROGRAM_ERROR if again else ExitCode.CRASH
+    if blame == "memory":
+        return Ending(code, Reason.OUT_OF_MEMORY, message, MORE_MEMORY["cuda" in message.lower()], unexpected=True)
+    return Ending(code, reason, message, NO_NUMBERS if "NonFiniteError" in message else "", unexpected=True)
 
 
 def _refusal(error: UserError) -> Ending:
@@ -113,21 +125,21 @@ def run_guarded(command: Callable[[], int], crash_reason: str, *, by_hand: bool 
         ending = ending_of(error, crash_reason, by_hand=by_hand)
         if ending.unexpected or os.environ.get(ENV_DEBUG):
             traceback.print_exc()
-        print(f"error: {ending.message}", file=sys.stderr)
+        print(f"error: {one_line(ending.message)}", file=sys.stderr)
         if ending.remedy:
-            print(f"  fix: {ending.remedy}", file=sys.stderr)
+            print(f"  fix: {one_line(ending.remedy)}", file=sys.stderr)
         write_termination(ending.reason, ending.text)
         return ending.code
 
 
 def write_termination(reason: str, message: str, progress: Progress | None = None) -> None:
-    """Write the process's termination message; long messages are shortened so that the JSON stays within 4096 bytes."""
-    document = Termination(reason=reason, message=message, progress=progress)
-    text = document.model_dump_json(by_alias=True)
-    while len(text.encode()) > TERMINATION_MESSAGE_BYTES and message:
-        message = message[: len(message) * 3 // 4]
-        document = document.model_copy(update={"message": f"{message}..."})
+    """Write the process's termination message; long ones are shortened in their middle, so that the JSON stays within 4096 bytes."""
+    message = one_line(message)
+    limit, text = len(message), ""
+    while not text or (len(text.encode()) > TERMINATION_MESSAGE_BYTES and limit):
+        document = Termination(reason=reason, message=shortened(message, limit), progress=progress)
         text = document.model_dump_json(by_alias=True)
+        limit = limit * 3 // 4
     write_message(text)
 
 

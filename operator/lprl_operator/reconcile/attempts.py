@@ -8,10 +8,11 @@ the checkpoint store's fence excludes it.
 from datetime import timedelta
 
 from lprl_api.names import Condition, Reason
+from lprl_api.text import shortened
 from lprl_operator.reconcile import endings
 from lprl_operator.reconcile.actions import Action, Create, DeleteOwned
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Decision, Finding, format_time
-from lprl_operator.reconcile.failures import Move, Verdict, newest_attempt
+from lprl_operator.reconcile.failures import MAX_MESSAGE, Move, Verdict, newest_attempt, repeated
 from lprl_operator.reconcile.inspecting import refusal, refusal_note
 from lprl_operator.reconcile.observed import PodState
 from lprl_operator.resources import naming
@@ -32,16 +33,22 @@ def end_attempt(case: Case, verdict: Verdict) -> Decision:
         return endings.succeed(case, verdict)
     if verdict.move is Move.FAIL:
         return endings.fail(case, verdict)
-    charged = verdict.move is Move.RESTART
+    newest = newest_attempt(verdict) if verdict.reason == Reason.FENCED else None
+    # A number this job never had is an earlier job's: nobody's failure, unless it happens again.
+    earlier = newest is not None and newest > case.status.attempt and all(f.reason != Reason.FENCED for f in case.status.failures)
+    charged = verdict.move is Move.RESTART and not earlier
+    if earlier:
+        case = endings.record(case, verdict)
     if charged:
         case = _refilled(endings.record(case, verdict))
+        if verdict.repeats and repeated(case.status.failures):
+            return _given_up_on(case, Verdict(Move.FAIL, Reason.REPEATED_FAILURE, _twice(case, verdict)))
         if case.status.restarts_used >= case.job.spec.failure_policy.max_restarts:
             used = case.status.restarts_used
             message = f"{used} restarts without {case.job.spec.failure_policy.refill_steps} steps of progress; last: {verdict.message}"
-            return _exhausted(case, Verdict(Move.FAIL, Reason.RESTARTS_EXHAUSTED, message))
+            return _given_up_on(case, Verdict(Move.FAIL, Reason.RESTARTS_EXHAUSTED, message))
         case = case.remember(restarts_used=case.status.restarts_used + 1)
     delay = _backoff_s(case) if charged else 0
-    newest = newest_attempt(verdict) if verdict.reason == Reason.FENCED else None
     attempt = max(case.status.attempt, newest or 0)
     case = case.remember(attempt=attempt, restart_not_before=case.stamp(delay))
     findings = (
@@ -152,6 +159,12 @@ def _backoff_s(case: Case) -> int:
     return min(MAX_BACKOFF_S, base * 2 ** min(case.status.restarts_used - 1, 20)) if base else 0
 
 
-def _exhausted(case: Case, verdict: Verdict) -> Decision:
+def _twice(case: Case, verdict: Verdict) -> str:
+    first, second = case.status.failures[-2:]
+    where = f"the same error in attempts {first.attempt} and {second.attempt} at step {second.step}: another one would meet it again"
+    return shortened(f"{where}; {verdict.message}", MAX_MESSAGE)
+
+
+def _given_up_on(case: Case, verdict: Verdict) -> Decision:
     failures = case.status.failures[:-1]  # fail() records the end; the attempt's own failure is in its message
     return endings.fail(case.remember(failures=failures), verdict)

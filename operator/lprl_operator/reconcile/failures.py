@@ -4,6 +4,7 @@ docs/failure-modes.md says the same to people. Anything not listed is a crash: r
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,11 +12,14 @@ from pydantic import ValidationError
 
 from lprl_api.names import ExitCode, Reason
 from lprl_api.progress import Termination
+from lprl_api.status import FailureRecord
+from lprl_api.text import last_words, one_line, shortened
 from lprl_operator.reconcile.observed import ContainerState, Exit, JobState, PodState
 
 MAX_MESSAGE = 1024
 """Characters of a foreign message that reach a condition."""
 OOM_KILLED = "OOMKilled"
+_NUMBERS = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)*")
 
 
 class Move(StrEnum):
@@ -37,6 +41,8 @@ class Verdict:
     reason: str
     message: str
     termination: Termination | None = None
+    repeats: bool = False
+    """Whether the error is none of chance, so that the same one again at the same step is not worth a third attempt."""
 
 
 DRIVER: dict[int, tuple[Move, str, str]] = {
@@ -45,6 +51,7 @@ DRIVER: dict[int, tuple[Move, str, str]] = {
     ExitCode.SUSPENDED: (Move.RESTART_FREE, Reason.SUSPENDED, "checkpointed and stopped as asked"),
     ExitCode.STORAGE_FULL: (Move.FAIL, Reason.STORAGE_FULL, "no space left on a volume"),
     ExitCode.FENCED: (Move.RESTART, Reason.FENCED, "a newer attempt owns the checkpoint folder"),
+    ExitCode.PROGRAM_ERROR: (Move.RESTART, Reason.DRIVER_CRASHED, "the driver met an error that is no chance"),
     ExitCode.TRAINER_LOST: (Move.RESTART, Reason.WORKERS_LOST, "trainer ranks could not be rebuilt inside the attempt"),
 }
 
@@ -60,7 +67,9 @@ def driver_verdict(head: PodState, driver: ContainerState) -> Verdict:
     code = -1 if driver.exit_code is None else driver.exit_code
     if code in DRIVER:
         move, reason, text = DRIVER[code]
-        return Verdict(move, reason, _text(text, said), termination)
+        if termination is not None and termination.reason == Reason.OUT_OF_MEMORY:
+            reason = Reason.OUT_OF_MEMORY  # of a GPU: no kernel kills for it
+        return Verdict(move, reason, _text(text, said), termination, repeats=code == ExitCode.PROGRAM_ERROR)
     if head.disruption:
         return Verdict(Move.RESTART_FREE, Reason.EVICTED, _text(f"the head pod was evicted ({head.disruption})", said), termination)
     return Verdict(Move.RESTART, Reason.DRIVER_CRASHED, _text(f"the driver ended with exit code {code}", said), termination)
@@ -101,6 +110,14 @@ def job_verdict(job: JobState, default: str) -> Verdict:
     return Verdict(Move.FAIL, reason, _text(f"Job {job.name} index {decisive.index}: exit code {decisive.exit_code}", said), termination)
 
 
+def repeated(failures: Sequence[FailureRecord]) -> bool:
+    """Whether the newest two failures are the same one at the same step; numbers in them (addresses, bytes, ranks) may differ."""
+    if len(failures) < 2:
+        return False
+    before, now = failures[-2:]
+    return (before.reason, before.step, _NUMBERS.sub("#", before.message)) == (now.reason, now.step, _NUMBERS.sub("#", now.message))
+
+
 def newest_attempt(verdict: Verdict) -> int | None:
     """The attempt that owns the checkpoint folder, as a fenced driver reported it (`attempt N owns ...`)."""
     found = re.search(r"attempt (\d{1,6}) owns", verdict.message)
@@ -121,6 +138,6 @@ def _severity(end: Exit) -> tuple[int, int]:
 
 
 def _text(ours: str, theirs: str) -> str:
-    theirs = theirs.strip()
-    text = f"{ours}: {theirs}" if theirs else ours
-    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
+    """Our words and what a process said, in one line; of a log that ends in a traceback, what that ends with."""
+    theirs = last_words(theirs)
+    return shortened(one_line(f"{ours}: {theirs}") if theirs else ours, MAX_MESSAGE)

@@ -2,6 +2,7 @@
 
 from lprl_api.names import Condition, Reason
 from lprl_api.status import ConditionStatus, LowPrecisionRLJobStatus
+from lprl_api.text import shortened
 from lprl_operator.reconcile.actions import Event
 from lprl_operator.status import conditions as of
 
@@ -56,4 +57,4 @@ def _worth_telling(before: ConditionStatus | None, after: ConditionStatus) -> bo
 def _event(condition: ConditionStatus) -> Event:
     bad = condition.reason in _WARNINGS or (condition.type == Condition.FAILED and condition.status == "True")
     message = condition.message or f"{condition.type} is {condition.status}"
-    return Event("Warning" if bad else "Normal", condition.reason, message[:_MAX_MESSAGE])
+    return Event("Warning" if bad else "Normal", condition.reason, shortened(message, _MAX_MESSAGE))

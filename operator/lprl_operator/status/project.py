@@ -8,6 +8,7 @@ from lprl_api.errors import UserError
 from lprl_api.names import Condition, Reason
 from lprl_api.progress import Progress
 from lprl_api.status import ConditionStatus, ConversionStatus, LowPrecisionRLJobStatus, NodesStatus, Phase, PlanStatus, TrainingStatus
+from lprl_api.text import one_line
 from lprl_operator.reconcile.decision import Case, ConditionValue, Decision, Finding, format_time
 from lprl_operator.status import conditions as of
 
@@ -40,7 +41,7 @@ def project(case: Case, decision: Decision) -> LowPrecisionRLJobStatus:
             "conversion": _conversion(case, decision, memory, found),
             "nodes": _nodes(case, decision, memory),
             "training": _training(case, memory.training, progress),
-            "message": message(found),
+            "message": one_line(message(found)),
         }
     )
 
@@ -53,7 +54,7 @@ def refuse(document: Mapping[str, Any], before: LowPrecisionRLJobStatus, error: 
         findings.append(Finding(Condition.FAILED, "True", Reason.INVALID_SPEC, message_text))
     generation = document["metadata"].get("generation", 0)
     found = of.set_conditions(before.conditions, findings, format_time(now), generation)
-    update = {"observed_generation": generation, "conditions": found, "phase": phase(found), "message": message(found)}
+    update = {"observed_generation": generation, "conditions": found, "phase": phase(found), "message": one_line(message(found))}
     return before.model_copy(update=update)
 
 

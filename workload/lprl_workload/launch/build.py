@@ -1,9 +1,9 @@
 """A RunConfig -> a Loop with its groups, on Ray or in this process."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from lprl_api.algorithm import Reward
 from lprl_api.errors import UserError
@@ -25,6 +25,7 @@ from lprl_workload.rollout.dataset import PromptDataset
 from lprl_workload.rollout.reward import RewardItem, make_scorer
 from lprl_workload.rollout.tokens import load_tokenizer
 
+T = TypeVar("T")
 Groups = Callable[[RunConfig, ResolvedPaths], tuple[TrainGroup, RolloutGroup]]
 
 
@@ -64,9 +65,22 @@ def ray_groups(run: RunConfig, paths: ResolvedPaths, waits: Callable[[str], None
     # Side by side: starting a process that imports torch is most of the time.
     with ThreadPoolExecutor(1) as pool:
         engines = pool.submit(RayRolloutGroup, run, paths)
-        trainer = RayTrainGroup(run, paths)
-        trainer.rollout = engines.result()
+        trainer = _both(lambda: RayTrainGroup(run, paths), engines)
+    trainer.rollout = engines.result()
     return trainer, trainer.rollout
+
+
+def _both(make: Callable[[], T], beside: "Future[Any]") -> T:
+    """Make one thing while another is made; of two errors the one that is no chance is raised: the other may come of it."""
+    try:
+        made = make()
+    except Exception as error:
+        other = beside.exception()
+        if isinstance(other, UserError) and not isinstance(error, UserError):
+            raise other from error
+        raise
+    beside.result()
+    return made
 
 
 def make_reporter(run: RunConfig, attempt: int) -> Reporter:

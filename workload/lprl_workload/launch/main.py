@@ -13,7 +13,9 @@ from pathlib import Path
 
 from lprl_api.errors import UserError
 from lprl_api.names import ENV_ATTEMPT, ExitCode, Reason
+from lprl_api.progress import MESSAGE_CHARACTERS
 from lprl_api.runconfig import RunConfig
+from lprl_api.text import one_line, shortened
 from lprl_workload.arguments import Parser, called_as, count
 from lprl_workload.config import ResolvedPaths, load_run_config
 from lprl_workload.errors import StopAskedError
@@ -68,7 +70,7 @@ def _end(reporter: Reporter | None, code: int, reason: str, message: str) -> int
     """Tell everyone how the run ended."""
     progress = None
     if reporter is not None:
-        reporter.phase("finished" if code == ExitCode.OK else "stopping", message=message[:500])
+        reporter.phase("finished" if code == ExitCode.OK else "stopping", message=shortened(one_line(message), MESSAGE_CHARACTERS))
         reporter.close()
         progress = reporter.progress
     write_termination(reason, message, progress)

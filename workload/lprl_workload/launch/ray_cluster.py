@@ -191,8 +191,13 @@ class RayTrainGroup:
     def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
         return self._get([getattr(handle, method).remote(*arguments) for handle in self._handles], method)
 
+    def _who(self, number: int, calls: int) -> str:
+        """Name a rank and its host; a call to one rank alone is rank 0's."""
+        rank = number if calls == len(self._handles) else 0
+        return f"rank {rank} on {self._places[rank].address}"
+
     def _get(self, refs: list[Any], what: str) -> list[Any]:
         try:
-            return get_all(refs, f"trainer: {what}")
+            return get_all(refs, f"trainer: {what}", who=lambda number: self._who(number, len(refs)))
         except ActorLostError as error:
             raise TrainerLostError(str(error)) from error

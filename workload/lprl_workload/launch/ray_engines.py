@@ -92,17 +92,21 @@ class RayRolloutGroup:
     def _ping(self, number: int) -> Any:
         return self.handles[number].alive.options(concurrency_group="health").remote()
 
+    def _who(self, number: int) -> str:
+        where = self._places[number]
+        return f"engine {number} on {where.address}" if where is not None else f"engine {number}"
+
     def ask(self, number: int, refs: list[Any], what: str) -> list[Any]:
         """Return results of engine `number`; raises EngineLostError when it died."""
         try:
-            return get_all(refs, f"engine {number}: {what}")
+            return get_all(refs, what, who=lambda _: self._who(number))
         except ActorLostError as error:
             raise EngineLostError(number, str(error)) from error
 
     def everywhere(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every engine at once; raises EngineLostError."""
         try:
-            return get_all([getattr(handle, method).remote(*arguments) for handle in self.handles], method)
+            return get_all([getattr(handle, method).remote(*arguments) for handle in self.handles], method, who=self._who)
         except ActorLostError as error:
             raise EngineLostError(error.number, str(error)) from error
 
@@ -167,7 +171,7 @@ class RayRolloutGroup:
     def _set_up(self, numbers: Sequence[int]) -> None:
         refs = [self.handles[n].set_up.remote(self._run, self._paths, self.format, self._device(n)) for n in numbers]
         try:
-            get_all(refs, "loading engines")
+            get_all(refs, "loading", who=lambda position: self._who(numbers[position]))
         except ActorLostError as error:
             raise EngineLostError(numbers[error.number], str(error)) from error
 
@@ -211,7 +215,7 @@ class ObjectStoreFan:
 def wait_engines(refs: Sequence[Any], numbers: Sequence[int]) -> None:
     """Wait for calls to engines `numbers`; raises EngineLostError for one that died."""
     try:
-        get_all(refs, "weight update")
+        get_all(refs, "weight update", who=lambda position: f"engine {numbers[position]}")
     except ActorLostError as error:
         raise EngineLostError(numbers[error.number], str(error)) from error
 

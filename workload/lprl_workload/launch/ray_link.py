@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from lprl_api.errors import UserError
 from lprl_api.runconfig import RunConfig
-from lprl_workload.errors import DeadlineError, EngineLostError, FencedError, NonFiniteError, WeightMismatchError
+from lprl_api.text import last_words, one_line
+from lprl_workload.blame import blame_of
+from lprl_workload.errors import DeadlineError, EngineLostError, FencedError, NonFiniteError, RemoteError, WeightMismatchError
 from lprl_workload.launch.hosts import ENV_ADDRESS, Place
-from lprl_workload.termination import FULL_ERRNOS
+from lprl_workload.termination import FULL_ERRNOS, PLACE_ERRNOS
 
 log = logging.getLogger(__name__)
 CONNECT_DEADLINE_S = 300.0
@@ -25,8 +27,11 @@ PLACE_DEADLINE_S = 900.0
 PLACE_RETRY_S = 3.0
 LATE_VERDICT_S = 20.0
 """After one rank failed: how long to wait whether another one turns out to be dead, which explains it."""
-KNOWN = (UserError, EngineLostError, FencedError, NonFiniteError, WeightMismatchError)
+KNOWN = (UserError, EngineLostError, FencedError, NonFiniteError, RemoteError, WeightMismatchError)
 """Errors of our own that cross processes as themselves."""
+PLAIN_ERRNOS = (*FULL_ERRNOS, *PLACE_ERRNOS)
+"""Errors of files that say all by themselves: which file, and what is wrong."""
+EXIT_DETAIL = "Worker exit detail: "
 
 
 class ActorLostError(RuntimeError):
@@ -67,13 +72,16 @@ def _wait_healthy(address: str, deadline_s: float) -> None:
         time.sleep(1.0)
 
 
-def get_all(refs: Sequence[Any], what: str, deadline_s: float | None = None) -> list[Any]:
-    """Return all results, in order.
+def get_all(
+    refs: Sequence[Any], what: str, deadline_s: float | None = None, who: Callable[[int], str] = lambda number: f"process {number}"
+) -> list[Any]:
+    """Return all results, in order. `who(position)` says whose a call is: it stands in every error.
 
     Raises:
         ActorLostError: a process died (also when the others only failed because of that).
         DeadlineError: not all answered in time.
-        Exception: what a call raised, as itself when it is one of ours.
+        Exception: what a call raised, as itself when it is one of ours, else as RemoteError. One that is no chance at once:
+            others may die of it, but do not explain it.
 
     """
     until = None if deadline_s is None else time.monotonic() + deadline_s
@@ -84,11 +92,15 @@ def get_all(refs: Sequence[Any], what: str, deadline_s: float | None = None) -> 
         if not done and failure is not None:
             break
         if not done:
-            raise DeadlineError(f"{what}: {len(pending)} of {len(refs)} did not answer in {deadline_s} s")
+            silent = who(list(refs).index(pending[0]))
+            raise DeadlineError(f"{what}: {len(pending)} of {len(refs)} did not answer in {deadline_s} s, such as {silent}")
         for ref in done:
-            error = _error_of(ref)
+            number = list(refs).index(ref)
+            error = _error_of(ref, f"{what}: {who(number)}")
+            if isinstance(error, UserError) or (isinstance(error, RemoteError) and error.blame != "chance"):
+                raise error
             if isinstance(error, RayActorError):
-                raise ActorLostError(list(refs).index(ref), f"{what}: {error}".splitlines()[0]) from error
+                raise ActorLostError(number, f"{what}: {who(number)}: {lost_words(error)}") from error
             if error is not None and failure is None:
                 failure = error
                 until = time.monotonic() + LATE_VERDICT_S
@@ -97,17 +109,37 @@ def get_all(refs: Sequence[Any], what: str, deadline_s: float | None = None) -> 
     return list(ray.get(list(refs)))
 
 
-def _error_of(ref: Any) -> Exception | None:
+def _error_of(ref: Any, where: str) -> Exception | None:
     try:
         ray.get(ref, timeout=60)
     except RayTaskError as error:
-        cause: BaseException = error.cause
-        known = isinstance(cause, KNOWN) or (isinstance(cause, OSError) and cause.errno in FULL_ERRNOS)
-        return cause if known and isinstance(cause, Exception) else RuntimeError(str(error))
-    except (RayActorError, GetTimeoutError) as error:
+        log.error("%s: %s", where, error)  # the whole traceback; what is raised is one line
+        return _raised(error, where)
+    except RayActorError as error:
+        if error.actor_init_failed:  # the same again wherever it is started, such as code that cannot be imported there
+            return RemoteError(f"{where}: {last_words(str(error))}", "program")
         lost: Exception = error
         return lost
+    except RayError as error:
+        return RemoteError(f"{where}: {type(error).__name__}: {last_words(str(error))}")
     return None
+
+
+def _raised(error: RayTaskError, where: str) -> Exception:
+    """Return what a call raised: ours and errors of named files as themselves, others as one line that says whose and why."""
+    cause = error.cause
+    plain = isinstance(cause, OSError) and cause.errno in PLAIN_ERRNOS
+    if isinstance(cause, Exception) and (isinstance(cause, KNOWN) or plain):
+        return cause
+    return RemoteError(f"{where}: {last_words(str(error))}", blame_of(cause) if isinstance(cause, BaseException) else "chance")
+
+
+def lost_words(error: RayActorError) -> str:
+    """Return why a process is gone: the first line of what Ray says, and how the process ended where Ray knows it."""
+    text = str(error)
+    head = text.splitlines()[0] if text else type(error).__name__
+    _, found, detail = text.partition(EXIT_DETAIL)
+    return one_line(f"{head} {detail.splitlines()[0]}" if found and detail.strip() else head)
 
 
 def actor_options(run: RunConfig, resource: str, slots: int) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def test_a_manifests_exclusions_may_match_nothing(make_model: Any, tmp_path: Pat
 def test_long_messages_are_cut_to_valid_json(log: Path) -> None:
     write_termination(Reason.USER_ERROR, "é" * 10_000)
     raw = log.read_bytes()
-    assert len(raw) <= TERMINATION_MESSAGE_BYTES and Termination.model_validate_json(raw).message.endswith("...")
+    assert len(raw) <= TERMINATION_MESSAGE_BYTES and Termination.model_validate_json(raw).message.startswith("é")
     with pytest.raises(ValueError, match="at most 4096"):
         write_message("x" * 5000)
 

@@ -1,0 +1,117 @@
+"""Errors raised in other processes arrive as what they are: whose process, the last words, and who has to mend it."""
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import ray
+from tests.local.conftest import RAY_ENV, Ray
+
+from lprl_api.errors import StorageFullError, UserError
+from lprl_workload.errors import EngineLostError, RemoteError
+from lprl_workload.launch.ray_link import ActorLostError, get_all, place
+
+pytestmark = pytest.mark.ray
+
+
+class Unpicklable(Exception):
+    """Cannot cross processes as itself."""
+
+    def __init__(self, one: str, two: object) -> None:
+        super().__init__(f"{one} with two")
+        self.two = two
+
+
+class Host:
+    """Raises what it is told to."""
+
+    def fail(self, what: str) -> None:
+        if what == "chain":
+            try:
+                {}["text_config"]
+            except KeyError as cause:
+                raise ValueError("config.json:\n  no text_config") from cause
+        errors: dict[str, BaseException] = {
+            "user": UserError("tokenizer.json: no vocabulary", "copy the folder again"),
+            "full": StorageFullError("volume ckpt is full"),
+            "permission": PermissionError(errno.EACCES, "Permission denied", "/v/x"),
+            "attribute": AttributeError("'C' object has no attribute 'decoder'"),
+            "memory": RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+            "gloo": RuntimeError("[gloo] Connection closed by peer"),
+            "unpicklable": Unpicklable("tensor 7", Host.fail.__globals__["Unpicklable"]),
+        }
+        raise errors[what]
+
+    def die(self) -> None:
+        os._exit(1)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class Unborn:
+    """Cannot be made where it is placed."""
+
+    def __init__(self) -> None:
+        raise ModuleNotFoundError("No module named 'engine'")
+
+
+@pytest.fixture(scope="module")
+def hosts(ray_head: Ray) -> Iterator[list[Any]]:
+    os.environ.update(RAY_ENV)
+    ray.init(address=ray_head.address, log_to_driver=False)
+    actor = ray.remote(num_cpus=0, max_restarts=0)(Host)
+    yield [actor.remote() for _ in range(2)]
+    ray.shutdown()
+
+
+CASES = [
+    ("user", UserError, "tokenizer.json: no vocabulary", ""),
+    ("full", StorageFullError, "volume ckpt is full", ""),
+    ("permission", PermissionError, "[Errno 13] Permission denied: '/v/x'", ""),
+    ("attribute", RemoteError, "load: rank 1: AttributeError: 'C' object has no attribute 'decoder'", "program"),
+    ("chain", RemoteError, "load: rank 1: ValueError: config.json: no text_config", "program"),
+    ("memory", RemoteError, "load: rank 1: RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB", "memory"),
+    ("gloo", RemoteError, "load: rank 1: RuntimeError: [gloo] Connection closed by peer", "chance"),
+    ("unpicklable", RemoteError, "load: rank 1: ", "chance"),
+]
+
+
+@pytest.mark.parametrize(("what", "kind", "words", "blame"), CASES, ids=[c[0] for c in CASES])
+def test_what_an_actor_raises_arrives_in_one_line(
+    hosts: list[Any], what: str, kind: type[Exception], words: str, blame: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lprl_workload.launch.ray_link.LATE_VERDICT_S", 0.2)
+    with pytest.raises(kind) as caught:
+        get_all([hosts[0].sleep.remote(0), hosts[1].fail.remote(what)], "load", who=lambda n: f"rank {n}")
+    assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
+    assert getattr(caught.value, "blame", "") == blame
+    if isinstance(caught.value, UserError) and what == "user":
+        assert caught.value.remedy == "copy the folder again"
+
+
+def test_a_users_error_is_told_though_another_rank_dies_of_it(hosts: list[Any]) -> None:
+    victim = ray.remote(num_cpus=0, max_restarts=0)(Host).remote()
+    calls = [hosts[0].fail.remote("user"), victim.sleep.remote(60)]
+    before = time.monotonic()
+    with pytest.raises(UserError, match="no vocabulary"):
+        get_all(calls, "load")
+    assert time.monotonic() - before < 20, "nobody waits for ranks that wait for the one that failed"
+    ray.kill(victim)
+
+
+def test_a_lost_process_is_told_by_name_and_how_it_ended() -> None:
+    victim = ray.remote(num_cpus=0, max_restarts=0)(Host).remote()
+    with pytest.raises(ActorLostError, match=r"^generate: engine 0: The actor died .*exit") as caught:
+        get_all([victim.die.remote()], "generate", who=lambda n: f"engine {n}")
+    assert "\n" not in str(caught.value)
+    assert not isinstance(caught.value, EngineLostError)
+
+
+def test_what_cannot_be_made_anywhere_is_not_placed_for_a_quarter_of_an_hour(hosts: list[Any]) -> None:
+    with pytest.raises(RemoteError, match=r"placing engines: process 0: ModuleNotFoundError: No module named 'engine'$") as caught:
+        place(ray.remote(num_cpus=0)(Unborn).remote, 1, "placing engines")
+    assert caught.value.blame == "program"
