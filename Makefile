@@ -77,8 +77,8 @@ golden: $(STAMP) ## Rewrite the goldens; the diff is the review.
 bench: $(STAMP) ## Converter against a plain converter, in one run (makes a 2 GB model; minutes).
 	$(BIN)/python benchmarks/convert/run.py
 
-scale: $(STAMP) ## 100, 300 and 1,000 jobs at once against bare RayClusters on a simulated cluster (about an hour).
-	$(BIN)/python benchmarks/scale/run.py
+scale: $(STAMP) ## 100, 300 and 1,000 jobs at once against bare RayClusters on a simulated cluster (about an hour; SCALE="--jobs 1000 --no-bare --keep-jobs": a quarter of one).
+	$(BIN)/python benchmarks/scale/run.py $(SCALE)
 
 modes: $(STAMP) ## Train every precision pair on a dense and a MoE model and draw docs/precision/ (ten minutes on two cores).
 	$(BIN)/python benchmarks/modes/run.py

@@ -171,7 +171,8 @@ class ControlPlane:
     def start_drivers(self, log: Path) -> Process:
         """The simulator of driver containers."""
         script = Path(__file__).with_name("driver.py")
-        return self.start("driver-simulator", [sys.executable, str(script), "--kubeconfig", str(self.kubeconfig), "--log", str(log)])
+        # -P: this folder on the path would put our operator.py before the standard library's.
+        return self.start("driver-simulator", [sys.executable, "-P", str(script), "--kubeconfig", str(self.kubeconfig), "--log", str(log)])
 
     def add_nodes(self, pool: str, kind: str, count: int, first: int = 0, resources: dict[str, str] | None = None) -> list[str]:
         """Add nodes `POOL-KIND-NNN` that kwok plays; returns their names."""
