@@ -105,7 +105,7 @@ class Algorithm(Contract):
     correction: Correction = Field(Correction(), description="Training/rollout mismatch correction.")
     entropy_coefficient: float = Field(0.0, description="Weight of the entropy bonus. Default 0.")
     normalize_by_std: bool | None = Field(
-        None, description="Divide group advantages by their standard deviation. Default: true, false for dr-grpo."
+        None, description="Divide group advantages by their standard deviation. Default: true for grpo, gspo and cispo, else false."
     )
     loss_aggregation: Literal["sample-mean", "token-mean", "constant"] | None = Field(
         None,
@@ -145,7 +145,9 @@ class Optimizer(Contract):
 class Sampling(Contract):
     """How responses are drawn."""
 
-    temperature: Annotated[float, Field(ge=0, le=10)] = Field(1.0, description="Softmax temperature; > 0 for training. Default 1.")
+    temperature: Annotated[float, Field(ge=0, le=10)] = Field(
+        1.0, description="Softmax temperature; at least 0.01 for training. Default 1."
+    )
     top_p: Fraction = Field(1.0, description="Nucleus mass. Default 1.")
     top_k: PositiveInt | None = Field(None, description="Keep the k likeliest tokens. Default all.")
     max_response_tokens: PositiveInt = Field(8192, description="Longest response, tokens. Default 8192.")
@@ -159,6 +161,8 @@ class Evaluation(Contract):
     every_steps: PositiveInt = Field(20, description="Evaluate every so many steps, and at the end. Default 20.")
     at_start: bool = Field(True, description="Evaluate before the first step. Default true.")
     prompts: DataFile = Field(description="Held-out prompts, same columns as data.")
-    samples_per_prompt: PositiveInt = Field(1, description="Responses per prompt. Default 1.")
+    samples_per_prompt: PositiveInt = Field(
+        1, description="Responses per prompt; more than 1 needs sampling that is not greedy. Default 1."
+    )
     pass_at: tuple[PositiveInt, ...] = Field((1,), description="k of pass@k; each at most samplesPerPrompt. Default [1].")
     sampling: Sampling | None = Field(None, description="Sampling of the evaluation. Default: the job's, greedy.")

@@ -60,7 +60,37 @@ SPEC_RULES = (
         "volume names are DNS labels: lower case letters, digits and dashes, at most 63",
         ".volumes",
     ),
-    Cel("self.sampling.temperature > 0.0", "must be more than 0: greedy samples of a prompt are all equal", ".sampling.temperature"),
+    Cel("self.sampling.temperature >= 0.01", "must be at least 0.01: greedy samples of a prompt are all equal", ".sampling.temperature"),
+    Cel(
+        "!has(self.sampling.topK) || self.sampling.topK > 1",
+        "must be at least 2, or absent: with 1 the samples of a prompt are all equal",
+        ".sampling.topK",
+    ),
+    Cel(
+        "!has(self.evaluation) || self.evaluation.samplesPerPrompt == 1 || "
+        "(has(self.evaluation.sampling) && self.evaluation.sampling.temperature >= 0.01 && "
+        "(!has(self.evaluation.sampling.topK) || self.evaluation.sampling.topK > 1))",
+        "evaluation.samplesPerPrompt must be 1 with greedy sampling (all samples are equal; without evaluation.sampling it is greedy)",
+    ),
+    Cel(
+        "!has(self.evaluation) || self.evaluation.passAt.all(k, k <= self.evaluation.samplesPerPrompt)",
+        "each k of evaluation.passAt must be at most evaluation.samplesPerPrompt",
+    ),
+    Cel(
+        "self.algorithm.name == 'reinforce-plus-plus' || self.algorithm.samplesPerPrompt > 1",
+        "must be at least 2: the objective compares the samples of a prompt",
+        ".algorithm.samplesPerPrompt",
+    ),
+    Cel(
+        "!self.algorithm.dynamicSampling.enabled || self.algorithm.samplesPerPrompt > 1",
+        "must be at least 2 with dynamicSampling: the rewards of one sample never differ",
+        ".algorithm.samplesPerPrompt",
+    ),
+    Cel(
+        "!has(self.data.systemPrompt) || self.data.systemPrompt == '' || self.data.applyChatTemplate",
+        "needs data.applyChatTemplate true",
+        ".data.systemPrompt",
+    ),
     Cel(
         "self.precision.training != 'int4-qat' || self.precision.rollout == 'int4'",
         "must be int4 when precision.training is int4-qat",

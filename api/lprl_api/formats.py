@@ -60,8 +60,13 @@ def _fp8(precision: Precision) -> Fp8Block | Fp8Channel | Fp8Tensor:
             return Fp8Tensor(exclude_modules=exclude)
 
 
+def int4_scope(precision: Precision, is_moe: bool) -> Scope:
+    """Return the linear layers INT4 applies to."""
+    return precision.int4.scope or (Scope.ROUTED_EXPERTS if is_moe else Scope.ALL_LINEAR)
+
+
 def _int4(precision: Precision, is_moe: bool) -> Int4Group:
-    scope = precision.int4.scope or (Scope.ROUTED_EXPERTS if is_moe else Scope.ALL_LINEAR)
+    scope = int4_scope(precision, is_moe)
     return Int4Group(group_size=precision.int4.group_size, scope=scope, exclude_modules=precision.exclude_modules)
 
 
@@ -74,6 +79,11 @@ def rollout_format(precision: Precision, is_moe: bool) -> WeightFormat:
             return _fp8(precision)
         case Rollout.INT4:
             return _int4(precision, is_moe)
+
+
+def export_format(precision: Precision, name: str, is_moe: bool) -> WeightFormat:
+    """Return the format of an entry of checkpoint.exportFormats: the job's own settings, whatever its rollout serves."""
+    return rollout_format(precision.model_copy(update={"rollout": Rollout(name)}), is_moe)
 
 
 def training_format(precision: Precision, is_moe: bool) -> WeightFormat:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from lprl_api import effective
 from lprl_api.accelerators import ACCELERATORS, Accelerator
 from lprl_api.field_error import FieldError
 from lprl_api.formats import WeightFormat, rollout_format, training_format
@@ -41,16 +42,12 @@ class Case:
     @property
     def gpus_per_node(self) -> int:
         """Devices (or processes) of a node."""
-        topology = self.spec.topology
-        if topology.gpus_per_node is not None:
-            return topology.gpus_per_node
-        accelerator = ACCELERATORS.get(topology.accelerator)  # not self.accelerator: a gap there must stay one
-        return accelerator.gpus_per_node if accelerator else 1
+        return effective.gpus_per_node(self.spec.topology)
 
     @property
     def engine_tensor(self) -> int:
         """Tensor-parallel size inside an engine."""
-        return self.spec.topology.rollout.tensor or self.spec.topology.rollout.gpus_per_engine
+        return effective.engine_tensor(self.spec.topology.rollout)
 
     def rollout_format(self, shape: ModelShape) -> WeightFormat:
         """Format the engine serves."""

@@ -1,20 +1,20 @@
-"""Rules on the objective, its data, sampling, optimizer, evaluation and stability guard."""
+"""Rules on the objective, its data, optimizer and stability guard."""
 
 from collections.abc import Iterator
 
-from lprl_api.algorithm import Sampling
+from lprl_api import effective
 from lprl_api.field_error import FieldError, wrong
 from lprl_api.rule_case import Case, Rule, divisors
 
 GROUP_RELATIVE = ("grpo", "dr-grpo", "gspo", "cispo", "reinforce-plus-plus-baseline")
+_BOUNDED = "tis, icepop or mis"
 REINFORCE = ("reinforce-plus-plus", "reinforce-plus-plus-baseline")
 
 
 def _global_batch(case: Case) -> Iterator[FieldError]:
     algorithm = case.spec.algorithm
-    samples = algorithm.rollout_batch_size * algorithm.samples_per_prompt
-    size = algorithm.global_batch_size
-    if size is not None and samples % size:
+    samples, size = effective.samples_per_step(algorithm), effective.global_batch_size(algorithm)
+    if samples % size:
         need = f"a divisor of rolloutBatchSize x samplesPerPrompt = {samples}: {divisors(samples)}"
         yield wrong("algorithm.globalBatchSize", size, need)
 
@@ -24,6 +24,20 @@ def _group(case: Case) -> Iterator[FieldError]:
     if algorithm.name in GROUP_RELATIVE and algorithm.samples_per_prompt < 2:
         need = f"at least 2: {algorithm.name} compares the samples of a prompt; or algorithm.name reinforce-plus-plus"
         yield wrong("algorithm.samplesPerPrompt", algorithm.samples_per_prompt, need)
+
+
+def _group_filter(case: Case) -> Iterator[FieldError]:
+    algorithm = case.spec.algorithm
+    if algorithm.dynamic_sampling.enabled and algorithm.samples_per_prompt < 2 and algorithm.name not in GROUP_RELATIVE:
+        need = "at least 2 with dynamicSampling: the rewards of one sample never differ, so no group is kept; or enabled false"
+        yield wrong("algorithm.samplesPerPrompt", algorithm.samples_per_prompt, need)
+
+
+def _whole_batch(case: Case) -> Iterator[FieldError]:
+    algorithm = case.spec.algorithm
+    if algorithm.name not in GROUP_RELATIVE and effective.samples_per_step(algorithm) < 2:
+        need = f"at least 2: {algorithm.name} whitens its advantages over the samples of a step, one sample's are 0"
+        yield wrong("algorithm.rolloutBatchSize", algorithm.rollout_batch_size, need)
 
 
 def _over_sampling(case: Case) -> Iterator[FieldError]:
@@ -44,12 +58,12 @@ def _clip(case: Case) -> Iterator[FieldError]:
 
 def _advantages(case: Case) -> Iterator[FieldError]:
     algorithm = case.spec.algorithm
-    if algorithm.name in REINFORCE and algorithm.whiten_advantages is False:
+    if algorithm.name in REINFORCE and not effective.whitens(algorithm):
         need = f"true: {algorithm.name} has no group normalisation, its advantages are whitened over the batch"
         yield wrong("algorithm.whitenAdvantages", False, need)
     if algorithm.name not in REINFORCE and algorithm.discount != 1.0:
         yield wrong("algorithm.discount", algorithm.discount, f"1: {algorithm.name} has one advantage per response")
-    if algorithm.name == "reinforce-plus-plus" and algorithm.normalize_by_std:
+    if algorithm.name == "reinforce-plus-plus" and effective.normalizes_by_std(algorithm):
         yield wrong("algorithm.normalizeByStd", True, "no value: reinforce-plus-plus whitens over the batch, not in groups")
 
 
@@ -72,6 +86,10 @@ def _correction(case: Case) -> Iterator[FieldError]:
 
 def _correction_type(case: Case) -> Iterator[FieldError]:
     correction = case.spec.algorithm.correction
+    if correction.type == "none":
+        for name, value, usual in (("low", correction.low, 0.0), ("high", correction.high, 2.0)):
+            if value != usual:
+                yield wrong(f"algorithm.correction.{name}", value, f"nothing for type none, which has no bounds; or type {_BOUNDED}")
     if correction.type != "mis":
         if correction.level != "token":
             yield wrong("algorithm.correction.level", correction.level, f"token for type {correction.type}, or type mis")
@@ -108,48 +126,21 @@ def _chat_template(case: Case) -> Iterator[FieldError]:
         yield wrong("data.chatTemplateKwargs", "arguments", "nothing, or applyChatTemplate true")
     if data.tools_key is not None and not data.apply_chat_template:
         yield wrong("data.toolsKey", data.tools_key, "nothing, or applyChatTemplate true")
-
-
-def _temperature(case: Case) -> Iterator[FieldError]:
-    if case.spec.sampling.temperature == 0:
-        need = "more than 0: greedy samples of a prompt are all equal and their log-probabilities are no policy; 1 is usual"
-        yield wrong("sampling.temperature", 0, need)
-
-
-def _training_context(case: Case) -> Iterator[FieldError]:
-    yield from _fits_context(case, "sampling", case.spec.sampling)
-
-
-def _evaluation(case: Case) -> Iterator[FieldError]:
-    evaluation = case.spec.evaluation
-    if evaluation is None:
-        return
-    for index, k in enumerate(evaluation.pass_at):
-        if k > evaluation.samples_per_prompt:
-            need = f"at most evaluation.samplesPerPrompt ({evaluation.samples_per_prompt})"
-            yield wrong(f"evaluation.passAt[{index}]", k, need)
-    if evaluation.sampling is not None:
-        yield from _fits_context(case, "evaluation.sampling", evaluation.sampling)
-        if evaluation.sampling.temperature == 0 and evaluation.samples_per_prompt > 1:
-            need = "1 with temperature 0 (all samples are equal), or a temperature above 0"
-            yield wrong("evaluation.samplesPerPrompt", evaluation.samples_per_prompt, need)
-
-
-def _fits_context(case: Case, path: str, sampling: Sampling) -> Iterator[FieldError]:
-    prompt = case.spec.data.max_prompt_tokens or 1
-    length = case.spec.topology.rollout.context_length
-    if length is not None and prompt + sampling.max_response_tokens > length:
-        need = f"at most {length - prompt} (topology.rollout.contextLength {length} less prompt), or a longer contextLength"
-        yield wrong(f"{path}.maxResponseTokens", sampling.max_response_tokens, need)
-    elif case.shape is not None and prompt + sampling.max_response_tokens > case.shape.max_positions:
-        need = f"at most {case.shape.max_positions - prompt}: the model has {case.shape.max_positions} positions"
-        yield wrong(f"{path}.maxResponseTokens", sampling.max_response_tokens, need)
+    if data.system_prompt and not data.apply_chat_template:
+        yield wrong("data.systemPrompt", data.system_prompt, "nothing, or applyChatTemplate true: without a template a prompt is text")
 
 
 def _learning_rate(case: Case) -> Iterator[FieldError]:
     optimizer = case.spec.optimizer
     if optimizer.min_learning_rate > optimizer.learning_rate:
         yield wrong("optimizer.minLearningRate", optimizer.min_learning_rate, f"at most learningRate ({optimizer.learning_rate})")
+
+
+def _warmup(case: Case) -> Iterator[FieldError]:
+    warmup, total = case.spec.optimizer.warmup_steps, effective.optimizer_steps(case.spec.algorithm)
+    if warmup > total:
+        need = f"at most {total}, the optimizer steps of the whole run (algorithm.steps x batches of globalBatchSize in a rollout step)"
+        yield wrong("optimizer.warmupSteps", warmup, need)
 
 
 def _optimizer_states(case: Case) -> Iterator[FieldError]:
@@ -168,13 +159,18 @@ def _stability(case: Case) -> Iterator[FieldError]:
         yield wrong("stability.relativeLimit", None, f"a limit for action {stability.action} (5 is usual), or an absoluteLimit")
     if stability.action == "fallback-bf16" and spec.precision.rollout == "bf16":
         yield wrong("stability.action", stability.action, "warn, correct, hold or rollback: the rollout serves BF16 already")
-    if stability.action == "rollback" and spec.checkpoint.keep < 2:
-        yield wrong("checkpoint.keep", spec.checkpoint.keep, "at least 2: stability.action rollback needs one from before the drift")
+    if stability.action == "rollback":
+        # The guard acts patience steps into a drift; the checkpoints written meanwhile must not push out the one before it.
+        meanwhile = -(-(stability.patience - 1) // spec.checkpoint.every_steps)
+        least = max(2, meanwhile + 1)
+        if spec.checkpoint.keep < least:
+            need = f"at least {least}: stability.action rollback needs one from before the drift, which is {stability.patience} steps old"
+            yield wrong("checkpoint.keep", spec.checkpoint.keep, need)
 
 
 RULES: tuple[Rule, ...] = (
-    *(_global_batch, _group, _over_sampling),
+    *(_global_batch, _group, _group_filter, _whole_batch, _over_sampling),
     *(_clip, _advantages, _kl, _correction, _correction_type),
-    *(_reward, _chat_template, _temperature, _training_context, _evaluation),
-    *(_learning_rate, _optimizer_states, _stability),
+    *(_reward, _chat_template),
+    *(_learning_rate, _warmup, _optimizer_states, _stability),
 )

@@ -52,6 +52,9 @@ def _transport(case: Case) -> Iterator[FieldError]:
     cpu = case.accelerator is not None and case.accelerator.is_cpu
     if transport == "cuda-ipc" and cpu:
         yield wrong("weightSync.transport", transport, "auto, local, broadcast or disk with accelerator cpu")
+    if transport == "broadcast" and placement == "colocated" and case.accelerator is not None and not cpu:
+        need = "auto, local, cuda-ipc or disk: broadcast between colocated processes would put two NCCL ranks on one GPU"
+        yield wrong("weightSync.transport", transport, need)
     if transport in ("local", "cuda-ipc") and placement == "split":
         yield wrong("weightSync.transport", transport, "auto, broadcast or disk: split engines are on other nodes")
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from math import lcm
+from typing import Literal
 
+from lprl_api import effective
 from lprl_api.field_error import FieldError, wrong
 from lprl_api.rule_case import Case, Rule, divisors
 
@@ -80,6 +82,25 @@ def model_parallel(case: Case) -> int:
     return lcm(t.tensor * t.pipeline * t.context, t.expert_tensor * t.expert * t.pipeline)
 
 
+def node_step(case: Case) -> int:
+    """Return the nodes a trainer grows by: whole copies of the model on whole nodes."""
+    slots = case.gpus_per_node
+    step = lcm(model_parallel(case), slots) // slots
+    return lcm(step, engine_step(case)) if case.spec.topology.placement == "colocated" else step
+
+
+def engine_step(case: Case) -> int:
+    """Return the nodes engines grow by."""
+    return -(-case.spec.topology.rollout.gpus_per_engine // case.gpus_per_node)
+
+
+def _written(case: Case, side: Literal["trainer", "rollout"]) -> str:
+    """Return the field that decides the nodes of a side."""
+    topology = case.spec.topology
+    own = topology.trainer.nodes if side == "trainer" else topology.rollout.nodes
+    return f"topology.{side}.nodes" if topology.placement == "split" and own is not None else "topology.nodes"
+
+
 def _world(case: Case) -> Iterator[FieldError]:
     topology, slots = case.spec.topology, case.gpus_per_node
     t = topology.trainer
@@ -87,16 +108,18 @@ def _world(case: Case) -> Iterator[FieldError]:
         for side, nodes in (("trainer", t.nodes), ("rollout", topology.rollout.nodes)):
             if nodes is not None:
                 yield wrong(f"topology.{side}.nodes", nodes, "nothing with placement colocated (topology.nodes counts), or placement split")
-    count: int | str | None = topology.nodes if topology.placement == "colocated" else t.nodes
-    if not isinstance(count, int):
+    count, _ = effective.side_nodes(topology)
+    if count is None or count < 1:
         return
-    ranks, path = count * slots, "topology.nodes" if topology.placement == "colocated" else "topology.trainer.nodes"
+    ranks, path, other = count * slots, _written(case, "trainer"), topology.rollout.nodes
+    got = count if path == "topology.trainer.nodes" or topology.placement == "colocated" else f"{topology.nodes}, {count} for the trainer"
     need = lcm(model_parallel(case), slots) // slots
+    what = f"a multiple of {need}" if got == count else f"{other} (rollout.nodes) plus a multiple of {need}"
     dense, expert = t.tensor * t.pipeline * t.context, t.expert_tensor * t.expert * t.pipeline
     if ranks % dense:
-        yield wrong(path, count, f"a multiple of {need}: {ranks} ranks are no multiple of tensor x pipeline x context = {dense}")
+        yield wrong(path, got, f"{what}: {ranks} ranks are no multiple of tensor x pipeline x context = {dense}")
     if ranks % expert:
-        yield wrong(path, count, f"a multiple of {need}: {ranks} ranks are no multiple of expertTensor x expert x pipeline = {expert}")
+        yield wrong(path, got, f"{what}: {ranks} ranks are no multiple of expertTensor x expert x pipeline = {expert}")
 
 
 def _split_nodes(case: Case) -> Iterator[FieldError]:
@@ -115,16 +138,15 @@ def _split_nodes(case: Case) -> Iterator[FieldError]:
 
 
 def _data_parallel(case: Case) -> Iterator[FieldError]:
-    """Each optimizer step needs at least one sample for every data-parallel rank."""
-    topology, algorithm = case.spec.topology, case.spec.algorithm
-    nodes = topology.nodes if topology.placement == "colocated" else topology.trainer.nodes
-    if not isinstance(nodes, int):
-        return
-    t = topology.trainer
-    ranks = nodes * case.gpus_per_node // (t.tensor * t.pipeline * t.context)
-    size = algorithm.global_batch_size or algorithm.rollout_batch_size * algorithm.samples_per_prompt
-    if ranks and size < ranks:
-        yield wrong("algorithm.globalBatchSize", size, f"at least {ranks}, one sample per data-parallel rank; or fewer nodes")
+    """Each optimizer step needs at least one sample for every data-parallel rank, also of the fewest nodes a plan can choose."""
+    algorithm, t = case.spec.algorithm, case.spec.topology.trainer
+    nodes, _ = effective.side_nodes(case.spec.topology)
+    ranks = (nodes if nodes is not None else node_step(case)) * case.gpus_per_node // (t.tensor * t.pipeline * t.context)
+    size = effective.global_batch_size(algorithm)
+    if size < ranks:
+        got = size if algorithm.global_batch_size is not None else f"{size} (rolloutBatchSize x samplesPerPrompt)"
+        fewer = "fewer nodes" if nodes is not None and nodes > node_step(case) else "fewer GPUs a node (gpusPerNode)"
+        yield wrong("algorithm.globalBatchSize", got, f"at least {ranks}, one sample per data-parallel rank; or {fewer}")
 
 
 def _engines(case: Case) -> Iterator[FieldError]:
@@ -138,9 +160,9 @@ def _engines(case: Case) -> Iterator[FieldError]:
         yield wrong("topology.rollout.tensor", tensor, f"a divisor of gpusPerEngine ({size}): {divisors(size)}")
     elif tensor % rollout.expert:
         yield wrong("topology.rollout.expert", rollout.expert, f"a divisor of the engine's tensor size ({tensor}): {divisors(tensor)}")
-    nodes = topology.nodes if topology.placement == "colocated" else rollout.nodes
-    if isinstance(nodes, int) and size > slots and nodes * slots % size:
-        need = f"a divisor of all {nodes * slots} GPUs, so that no GPU is left without an engine"
+    _, nodes = effective.side_nodes(topology)
+    if nodes is not None and nodes > 0 and size > slots and nodes * slots % size:
+        need = f"a divisor of the {nodes * slots} GPUs of its {nodes} nodes ({_written(case, 'rollout')}): no GPU without an engine"
         yield wrong("topology.rollout.gpusPerEngine", size, need)
 
 

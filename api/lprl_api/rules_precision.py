@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from lprl_api.field_error import FieldError, wrong
-from lprl_api.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.formats import Bf16, Fp8Block, Int4Group, WeightFormat, export_format
+from lprl_api.model_shape import ModelShape
 from lprl_api.precision import Rollout, Training
 from lprl_api.rule_case import Case, Rule
 from lprl_api.shapes import SHAPES, known_shapes
-from lprl_api.weights import all_weights, selects
+from lprl_api.weights import all_weights, fused_groups, layer_weights, selects
 
 
 def _pair(case: Case) -> Iterator[FieldError]:
@@ -24,7 +25,7 @@ def _pair(case: Case) -> Iterator[FieldError]:
 
 def _fp8_settings(case: Case) -> Iterator[FieldError]:
     precision, fp8 = case.spec.precision, case.spec.precision.fp8
-    uses_fp8 = precision.training is Training.FP8 or precision.rollout is Rollout.FP8
+    uses_fp8 = precision.training is Training.FP8 or precision.rollout is Rollout.FP8 or "fp8" in case.spec.checkpoint.export_formats
     if uses_fp8 and fp8.strategy == "block" and fp8.block_size != (128, 128):
         yield wrong(
             "precision.fp8.blockSize", list(fp8.block_size), "[128, 128], the only block the engines serve and the trainer computes"
@@ -56,37 +57,64 @@ def _shape_row(case: Case) -> Iterator[FieldError]:
             yield wrong("model.shape", name, f"the shape of the source, or nothing: {'; '.join(different)}")
 
 
+def _formats(case: Case, shape: ModelShape) -> Iterator[tuple[str, str, WeightFormat]]:
+    """Yield (field, what it is for, format) of every low-precision format the job makes, each format once."""
+    spec, seen = case.spec, list[WeightFormat]([Bf16()])
+    exports = [
+        (f"checkpoint.exportFormats[{index}]", "export", export_format(spec.precision, name, shape.moe is not None))
+        for index, name in enumerate(spec.checkpoint.export_formats)
+    ]
+    own = [("precision.rollout", "rollout", case.rollout_format(shape)), ("precision.training", "training", case.training_format(shape))]
+    for path, use, fmt in [*own, *exports]:
+        if fmt not in seen:
+            seen.append(fmt)
+            yield path, use, fmt
+
+
 def _selection(case: Case) -> Iterator[FieldError]:
     if case.shape is None:
         return
-    for name, fmt in (("rollout", case.rollout_format(case.shape)), ("training", case.training_format(case.shape))):
-        if isinstance(fmt, Bf16) or (name == "training" and fmt == case.rollout_format(case.shape)):
-            continue
-        if any(selects(fmt, module, weight) for module, weight in all_weights(case.shape)):
+    for path, use, fmt in _formats(case, case.shape):
+        if isinstance(fmt, Bf16) or any(selects(fmt, module, weight) for module, weight in all_weights(case.shape)):
             continue
         if isinstance(fmt, Int4Group) and case.shape.moe is None and fmt.scope == "routed-experts":
             need = f"all-linear, or nothing: {case.shape.architecture} has no experts, so routed-experts selects no tensor"
             yield wrong("precision.int4.scope", fmt.scope, need)
         else:
-            need = f"fewer patterns: they leave no tensor for {name} {fmt.kind}; or precision.{name} bf16"
+            need = f"fewer patterns: they leave no tensor for {use} {fmt.kind}; or {path} bf16"
             yield wrong("precision.excludeModules", list(fmt.exclude_modules), need)
 
 
 def _groups(case: Case) -> Iterator[FieldError]:
-    """Every quantised input dimension must hold whole INT4 groups."""
+    """Every quantised input dimension must hold whole INT4 groups, also of what is exported at the end of the run."""
     if case.shape is None:
         return
-    fmt: WeightFormat = case.rollout_format(case.shape)
-    if not isinstance(fmt, Int4Group):
+    for _, use, fmt in _formats(case, case.shape):
+        if not isinstance(fmt, Int4Group):
+            continue
+        of_what = f" (for {use} int4)" if use == "export" else ""
+        seen: set[tuple[str, int]] = set()
+        for module, weight in all_weights(case.shape):
+            leaf = weight.module
+            if weight.cols % fmt.group_size and (leaf, weight.cols) not in seen and selects(fmt, module, weight):
+                seen.add((leaf, weight.cols))
+                fits = [size for size in (128, 64, 32) if weight.cols % size == 0]
+                change = f"{fits[0]}" if fits else f"a model that fits; or add *.{leaf} to precision.excludeModules"
+                yield wrong("precision.int4.groupSize", fmt.group_size, f"{change}: {leaf} has {weight.cols} input channels{of_what}")
+
+
+def _together(case: Case) -> Iterator[FieldError]:
+    """Modules that engines run as one matrix are excluded together or not at all."""
+    if case.shape is None or not case.spec.precision.exclude_modules:
         return
-    seen: set[tuple[str, int]] = set()
-    for module, weight in all_weights(case.shape):
-        leaf = weight.module
-        if weight.cols % fmt.group_size and (leaf, weight.cols) not in seen and selects(fmt, module, weight):
-            seen.add((leaf, weight.cols))
-            fits = [size for size in (128, 64, 32) if weight.cols % size == 0]
-            change = f"{fits[0]}" if fits else f"a model that fits; or add *.{leaf} to precision.excludeModules"
-            yield wrong("precision.int4.groupSize", fmt.group_size, f"{change}: {leaf} has {weight.cols} input channels")
+    for _, _, fmt in _formats(case, case.shape):
+        for layer in range(case.shape.layers):
+            taken = {w.module: selects(fmt, f"model.layers.{layer}.{w.module}", w) for w in layer_weights(case.shape, layer)}
+            split = next((group for group in fused_groups(taken) if len({taken[module] for module in group}) > 1), None)
+            if split is not None:
+                need = f"all of {', '.join(split)} or none of them: engines run them as one matrix"
+                yield wrong("precision.excludeModules", list(case.spec.precision.exclude_modules), need)
+                return
 
 
 def _engine_support(case: Case) -> Iterator[FieldError]:
@@ -119,4 +147,4 @@ def _source(case: Case) -> Iterator[FieldError]:
         yield wrong("precision.fp8.blockSize", list(fmt.block_size), f"{list(quantization.block_size or ())}, the block of the source")
 
 
-RULES: tuple[Rule, ...] = (_pair, _fp8_settings, _shape_row, _selection, _groups, _engine_support, _source)
+RULES: tuple[Rule, ...] = (_pair, _fp8_settings, _shape_row, _selection, _groups, _together, _engine_support, _source)

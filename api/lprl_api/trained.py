@@ -7,6 +7,7 @@ go on under a spec that differs in one of them.
 from collections.abc import Mapping
 from typing import Any
 
+from lprl_api.effective import effective
 from lprl_api.spec import LowPrecisionRLJobSpec
 
 RESULT_FIELDS = ("model", "precision", "data", "algorithm", "optimizer", "sampling")
@@ -16,8 +17,8 @@ MAY_CHANGE = ("model.shape", "algorithm.steps")
 
 
 def trained_document(spec: LowPrecisionRLJobSpec) -> dict[str, Any]:
-    """Return what decides the result, JSON-ready, camelCase, every default written out."""
-    whole = spec.document()
+    """Return what decides the result, JSON-ready, camelCase, every default written out: a default written or not is the same."""
+    whole = effective(spec).document()
     found = {field: whole[field] for field in RESULT_FIELDS}
     for path in MAY_CHANGE:
         part, _, leaf = path.partition(".")

@@ -1,6 +1,6 @@
 """Every weight of a model by module kind, from its shape: parameter counts, selection and bytes of a format."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -136,6 +136,22 @@ def selects(fmt: WeightFormat, module: str, weight: Weight) -> bool:
         return False  # engines absorb it into attention as a plain matrix
     one_expert = module.replace("experts.*", "experts.0")
     return not any(fnmatchcase(one_expert, pattern) for pattern in fmt.exclude_modules)
+
+
+FUSED = (("q_proj", "k_proj", "v_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("gate_proj", "up_proj"))
+"""Modules (by their last names) an engine runs as one matrix: quantised together or not at all."""
+
+
+def fused_groups(modules: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return the groups of a layer's modules that an engine runs as one matrix, those it has (a module alone is no group)."""
+    present = dict.fromkeys(modules)
+    found = []
+    for first in present:
+        base, _, leaf = first.rpartition(".")
+        group = next((names for names in FUSED if names[0] == leaf), ())
+        members = tuple(m for m in (f"{base}.{name}" for name in group) if m in present)
+        found += [members] if len(members) > 1 else []
+    return found
 
 
 @cache

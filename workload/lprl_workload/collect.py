@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from lprl_api.algorithm import Sampling
+from lprl_api.effective import prompts_per_round
 from lprl_api.runconfig import RunConfig
 from lprl_workload.data import Completion, GenerationRequest, Metrics, Prompt, Sample, SamplingParams
 from lprl_workload.metrics.metric import mean_std
@@ -40,10 +41,10 @@ class Collected:
     generated_tokens: int
 
 
-def params_of(sampling: Sampling, temperature: float | None = None) -> SamplingParams:
-    """Return the engine's parameters, with another temperature when one is given."""
-    wanted = sampling.temperature if temperature is None else temperature
-    return SamplingParams(wanted, sampling.top_p, sampling.top_k, sampling.max_response_tokens, sampling.stop, sampling.stop_token_ids)
+def params_of(sampling: Sampling) -> SamplingParams:
+    """Return the engine's parameters."""
+    stops = sampling.stop, sampling.stop_token_ids
+    return SamplingParams(sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_response_tokens, *stops)
 
 
 def requests_for(prompts: Sequence[Prompt], count: int, run_seed: int, step: int, seen: Counter[int]) -> list[GenerationRequest]:
@@ -67,7 +68,7 @@ class Collector:
         """Return the batch of `step`, taking prompts from `position` on."""
         algorithm = self._run.algorithm
         wanted, dynamic = algorithm.rollout_batch_size, algorithm.dynamic_sampling
-        size = (dynamic.over_sampling_batch_size or wanted) if dynamic.enabled else wanted
+        size = prompts_per_round(algorithm)
         kept: list[list[Sample]] = []
         flat: list[list[Sample]] = []
         seen: Counter[int] = Counter()

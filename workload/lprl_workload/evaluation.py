@@ -3,10 +3,10 @@
 from collections import Counter
 from statistics import fmean
 
-from lprl_api.algorithm import Evaluation
+from lprl_api.algorithm import Evaluation, Sampling
+from lprl_api.effective import evaluation_sampling
 from lprl_api.progress import EvaluationResult
 from lprl_workload.collect import Collector, Generate, PromptSource, params_of, requests_for
-from lprl_workload.data import SamplingParams
 from lprl_workload.metrics.mismatch import pass_at_k
 
 CORRECT_REWARD = 1.0
@@ -16,10 +16,11 @@ CORRECT_REWARD = 1.0
 class Evaluator:
     """Evaluates the weights the engines serve."""
 
-    def __init__(self, evaluation: Evaluation, dataset: PromptSource, collector: Collector, sampling: SamplingParams, seed: int) -> None:
+    def __init__(self, evaluation: Evaluation, dataset: PromptSource, collector: Collector, sampling: Sampling, seed: int) -> None:
+        """`sampling`: the job's, from which the evaluation's follows where it has none of its own."""
         self.settings = evaluation
         self._dataset, self._collector, self._seed = dataset, collector, seed
-        self._params = params_of(evaluation.sampling) if evaluation.sampling else sampling
+        self._params = params_of(evaluation_sampling(evaluation, sampling))
 
     def evaluate(self, step: int, generate: Generate) -> EvaluationResult:
         """Return reward and pass@k after `step` steps."""

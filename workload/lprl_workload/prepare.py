@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lprl_api.algorithm import Algorithm
+from lprl_api.effective import reads_reference
 from lprl_workload.data import Metrics, Sample, TrainSample
 from lprl_workload.groups import TokenValues, TrainGroup
 from lprl_workload.metrics.mismatch import mismatch
@@ -45,7 +46,7 @@ def prepare(samples: Sequence[Sample], algorithm: Algorithm, trainer: TrainGroup
     old: Sequence[TokenValues | None] = [None] * len(bare)
     found: Metrics = {}
     kl: list[TokenValues] | None = None
-    if algorithm.kl.coefficient > 0 or algorithm.kl.measure:
+    if reads_reference(algorithm.kl):
         reference = known = trainer.reference_logprobs(bare, temperature)
     if size < len(bare) or in_reward:
         old, found = measure(samples, trainer, temperature)

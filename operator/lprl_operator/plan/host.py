@@ -1,7 +1,8 @@
 """Host memory and /dev/shm of a worker node, and disk of the job."""
 
+from lprl_api import effective
 from lprl_api.accelerators import GIB
-from lprl_api.formats import Bf16
+from lprl_api.formats import Bf16, export_format
 from lprl_api.model_shape import Inspection, ModelShape
 from lprl_api.rule_case import Case
 from lprl_api.weights import format_bytes, parameters
@@ -47,7 +48,7 @@ def _offloaded(gpus: tuple[GpuGroup, ...]) -> int:
 
 def _object_store(sizing: Sizing) -> int:
     spec = sizing.case.spec
-    samples = spec.algorithm.rollout_batch_size * spec.algorithm.samples_per_prompt
+    samples = effective.prompts_per_round(spec.algorithm) * spec.algorithm.samples_per_prompt
     data = 2 * samples * sequence_tokens(spec, sizing.shape) * SAMPLE_TOKEN_BYTES
     return max(data, OBJECT_STORE_CPU_BYTES if sizing.accelerator.is_cpu else OBJECT_STORE_BYTES)
 
@@ -76,6 +77,4 @@ def disk(case: Case, shape: ModelShape, inspection: Inspection | None) -> Disk:
 
 
 def _export_bytes(case: Case, shape: ModelShape, name: str) -> int:
-    precision = case.spec.precision.model_copy(update={"rollout": name})
-    spec = case.spec.model_copy(update={"precision": precision})
-    return format_bytes(shape, Case.of(spec, shape, None).rollout_format(shape))
+    return format_bytes(shape, export_format(case.spec.precision, name, shape.moe is not None))

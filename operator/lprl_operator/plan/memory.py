@@ -125,7 +125,7 @@ def _state(sizing: Sizing, held: StageWeights) -> list[Item]:
 
 
 def _work(sizing: Sizing, stage: int) -> list[Item]:
-    spec, tokens = sizing.case.spec, sizing.case.spec.topology.trainer.max_tokens_per_gpu
+    spec, tokens = sizing.case.spec, memory_trainer.micro_batch_tokens(sizing.case.spec, sizing.shape, sizing.groups)
     items = [Item(cause="activations", bytes=memory_trainer.activations(spec, sizing.shape, sizing.groups, stage, tokens))]
     if stage == sizing.groups.pipeline - 1:
         items.append(Item(cause="logits", bytes=memory_trainer.logits(spec, sizing.shape, sizing.groups, tokens)))

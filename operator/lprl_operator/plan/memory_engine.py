@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lprl_api import effective
 from lprl_api.accelerators import Accelerator
 from lprl_api.formats import Bf16, WeightFormat
 from lprl_api.model_shape import ModelShape
@@ -9,8 +10,6 @@ from lprl_api.spec import LowPrecisionRLJobSpec
 from lprl_api.weights import all_weights, selects, weight_bytes
 from lprl_operator.plan.hardware import CPU_RUNTIME_BYTES
 
-DEFAULT_PROMPT_TOKENS = 1024
-"""Prompt length assumed when data.maxPromptTokens is not set."""
 TORCH_CONCURRENCY = 32
 """Sequences the torch engine decodes at a time when maxConcurrency is not set, as planned for."""
 
@@ -27,9 +26,11 @@ class EngineMemory:
 
 def sequence_tokens(spec: LowPrecisionRLJobSpec, shape: ModelShape) -> int:
     """Return the longest sequence of the job, tokens."""
-    longest = max(s.max_response_tokens for s in (spec.sampling, spec.evaluation.sampling if spec.evaluation else None) if s)
-    length = (spec.data.max_prompt_tokens or DEFAULT_PROMPT_TOKENS) + longest
-    return min(length, spec.topology.rollout.context_length or shape.max_positions)
+    drawn = [spec.sampling]
+    if spec.evaluation is not None:
+        drawn.append(effective.evaluation_sampling(spec.evaluation, spec.sampling))
+    length = effective.prompt_tokens(spec.data) + max(sampling.max_response_tokens for sampling in drawn)
+    return min(length, effective.context_length(spec.topology.rollout, shape))
 
 
 def slot_weight_bytes(shape: ModelShape, fmt: WeightFormat, tensor: int) -> int:
@@ -62,7 +63,7 @@ def torch_memory(spec: LowPrecisionRLJobSpec, shape: ModelShape, fmt: WeightForm
     weights = parameters * width
     if not isinstance(fmt, Bf16):
         weights += sum(weight_bytes(fmt, w, True) for module, w in all_weights(shape) if selects(fmt, module, w))
-    samples = spec.algorithm.rollout_batch_size * spec.algorithm.samples_per_prompt
+    samples = effective.prompts_per_round(spec.algorithm) * spec.algorithm.samples_per_prompt
     concurrency = min(samples, spec.topology.rollout.max_concurrency or TORCH_CONCURRENCY)
     tokens = concurrency * sequence_tokens(spec, shape)
     return EngineMemory(weights, tokens * kv_bytes_per_token(shape, 1, width), tokens)

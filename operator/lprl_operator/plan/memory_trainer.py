@@ -2,6 +2,7 @@
 activations follow Korthikanti et al. (arXiv 2205.05198), table 2, with the layer's real widths and flash attention.
 """
 
+from lprl_api import effective
 from lprl_api.formats import Bf16, Fp8Block, WeightFormat
 from lprl_api.model_shape import ModelShape
 from lprl_api.spec import LowPrecisionRLJobSpec
@@ -57,12 +58,18 @@ def torch_state(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Groups,
 
 def reference_bytes(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Groups, cpu: bool) -> int:
     """Return the bytes of the KL reference's weights on one rank; 0 when no KL is computed."""
-    kl = spec.algorithm.kl
-    if not (kl.coefficient > 0 or kl.measure):
+    if not effective.reads_reference(spec.algorithm.kl):
         return 0
     if spec.backends.trainer == "megatron":
         return 2 * held.total
     return 4 * held.total if cpu else 2 * held.total // groups.data_parallel
+
+
+def micro_batch_tokens(spec: LowPrecisionRLJobSpec, shape: ModelShape, groups: Groups) -> int:
+    """Return the tokens of the largest micro-batch on one rank: a sample longer than maxTokensPerGpu is one of its own, undivided."""
+    length = effective.prompt_tokens(spec.data) + spec.sampling.max_response_tokens
+    longest = min(length, effective.context_length(spec.topology.rollout, shape))
+    return max(spec.topology.trainer.max_tokens_per_gpu, -(-longest // groups.context))
 
 
 def activations(spec: LowPrecisionRLJobSpec, shape: ModelShape, groups: Groups, stage: int, tokens: int) -> int:
@@ -89,7 +96,7 @@ def _layer_bytes(spec: LowPrecisionRLJobSpec, shape: ModelShape, groups: Groups,
     heads = (shape.heads * 3 + shape.kv_heads * 2) * head / tensor
     scores = 0.0
     if trainer.attention_backend == "unfused" or spec.backends.trainer == "torch":
-        sequence = min(tokens, (spec.data.max_prompt_tokens or 1024) + spec.sampling.max_response_tokens)
+        sequence = min(tokens, effective.prompt_tokens(spec.data) + spec.sampling.max_response_tokens)
         scores = 2.5 * shape.heads * sequence / tensor
     if moe and shape.moe is not None:
         routed = shape.moe.experts_per_token * EXPERT_IMBALANCE / (tensor * groups.expert_tensor)

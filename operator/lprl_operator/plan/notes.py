@@ -1,5 +1,6 @@
 """Remarks on a plan: legal and fitting, and still worth knowing."""
 
+from lprl_api import effective
 from lprl_api.formats import Int4Group
 from lprl_api.weights import unmatched
 from lprl_operator.plan.memory import Sizing, make_engine
@@ -9,10 +10,10 @@ def plan_notes(sizing: Sizing) -> tuple[str, ...]:
     """Return what a reader of the plan should know."""
     case, engine, notes = sizing.case, make_engine(sizing), []
     fmt = case.rollout_format(sizing.shape)
-    samples = case.spec.algorithm.rollout_batch_size * case.spec.algorithm.samples_per_prompt
+    samples = effective.prompts_per_round(case.spec.algorithm) * case.spec.algorithm.samples_per_prompt
     each = -(-samples // sizing.ranks.engines)
     if case.sglang and engine.concurrency < each:
-        notes.append(f"the KV cache holds {engine.concurrency} longest sequences, an engine gets {each} a step: they run in turns")
+        notes.append(f"the KV cache holds {engine.concurrency} longest sequences, an engine gets {each} at a time: they run in turns")
     if isinstance(fmt, Int4Group) and sizing.shape.moe is None:
         notes.append("dense INT4 is faster than BF16 below batch 48 only; it saves memory at any batch (FP8 is faster throughout)")
     if case.spec.precision.rollout == "int4" and case.spec.precision.training == "bf16":

@@ -1,10 +1,12 @@
 """make_plan: a legal spec and a shape to the whole plan, or every reason why not."""
 
+from lprl_api import effective
 from lprl_api.errors import UserError
 from lprl_api.field_error import FieldError, wrong
 from lprl_api.model_shape import Inspection, ModelShape
 from lprl_api.rule_case import Case
 from lprl_api.rules import check
+from lprl_api.rules_layout import engine_step, node_step
 from lprl_api.runconfig import Ranks
 from lprl_api.spec import LowPrecisionRLJobSpec
 from lprl_api.weights import parameters
@@ -48,7 +50,7 @@ def make_plan(
         raise PlanError(errors)
     plan, found = _first_fit(case, case.shape, inspection, host_bytes_per_node)
     if plan is None:
-        raise PlanError([wrong("topology.nodes", spec.topology.nodes, "more nodes: no layout gives both sides a node")])
+        raise PlanError([wrong("topology.nodes", spec.topology.nodes, _no_layout(case))])
     if found:
         raise PlanError(remedies.explain_misfits(case, found, lambda other: _fits(other, inspection, host_bytes_per_node)))
     _check_disk(plan, free_bytes if free_bytes is not None else (inspection.free_bytes if inspection else None))
@@ -73,10 +75,12 @@ def _first_fit(case: Case, shape: ModelShape, inspection: Inspection | None, hos
     return best
 
 
+def _no_layout(case: Case) -> str:
+    return f"more nodes, or auto: the trainer takes multiples of {node_step(case)}, the engines of {engine_step(case)}"
+
+
 def _enough_samples(case: Case, data_parallel: int) -> bool:
-    algorithm = case.spec.algorithm
-    samples = algorithm.global_batch_size or algorithm.rollout_batch_size * algorithm.samples_per_prompt
-    return data_parallel <= samples
+    return data_parallel <= effective.global_batch_size(case.spec.algorithm)
 
 
 def _fits(spec: LowPrecisionRLJobSpec, inspection: Inspection | None, host_limit: int | None) -> bool:

@@ -1,28 +1,14 @@
 """Nodes x GPUs to roles and ranks, for colocated and split placement."""
 
 from collections.abc import Iterator
-from math import lcm
 
+from lprl_api import effective
 from lprl_api.rule_case import Case
-from lprl_api.rules_layout import model_parallel
+from lprl_api.rules_layout import engine_step, node_step
 from lprl_api.runconfig import Ranks
 from lprl_operator.plan.types import Role
 
 MAX_NODES = 1024
-
-
-def node_step(case: Case) -> int:
-    """Return the nodes a trainer grows by: whole copies of the model on whole nodes."""
-    slots = case.gpus_per_node
-    step = lcm(model_parallel(case), slots) // slots
-    if case.spec.topology.placement == "colocated":
-        step = lcm(step, engine_step(case))
-    return step
-
-
-def engine_step(case: Case) -> int:
-    """Return the nodes engines grow by."""
-    return -(-case.spec.topology.rollout.gpus_per_engine // case.gpus_per_node)
 
 
 def candidates(case: Case) -> Iterator[Ranks]:
@@ -34,14 +20,11 @@ def candidates(case: Case) -> Iterator[Ranks]:
         for nodes in counts:
             yield _ranks(case, nodes, 0)
         return
-    trainer, rollout = topology.trainer.nodes, topology.rollout.nodes
+    trainer, rollout = effective.side_nodes(topology)
     step, engines = node_step(case), engine_step(case)
-    if isinstance(topology.nodes, int):
-        if trainer is None and rollout is None:
-            pairs = [(t, topology.nodes - t) for t in range(step, topology.nodes, step)]
-        else:
-            left = trainer if trainer is not None else topology.nodes - (rollout or 0)
-            pairs = [(left, topology.nodes - left)]
+    if isinstance(topology.nodes, int) and trainer is None and rollout is None:
+        shares = ((t, topology.nodes - t) for t in range(step, topology.nodes, step))
+        pairs = [(t, r) for t, r in shares if r % engines == 0]
     else:
         sizes = [trainer] if trainer is not None else list(range(step, MAX_NODES + 1, step))
         pairs = [(t, rollout or engines) for t in sizes]

@@ -88,5 +88,7 @@ def paths(job: LowPrecisionRLJob, inspection: Inspection, fmt: WeightFormat) -> 
     made = {c.config.format.kind: c.target for c in needed(job, inspection, fmt)}
     model = made.get("bf16", source)
     rollout = model if isinstance(fmt, Bf16) else made.get(fmt.kind, source)
-    reference = sources.folder(job.spec.model.reference, job.spec) if job.spec.model.reference is not None else model
+    reference = sources.folder(job.spec.model.reference, job.spec) if job.spec.model.reference is not None else source
+    if reference == source:  # written or not: read as the trainer reads it, dequantised where it has to be
+        reference = model
     return Paths(model, reference, rollout)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from lprl_api import names
+from lprl_api.effective import effective
 from lprl_api.model_shape import Inspection
 from lprl_api.runconfig import CheckpointConfig, InspectConfig, RunConfig
 from lprl_api.sources import ModelSource, VolumePath
@@ -19,8 +20,8 @@ def inspect_config(job: LowPrecisionRLJob, source: ModelSource) -> InspectConfig
 
 
 def run_config(job: LowPrecisionRLJob, plan: JobPlan, inspection: Inspection, settings: RenderSettings) -> RunConfig:
-    """Return everything the driver needs. Equal jobs give equal configs: nothing of an attempt is in it."""
-    spec, meta = job.spec, job.metadata
+    """Return everything the driver needs, defaults that follow from other fields written out. Nothing of an attempt is in it."""
+    spec, meta = effective(job.spec, plan.shape), job.metadata
     found = conversions.paths(job, inspection, plan.rollout_format)
     folder = VolumePath(volume=spec.checkpoint.volume, path=f"{spec.checkpoint.path}/{meta.name}")
     port = spec.tracking.prometheus_port or settings.prometheus_port

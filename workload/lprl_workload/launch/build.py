@@ -10,7 +10,7 @@ from lprl_api.errors import UserError
 from lprl_api.progress import Control, Progress
 from lprl_api.runconfig import RunConfig
 from lprl_workload.checkpoint.store import CheckpointStore, intact_checkpoint
-from lprl_workload.collect import Collector, Score, params_of
+from lprl_workload.collect import Collector, Score
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Prompt
 from lprl_workload.evaluation import Evaluator
@@ -132,4 +132,4 @@ def make_evaluator(run: RunConfig, paths: ResolvedPaths, tokenizer: Any, collect
         return None
     data = run.data.model_copy(update={"prompts": run.evaluation.prompts, "shuffle": False})
     dataset = PromptDataset(paths.evaluation_prompts, data, tokenizer, run.algorithm.seed)
-    return Evaluator(run.evaluation, dataset, collector, params_of(run.sampling, temperature=0.0), run.algorithm.seed)
+    return Evaluator(run.evaluation, dataset, collector, run.sampling, run.algorithm.seed)

@@ -1,7 +1,6 @@
 """The Hugging Face folders a finished run leaves in RUN/export, made by the converter from the last checkpoint."""
 
-from lprl_api.formats import rollout_format
-from lprl_api.precision import Rollout
+from lprl_api.formats import export_format
 from lprl_api.runconfig import RunConfig
 from lprl_workload.checkpoint.store import step_name
 from lprl_workload.config import ResolvedPaths
@@ -15,6 +14,5 @@ def export_all(run: RunConfig, paths: ResolvedPaths, step: int) -> list[str]:
     A folder under its final name is whole. Exports of an earlier end of the run (the job was given more steps) are replaced.
     """
     is_moe = run.shape.moe is not None
-    precisions = {name: run.precision.model_copy(update={"rollout": Rollout(name)}) for name in run.checkpoint.export_formats}
-    wanted = [(name, rollout_format(precision, is_moe)) for name, precision in precisions.items()]
+    wanted = [(name, export_format(run.precision, name, is_moe)) for name in dict.fromkeys(run.checkpoint.export_formats)]
     return list(export_checkpoint(paths.run / step_name(step), paths.run / "export", wanted, threads()))

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from lprl_api import effective
 from lprl_api.algorithm import Algorithm
 from lprl_workload.data import Sample
 
@@ -35,15 +36,13 @@ def advantages(samples: Sequence[Sample], algorithm: Algorithm, kl: Sequence[Seq
         case "reinforce-plus-plus":
             rows = [_returns(s.reward, p, algorithm.discount) for s, p in zip(samples, penalties, strict=True)]
         case "reinforce-plus-plus-baseline":
-            centred = group_advantages([s.reward for s in samples], [s.group for s in samples], by_std=bool(algorithm.normalize_by_std))
+            centred = group_advantages([s.reward for s in samples], [s.group for s in samples], effective.normalizes_by_std(algorithm))
             rows = [[a - p for p in penalty] for a, penalty in zip(centred, penalties, strict=True)]
         case _:
             rewards = [s.reward - math.fsum(p) for s, p in zip(samples, penalties, strict=True)]
-            by_std = algorithm.normalize_by_std if algorithm.normalize_by_std is not None else algorithm.name != "dr-grpo"
-            values = group_advantages(rewards, [s.group for s in samples], by_std)
+            values = group_advantages(rewards, [s.group for s in samples], effective.normalizes_by_std(algorithm))
             rows = [[a] * len(s.response_ids) for a, s in zip(values, samples, strict=True)]
-    whiten_default = algorithm.name.startswith("reinforce-plus-plus")
-    if algorithm.whiten_advantages if algorithm.whiten_advantages is not None else whiten_default:
+    if effective.whitens(algorithm):
         rows = whiten(rows)
     return [tuple(row) for row in rows]
 

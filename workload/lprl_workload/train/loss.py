@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lprl_api.algorithm import Algorithm, Correction
+from lprl_api.effective import loss_aggregation
 from lprl_workload.train.correction import Weights, correction_weights
 from lprl_workload.train.kl import MAX_LOG_RATIO, kl_estimate
 
@@ -74,7 +75,7 @@ def compute_loss(batch: TokenBatch, algorithm: Algorithm, correction: Correction
         kl = kl_estimate(batch.logp, batch.reference, algorithm.kl.estimator)
         if algorithm.kl.placement == "loss" and algorithm.kl.coefficient:
             token = token + algorithm.kl.coefficient * kl
-    loss = aggregate(token, batch.mask, aggregation_of(algorithm), denominators)
+    loss = aggregate(token, batch.mask, loss_aggregation(algorithm), denominators)
     return LossTerms(loss, pg.detach(), None if kl is None else kl.detach(), clipped, weights)
 
 
@@ -102,11 +103,6 @@ def policy_terms(batch: TokenBatch, algorithm: Algorithm, ratio: Tensor) -> tupl
         pg = torch.where(over, ceiling, pg)
         clipped = clipped | over
     return pg, clipped.float() * batch.mask
-
-
-def aggregation_of(algorithm: Algorithm) -> str:
-    """Return the loss aggregation with its default filled in."""
-    return algorithm.loss_aggregation or ("constant" if algorithm.name == "dr-grpo" else "sample-mean")
 
 
 def aggregate(token: Tensor, mask: Tensor, aggregation: str, denominators: Denominators) -> Tensor:

@@ -3,12 +3,12 @@
 import math
 
 from lprl_api.algorithm import Algorithm, Optimizer
+from lprl_api.effective import optimizer_steps
 
 
 def total_steps(algorithm: Algorithm) -> int:
     """Return the optimizer steps of a run: rollout steps times optimizer steps per rollout."""
-    samples = algorithm.rollout_batch_size * algorithm.samples_per_prompt
-    return algorithm.steps * max(1, samples // (algorithm.global_batch_size or samples))
+    return optimizer_steps(algorithm)
 
 
 def learning_rate(optimizer: Optimizer, step: int, total: int) -> float:

@@ -17,7 +17,7 @@ from lprl_api.formats import WeightFormat
 from lprl_api.progress import Control, Progress
 from lprl_api.runconfig import RunConfig
 from lprl_workload.checkpoint.store import CheckpointStore
-from lprl_workload.collect import Collector, params_of
+from lprl_workload.collect import Collector
 from lprl_workload.data import Completion, GenerationRequest, Metrics, Prompt, SamplingParams, SyncReport, TrainSample
 from lprl_workload.errors import EngineLostError, TrainerLostError
 from lprl_workload.evaluation import Evaluator
@@ -161,7 +161,7 @@ class Bench:
         collector = Collector(self.run, Prompts(rows), reward_of, lambda ids: " ".join(map(str, ids)))
         evaluator = None
         if self.run.evaluation is not None:
-            evaluator = Evaluator(self.run.evaluation, Prompts(3), collector, params_of(self.run.sampling, 0.0), self.run.algorithm.seed)
+            evaluator = Evaluator(self.run.evaluation, Prompts(3), collector, self.run.sampling, self.run.algorithm.seed)
         first = Progress(attempt=number, sequence=0, phase="starting", step=0, steps=self.run.algorithm.steps)
         reporter = Reporter(None, first, 60.0, self.control)
         return Loop(self.run, trainer, engines, collector, evaluator, store, Records(self.root, number), reporter), world, trainer, engines
