@@ -337,6 +337,18 @@ def test_progress_of_the_newest_attempt_counts(place: Place) -> None:
     assert place.seen().progress == "10"
 
 
+def test_a_progress_config_map_that_somebody_deleted_is_missed_and_made_anew(place: Place) -> None:
+    place.cluster.publish(place.key, {"phase": "Running", "attempt": 1}, place.document()["metadata"]["resourceVersion"], [])
+    document = progress(place, 1, **{names.CONTROL_KEY: "{}"})
+    document["metadata"]["labels"][names.LABEL_MANAGED_BY] = names.MANAGED_BY
+    place.cluster.apply([Create(document)])
+    assert place.seen().progress_attempt == 1
+    place.take_away(ref_of(document))
+    assert place.cluster.live_read(place.key)[1].progress_attempt is None
+    place.cluster.apply([Create(document)])
+    assert place.has(ref_of(document)) and place.seen().progress_attempt == 1
+
+
 def test_publish_is_guarded_and_events_follow_the_write(place: Place) -> None:
     version = place.document()["metadata"]["resourceVersion"]
     place.cluster.publish(place.key, {"phase": "Pending"}, version, [Event("Normal", "Valid", "ok")])

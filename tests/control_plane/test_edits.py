@@ -164,15 +164,19 @@ def control_by_hand(world: World, job: str) -> None:
 
 
 def progress_deleted(world: World, job: str) -> None:
-    """A driver that cannot report any more counts as stalled; the next attempt goes on from its checkpoint."""
-    limits = {"backoffSeconds": 0, "stallSeconds": 8}
-    world.apply(toy(job, world.namespace, {"step_s": 0.3}, steps=600, failurePolicy=limits))
+    """It comes back, the driver reports on in the same attempt, and a suspension reaches it."""
+    world.apply(toy(job, world.namespace, {"step_s": 0.3}, steps=600))
     world.wait(f"{job}: step 2", lambda: world.status(job).get("training", {}).get("step", 0) >= 2, seconds=END_S)
+    before = world.status(job)["training"]["step"]
     world.api.delete("ConfigMap", world.namespace, f"{job}-a1-progress")
-    world.wait(f"{job}: attempt 2", lambda: len(world.driver_log(job, "start")) == 2, seconds=END_S)
+    world.wait(f"{job}: reports on", lambda: world.status(job)["training"]["step"] > before + 2, seconds=END_S)
+    world.api.delete("ConfigMap", world.namespace, f"{job}-a1-progress")
+    world.patch(job, suspend=True)
+    world.wait_phase(job, "Suspended", seconds=END_S)
     world.script(job, step_s=0.0, report_s=0.5)
+    world.patch(job, suspend=False)
     status = world.wait_phase(job, "Succeeded", seconds=END_S)
-    assert (status["attempt"], [f["reason"] for f in status["failures"]]) == (2, ["Stalled"])
+    assert (status["attempt"], status["restartsUsed"], status.get("failures", [])) == (2, 0, [])
 
 
 def spec_of_a_running_job(world: World, job: str) -> None:

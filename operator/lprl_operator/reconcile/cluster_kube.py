@@ -17,7 +17,7 @@ from lprl_api import names
 from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner, ref_of
 from lprl_operator.reconcile.cluster import Conflict
 from lprl_operator.reconcile.kube import owners, paths, reduce
-from lprl_operator.reconcile.kube.api import APPLY, STRATEGIC, ApiError, KubeApi, Unavailable
+from lprl_operator.reconcile.kube.api import APPLY, STRATEGIC, ApiError, KubeApi, Unavailable, is_permanent
 from lprl_operator.reconcile.kube.cache import Cache
 from lprl_operator.reconcile.kube.eventlog import EventLog
 from lprl_operator.reconcile.kube.joins import Joins
@@ -173,6 +173,8 @@ class KubeCluster:
         controller = owners.controller_uid(document)
         if ref.kind in (RAYCLUSTER, "Job") or not controller:
             return False
+        if reduce.label(document, names.LABEL_ROLE) == "progress" and self._cache.progress_uid(Name(ref.namespace, ref.name)) is None:
+            return False  # a watch tells of these: somebody deleted it
         with self._lock:
             found = [self._made.get(key, {}).get(ref) for key in owners.owning_jobs(document)]
         return any(f is not None and f[0] == controller and time.monotonic() - f[1] < MADE_S for f in found)
@@ -290,11 +292,3 @@ class KubeCluster:
 def _log_done(verb: str, ref: ObjectRef, keys: Iterable[Key]) -> None:
     for key in keys:
         log.info("%s %s", verb, ref, extra={"namespace": key.namespace, "job": key.name, "kind": ref.kind, "object": ref.name})
-
-
-def is_permanent(error: ApiError) -> bool:
-    """Whether a refused create is refused for good: the object is wrong, or a policy says no. Quotas and RBAC can change."""
-    if error.status in (400, 422):
-        return True
-    denied = "denied the request" in error.message or "denied request" in error.message
-    return error.status == 403 and denied and "exceeded quota" not in error.message

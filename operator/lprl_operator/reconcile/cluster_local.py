@@ -113,9 +113,9 @@ class LocalCluster:
             state = cluster_state(document, mine, self._clusters.is_ready)
             clusters.append(state)
             pods += [pod_state(p, state.attempt, self._clusters.is_ready) for p in mine]
-        progress, control = self._progress(key)
+        attempt, progress, control = self._progress(key)
         refusals = tuple(self._refusals.values())
-        return Observed(inspect, jobs, tuple(clusters), tuple(pods), progress, control, refusals=refusals)
+        return Observed(inspect, jobs, tuple(clusters), tuple(pods), progress, control, refusals=refusals, progress_attempt=attempt)
 
     def live_read(self, key: Key) -> tuple[Mapping[str, Any] | None, Observed]:
         """Read the job and its children; there is no cache here that could be stale."""
@@ -219,16 +219,16 @@ class LocalCluster:
         owner = f"{kind}/{document['metadata']['uid']}"
         return [pod for pod in self._pods if pod.record["owner"] == owner]
 
-    def _progress(self, key: Key) -> tuple[str | None, str | None]:
-        """Return both keys of the newest attempt's progress ConfigMap."""
+    def _progress(self, key: Key) -> tuple[int | None, str | None, str | None]:
+        """Return attempt and both keys of the newest attempt's progress ConfigMap."""
         newest: tuple[int, str] | None = None
         for config_map in self._store.list("ConfigMap"):
             labels, name = config_map["metadata"].get("labels", {}), config_map["metadata"]["name"]
             if labels.get(LABEL_JOB) == key.name and name.endswith("-progress") and LABEL_ATTEMPT in labels:
                 newest = max(newest or (-1, ""), (int(labels[LABEL_ATTEMPT]), name))
         if newest is None:
-            return None, None
-        return self._store.value(newest[1], PROGRESS_KEY), self._store.value(newest[1], CONTROL_KEY)
+            return None, None, None
+        return newest[0], self._store.value(newest[1], PROGRESS_KEY), self._store.value(newest[1], CONTROL_KEY)
 
 
 def _lock(path: Path) -> TextIO:

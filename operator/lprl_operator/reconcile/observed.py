@@ -203,6 +203,8 @@ class Observed:
     missing_kinds: frozenset[str] = frozenset()
     """Kinds the API server does not serve, such as RayCluster."""
     refusals: tuple[Refusal, ...] = ()
+    progress_attempt: int | None = None
+    """Attempt of the progress ConfigMap `progress` and `control` are of; None when there is none that this very job owns."""
     departed: Mapping[str, PodState] = field(default_factory=dict)
     """By uid of the RayCluster: its head that is gone, as it was last seen, where that tells how it ended."""
 

@@ -2,10 +2,11 @@
 
 from lprl_api.names import Condition, Reason
 from lprl_api.progress import Progress
-from lprl_operator.reconcile.actions import Action, Apply
+from lprl_operator.reconcile.actions import Action, Apply, Create
 from lprl_operator.reconcile.attempts import end_attempt, lingering, provision, waiting
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
 from lprl_operator.reconcile.failures import Move, Verdict, departed_verdict, driver_verdict, head_verdict
+from lprl_operator.reconcile.inspecting import refusal_note
 from lprl_operator.reconcile.observed import ClusterState, PodState
 from lprl_operator.resources import progress as progress_map
 
@@ -13,6 +14,7 @@ CALM_S = 300.0
 """Between two looks at a job that runs and says nothing: a thousand of them must cost next to nothing."""
 IMAGE_PULL_PATIENCE_S = 600
 """Registries have bad minutes; GPUs held longer than this for an image that is not there are wasted."""
+NO_REPORT = "the driver's newest report is gone or cannot be read"
 
 
 def current_attempt(case: Case) -> Decision:
@@ -45,11 +47,13 @@ def driver_end(head: PodState | None) -> Verdict | None:
 
 
 def control_update(case: Case, suspend: bool) -> tuple[Action, ...]:
-    """Tell the driver what changed; nothing when the ConfigMap says so already."""
-    wanted = progress_map.control(case.job, suspend)
-    if case.seen.control is None or case.seen.control == progress_map.control_text(wanted):
+    """Tell the driver what changed; nothing when the ConfigMap says so already. One that somebody deleted is made anew."""
+    attempt, wanted = case.status.attempt, progress_map.control(case.job, suspend)
+    if case.seen.progress_attempt != attempt:
+        return (Create(progress_map.progress_config_map(case.job, attempt, suspend)),)
+    if case.seen.control == progress_map.control_text(wanted):
         return ()
-    return (Apply(progress_map.control_patch(case.job, case.status.attempt, wanted)),)
+    return (Apply(progress_map.control_patch(case.job, attempt, wanted)),)
 
 
 def _without_cluster(case: Case) -> Decision:
@@ -109,7 +113,7 @@ def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision
     case = _clocked(case, cluster, progress)
     findings: tuple[Finding, ...] = (_cluster_finding(case, cluster, ready),)
     if _begun(case, progress):
-        text = _doing(progress) if progress is not None else "the driver's newest report is gone or cannot be read"
+        text = _doing(progress) if progress is not None else "; ".join(filter(None, (NO_REPORT, refusal_note(case))))
         findings += (Finding(Condition.PROGRESSING, "True", Reason.RUNNING, text),)
     else:
         up = head is not None and head.driver is not None
@@ -120,7 +124,7 @@ def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision
     calm = _calm_s(case) if ready and _begun(case, progress) else LATER_S
     if progress is None and _begun(case, progress):
         calm = min(calm, LATER_S)
-    return Decision(case.status, findings, actions, SOON_S if actions else calm, nodes=nodes)
+    return Decision(case.status, findings, actions, SOON_S if actions and not case.seen.refusals else calm, nodes=nodes)
 
 
 def _begun(case: Case, progress: Progress | None) -> bool:

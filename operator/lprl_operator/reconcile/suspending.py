@@ -22,7 +22,7 @@ def suspend_stage(case: Case) -> Decision | None:
     if ended is None and _stopping(case):
         actions = control_update(case, suspend=True)
         findings = (Finding(Condition.SUSPENDED, "False", Reason.SUSPENDING, "the driver checkpoints and stops"),)
-        return Decision(_clocked(case).status, findings, actions, SOON_S if actions else LATER_S)
+        return Decision(_clocked(case).status, findings, actions, SOON_S if actions and not case.seen.refusals else LATER_S)
     return _released(case.remember(restart_not_before=case.stamp()))
 
 

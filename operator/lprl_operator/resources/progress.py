@@ -13,13 +13,13 @@ def control(job: LowPrecisionRLJob, suspend: bool) -> Control:
     return Control(suspend=suspend, steps=job.spec.algorithm.steps, stability=job.spec.stability)
 
 
-def progress_config_map(job: LowPrecisionRLJob, attempt: int) -> dict[str, Any]:
+def progress_config_map(job: LowPrecisionRLJob, attempt: int, suspend: bool = False) -> dict[str, Any]:
     """The ConfigMap as it is created: control only."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata.metadata(job, naming.progress(job.metadata.name, attempt), "progress", attempt),
-        "data": {names.CONTROL_KEY: control_text(control(job, suspend=False))},
+        "data": {names.CONTROL_KEY: control_text(control(job, suspend))},
     }
 
 

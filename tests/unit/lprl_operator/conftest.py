@@ -177,6 +177,7 @@ class World:
             newest.get(CONTROL_KEY),
             self.missing,
             refusals,
+            int(maps[-1].split("-")[-2][1:]) if maps else None,
             dict(self.departed),
         )
 

@@ -190,3 +190,11 @@ def _resource(path: str) -> str:
     if len(rest) > 2 and rest[0] == "namespaces":
         rest = rest[2:]
     return "/".join(rest[:1] + rest[2:3])
+
+
+def is_permanent(error: ApiError) -> bool:
+    """Whether a refused create is refused for good: the object is wrong, or a policy says no. Quotas and RBAC can change."""
+    if error.status in (400, 422):
+        return True
+    denied = "denied the request" in error.message or "denied request" in error.message
+    return error.status == 403 and denied and "exceeded quota" not in error.message

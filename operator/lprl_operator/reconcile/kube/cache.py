@@ -213,7 +213,9 @@ class Cache:
     def progress(self, key: Key, uid: str) -> ProgressMap | None:
         """The newest attempt's progress ConfigMap that this very job owns."""
         with self._lock:
-            mine = [e.value for e in self._shelves["ConfigMap"].of(key) if e.value.owner_uid == uid]
+            shelf = self._shelves["ConfigMap"]
+            found = {name: shelf.entries[name].value for name in shelf.by_job.get(key, ())}
+        mine = [p for name, p in found.items() if p.owner_uid == uid and name.name == naming.progress(key.name, p.attempt)]
         return max(mine, key=lambda p: p.attempt, default=None)
 
     def observed(self, key: Key, uid: str, now: datetime) -> Observed:
@@ -222,9 +224,11 @@ class Cache:
         pods = {p.uid: p for p in self._recent(key, clusters, now)} | {p.uid: p for p in self.heads(key)}
         inspect = self.conversion(Name(key.namespace, naming.inspect_job(key.name)))
         said = (progress.progress, progress.control) if progress is not None else (None, None)
+        attempt = progress.attempt if progress is not None else None
         with self._lock:
             departed = dict(self._departed.get(key, {}))
-        return Observed(inspect, Conversions(self, key.namespace), clusters, tuple(pods.values()), *said, departed=departed)
+        shared = Conversions(self, key.namespace)
+        return Observed(inspect, shared, clusters, tuple(pods.values()), *said, progress_attempt=attempt, departed=departed)
 
     def _note_departed(self, keys: frozenset[Key], pod: PodState | None) -> None:
         """Remember how a head ended: KubeRay deletes one whose Ray ended, and an evicted one is gone, before anybody looked."""

@@ -16,6 +16,7 @@ from lprl_api.names import ExitCode
 from lprl_operator.reconcile.kube import paths, reduce
 from lprl_operator.reconcile.kube.api import ApiError, KubeApi, Unavailable
 from lprl_operator.reconcile.kube.cache import Cache, Details
+from lprl_operator.reconcile.kube.shelf import Name
 from lprl_operator.reconcile.observed import ClusterState, Key, ObjectRef, Observed, PodState, Refusal
 from lprl_operator.resources import naming
 
@@ -136,6 +137,10 @@ class Reader:
         except ApiError as error:
             if error.status != 404:
                 raise
+            known = self._cache.progress_uid(Name(key.namespace, ref.name))
+            if known is not None:
+                gone = {"namespace": key.namespace, "name": ref.name, "uid": known}
+                self._cache.remove("ConfigMap", {"metadata": gone})
 
     def _look_for_refusal(self, key: Key, cluster: ClusterState) -> None:
         fields = f"involvedObject.uid={cluster.uid},reason={REFUSED}"
