@@ -3,33 +3,40 @@
 The other direction, and which weights are quantised at all, is the converter's (lprl_workload/quant/).
 """
 
-import re
-from collections.abc import Iterable
 from typing import Any
 
+from lprl_api import hf_ignore as ignore_rules
+from lprl_api import hf_quantization_keys as keys
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.module_kinds import kind_of
+from lprl_api.hf_config import shape_from_config
+from lprl_api.hf_quantization_keys import check_keys
+from lprl_api.model_shape import ModelShape
 from lprl_api.precision import Scope
 
 Json = dict[str, Any]
 KEYS = ("quantization_config", "compression_config")
-_EXPERT = "model.layers.0.mlp.experts.0.gate_proj"
-_ATTENTION = ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.q_a_proj", "model.layers.0.self_attn.o_proj")
+SECTION = "quantization_config"
+FLOAT_FORMATS = ("float-quantized", "naive-quantized")
+"""File formats of compressed-tensors that store E4M3 codes as they are."""
 
 
 def find_quantization_config(config: Json) -> Json | None:
     """Return the quantisation section of a config.json, also of a multimodal model's text_config; None for high precision.
 
-    Raises UserError for one that is no object.
+    Raises UserError for one that is no object, and for two that differ.
     """
-    places = [config, config["text_config"]] if isinstance(config.get("text_config"), dict) else [config]
-    found = next(((key, place[key]) for place in places for key in KEYS if place.get(key) is not None), None)
-    if found is None:
-        return None
-    if not isinstance(found[1], dict):
-        raise UserError(f"config.json: {found[0]}: got {str(found[1])[:80]!r}; needs an object", "restore the model's own config.json")
-    return found[1]
+    places = [("", config)]
+    if isinstance(config.get("text_config"), dict):
+        places.append(("text_config.", config["text_config"]))
+    found = [(f"{prefix}{key}", place[key]) for prefix, place in places for key in KEYS if place.get(key) is not None]
+    for name, section in found:
+        if not isinstance(section, dict):
+            raise UserError(f"config.json: {name}: got {str(section)[:80]!r}; needs an object", "restore the model's own config.json")
+        if section != found[0][1]:
+            what = f"config.json: {found[0][0]} and {name} say different things of the same weights"
+            raise UserError(what, "keep the section that was published with these weights")
+    return found[0][1] if found else None
 
 
 def strip_quantization(config: Json) -> Json:
@@ -38,10 +45,12 @@ def strip_quantization(config: Json) -> Json:
     return {key: strip_quantization(value) if key == "text_config" and isinstance(value, dict) else value for key, value in kept.items()}
 
 
-def parse_quantization_config(config: Json) -> WeightFormat:
+def parse_quantization_config(config: Json, shape: ModelShape | None = None) -> WeightFormat:
     """Return the format of a checkpoint from its config.json (ours or foreign); Bf16 when it has no quantisation section.
 
-    Raises UserError naming the field for what no WeightFormat says: other methods, asymmetric or non-4-bit integers, several schemes.
+    `shape` (default: what config.json says) tells which modules the section's rules are asked about.
+    Raises UserError naming the field for what no WeightFormat says: other methods, asymmetric or non-4-bit integers, several schemes,
+    and every key that would change the meaning of stored weights and is not applied.
     """
     section = find_quantization_config(config)
     if section is None:
@@ -50,12 +59,20 @@ def parse_quantization_config(config: Json) -> WeightFormat:
     if method == "fp8":
         return _parse_fp8(section)
     if method == "compressed-tensors":
-        return _parse_compressed(section)
+        return _parse_compressed(section, shape or _shape(config))
     raise UserError(f"quantization_config.quant_method: {method!r} is not supported; fits fp8 or compressed-tensors")
 
 
+def _shape(config: Json) -> ModelShape | None:
+    try:
+        return shape_from_config(config)
+    except UserError:
+        return None  # told by who needs the shape itself
+
+
 def _parse_fp8(section: Json) -> WeightFormat:
-    excluded = _exclusions(section.get("modules_to_not_convert") or section.get("ignored_layers") or (), routed_only=False)
+    check_keys(section, keys.FP8, SECTION)
+    excluded = ignore_rules.excluded(section.get("modules_to_not_convert") or section.get("ignored_layers") or ())
     size = section.get("weight_block_size")
     if size is None:
         return Fp8Tensor(exclude_modules=excluded)
@@ -65,56 +82,55 @@ def _parse_fp8(section: Json) -> WeightFormat:
     return Fp8Block(block_size=(size[0], size[1]), scale_format="ue8m0" if ue8m0 else "float32", exclude_modules=excluded)
 
 
-def _parse_compressed(section: Json) -> WeightFormat:
-    groups = section.get("config_groups") or {}
-    schemes = [group.get("weights") for group in groups.values() if isinstance(group, dict)]
-    if len(schemes) != 1 or not isinstance(schemes[0], dict):
-        raise UserError(f"quantization_config.config_groups: {len(schemes)} weight schemes; exactly one is supported")
-    weights = schemes[0]
-    found = (weights.get("type"), weights.get("num_bits"), weights.get("strategy"))
-    if not weights.get("symmetric", True):
-        raise UserError("quantization_config.config_groups: asymmetric weights (zero points) are not supported")
+def _parse_compressed(section: Json, shape: ModelShape | None) -> WeightFormat:
+    check_keys(section, keys.COMPRESSED, SECTION)
+    scheme, targets = _scheme(section)
+    kind, bits, strategy, group, file_format = scheme
     ignored = section.get("ignore") or ()
-    match found:
-        case ("float", 8, "channel"):
-            return Fp8Channel(exclude_modules=_exclusions(ignored, routed_only=False))
-        case ("float", 8, "tensor"):
-            return Fp8Tensor(exclude_modules=_exclusions(ignored, routed_only=False))
-        case ("int", 4, "group") if weights.get("group_size") in (32, 64, 128) and section.get("format") == "pack-quantized":
-            routed = all(any(_matches(rule, name) for rule in ignored) for name in _ATTENTION[2:])
+    match kind, bits, strategy:
+        case "float", 8, "channel" if file_format in FLOAT_FORMATS:
+            return Fp8Channel(exclude_modules=ignore_rules.excluded(ignored))
+        case "float", 8, "tensor" if file_format in FLOAT_FORMATS:
+            return Fp8Tensor(exclude_modules=ignore_rules.excluded(ignored))
+        case "int", 4, "group" if group in (32, 64, 128) and file_format == "pack-quantized":
+            routed = ignore_rules.routed_only(ignored, targets, shape)
             scope = Scope.ROUTED_EXPERTS if routed else Scope.ALL_LINEAR
-            return Int4Group(group_size=weights["group_size"], scope=scope, exclude_modules=_exclusions(ignored, routed_only=routed))
+            excluded = ignore_rules.excluded_experts(ignored, shape) if routed else ignore_rules.excluded(ignored)
+            return Int4Group(group_size=group, scope=scope, exclude_modules=excluded)
     raise UserError(
-        f"quantization_config.config_groups: weights of type {found[0]!r}, {found[1]} bits, strategy {found[2]!r}, "
-        f"group_size {weights.get('group_size')}, format {section.get('format')!r} are not supported; "
+        f"quantization_config.config_groups: weights of type {kind!r}, {bits} bits, strategy {strategy!r}, "
+        f"group_size {group}, format {file_format!r} are not supported; "
         "fits float 8 bits channel or tensor, or int 4 bits group 32/64/128 pack-quantized"
     )
 
 
-def _matches(rule: str, module: str) -> bool:
-    if rule.startswith("re:"):
-        return re.match(rule[3:], module) is not None
-    return module == rule or module.endswith("." + rule)
+def _scheme(section: Json) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """Return (type, bits, strategy, group size, file format) of the one weight scheme, and the targets of its groups.
 
-
-def _exclusions(ignored: Iterable[str], *, routed_only: bool) -> tuple[str, ...]:
-    """Return the glob patterns that `ignored` names beyond what no format ever quantises."""
-    patterns = []
-    for rule in ignored:
-        if rule.startswith("re:"):
-            if routed_only and not _matches(rule, _EXPERT):
-                continue
-            patterns.append(_glob(rule[3:]))
+    Groups without a weight scheme are about activations or the KV cache. Raises UserError for none, and for several that differ.
+    """
+    found: dict[tuple[Any, ...], list[str]] = {}
+    groups = section.get("config_groups") or {}
+    for name, group in groups.items() if isinstance(groups, dict) else ():
+        place = f"{SECTION}.config_groups.{name}"
+        if not isinstance(group, dict):
+            raise UserError(f"{place}: got {str(group)[:80]!r}; needs an object with weights and targets")
+        check_keys(group, keys.GROUP, place)
+        weights = group.get("weights")
+        if not isinstance(weights, dict):
             continue
-        kind = kind_of(f"{rule}.weight")
-        if kind is not None and (kind == "routed" or not routed_only):
-            patterns.append(rule)
-    return tuple(dict.fromkeys(patterns))
+        check_keys(weights, keys.WEIGHTS, f"{place}.weights")
+        file_format = group.get("format") or section.get("format")
+        found.setdefault((*_numbers(weights), file_format), []).extend(group.get("targets") or ())
+    if len(found) != 1:
+        raise UserError(f"quantization_config.config_groups: {len(found)} weight schemes; exactly one is supported")
+    scheme, targets = next(iter(found.items()))
+    return scheme, tuple(targets)
 
 
-def _glob(regex: str) -> str:
-    """Translate a regular expression of literals and `.*` into a glob; raises UserError for anything else."""
-    glob = regex.removesuffix("$").replace(r"\.", "\0").replace(".*", "*").replace("\0", ".")
-    if re.search(r"[^\w.*-]", glob):
-        raise UserError(f"quantization_config: ignore pattern re:{regex} is not supported", "list the modules by name")
-    return glob if regex.endswith("$") or glob.endswith("*") else f"{glob}*"
+def _numbers(weights: Json) -> tuple[Any, ...]:
+    """Return (type, bits, strategy, group size) with what compressed-tensors takes for keys left out."""
+    group = weights.get("group_size")
+    derived = "tensor" if group is None else "channel" if group == -1 else "group"
+    strategy = weights.get("strategy") or derived
+    return str(weights.get("type", "int")).lower(), weights.get("num_bits", 8), str(strategy).lower(), group

@@ -132,8 +132,8 @@ def target_config(config: ConvertConfig, source: Path, reports: Sequence[ShardRe
     out = strip_quantization(original)
     if any(tensor.format != "copied" for tensor in tensors):
         out = _with_dtype(out)
-    selection = Selection(config.format, read_shape(source))
-    section = quantization_config(config.format, selection, [tensor.name for tensor in tensors])
+    names = [tensor.name for tensor in tensors]
+    section = quantization_config(config.format, Selection.of(config.format, read_shape(source), names), names)
     if section is not None:
         out[KEYS[0]] = section
     found = parse_quantization_config(out)

@@ -14,7 +14,7 @@ from lprl_workload.convert.fingerprint import fingerprint
 from lprl_workload.convert.index import SourceIndex, TensorInfo, total_bytes
 from lprl_workload.convert.plan_shard import FLOATS
 from lprl_workload.convert.source_config import read_format, read_shape
-from lprl_workload.quant.select import kind_of
+from lprl_workload.quant.select import kind_of, text_prefix
 
 _LAYER = re.compile(r"(?:^|\.)(?:model|language_model)\.(?:.*\.)?layers\.(\d+)\.")
 _EXPERT = re.compile(r"\.experts\.\d+\.")
@@ -30,8 +30,10 @@ def inspect_folder(folder: Path, volume_identity: str, free_space_at: Path | Non
     shape, fmt = read_shape(folder), read_format(folder)
     index = SourceIndex.open(folder)
     check_tensors(index, shape)
+    prefix = text_prefix(index.tensors)
     for tensor in index.tensors.values():
-        check_linear(index, tensor, shape, fmt)
+        if prefix is None or tensor.name.startswith(prefix):  # a tower's tensors are copied, whatever they are
+            check_linear(index, tensor, shape, fmt)
     return Inspection(
         shape=shape,
         fingerprint=fingerprint(folder, volume_identity),

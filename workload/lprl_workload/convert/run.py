@@ -132,7 +132,8 @@ def make_planner(source: Path, fmt: WeightFormat, shape: ModelShape) -> Planner:
     source_format = read_format(source)
     if not isinstance(source_format, Bf16) and source_format.kind == fmt.kind:
         raise UserError(f"{source}: is {source_format.kind} already", "use it as it is, or dequantise it to bf16 first")
-    planner = Planner(SourceIndex.open(source), source_format, Selection(fmt, shape), shape)
+    index = SourceIndex.open(source)
+    planner = Planner(index, source_format, Selection.of(fmt, shape, index.tensors), shape)
     planner.check_selection()
     return planner
 

@@ -143,8 +143,9 @@ def _config_problems(model: ModelFolder, manifest: ConversionManifest | None) ->
     if manifest.format.kind != model.fmt.kind:
         problems.append(f"config.json: says {model.fmt.kind}, {MANIFEST} says {manifest.format.kind}")
     try:
-        selection = Selection(manifest.format, read_shape(model.folder))
-        for name in model.names():
+        names = list(model.names())
+        selection = Selection.of(manifest.format, read_shape(model.folder), names)
+        for name in names:
             if not name.endswith(".weight"):
                 continue
             stored = any(f"{module_of(name)}.{leaf}" in model.index.where for leaf in ("weight_scale_inv", "weight_scale"))

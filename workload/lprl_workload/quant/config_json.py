@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.hf_quantization import KEYS, Json, find_quantization_config, parse_quantization_config, strip_quantization
+from lprl_workload.quant import ignore
 from lprl_workload.quant.select import Selection
 
 __all__ = ["KEYS", "Json", "find_quantization_config", "parse_quantization_config", "quantization_config", "strip_quantization"]
@@ -17,14 +18,16 @@ __all__ = ["KEYS", "Json", "find_quantization_config", "parse_quantization_confi
 def quantization_config(fmt: WeightFormat, selection: Selection, names: Iterable[str]) -> Json | None:
     """Return the `quantization_config` of a checkpoint with weights `names` (of the source) in `fmt`; None for bf16.
 
-    Deterministic: lists are sorted. Raises what Selection.ignored_modules raises.
+    Deterministic: lists are sorted. Raises what Selection.divide raises.
     """
     if isinstance(fmt, Bf16):
         return None
-    ignored = list(selection.ignored_modules(names))
-    if "lm_head" not in ignored:
-        # Tied output heads have no tensor, but are a Linear in the model.
-        ignored = sorted([*ignored, "lm_head"])
+    known = tuple(names)
+    if selection.prefix is None:
+        selection = Selection.of(fmt, selection.shape, known)
+    taken, kept = selection.divide(known)
+    layout = ignore.Layout(selection.prefix, selection.shape.layers)
+    ignored = ignore.patterns(taken, kept, layout)
     match fmt:
         case Fp8Block():
             block: Json = {
@@ -32,7 +35,7 @@ def quantization_config(fmt: WeightFormat, selection: Selection, names: Iterable
                 "fmt": "e4m3",
                 "activation_scheme": "dynamic",
                 "weight_block_size": list(fmt.block_size),
-                "modules_to_not_convert": ignored,
+                "modules_to_not_convert": ignore.names(kept, layout),
             }
             return block | ({"scale_fmt": "ue8m0"} if fmt.scale_format == "ue8m0" else {})
         case Fp8Channel():

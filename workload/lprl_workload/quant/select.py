@@ -8,8 +8,9 @@ A decoder layer's linear modules are the candidates, by their Hugging Face check
     mlp      X.mlp.{gate,up,down}_proj.weight
     attention X.self_attn.*_proj.weight (q, k, v, o, and MLA's q_a, q_b, kv_a_proj_with_mqa, kv_b)
 
-Everything else stays as it is, whatever its shape: embeddings, the output head, norms, routers (mlp.gate), biases, MTP's
-eh_proj, conv1d, vision towers and projectors, 1-D tensors.
+They are candidates only directly below the text model: PREFIX.layers.N, where PREFIX.embed_tokens is its token embedding. So no
+list of names is needed for towers. Everything else stays as it is, whatever its shape: embeddings, the output head, norms, routers
+(mlp.gate), biases, MTP's eh_proj, conv1d, towers (image, video, audio) and projectors, 1-D tensors.
 """
 
 from collections.abc import Iterable
@@ -19,14 +20,14 @@ from fnmatch import fnmatchcase
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Int4Group, WeightFormat
 from lprl_api.model_shape import ModelShape
-from lprl_api.module_kinds import kind_of
+from lprl_api.module_kinds import kind_of, text_prefix
 from lprl_api.precision import Scope
 
-__all__ = ["FUSED_DOWN", "FUSED_GATE_UP", "Selection", "expert_names", "is_fused", "kind_of"]
+__all__ = ["FUSED_DOWN", "FUSED_GATE_UP", "TOGETHER", "Selection", "expert_names", "is_fused", "kind_of", "text_prefix"]
 
 FUSED_GATE_UP = ".experts.gate_up_proj"
 FUSED_DOWN = ".experts.down_proj"
-_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("gate_proj", "up_proj"))
+TOGETHER = (("q_proj", "k_proj", "v_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("gate_proj", "up_proj"))
 """Modules an engine fuses into one kernel: they are quantised together or not at all."""
 
 
@@ -48,6 +49,13 @@ class Selection:
 
     fmt: WeightFormat
     shape: ModelShape
+    prefix: str | None = None
+    """Of the text model (`text_prefix`); None where no tensor of a tower is among the names."""
+
+    @classmethod
+    def of(cls, fmt: WeightFormat, shape: ModelShape, names: Iterable[str]) -> "Selection":
+        """Return the selection for a checkpoint with tensors `names`. Raises UserError for a scope the model has no module of."""
+        return cls(fmt, shape, text_prefix(names))
 
     def __post_init__(self) -> None:
         """Refuse a scope the model has no module of."""
@@ -77,7 +85,7 @@ class Selection:
 
     def takes(self, name: str) -> bool:
         """Return whether `name` is selected by kind, scope and exclusions, its shape apart."""
-        kind = kind_of(name)
+        kind = kind_of(name, self.prefix)
         if kind is None or isinstance(self.fmt, Bf16):
             return False
         if isinstance(self.fmt, Int4Group):
@@ -99,7 +107,15 @@ class Selection:
     def ignored_modules(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the modules of a checkpoint's weight `names` that stay in high precision, sorted; norms are left out.
 
-        Raises UserError when nothing is selected, or when modules an engine runs as one are not treated alike.
+        Raises what `divide` raises.
+        """
+        return self.divide(names)[1]
+
+    def divide(self, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return (modules that are quantised, modules that stay in high precision) of a checkpoint's weight `names`, each sorted.
+
+        Norms and embeddings are in neither: they are no linear layers. Raises UserError when nothing is selected, or when modules
+        an engine runs as one are not treated alike.
         """
         weights = sorted({n for name in names for n in self._expanded(name)})
         taken = {name for name in weights if self.takes(name)}
@@ -110,7 +126,8 @@ class Selection:
             )
         _check_together(weights, taken)
         modules = (name.removesuffix(".weight") for name in weights if name not in taken)
-        return tuple(m for m in modules if "norm" not in m.rsplit(".", 1)[-1] and not m.endswith("embed_tokens"))
+        kept = tuple(m for m in modules if "norm" not in m.rsplit(".", 1)[-1] and not m.endswith("embed_tokens"))
+        return tuple(name.removesuffix(".weight") for name in weights if name in taken), kept
 
     def _expanded(self, name: str) -> tuple[str, ...]:
         if is_fused(name):
@@ -123,7 +140,7 @@ def _check_together(weights: list[str], taken: set[str]) -> None:
     for name in weights:
         module = name.removesuffix(".weight")
         base, _, leaf = module.rpartition(".")
-        for group in _TOGETHER:
+        for group in TOGETHER:
             if leaf != group[0]:
                 continue
             members = [m for m in (f"{base}.{part}.weight" for part in group) if m in present]

@@ -43,7 +43,7 @@ NAMES = ["model.embed_tokens.weight", "model.norm.weight", "model.layers.0.mlp.g
 )
 def test_what_is_written_reads_back_as_the_same_selection(fmt) -> None:
     section = quantization_config(fmt, Selection(fmt, SHAPE), NAMES)
-    parsed = parse_quantization_config({"model_type": "qwen3_moe", "quantization_config": section})
+    parsed = parse_quantization_config({"model_type": "qwen3_moe", "quantization_config": section}, SHAPE)
     assert parsed.kind == fmt.kind
     same = fmt.model_dump(exclude={"exclude_modules"})
     assert parsed.model_dump(exclude={"exclude_modules"}) == same

@@ -4,7 +4,7 @@ from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Fp8Block, Int4Group
 from lprl_api.model_shape import ModelShape, Moe
 from lprl_api.precision import Scope
-from lprl_workload.quant.select import Selection, expert_names, kind_of
+from lprl_workload.quant.select import Selection, expert_names, kind_of, text_prefix
 
 MOE = ModelShape(
     architecture="DeepseekV3ForCausalLM",
@@ -57,7 +57,30 @@ LAYER = "model.layers.1"
     ],
 )
 def test_kind(name: str, kind: str | None) -> None:
-    assert kind_of(name) == kind
+    prefix = "language_model.model." if name.startswith("language_model.") else "model."
+    assert kind_of(name, prefix) == kind
+
+
+TOWERS = ["image_tower", "video_tower", "vision_tower", "visual", "vision_model", "audio_tower", "speech_encoder", "sam", "qformer"]
+TOWERS += ["mm_projector", "multi_modal_projector", "connector", "perceiver", "aligner", "vit", "dac", "model.vision_tower", "tts.model"]
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize("prefix", ["model.", "language_model.model.", "model.language_model.", "model.text_model.", "text."])
+def test_a_tower_of_any_name_is_left_alone_because_it_lies_beside_the_text_model(tower: str, prefix: str) -> None:
+    ends = [f"self_attn.{p}_proj" for p in "qkvo"] + [f"mlp.{p}_proj" for p in ("gate", "up", "down")]
+    text = [f"{prefix}layers.{layer}.{end}.weight" for layer in (0, 1) for end in ends]
+    # As deep as the text model, and with a token embedding of its own where it is a decoder.
+    inner = [f"{tower}.encoder.layers.0.{end}.weight" for end in ends] + [f"{tower}.layers.0.{end}.weight" for end in ends]
+    names = [f"{prefix}embed_tokens.weight", f"{tower}.embed_tokens.weight", *text, *inner[:12], "lm_head.weight"]
+    selection = Selection.of(Fp8Block(), DENSE, names)
+    assert [n for n in names if selection.takes(n)] == text
+    assert selection.divide(names)[0] == tuple(sorted(n.removesuffix(".weight") for n in text))
+
+
+def test_the_embedding_of_a_further_token_s_layer_is_not_the_text_model_s() -> None:
+    names = [f"{LAYER}.embed_tokens.weight", "model.embed_tokens.weight", f"{LAYER}.self_attn.q_proj.weight"]
+    assert text_prefix(names) == "model."
 
 
 @pytest.mark.parametrize(
