@@ -31,13 +31,17 @@ class Data(Contract):
     """Training prompts and their reward."""
 
     prompts: DataFile = Field(description="JSON lines or parquet with one prompt a row.")
-    prompt_key: str = Field("prompt", description="Column with the prompt: text or a list of chat messages. Default prompt.")
-    label_key: str | None = Field("label", description="Column with the expected answer. Default label.")
+    prompt_key: str = Field(
+        "prompt", description="Column with the prompt: text or a list of chat messages; a.b is key b inside column a. Default prompt."
+    )
+    label_key: str | None = Field(
+        "label", description="Column with the expected answer; of a list, any is right. Nested as promptKey. Default label."
+    )
     metadata_key: str | None = Field("metadata", description="Column with a mapping passed to the reward. Default metadata.")
     tools_key: str | None = Field(None, description="Column with tool schemas for the chat template. Default none.")
     apply_chat_template: bool = Field(True, description="Render prompts with the tokenizer's chat template. Default true.")
     chat_template_kwargs: dict[str, Any] = Field({}, description="Extra arguments of the chat template. Default none.")
-    system_prompt: str | None = Field(None, description="System message put before a text prompt. Default none.")
+    system_prompt: str | None = Field(None, description="System message put before every prompt. Default none.")
     max_prompt_tokens: PositiveInt | None = Field(None, description="Drop prompts longer than this, tokens. Default: keep all.")
     shuffle: bool = Field(True, description="Shuffle every epoch with seed + epoch. Default true.")
     reward: Reward = Field(Reward(), description="Reward of a response.")

@@ -24,8 +24,11 @@ class Prompt:
     """Row number in the file (stable over epochs)."""
     text: str
     token_ids: tuple[int, ...]
-    label: str | None
+    label: str | tuple[str, ...] | None
+    """What the reward compares with; of several, any is right."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
+    """File and row, for errors."""
 
 
 @dataclass(frozen=True, slots=True)

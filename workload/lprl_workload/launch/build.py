@@ -22,8 +22,10 @@ from lprl_workload.metrics.configmaps import FileStore, open_store
 from lprl_workload.metrics.progress import LOCAL_INTERVAL_S, Reporter
 from lprl_workload.records import Records
 from lprl_workload.rollout.dataset import PromptDataset
+from lprl_workload.rollout.decode import response_decoder
+from lprl_workload.rollout.prompt_tokens import context_of
 from lprl_workload.rollout.reward import RewardItem, make_scorer
-from lprl_workload.rollout.tokens import load_tokenizer
+from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
 
 T = TypeVar("T")
 Groups = Callable[[RunConfig, ResolvedPaths], tuple[TrainGroup, RolloutGroup]]
@@ -107,8 +109,10 @@ def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Repor
     store.take_over()
     load_from = intact_checkpoint(paths.load_from) if paths.load_from is not None and not store.steps() else None
     tokenizer: Any = load_tokenizer(paths.rollout)
-    dataset = PromptDataset(paths.prompts, run.data, tokenizer, run.algorithm.seed)
-    collector = Collector(run, dataset, make_score(run.data.reward), lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)))
+    room = {"context": context_of(run), "response": run.sampling.max_response_tokens}
+    dataset = PromptDataset(paths.prompts, run.data, tokenizer, run.algorithm.seed, **room)
+    decode = response_decoder(tokenizer, end_token_ids(paths.rollout, tokenizer), run.sampling.stop_token_ids)
+    collector = Collector(run, dataset, make_score(run.data.reward), decode)
     evaluator = make_evaluator(run, paths, tokenizer, collector)
     trainer, rollout = groups(run, paths)
     records = Records(paths.run, attempt)
@@ -121,7 +125,8 @@ def make_score(reward: Reward) -> Score:
     scorer = make_scorer(reward)
 
     def score(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
-        return scorer.score([RewardItem(p.text, text, p.label, p.metadata) for p, text in zip(prompts, responses, strict=True)])
+        pairs = zip(prompts, responses, strict=True)
+        return scorer.score([RewardItem(p.text, text, p.label, p.metadata, p.origin) for p, text in pairs])
 
     return score
 
@@ -131,5 +136,7 @@ def make_evaluator(run: RunConfig, paths: ResolvedPaths, tokenizer: Any, collect
     if run.evaluation is None or paths.evaluation_prompts is None:
         return None
     data = run.data.model_copy(update={"prompts": run.evaluation.prompts, "shuffle": False})
-    dataset = PromptDataset(paths.evaluation_prompts, data, tokenizer, run.algorithm.seed)
+    sampling = run.evaluation.sampling or run.sampling
+    room = {"context": context_of(run), "response": sampling.max_response_tokens}
+    dataset = PromptDataset(paths.evaluation_prompts, data, tokenizer, run.algorithm.seed, **room)
     return Evaluator(run.evaluation, dataset, collector, run.sampling, run.algorithm.seed)

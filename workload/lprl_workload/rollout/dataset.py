@@ -11,21 +11,25 @@ from typing import Any
 from lprl_api.algorithm import Data
 from lprl_api.errors import UserError
 from lprl_workload.data import Prompt
-from lprl_workload.rollout.chat import check_template, render
+from lprl_workload.rollout import rows_parquet
+from lprl_workload.rollout.chat import Chat
+from lprl_workload.rollout.keys import Missing, listed, lookup, named
+from lprl_workload.rollout.labels import COMPARING, Label, label_of
+from lprl_workload.rollout.messages import without_nulls
+from lprl_workload.rollout.prompt_tokens import PromptTokens
 from lprl_workload.rollout.rows import read_rows
+from lprl_workload.rollout.texts import check_texts, jsonable, kind
 
 log = logging.getLogger(__name__)
-LABEL_REWARDS = frozenset({"exact", "math", "deepscaler", "dapo"})
-"""Rewards that compare with a label, so that every row needs one."""
-TOKENIZE_ROWS = 1024
-"""Texts tokenised at a time when prompts are filtered by length."""
+DEFAULTS = {"metadata_key": "metadata", "label_key": "label"}
+"""Keys every job has, whether its rows do or not; a key named otherwise is one the user means."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
     index: int
     text: str
-    label: str | None
+    label: Label
     metadata: Mapping[str, Any]
 
 
@@ -36,7 +40,7 @@ class PromptDataset:
     epoch is shuffled with seed + epoch, so a resumed run needs the position only.
     """
 
-    def __init__(self, path: Path, data: Data, tokenizer: Any, seed: int) -> None:
+    def __init__(self, path: Path, data: Data, tokenizer: Any, seed: int, *, context: int | None = None, response: int = 1) -> None:
         """Read and check every row.
 
         Args:
@@ -45,24 +49,33 @@ class PromptDataset:
                 prompts pass a copy whose `prompts` are the evaluation's and whose `shuffle` is false.
             tokenizer: a transformers tokenizer.
             seed: seed of epoch 0's order.
+            context: longest sequence the engines serve, tokens; None checks no length.
+            response: tokens a response may have; fewer fit behind a long prompt, which is said.
 
         Raises:
             UserError: a row is wrong (file, row number and key are named), or no prompt is left.
 
         """
-        check_template(data, tokenizer)
-        self._path, self._data, self._tokenizer, self._seed = path, data, tokenizer, seed
+        self._path, self._data, self._seed = path, data, seed
+        self._tokens = PromptTokens(tokenizer, from_template=data.apply_chat_template)
+        self._chat = Chat(data, tokenizer)
+        self._structs = path.suffix.lower() == ".parquet"
+        self._met: set[str] = set()
         keys = (data.prompt_key, data.label_key, data.metadata_key, data.tools_key)
         columns = tuple(key for key in keys if key)
         self._rows = [self._row(n, row) for n, row in read_rows(path, columns, data.prompts.first_row, data.prompts.last_row)]
+        self._check_keys()
         total = len(self._rows)
         if data.max_prompt_tokens is not None:
-            self._rows = self._short(data.max_prompt_tokens)
+            long = {place for place, _ in self._tokens.longer([row.text for row in self._rows], data.max_prompt_tokens)}
+            self._rows = [row for place, row in enumerate(self._rows) if place not in long]
         self._dropped = total - len(self._rows)
         if self._dropped:
-            log.info("dropped long prompts", extra={"file": str(path), "dropped": self._dropped, "of": total})
+            log.info("%s: dropped %d of %d prompts, longer than data.maxPromptTokens", path, self._dropped, total)
         if not self._rows:
             raise UserError(f"{path}: no prompt left of {total} rows", "check firstRow, lastRow and data.maxPromptTokens")
+        if context is not None:
+            self._check_lengths(context, response)
         self._order: tuple[int, list[int]] | None = None
 
     def __len__(self) -> int:
@@ -75,15 +88,18 @@ class PromptDataset:
 
     def take(self, position: int, count: int) -> tuple[list[Prompt], int]:
         """Return the `count` prompts from `position` on and the position after them; pure, epochs run on seamlessly."""
-        rows = [self._at(place) for place in range(position, position + count)]
-        ids = self._tokenize([row.text for row in rows])
-        prompts = [Prompt(row.index, row.text, tuple(i), row.label, row.metadata) for row, i in zip(rows, ids, strict=True)]
-        return prompts, position + count
+        return self._prompts([self._at(place) for place in range(position, position + count)]), position + count
 
     def all(self) -> list[Prompt]:
         """Return every prompt once, in file order (for evaluation)."""
-        ids = self._tokenize([row.text for row in self._rows])
-        return [Prompt(row.index, row.text, tuple(i), row.label, row.metadata) for row, i in zip(self._rows, ids, strict=True)]
+        return self._prompts(self._rows)
+
+    def _prompts(self, rows: list[_Row]) -> list[Prompt]:
+        ids = self._tokens.ids([row.text for row in rows])
+        return [
+            Prompt(row.index, row.text, tuple(i), row.label, row.metadata, f"{self._path} row {row.index}")
+            for row, i in zip(rows, ids, strict=True)
+        ]
 
     def _at(self, position: int) -> _Row:
         epoch, place = divmod(position, len(self._rows))
@@ -95,48 +111,94 @@ class PromptDataset:
             self._order = (epoch, order)
         return self._rows[self._order[1][place]]
 
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        # The template has placed every special token already.
-        return self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-
-    def _short(self, limit: int) -> list[_Row]:
-        kept: list[_Row] = []
-        for start in range(0, len(self._rows), TOKENIZE_ROWS):
-            part = self._rows[start : start + TOKENIZE_ROWS]
-            lengths = [len(ids) for ids in self._tokenize([row.text for row in part])]
-            kept += [row for row, length in zip(part, lengths, strict=True) if length <= limit]
-        return kept
+    def _check_lengths(self, context: int, response: int) -> None:
+        """Refuse a prompt that leaves no room for a response; say how many leave less than a whole one."""
+        texts, cut = [row.text for row in self._rows], 0
+        for place, length in self._tokens.longer(texts, max(0, context - response)):
+            cut += 1
+            if length >= context:
+                found = f"{self._path} row {self._rows[place].index} key {self._data.prompt_key!r}: a prompt of {length} tokens"
+                fits = f"at most {context - response} with a whole response" if context > response else f"at most {context - 1}"
+                raise UserError(
+                    f"{found} leaves no room for a response in a context of {context}",
+                    f"set data.maxPromptTokens ({fits}) to leave long prompts out",
+                )
+        if cut:
+            log.warning(
+                "%s: %d of %d prompts leave less than maxResponseTokens (%d) in a context of %d: their responses end early; "
+                "data.maxPromptTokens: %d would leave them out", self._path, cut, len(texts), response, context, max(1, context - response)
+            )  # fmt: skip
 
     def _row(self, number: int, row: dict[str, Any]) -> _Row:
         data, where = self._data, f"{self._path} row {number}"
-        if data.prompt_key not in row:
-            have = ", ".join(sorted(map(str, row))[:20]) or "none"
-            raise UserError(f"{where}: no key {data.prompt_key!r} (data.promptKey); keys found: {have}")
-        tools = _json_value(row.get(data.tools_key), f"{where} key {data.tools_key!r}", list) if data.tools_key else None
-        text = render(row[data.prompt_key], f"{where} key {data.prompt_key!r}", data, self._tokenizer, tools)
-        if not text:
-            raise UserError(f"{where} key {data.prompt_key!r}: empty prompt")
-        metadata = _json_value(row.get(data.metadata_key), f"{where} key {data.metadata_key!r}", dict) if data.metadata_key else None
-        return _Row(number, text, self._label(row, where), metadata or {})
+        prompt = self._value(row, data.prompt_key)
+        if isinstance(prompt, Missing):
+            raise UserError(f"{where}: no key {data.prompt_key!r} (data.promptKey); keys found: {self._keys(row)}")
+        if self._structs:
+            prompt = without_nulls(prompt)
+        tools = self._tools(row, where)
+        text = self._chat.render(prompt, f"{where} key {data.prompt_key!r}", tools)
+        return _Row(number, text, self._label(row, where), self._metadata(row, where))
 
-    def _label(self, row: dict[str, Any], where: str) -> str | None:
-        key = self._data.label_key
-        value = row.get(key) if key else None
-        if value is None:
-            if self._data.reward.type in LABEL_REWARDS:
-                found = f"no value under {key!r}" if key else "data.labelKey is null"
-                raise UserError(f"{where}: {found}, needs the label that reward {self._data.reward.type!r} compares with")
-            return None
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    def _value(self, row: dict[str, Any], key: str) -> Any:
+        found = lookup(row, key)
+        if not isinstance(found, Missing):
+            self._met.add(key)
+        return found
+
+    def _optional(self, row: dict[str, Any], key: str | None) -> Any:
+        """Return the value under a key; None where there is no key or no value."""
+        found = self._value(row, key) if key else None
+        return None if isinstance(found, Missing) else found
+
+    def _tools(self, row: dict[str, Any], where: str) -> list[Any] | None:
+        key = self._data.tools_key
+        found = self._optional(row, key)
+        tools: list[Any] | None = _json_value(without_nulls(found) if self._structs else found, f"{where} key {key!r}", list)
+        wrong = next((tool for tool in tools or () if not isinstance(tool, Mapping)), None)
+        if wrong is not None:
+            raise UserError(f"{where} key {key!r}: found {kind(wrong)} in the list, needs mappings (tool schemas)")
+        check_texts(tools, f"{where} key {key!r}")
+        return tools
+
+    def _metadata(self, row: dict[str, Any], where: str) -> Mapping[str, Any]:
+        key = self._data.metadata_key
+        where = f"{where} key {key!r}"
+        metadata = _json_value(self._optional(row, key), where, dict) or {}
+        check_texts(metadata, where)
+        if self._data.reward.type == "remote":
+            jsonable(metadata, where)
+        return metadata
+
+    def _label(self, row: dict[str, Any], where: str) -> Label:
+        key, reward = self._data.label_key, self._data.reward.type
+        value = self._optional(row, key)
+        if value is None and reward in COMPARING:
+            keys = f"; keys found: {self._keys(row)}" if key and isinstance(lookup(row, key), Missing) else ""
+            found = f"no value under {key!r} (data.labelKey)" if key else "data.labelKey is null"
+            raise UserError(f"{where}: {found}, needs the label that reward {reward!r} compares with{keys}")
+        return label_of(value, f"{where} key {key!r}", key or "", reward)
+
+    def _keys(self, row: dict[str, Any]) -> str:
+        return listed(rows_parquet.names(self._path) if self._structs else named(row))
+
+    def _check_keys(self) -> None:
+        """Refuse a key that was named and is in no row: what it was to bring would be left out without a word."""
+        data = self._data
+        for field, named_so in (("tools_key", "toolsKey"), ("metadata_key", "metadataKey"), ("label_key", "labelKey")):
+            key = getattr(data, field)
+            if key and key not in self._met and key != DEFAULTS.get(field) and self._rows:
+                _, row = next(read_rows(self._path, (key,), data.prompts.first_row, None))
+                raise UserError(f"{self._path}: no row has the key {key!r} (data.{named_so}); keys found: {self._keys(row)}")
 
 
-def _json_value(value: object, where: str, kind: type) -> Any:
+def _json_value(value: object, where: str, wanted: type) -> Any:
     """Return a list or mapping given as such or as JSON text (parquet files often hold text); None stays None."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: not JSON ({error})") from error
-    if value is not None and not isinstance(value, kind):
-        raise UserError(f"{where}: found a {type(value).__name__}, needs a {'mapping' if kind is dict else 'list'}")
+    if value is not None and not isinstance(value, wanted):
+        raise UserError(f"{where}: found {kind(value)}, needs a {'mapping' if wanted is dict else 'list'}")
     return value

@@ -1,8 +1,10 @@
 """Rewards from an HTTP service: POST {prompt, response, label, metadata}, answer a number or {"reward": number}."""
 
 import json
+import math
 import os
 import random
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -14,10 +16,12 @@ from urllib.parse import urlsplit
 
 from lprl_api.algorithm import Reward
 from lprl_api.errors import UserError
-from lprl_workload.rollout.reward_item import RewardItem, finite
+from lprl_workload.rollout.reward_item import RewardItem, as_number
+from lprl_workload.rollout.texts import jsonable, quoted
 
 AUTHORIZATION = "LPRL_REWARD_AUTHORIZATION"
 """Environment variable the pod gets from reward.headersSecret."""
+ANSWER = 'the answer to a POST is one number, or {"reward": number}'
 MAX_ANSWER_BYTES = 64 * 1024
 CONCURRENCY = 32
 FIRST_WAIT_S = 0.5
@@ -47,11 +51,13 @@ class RemoteScorer:
     def __init__(self, reward: Reward, sleep: Callable[[float], None] = time.sleep) -> None:
         """Check the address; raises UserError when it is missing or no http(s) address."""
         url = reward.url or ""
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        if not _is_address(url):
             raise UserError(f"data.reward.url: found {reward.url!r}, needs an http or https address")
         self._url, self._limit_s, self._tries, self._sleep = url, reward.timeout_seconds, reward.retries + 1, sleep
         self._opener = urllib.request.build_opener(_NoRedirect)
-        self._authorization = os.environ.get(AUTHORIZATION)
+        self._authorization = (os.environ.get(AUTHORIZATION) or "").strip()  # files of Secrets like to end with a line feed
+        if not self._authorization.isprintable() or not self._authorization.isascii():
+            raise UserError(f"data.reward.headersSecret: {AUTHORIZATION} holds what no HTTP header can", "check the Secret and its key")
         if reward.headers_secret is not None and not self._authorization:
             raise UserError(f"data.reward.headersSecret: {AUTHORIZATION} is not set", "check the Secret and its key")
 
@@ -65,28 +71,30 @@ class RemoteScorer:
         """
         if not items:
             return []
-        with ThreadPoolExecutor(min(CONCURRENCY, len(items))) as pool:
+        pool = ThreadPoolExecutor(min(CONCURRENCY, len(items)))
+        try:
             return list(pool.map(self._one, items))
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error, the rest need not be asked
 
     def close(self) -> None:
         """Nothing is kept open."""
 
     def _one(self, item: RewardItem) -> float:
-        body = json.dumps(
-            {"prompt": item.prompt, "response": item.response, "label": item.label, "metadata": dict(item.metadata)}, default=str
-        ).encode()
+        metadata = jsonable(item.metadata, f"data.metadataKey{item.row}")
+        body = json.dumps({"prompt": item.prompt, "response": item.response, "label": item.label, "metadata": metadata}).encode()
         cause = ""
         for attempt in range(self._tries):
             if attempt:
                 # Full jitter, so that the concurrent calls of a batch do not come back in step.
                 self._sleep(random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt)))
             try:
-                return self._answer(self._post(body))
+                return self._answer(self._post(body, item), item)
             except _Retry as error:
                 cause = str(error)
-        raise RewardServiceError(f"{self._url}: {self._tries} tries failed, the last with: {cause}")
+        raise RewardServiceError(f"{self._url}: {self._tries} tries failed{item.row}, the last with: {cause}")
 
-    def _post(self, body: bytes) -> bytes:
+    def _post(self, body: bytes, item: RewardItem) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._authorization:
             headers["Authorization"] = self._authorization
@@ -98,17 +106,40 @@ class RemoteScorer:
             error.close()
             if error.code >= 500 or error.code in RETRIED_STATUS:
                 raise _Retry(f"HTTP {error.code}") from error
-            raise UserError(f"data.reward.url: {self._url} answered HTTP {error.code}", "check the address and the credentials") from error
+            found = f"data.reward.url: {self._url} answered HTTP {error.code}{item.row}"
+            raise UserError(found, "check the address and the credentials") from error
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise UserError(
+                    f"data.reward.url: {self._url}: {error.reason.verify_message}", "have the image trust its issuer"
+                ) from error
+            raise _Retry(f"{type(error).__name__}: {error}") from error
         except (OSError, HTTPException) as error:
             raise _Retry(f"{type(error).__name__}: {error}") from error
 
-    def _answer(self, body: bytes) -> float:
+    def _answer(self, body: bytes, item: RewardItem) -> float:
+        where = f"data.reward.url: {self._url} answered"
         if len(body) > MAX_ANSWER_BYTES:
-            raise UserError(f"data.reward.url: {self._url} answered more than {MAX_ANSWER_BYTES} bytes")
+            raise UserError(f"{where} more than {MAX_ANSWER_BYTES} bytes{item.row}", ANSWER)
         try:
             value = json.loads(body)
-        except ValueError as error:
-            raise UserError(f"data.reward.url: {self._url} answered no JSON ({body[:80]!r})") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where} no JSON ({body[:80]!r}){item.row}", ANSWER) from error
+        found = value
         if isinstance(value, dict):
-            value = value.get("reward", value.get("score"))
-        return finite(value, f"data.reward.url: {self._url} answered")
+            key = next((key for key in ("reward", "score") if key in value), None)
+            if key is None:
+                raise UserError(f"{where} {quoted(value)}{item.row}, needs the key reward or score", ANSWER)
+            found = value[key]
+        number = as_number(found)
+        if number is None or not math.isfinite(number):
+            raise UserError(f"{where} {quoted(value)}{item.row}, needs a finite number", ANSWER)
+        return number
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        return False

@@ -72,12 +72,13 @@ def test_rendering(tmp_path: Path, row: dict[str, Any], settings: dict[str, Any]
 
 def test_template_gets_tools_and_arguments_and_no_nulls_of_parquet(tmp_path: Path) -> None:
     tokenizer = build_tokenizer()
-    tokenizer.chat_template = "{{ tools | length }}{{ mode }}{% for m in messages %}{{ m.keys() | list | sort | join }}{% endfor %}"
+    said = "{% for m in messages %}{{ m.keys() | list | sort | join }}:{{ m.content }}{% endfor %}"
+    tokenizer.chat_template = "{{ tools | length }}{{ mode }}" + said
     messages = [{"role": "user", "content": "a", "name": None}, {"role": "user", "content": "b", "name": "z"}]
     rows = [{"prompt": messages, "label": "1", "tools": json.dumps([{"a": 1}, {"b": 2}])}]
     settings = data(tools_key="tools", chat_template_kwargs={"mode": "q"})
     found = PromptDataset(write(tmp_path / "p.parquet", rows), settings, tokenizer, 0).all()[0].text
-    assert found == "2qcontentrolecontentnamerole"
+    assert found == "2qcontentrole:acontentnamerole:b"
 
 
 def test_long_prompts_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -94,11 +95,15 @@ def test_long_prompts_are_dropped_and_counted(tmp_path: Path) -> None:
         pytest.param("{broken", {}, "row 1: not JSON", id="bad-json"),
         pytest.param("[1]", {}, "row 1: found a list, needs a JSON object", id="no-object"),
         pytest.param({"question": "a", "label": 1}, {}, "row 1: no key 'prompt'.*keys found: label, question", id="no-prompt"),
-        pytest.param({"prompt": 7, "label": 1}, {}, "row 1 key 'prompt': found a int, needs text or a list", id="number-prompt"),
+        pytest.param({"prompt": 7, "label": 1}, {}, "row 1 key 'prompt': found an int, needs text or a list", id="number-prompt"),
         pytest.param({"prompt": "", "label": 1}, {"apply_chat_template": False}, "row 1 key 'prompt': empty prompt", id="empty-prompt"),
         pytest.param({"prompt": [], "label": 1}, {}, "row 1 key 'prompt': found an empty list", id="no-messages"),
-        pytest.param({"prompt": [{"content": "x"}], "label": 1}, {}, "message 0: found a dict, needs a mapping with role", id="no-role"),
-        pytest.param({"prompt": "a"}, {}, "row 1: no value under 'label', needs the label that reward 'exact'", id="no-label"),
+        pytest.param(
+            {"prompt": [{"content": "x"}], "label": 1}, {}, "found a mapping with content, needs a mapping with role", id="no-role"
+        ),
+        pytest.param(
+            {"prompt": "a"}, {}, "row 1: no value under 'label'.*needs the label that reward 'exact'.*keys found: prompt", id="no-label"
+        ),
         pytest.param(
             {"prompt": "a", "label": 1, "metadata": [1]}, {}, "row 1 key 'metadata': found a list, needs a mapping", id="metadata"
         ),

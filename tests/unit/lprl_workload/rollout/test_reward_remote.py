@@ -1,7 +1,11 @@
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -83,17 +87,31 @@ def test_retries_with_growing_waits_then_gives_up() -> None:
     [
         (401, b"", "answered HTTP 401"),
         (200, b"no json", "answered no JSON"),
-        (200, b'{"other": 1}', "answered None, needs a finite number"),
+        (200, b'{"other": 1}', "answered {'other': 1}, for p.jsonl row 3, needs the key reward or score"),
         (200, b"NaN", "needs a finite number"),
-        (200, b"[1]", "needs a finite number"),
+        (200, b"[1]", "answered .1., for p.jsonl row 3, needs a finite number"),
+        (200, b'{"reward": null}', "answered {'reward': None}, for p.jsonl row 3, needs a finite number"),
+        (200, b'{"reward": "1"}', "needs a finite number"),
+        (200, b"1e999", "needs a finite number"),
+        (200, b"", "answered no JSON"),
+        (200, b"\xff", "answered no JSON"),
+        (200, b"[" * 60_000, "answered no JSON"),
         (200, b"1" * 70_000, "more than 65536 bytes"),
     ],
 )
 def test_what_retrying_cannot_mend_is_the_users(status: int, data: bytes, words: str) -> None:
     with service(lambda body, number: (status, data)) as (url, bodies, _):
         with pytest.raises(UserError, match=words):
-            RemoteScorer(Reward(type="remote", url=url, retries=3), lambda s: None).score(ITEMS[:1])
+            RemoteScorer(Reward(type="remote", url=url, retries=3), lambda s: None).score([replace(ITEMS[0], origin="p.jsonl row 3")])
         assert len(bodies) == 1
+
+
+def test_metadata_is_sent_as_json_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(AUTHORIZATION, "Bearer abc\n")  # as a file of a Secret may end
+    metadata = {"n": math.nan, "day": date(2024, 1, 2), "price": Decimal("1.5"), "deep": [{"x": math.inf}]}
+    with service(lambda body, number: (200, b"1")) as (url, bodies, tokens):
+        assert RemoteScorer(Reward(type="remote", url=url)).score([RewardItem("p", "r", "1", metadata)]) == [1.0]
+    assert bodies[0]["metadata"] == {"n": None, "day": "2024-01-02", "price": 1.5, "deep": [{"x": None}]} and tokens == ["Bearer abc"]
 
 
 def test_a_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,10 +127,13 @@ def test_nobody_listening_is_retried_and_settings_are_checked(monkeypatch: pytes
         pass
     with pytest.raises(RewardServiceError, match="2 tries failed"):
         RemoteScorer(Reward(type="remote", url=url, retries=1), lambda s: None).score(ITEMS[:1])
-    for bad in (None, "ftp://x/y", "file:///etc/passwd", "http://"):
+    for bad in (None, "ftp://x/y", "file:///etc/passwd", "http://", "http://x:port/", "http://[x/", "http://x:99999/"):
         with pytest.raises(UserError, match=r"data\.reward\.url"):
             RemoteScorer(Reward(type="remote", url=bad))
     monkeypatch.delenv(AUTHORIZATION, raising=False)
     with pytest.raises(UserError, match="LPRL_REWARD_AUTHORIZATION is not set"):
         RemoteScorer(Reward(type="remote", url=url, headers_secret={"name": "s", "key": "k"}))
     assert RemoteScorer(Reward(type="remote", url=url)).score([]) == []
+    monkeypatch.setenv(AUTHORIZATION, "Bearer a\nb")
+    with pytest.raises(UserError, match="holds what no HTTP header can"):
+        RemoteScorer(Reward(type="remote", url=url))

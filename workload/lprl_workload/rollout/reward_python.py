@@ -1,0 +1,117 @@
+"""Rewards by a user's function f(prompt, response, label, metadata) -> number."""
+
+import importlib
+import inspect
+import json
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lprl_api.errors import UserError
+from lprl_workload.rollout.reward_item import RewardItem, finite
+from lprl_workload.rollout.time_limit import TimeLimitError, time_limit
+
+RewardFunction = Callable[[str, str, str | None, Mapping[str, Any]], Any]
+CALL = "f(prompt, response, label, metadata)"
+IMPORTABLE = "the module must be installed in the image or on PYTHONPATH"
+LONGEST = 300
+"""Characters of an exception's message that are told."""
+
+
+class PythonScorer:
+    """Calls the function, item by item; whatever it does wrong is its author's error."""
+
+    def __init__(self, path: str, limit_s: float) -> None:
+        """Import `package.module:function` (limit_s: seconds a call may take); raises UserError when it cannot be called as a reward."""
+        self._where, self._limit_s = f"data.reward.function: {path}", limit_s
+        module, _, name = path.partition(":")
+        self._function = _imported(self._where, module, name)
+        self._file = getattr(inspect.getmodule(self._function), "__file__", None) or ""
+        _check_callable(self._where, self._function)
+
+    def score(self, items: Sequence[RewardItem]) -> list[float]:
+        """Return the function's value per item.
+
+        Raises:
+            UserError: it raised, took longer than the limit, or returned no finite number; names function, row and line.
+
+        """
+        return [self._one(item) for item in items]
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _one(self, item: RewardItem) -> float:
+        label = json.dumps(item.label) if isinstance(item.label, tuple) else item.label
+        with _blamed(self._where, item, self._file):
+            try:
+                with time_limit(self._limit_s):
+                    value = self._function(item.prompt, item.response, label, dict(item.metadata))
+            except TimeLimitError:
+                raise UserError(
+                    f"{self._where} took more than {self._limit_s:g} s{item.row}", "make it faster, or raise data.reward.timeoutSeconds"
+                ) from None
+        if inspect.iscoroutine(value):
+            value.close()
+        return finite(value, f"{self._where} returned", item)
+
+
+@contextmanager
+def _blamed(where: str, item: RewardItem, file: str) -> Iterator[None]:
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{where} raised {_said(error)}{_line(error, file)}{item.row}", "correct the function") from error
+
+
+def _imported(where: str, module: str, name: str) -> Any:
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        inner = error.name is not None and error.name != module and not module.startswith(f"{error.name}.")
+        what = f", which {module} imports{_line(error, None)}" if inner else ""
+        raise UserError(f"{where}: {error}{what}", IMPORTABLE) from error
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
+        raise UserError(f"{where}: importing {module} raised {_said(error)}{_line(error, None)}", "correct the module") from error
+    if not hasattr(found, name):
+        raise UserError(f"{where}: module {module} ({getattr(found, '__file__', 'no file')}) has no {name!r}", IMPORTABLE)
+    return getattr(found, name)
+
+
+def _check_callable(where: str, function: Any) -> None:
+    if isinstance(function, type) or not callable(function):
+        what = "a class" if isinstance(function, type) else f"a {type(function).__name__}"
+        raise UserError(f"{where} is {what}, needs a function", f"it is called as {CALL}")
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(kind(f) for kind in kinds for f in (function, getattr(function, "__call__", None))):  # noqa: B004 the method itself is asked
+        raise UserError(
+            f"{where} is an async function or a generator, needs a plain function", f"it is called as {CALL} and returns a number"
+        )
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # some built in C say nothing
+        return
+    try:
+        signature.bind("", "", None, {})
+    except TypeError as error:
+        raise UserError(f"{where} takes {signature}, is called as {CALL}: {error}", "give it these four parameters") from error
+
+
+def _said(error: BaseException) -> str:
+    """Return type and message of an exception, the last line of what Python would print, shortened."""
+    lines = [line.strip() for line in traceback.format_exception_only(error) if line.strip()]
+    text = " ".join(" ".join(lines[-1:]).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _line(error: BaseException, file: str | None) -> str:
+    """Return ` (FILE line N)` of where it was raised: the last line of `file`, the user's own; of what was imported, the first one."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename} line {error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    frames = [frame for frame in frames if frame.filename != __file__ and frame.filename != importlib.__file__]
+    own = frames[:1] if file is None else [frame for frame in frames if frame.filename == file] or frames
+    return f" ({own[-1].filename} line {own[-1].lineno})" if own else ""
