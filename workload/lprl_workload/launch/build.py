@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lprl_api.algorithm import Reward
+from lprl_api.effective import evaluation_sampling
 from lprl_api.errors import UserError
 from lprl_api.progress import Control, Progress
 from lprl_api.runconfig import RunConfig
@@ -136,7 +137,6 @@ def make_evaluator(run: RunConfig, paths: ResolvedPaths, tokenizer: Any, collect
     if run.evaluation is None or paths.evaluation_prompts is None:
         return None
     data = run.data.model_copy(update={"prompts": run.evaluation.prompts, "shuffle": False})
-    sampling = run.evaluation.sampling or run.sampling
-    room = {"context": context_of(run), "response": sampling.max_response_tokens}
+    room = {"context": context_of(run), "response": evaluation_sampling(run.evaluation, run.sampling).max_response_tokens}
     dataset = PromptDataset(paths.evaluation_prompts, data, tokenizer, run.algorithm.seed, **room)
     return Evaluator(run.evaluation, dataset, collector, run.sampling, run.algorithm.seed)
