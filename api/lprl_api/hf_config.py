@@ -102,12 +102,21 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
         tied_embeddings=_tied(read, outer),
         qk_norm=family in ("qwen3", "qwen3-moe"),
         attention_bias=family == "qwen2" or read.flag("attention_bias", False),
+        mlp_bias=family == "llama" and read.flag("mlp_bias", False),
         max_positions=read.number("max_position_embeddings", 32768),
         dtype=_dtype(read, outer),
         moe=_moe(read, text, family),
         mla=mla,
         mtp_layers=read.number("num_nextn_predict_layers", 0, least=0) if family == "deepseek-v3" else 0,
     )
+
+
+def model_class(config: Mapping[str, Any]) -> str | None:
+    """Return the class of a model whose language model is a part of it (`text_config`), None for a plain language model."""
+    if config.get("text_config") is None:
+        return None
+    found, model_type = _first_architecture(config), config.get("model_type")
+    return found or (model_type if isinstance(model_type, str) else "a model with text_config")
 
 
 def _language_model(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str, _Reader]:
@@ -208,8 +217,8 @@ def _refuse_mixed_layers(read: _Reader, text: Mapping[str, Any]) -> None:
 
 
 def _tied(read: _Reader, outer: _Reader) -> bool:
-    """Return whether the head shares the embedding; multimodal models may say it outside text_config."""
-    return (read if read.has("tie_word_embeddings") else outer).flag("tie_word_embeddings", False)
+    """Return whether the head shares the embedding; of a multimodal model the outer value counts, as in transformers 5."""
+    return (outer if outer.has("tie_word_embeddings") else read).flag("tie_word_embeddings", False)
 
 
 def _dtype(read: _Reader, outer: _Reader) -> Dtype:

@@ -63,7 +63,9 @@ class ModelShape(Documented):
     qk_norm: bool = False
     """Queries and keys are normalised."""
     attention_bias: bool = False
-    """Query, key and value projections have a bias."""
+    """Query, key and value projections have a bias; the output projection too, in families other than qwen2."""
+    mlp_bias: bool = False
+    """The dense MLP's projections have a bias (llama)."""
     max_positions: PositiveInt = 32768
     """Longest sequence, tokens."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
@@ -106,5 +108,9 @@ class Inspection(Documented):
     """Weight files."""
     quantization: SourceQuantization = SourceQuantization()
     """Quantisation of the source."""
+    model_class: str | None = None
+    """Class that config.json names, where the language model is a part of it (text_config)."""
+    notes: tuple[str, ...] = ()
+    """What lies in the folder and is not the model, and why; the first few."""
     free_bytes: NonNegativeInt | None = None
     """Free bytes on the conversion volume when inspected."""

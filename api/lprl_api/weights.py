@@ -44,6 +44,8 @@ def _standard_attention(shape: ModelShape) -> Iterator[Weight]:
         if shape.attention_bias:
             yield Weight(f"self_attn.{name}.bias", "norm", rows, 1, "column")
     yield _linear("self_attn.o_proj", "attention", shape.hidden, query, "row")
+    if shape.attention_bias and shape.family != "qwen2":
+        yield Weight("self_attn.o_proj.bias", "norm", shape.hidden, 1, "replicated")
     if shape.qk_norm:
         yield Weight("self_attn.q_norm", "norm", shape.head_dim, 1, "replicated")
         yield Weight("self_attn.k_norm", "norm", shape.head_dim, 1, "replicated")
@@ -55,14 +57,20 @@ def _latent_attention(shape: ModelShape, mla: Mla) -> Iterator[Weight]:
         yield _linear("self_attn.q_proj", "attention", query, shape.hidden, "column")
     else:
         yield _linear("self_attn.q_a_proj", "attention", mla.q_lora_rank, shape.hidden, "replicated")
+        if shape.attention_bias:
+            yield Weight("self_attn.q_a_proj.bias", "norm", mla.q_lora_rank, 1, "replicated")
         yield Weight("self_attn.q_a_layernorm", "norm", mla.q_lora_rank, 1, "replicated")
         yield _linear("self_attn.q_b_proj", "attention", query, mla.q_lora_rank, "column")
     latent = mla.kv_lora_rank + mla.qk_rope_head_dim
     yield _linear("self_attn.kv_a_proj_with_mqa", "attention", latent, shape.hidden, "replicated")
+    if shape.attention_bias:
+        yield Weight("self_attn.kv_a_proj_with_mqa.bias", "norm", latent, 1, "replicated")
     yield Weight("self_attn.kv_a_layernorm", "norm", mla.kv_lora_rank, 1, "replicated")
     value = shape.heads * (mla.qk_nope_head_dim + mla.v_head_dim)
     yield _linear("self_attn.kv_b_proj", "attention", value, mla.kv_lora_rank, "column")
     yield _linear("self_attn.o_proj", "attention", shape.hidden, shape.heads * mla.v_head_dim, "row")
+    if shape.attention_bias:
+        yield Weight("self_attn.o_proj.bias", "norm", shape.hidden, 1, "replicated")
 
 
 def _gated_mlp(prefix: str, kind: Kind, hidden: int, ffn: int, copies: int = 1) -> Iterator[Weight]:
@@ -75,6 +83,10 @@ def _mlp(shape: ModelShape, layer: int) -> Iterator[Weight]:
     moe = shape.moe
     if moe is None or layer < moe.dense_layers:
         yield from _gated_mlp("mlp", "mlp", shape.hidden, shape.ffn)
+        if shape.mlp_bias:
+            yield Weight("mlp.gate_proj.bias", "norm", shape.ffn, 1, "column")
+            yield Weight("mlp.up_proj.bias", "norm", shape.ffn, 1, "column")
+            yield Weight("mlp.down_proj.bias", "norm", shape.hidden, 1, "replicated")
         return
     yield Weight("mlp.gate", "router", moe.experts, shape.hidden, "replicated")
     if shape.family == "deepseek-v3":

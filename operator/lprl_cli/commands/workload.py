@@ -71,11 +71,17 @@ def run(args: argparse.Namespace) -> int:
     return exits.OK
 
 
+def _architecture(inspection: dict[str, Any]) -> str:
+    """Return the class that config.json names, and of a multimodal model the class of its language model beside it."""
+    text, whole = inspection["shape"]["architecture"], inspection.get("modelClass")
+    return f"{whole} (language model: {text})" if whole else text
+
+
 def _table(source: str, inspection: dict[str, Any]) -> str:
     shape, quantization = inspection["shape"], inspection["quantization"]
     rows = [
         ("folder", source),
-        ("architecture", f"{shape['architecture']}, {shape['layers']} layers, hidden {shape['hidden']}"),
+        ("architecture", f"{_architecture(inspection)}, {shape['layers']} layers, hidden {shape['hidden']}"),
         ("experts", shape["moe"]["experts"] if shape.get("moe") else "none"),
         ("weights", f"{inspection['totalBytes'] / 2**30:.2f} GiB in {inspection['tensors']} tensors, {inspection['shards']} shards"),
         ("precision", shape["dtype"] if quantization["format"] == "none" else quantization["format"]),

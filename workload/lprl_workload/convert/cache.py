@@ -14,10 +14,10 @@ from lprl_api.content_key import content_key
 from lprl_api.errors import UserError
 from lprl_api.runconfig import ConvertConfig
 from lprl_workload.convert.files import MANIFEST, REPORT
-from lprl_workload.convert.index import shard_files
 from lprl_workload.convert.manifest import ConversionManifest, FileRecord, SourceRecord, damaged_files, read_manifest
 from lprl_workload.convert.run import REPORTS
 from lprl_workload.convert.writer import write_atomically
+from lprl_workload.folder.model import read_contents
 
 IDENTITY = "conversion.json"
 """In TARGET.partial/reports: the content key of the work that goes on there."""
@@ -89,7 +89,7 @@ def check_reuse(
 
     Raises UserError when the source's weights are not the ones that were converted, or a converted file rotted.
     """
-    if set(shard_files(source)) != {record.name for record in manifest.source_shards}:
+    if set(read_contents(source).shards) != {record.name for record in manifest.source_shards}:
         raise UserError(f"{source}: its shards are not those {target} was made from", _TOUCH)
     _compare(source, _mine(manifest.source_shards, index, workers), f"is not what {target} was made from", _TOUCH, on_bytes)
     _compare(target, _mine(manifest.files, index, workers), f"does not match {MANIFEST}", f"remove {target}: it is made again", on_bytes)

@@ -32,9 +32,9 @@ from lprl_workload.convert.options import (
 )
 from lprl_workload.convert.places import check_places
 from lprl_workload.convert.source import resolve_source
-from lprl_workload.convert.source_config import read_shape
 from lprl_workload.convert.verify import Verification, rule_difference, verify_folder
 from lprl_workload.convert.weights import ModelFolder
+from lprl_workload.folder.config import check_trainable, read_shape
 from lprl_workload.termination import write_message, write_termination
 
 INDEX_ENV = "JOB_COMPLETION_INDEX"
@@ -59,6 +59,7 @@ def inspect_command(argv: Sequence[str]) -> int:
         config = load_contract(chosen.config, InspectConfig)
         folder = resolve_source(config.source, line.download)
         line.close()
+        check_trainable(folder)
         free_at = resolve(config.free_space_at) if config.free_space_at is not None else None
         inspection = inspect_folder(folder, config.volume_identity, free_at)
     else:
@@ -66,9 +67,16 @@ def inspect_command(argv: Sequence[str]) -> int:
         inspection = inspect_folder(folder, "")
     message = inspection_message(inspection)
     print(message)
+    print_notes(inspection)
     print(_foreign(folder, inspection), end="", file=sys.stderr)  # stdout is one JSON document
     write_message(message)
     return ExitCode.OK
+
+
+def print_notes(inspection: Inspection) -> None:
+    """Say on stderr what of the folder is not its model, and why."""
+    for note in inspection.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _foreign(folder: Path, inspection: Inspection) -> str:
@@ -150,6 +158,7 @@ def convert_all_command(argv: Sequence[str]) -> int:
     source, target = chosen.source.absolute(), chosen.target.absolute()
     check_places(source, target)
     inspection = inspect_folder(source, "")
+    print_notes(inspection)
     fmt = weight_format(chosen.to, chosen, inspection.shape.moe is not None)
     if inspection.quantization.format == fmt.kind:
         raise UserError(f"{source}: is {fmt.kind} already", "use it as it is, or convert it to bf16 first")

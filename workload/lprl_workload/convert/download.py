@@ -19,8 +19,9 @@ from typing import Protocol, TypeVar
 from lprl_api.errors import UserError
 from lprl_workload.convert.disk import require_free
 from lprl_workload.convert.files import CONFIG, MAX_FILES, MAX_SIDE_BYTES, WEIGHT_SUFFIX, is_wanted
-from lprl_workload.convert.index import INDEX_FILE, read_json
 from lprl_workload.convert.writer import fsync_folder, write_atomically
+from lprl_workload.folder.files import INDEX_FILE, choose_files
+from lprl_workload.folder.header import read_json
 
 COMPLETE = "download.json"
 WORK = ".download"
@@ -160,18 +161,13 @@ class _Download:
         return wanted
 
     def _shards(self, listed: Sequence[RemoteFile]) -> list[RemoteFile]:
-        """Return the shards the index names, or all of them without an index."""
+        """Return the files that are the model, by the rule for folders."""
         shards = {file.name: file for file in listed if file.name.endswith(WEIGHT_SUFFIX)}
         index = self._folder / INDEX_FILE
-        if not index.exists():
-            return list(shards.values())
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise UserError(f"{self._remote.description}: {INDEX_FILE}: weight_map is missing")
-        named = sorted({str(name) for name in weight_map.values()})
-        for name in named:
-            if name not in shards:
-                raise UserError(f"{self._remote.description}: {INDEX_FILE} names {name[:200]!r}, which is not there")
+        weight_map = read_json(index, unique=True).get("weight_map") if index.exists() else None
+        if index.exists() and not (isinstance(weight_map, dict) and all(isinstance(name, str) for name in weight_map.values())):
+            raise UserError(f"{self._remote.description}: {INDEX_FILE}: weight_map is missing or malformed")
+        named, _ = choose_files(self._remote.description, shards, weight_map if isinstance(weight_map, dict) else None)
         return [shards[name] for name in named]
 
     def _fetch_all(self, files: Sequence[RemoteFile]) -> None:

@@ -14,13 +14,13 @@ from lprl_workload.convert.disk import require_free
 from lprl_workload.convert.files import CONFIG, MANIFEST
 from lprl_workload.convert.finalise import finalise
 from lprl_workload.convert.fingerprint import fingerprint
-from lprl_workload.convert.index import shard_files
 from lprl_workload.convert.job import OnShards, bytes_to_write
 from lprl_workload.convert.manifest import ConversionManifest, damaged_files, read_manifest
 from lprl_workload.convert.places import check_places
 from lprl_workload.convert.progress import ShardProgress
 from lprl_workload.convert.run import REPORTS, convert_shards
-from lprl_workload.convert.source_config import read_shape
+from lprl_workload.folder.config import read_shape
+from lprl_workload.folder.model import read_contents
 
 MODEL = "model"
 STEP_PATTERN = "step-*"
@@ -89,7 +89,7 @@ def convert_folder(
         _drop_other_work(partial, config.content_key)
     require_free(partial, bytes_to_write(config, source, partial), f"writing {fmt.kind}")
     claim(partial, config.content_key)
-    convert_shards(source, partial, fmt, read_shape(source), shard_files(source), threads, on_progress)
+    convert_shards(source, partial, fmt, read_shape(source), tuple(read_contents(source).shards), threads, on_progress)
     if replace:
         _make_way(target)
     return finalise(config, source, target)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from lprl_api.errors import UserError
-from lprl_workload.convert.index import INDEX_FILE
+from lprl_workload.folder.config import CONFIG as CONFIG
+from lprl_workload.folder.files import INDEX_FILE
 
-CONFIG = "config.json"
 MANIFEST = "manifest.json"
 REPORT = "conversion_report.json"
 REPORT_TABLE = "conversion_report.txt"
@@ -20,7 +20,7 @@ MAX_FILES = 20_000
 
 def is_side_file(name: str) -> bool:
     """Return whether a plain file name is one of the small files around the weights."""
-    return not name.startswith(".") and name.endswith(SIDE_SUFFIXES) and not name.endswith(f"{WEIGHT_SUFFIX}.json")
+    return not name.startswith(".") and name.endswith(SIDE_SUFFIXES) and f"{WEIGHT_SUFFIX}." not in name
 
 
 def is_wanted(name: str) -> bool:

@@ -17,12 +17,14 @@ from lprl_workload.convert.cache import check_key, find_conversion, partial_of
 from lprl_workload.convert.digest import digest_file
 from lprl_workload.convert.files import CONFIG, MANIFEST, REPORT, REPORT_TABLE, copied_files
 from lprl_workload.convert.fingerprint import fingerprint
-from lprl_workload.convert.index import INDEX_FILE, read_header, read_json, shard_files
 from lprl_workload.convert.manifest import ConversionManifest, FileRecord, SourceRecord, write_manifest
 from lprl_workload.convert.report import ConversionReport, as_table, make_report, worst_tensor
 from lprl_workload.convert.run import REPORTS, ShardReport, read_report
-from lprl_workload.convert.source_config import read_shape
 from lprl_workload.convert.writer import fsync_folder, write_atomically
+from lprl_workload.folder.config import read_shape
+from lprl_workload.folder.files import INDEX_FILE
+from lprl_workload.folder.header import read_header, read_json
+from lprl_workload.folder.model import read_contents
 from lprl_workload.quant import QUANTIZER_VERSION
 from lprl_workload.quant.config_json import KEYS, parse_quantization_config, quantization_config, strip_quantization
 from lprl_workload.quant.select import Selection
@@ -58,7 +60,7 @@ def checked_reports(config: ConvertConfig, source: Path, partial: Path) -> list[
     Raises UserError naming the shards that do not.
     """
     found, missing = [], []
-    for shard in shard_files(source):
+    for shard in read_contents(source).shards:
         report = read_report(partial, shard)
         if report is None or not _matches(report, config, source / shard, partial):
             missing.append(shard)

@@ -1,8 +1,9 @@
 """The fingerprint of a source: cheap to take (headers and samples, not terabytes), different for different weights.
 
 It covers the volume's identity, every small file's bytes, and of every shard: name, size, mtime_ns, header bytes and content
-samples at fixed positions (the middle of its tensors, and its two ends). So a fine-tune with the headers of its base model has
-a fingerprint of its own even where sizes and times were preserved. Full digests, computed while converting, go into the manifest.
+samples at fixed positions (the middle of its tensors, and its two ends); and what lies in the shards but is not the model. So a
+fine-tune with the headers of its base model has a fingerprint of its own even where sizes and times were preserved. Full
+digests, computed while converting, go into the manifest.
 """
 
 import hashlib
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lprl_workload.convert.files import side_files
-from lprl_workload.convert.index import TensorInfo, read_header, shard_files
+from lprl_workload.folder.contents import FolderContents
+from lprl_workload.folder.header import TensorInfo, read_header
+from lprl_workload.folder.model import read_contents
 
 SCHEME = "lprl-fingerprint-1"
 SAMPLE_BYTES = 4096
@@ -33,8 +36,8 @@ class ShardState:
     samples_sha256: str
 
 
-def fingerprint(folder: Path, volume_identity: str) -> str:
-    """Return the fingerprint of a model folder, 64 hexadecimal digits.
+def fingerprint(folder: Path, volume_identity: str, contents: FolderContents | None = None) -> str:
+    """Return the fingerprint of a model folder, 64 hexadecimal digits; `contents` where they were read already.
 
     Raises UserError when the folder is no readable model.
     """
@@ -44,15 +47,19 @@ def fingerprint(folder: Path, volume_identity: str) -> str:
     for name in side_files(folder):
         _add(digest, name.encode())
         _add(digest, hashlib.sha256((folder / name).read_bytes()).digest())
-    for state in shard_states(folder):
+    contents = contents or read_contents(folder)
+    for state in shard_states(contents):
         _add(digest, repr((state.name, state.nbytes, state.mtime_ns, state.header_sha256, state.samples_sha256)).encode())
+    if contents.ignored:
+        # The same files with another index are another model.
+        _add(digest, repr(contents.ignored).encode())
     return digest.hexdigest()
 
 
-def shard_states(folder: Path) -> list[ShardState]:
+def shard_states(contents: FolderContents) -> list[ShardState]:
     """Return the state of every shard, sorted by name."""
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda name: shard_state(folder / name), shard_files(folder)))
+        return list(pool.map(lambda name: shard_state(contents.folder / name), contents.shards))
 
 
 def shard_state(path: Path) -> ShardState:

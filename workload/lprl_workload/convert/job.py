@@ -11,13 +11,13 @@ from lprl_workload.convert.cache import check_key, check_reuse, claim, find_conv
 from lprl_workload.convert.disk import require_free
 from lprl_workload.convert.download import OnDownload
 from lprl_workload.convert.finalise import check_source_unchanged, finalise
-from lprl_workload.convert.index import shard_files
 from lprl_workload.convert.manifest import ConversionManifest
 from lprl_workload.convert.progress import ShardProgress
 from lprl_workload.convert.run import convert_shards, make_planner, read_report
 from lprl_workload.convert.source import resolve_source
-from lprl_workload.convert.source_config import read_shape
 from lprl_workload.convert.writer import layout
+from lprl_workload.folder.config import read_shape
+from lprl_workload.folder.model import read_contents
 
 OnShards = Callable[[ShardProgress], None]
 CPU_LIMIT_FILE = Path("/sys/fs/cgroup/cpu.max")
@@ -60,7 +60,7 @@ def run_worker(
     if found is not None:
         return _reuse(config, index, source, target, found)
     check_source_unchanged(config, source)
-    shards = share(shard_files(source), index, config.workers)
+    shards = share(tuple(read_contents(source).shards), index, config.workers)
     if not shards:
         return WorkerResult(0, False, 0)
     partial = partial_of(target)
@@ -81,14 +81,14 @@ def _reuse(config: ConvertConfig, index: int, source: Path, target: Path, found:
         counted += count
 
     check_reuse(target, source, found, index, config.workers, on_bytes)
-    return WorkerResult(len(share(shard_files(source), index, config.workers)), True, counted)
+    return WorkerResult(len(share(tuple(read_contents(source).shards), index, config.workers)), True, counted)
 
 
 def bytes_to_write(config: ConvertConfig, source: Path, partial: Path) -> int:
     """Return the bytes of all shards that are not converted yet, of every worker (they share the volume)."""
     planner = make_planner(source, config.format, read_shape(source))
     needed = 0
-    for shard in shard_files(source):
+    for shard in planner.index.shards:
         if read_report(partial, shard) is None:
             _, _, size = layout(tensor for piece in planner.plan(shard) for tensor in piece.outputs())
             half_written = partial / f".{shard}.writing"

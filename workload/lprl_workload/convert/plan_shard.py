@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.model_shape import ModelShape
-from lprl_workload.convert.index import INDEX_REMEDY, SourceIndex, TensorInfo
 from lprl_workload.convert.writer import OutputTensor
+from lprl_workload.folder.contents import FolderContents
+from lprl_workload.folder.files import INDEX_REMEDY
+from lprl_workload.folder.header import TensorInfo
+from lprl_workload.folder.quantized import FLOATS
 from lprl_workload.quant.scheme import block_of, served_names
 from lprl_workload.quant.select import FUSED_GATE_UP, Selection, expert_names, is_fused
 
 _SCALES = ("F32", "BF16", "F16", "F8_E8M0")
-FLOATS = ("BF16", "F16", "F32")
 HIGH_PRECISION = Bf16()
 _PARTNERS = ("weight_scale_inv", "weight_scale", "weight_shape", "input_scale", "activation_scale", "weight_g_idx")
 """Tensors beside a quantised weight: read through it, or (activation scales) of no use to any target."""
@@ -62,7 +64,7 @@ class Piece:
 class Planner:
     """Plans the shards of one source for one target format."""
 
-    index: SourceIndex
+    index: FolderContents
     source_format: WeightFormat
     selection: Selection
     shape: ModelShape

@@ -17,12 +17,13 @@ from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, WeightFormat
 from lprl_api.model_shape import ModelShape
 from lprl_workload.convert.digest import digest_file
-from lprl_workload.convert.index import SourceIndex
 from lprl_workload.convert.plan_shard import Piece, Planner
 from lprl_workload.convert.progress import Meter, ShardProgress
-from lprl_workload.convert.source_config import read_format
 from lprl_workload.convert.stream import ShardStream
 from lprl_workload.convert.writer import ShardWriter, write_atomically
+from lprl_workload.folder.config import read_format
+from lprl_workload.folder.contents import FolderContents
+from lprl_workload.folder.model import read_contents
 from lprl_workload.quant import QUANTIZER_VERSION
 from lprl_workload.quant.select import Selection
 from lprl_workload.quant.slab import ErrorSums
@@ -92,14 +93,16 @@ def convert_shards(
     shards: Sequence[str],
     threads: int,
     on_progress: Callable[[ShardProgress], None],
+    contents: FolderContents | None = None,
 ) -> list[ShardReport]:
     """Convert `shards` of the Hugging Face folder `source` into files of the same names in `target_partial`.
 
     Up to `threads` shards at a time; finished ones are skipped. Output bytes depend on the source's bytes and `fmt` only.
-    Everything is validated before the first byte is written. Reports come back in the order of `shards`.
+    `contents` is what the source's model is, where the caller read it. Everything is validated before the first byte is
+    written. Reports come back in the order of `shards`.
     Raises UserError naming file or tensor, StorageFullError when the volume is full.
     """
-    planner = make_planner(source, fmt, shape)
+    planner = make_planner(source, fmt, shape, contents)
     plans = {shard: planner.plan(shard) for shard in shards}
     (target_partial / REPORTS).mkdir(parents=True, exist_ok=True)
     sizes = {shard: (source / shard).stat().st_size for shard in shards}
@@ -124,7 +127,7 @@ def convert_shards(
         torch.set_num_threads(before)
 
 
-def make_planner(source: Path, fmt: WeightFormat, shape: ModelShape) -> Planner:
+def make_planner(source: Path, fmt: WeightFormat, shape: ModelShape, contents: FolderContents | None = None) -> Planner:
     """Return the planner of a source folder.
 
     Raises UserError when it is in `fmt` already, cannot be read, or `fmt` selects nothing or half of what engines run as one.
@@ -132,7 +135,7 @@ def make_planner(source: Path, fmt: WeightFormat, shape: ModelShape) -> Planner:
     source_format = read_format(source)
     if not isinstance(source_format, Bf16) and source_format.kind == fmt.kind:
         raise UserError(f"{source}: is {source_format.kind} already", "use it as it is, or dequantise it to bf16 first")
-    index = SourceIndex.open(source)
+    index = contents or read_contents(source)
     planner = Planner(index, source_format, Selection.of(fmt, shape, index.tensors), shape)
     planner.check_selection()
     return planner

@@ -18,9 +18,10 @@ from xxhash import xxh3_128
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Fp8Block, Fp8Tensor, Int4Group
 from lprl_workload.convert.digest import CHUNK_BYTES
-from lprl_workload.convert.index import DTYPES, SourceIndex, TensorInfo
 from lprl_workload.convert.plan_shard import Piece
 from lprl_workload.convert.writer import ShardWriter
+from lprl_workload.folder.contents import FolderContents
+from lprl_workload.folder.header import DTYPES, TensorInfo
 from lprl_workload.quant.scheme import dequantize, served_names
 from lprl_workload.quant.slab import SLAB_BYTES, ErrorSums, SlabEncoder, raw_bytes
 
@@ -95,7 +96,7 @@ def check_finite(values: Tensor) -> None:
 class ShardStream:
     """Converts the pieces of one shard into a ShardWriter."""
 
-    def __init__(self, index: SourceIndex, shard: str, writer: ShardWriter, on_bytes: Callable[[int], None]) -> None:
+    def __init__(self, index: FolderContents, shard: str, writer: ShardWriter, on_bytes: Callable[[int], None]) -> None:
         self._index, self._shard, self._writer, self._on_bytes = index, shard, writer, on_bytes
         self._files: dict[str, MappedFile] = {}
         self._stack = ExitStack()

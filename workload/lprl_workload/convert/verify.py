@@ -14,10 +14,11 @@ from lprl_api.base import Contract
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Int4Group
 from lprl_workload.convert.files import MANIFEST
-from lprl_workload.convert.index import INDEX_FILE, read_json, total_bytes
 from lprl_workload.convert.manifest import ConversionManifest, manifest_problem, read_manifest
-from lprl_workload.convert.source_config import read_shape
 from lprl_workload.convert.weights import ModelFolder, StoredWeight
+from lprl_workload.folder.config import read_shape
+from lprl_workload.folder.files import INDEX_FILE
+from lprl_workload.folder.header import read_json, total_bytes
 from lprl_workload.quant import QUANTIZER_VERSION
 from lprl_workload.quant.int4_group import dequantize_int4, quantize_int4, unpack
 from lprl_workload.quant.scheme import module_of, quantize, relative_rms

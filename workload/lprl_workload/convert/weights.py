@@ -12,8 +12,9 @@ from torch import Tensor
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, WeightFormat
 from lprl_workload.convert.files import CONFIG
-from lprl_workload.convert.index import SourceIndex, read_json
-from lprl_workload.convert.source_config import read_format
+from lprl_workload.folder.config import read_format
+from lprl_workload.folder.header import read_json
+from lprl_workload.folder.model import read_contents
 from lprl_workload.quant.scheme import dequantize, module_of, served_names
 from lprl_workload.quant.select import is_fused
 
@@ -45,7 +46,7 @@ class ModelFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.index = SourceIndex.open(folder)
+        self.index = read_contents(folder)
         self.config: dict[str, Any] = read_json(folder / CONFIG)
         self.fmt = read_format(folder)
         self._open: dict[str, Any] = {}
@@ -82,12 +83,16 @@ class ModelFolder:
     def weight(self, name: str) -> StoredWeight:
         """Return a logical weight, quantised if its scale is there; raises UserError when it is not in the folder."""
         if name.endswith(".weight") and not isinstance(self.fmt, Bf16):
-            names = served_names(name, self.fmt)
-            if all(part in self.index.where for part in names):
-                return StoredWeight(name, self.fmt, {part: self.tensor(part) for part in names})
+            names = {part: self._stored(part) for part in served_names(name, self.fmt)}
+            if all(stored in self.index.where for stored in names.values()):
+                return StoredWeight(name, self.fmt, {part: self.tensor(stored) for part, stored in names.items()})
         if name in self.index.where:
             return StoredWeight(name, Bf16(), {name: self.tensor(name)})
         return StoredWeight(name, Bf16(), {name: self._of_fused(name)})
+
+    def _stored(self, part: str) -> str:
+        """Return the name a served tensor is stored under: transformers writes FP8 scales without blocks under the block name."""
+        return f"{part}_inv" if part.endswith(".weight_scale") and part not in self.index.where else part
 
     def _of_fused(self, name: str) -> Tensor:
         """Return one expert's matrix out of a fused 3-D tensor: gate_up_proj [E, 2I, H], down_proj [E, H, I]."""

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from lprl_api.errors import StorageFullError
 from lprl_workload.convert.digest import extend_digest
-from lprl_workload.convert.index import DTYPES
+from lprl_workload.folder.header import DTYPES
 
 WRITEBACK_BYTES = 32 << 20
 _SYNC_FILE_RANGE_WRITE = 2

@@ -1,5 +1,6 @@
 """A RunConfig -> a Loop with its groups, on Ray or in this process."""
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from lprl_workload.collect import Collector, Score
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Prompt
 from lprl_workload.evaluation import Evaluator
+from lprl_workload.folder.config import check_trainable
+from lprl_workload.folder.model import read_contents
 from lprl_workload.groups import RolloutGroup, TrainGroup
 from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
 from lprl_workload.launch.local import LocalRolloutGroup, LocalTrainGroup
@@ -29,6 +32,7 @@ from lprl_workload.rollout.reward import RewardItem, make_scorer
 from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 Groups = Callable[[RunConfig, ResolvedPaths], tuple[TrainGroup, RolloutGroup]]
 
 
@@ -96,11 +100,15 @@ def make_reporter(run: RunConfig, attempt: int) -> Reporter:
 
 
 def check_folders(run: RunConfig, paths: ResolvedPaths) -> None:
-    """Raise UserError naming field and path when a model folder is not there, or is none."""
+    """Raise UserError naming field and path when a model folder is not there, is none, or is no model that can be trained."""
     for field, place, folder in (("modelPath", run.model_path, paths.model), ("rolloutPath", run.rollout_path, paths.rollout)):
         if not (folder / "config.json").is_file():
             found = "no config.json in it" if folder.is_dir() else "no such folder"
             raise UserError(f"RunConfig.{field} {place}: {found} ({folder})", "name the folder of a Hugging Face model inside the volume")
+    check_trainable(paths.model)
+    for folder in dict.fromkeys((paths.model, paths.rollout)):
+        for note in read_contents(folder).notes:
+            log.warning("%s: %s", folder, note)
 
 
 def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Reporter, groups: Groups) -> Assembled:

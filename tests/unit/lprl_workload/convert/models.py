@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, DeepseekV3Config, PreTrainedModel
 
 from lprl_api.formats import WeightFormat
 from lprl_api.model_shape import Mla, ModelShape, Moe
-from lprl_workload.convert.index import SourceIndex
 from lprl_workload.convert.run import ShardReport, convert_shards
+from lprl_workload.folder.model import read_contents
 from lprl_workload.quant.config_json import quantization_config, strip_quantization
 from lprl_workload.quant.scheme import fake_quantize
 from lprl_workload.quant.select import Selection, expert_names, is_fused
@@ -27,7 +27,6 @@ CONFIGS = {
         moe_intermediate_size=128,
         num_experts=4,
         num_experts_per_tok=2,
-        mlp_only_layers=[0],
     ),
     # Latent dimensions that no block of 128 divides: 96, 32 + 16 rows, columns of 32.
     "deepseek-v3": DeepseekV3Config(
@@ -50,8 +49,10 @@ CONFIGS = {
 }
 _SHAPE = {"layers": 2, "hidden": 128, "heads": 4, "kv_heads": 2, "head_dim": 32, "ffn": 256, "vocab": 64}
 SHAPES = {
-    "qwen3-tied": ModelShape(architecture="Qwen3ForCausalLM", family="qwen3", tied_embeddings=True, **_SHAPE),
-    "qwen3-moe": ModelShape(architecture="Qwen3MoeForCausalLM", family="qwen3-moe", tied_embeddings=False, moe=EXPERTS, **_SHAPE),
+    "qwen3-tied": ModelShape(architecture="Qwen3ForCausalLM", family="qwen3", tied_embeddings=True, qk_norm=True, **_SHAPE),
+    "qwen3-moe": ModelShape(
+        architecture="Qwen3MoeForCausalLM", family="qwen3-moe", tied_embeddings=False, qk_norm=True, moe=EXPERTS, **_SHAPE
+    ),
     "deepseek-v3": ModelShape(
         architecture="DeepseekV3ForCausalLM",
         family="deepseek-v3",
@@ -73,7 +74,7 @@ def save(name: str, folder: Path, dtype: torch.dtype = torch.bfloat16, shard_siz
 
 def convert(source: Path, target: Path, fmt: WeightFormat, shape: ModelShape, threads: int = 1) -> list[ShardReport]:
     """Convert every shard and write config.json and the index, so that the folder loads."""
-    index = SourceIndex.open(source)
+    index = read_contents(source)
     reports = convert_shards(source, target, fmt, shape, list(index.shards), threads, lambda _: None)
     config = strip_quantization(json.loads((source / "config.json").read_text()))
     section = quantization_config(fmt, Selection(fmt, shape), index.tensors)

@@ -20,6 +20,7 @@ from lprl_workload.convert.digest import digest_file, source_digest
 from lprl_workload.convert.progress import ShardProgress
 from lprl_workload.convert.run import convert_shards, report_path
 from lprl_workload.convert.stream import check_finite
+from lprl_workload.folder.contents import stored_tensors
 from lprl_workload.quant.scheme import fake_quantize, quantize
 from lprl_workload.quant.select import Selection
 
@@ -159,7 +160,7 @@ def test_any_shape_any_values(fmt: WeightFormat, data: st.DataObject, tmp_path_f
     source.mkdir()
     save_file(tensors, source / "model.safetensors")
     (source / "config.json").write_text("{}")
-    convert_shards(source, target, fmt, MOE, ["model.safetensors"], 1, lambda _: None)
+    convert_shards(source, target, fmt, MOE, ["model.safetensors"], 1, lambda _: None, stored_tensors(source))
     assert_same(load(target), wanted(tensors, fmt, "qwen3-moe"))
 
 
@@ -260,7 +261,7 @@ def test_a_source_scale_that_is_no_number_is_refused(tmp_path: Path) -> None:
     scale = torch.tensor([[1.0], [float("nan")]])
     source = _write(tmp_path / "source", {X: CODES, f"{X}_scale_inv": scale}, FP8)
     with pytest.raises(UserError, match=r"q_proj\.weight: NaN or infinite values"):
-        convert_shards(source, tmp_path / "out", Bf16(), MOE, ["model.safetensors"], 1, lambda _: None)
+        convert_shards(source, tmp_path / "out", Bf16(), MOE, ["model.safetensors"], 1, lambda _: None, stored_tensors(source))
 
 
 def test_progress_counts_every_byte(tmp_path: Path) -> None:
@@ -278,12 +279,12 @@ def test_progress_counts_every_byte(tmp_path: Path) -> None:
 
 def test_error_report(tmp_path: Path) -> None:
     source = tmp_path / "source"
-    save("qwen3-moe", source)
+    save("deepseek-v3", source)
     tensors = load(source)
     name = "model.layers.0.mlp.gate_proj.weight"
     tensors[name][:128, :128] = 0
     save_file(tensors, source / "model.safetensors")
-    (report,) = convert(source, tmp_path / "out", Fp8Block(), MOE)
+    (report,) = convert(source, tmp_path / "out", Fp8Block(), SHAPES["deepseek-v3"])
     row = next(t for t in report.tensors if t.name == name)
     error = fake_quantize(tensors[name], Fp8Block()).double() - tensors[name].double()
     rms = (error.square().sum() / tensors[name].double().square().sum()).sqrt()
@@ -328,5 +329,5 @@ X = "model.layers.0.self_attn.q_proj.weight"
 def test_refused_before_anything_is_written(tensors, config, fmt, match: str, tmp_path: Path) -> None:
     source = _write(tmp_path / "source", tensors, config)
     with pytest.raises(UserError, match=match) as refused:
-        convert_shards(source, tmp_path / "out", fmt, MOE, ["model.safetensors"], 1, lambda _: None)
+        convert_shards(source, tmp_path / "out", fmt, MOE, ["model.safetensors"], 1, lambda _: None, stored_tensors(source))
     assert refused.value.remedy and not (tmp_path / "out").exists()

@@ -6,8 +6,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lprl_api.errors import UserError
-from lprl_workload.convert.index import DTYPES, INDEX_FILE, SourceIndex, read_header, shard_files
 from lprl_workload.convert.writer import OutputTensor, ShardWriter, layout
+from lprl_workload.folder.contents import stored_tensors
+from lprl_workload.folder.files import INDEX_FILE
+from lprl_workload.folder.header import DTYPES, read_header
 
 
 def _file(path: Path, header: object, data: bytes = b"") -> Path:
@@ -55,7 +57,7 @@ def test_shards_come_from_the_index(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "1.safetensors")
     save_file({"a": torch.zeros(2)}, tmp_path / "stale.safetensors")
     (tmp_path / INDEX_FILE).write_text(json.dumps({"weight_map": {"a": "1.safetensors"}}))
-    index = SourceIndex.open(tmp_path)
+    index = stored_tensors(tmp_path)
     assert list(index.shards) == ["1.safetensors"]
     assert index.where == {"a": "1.safetensors"}
 
@@ -66,7 +68,7 @@ def test_shards_come_from_the_index(tmp_path: Path) -> None:
         pytest.param({"a": "../1.safetensors"}, "no plain .safetensors file name", id="outside"),
         pytest.param({"a": "weights.bin"}, "no plain .safetensors file name", id="pickle"),
         pytest.param({"a": "2.safetensors"}, "missing, but named", id="missing"),
-        pytest.param({"a": "1.safetensors", "b": "1.safetensors"}, "tensor b is in no shard", id="tensor"),
+        pytest.param({"a": "1.safetensors", "b": "1.safetensors"}, "tensor b: is in no shard", id="tensor"),
         pytest.param(["a"], "weight_map is missing or malformed", id="list"),
     ],
 )
@@ -74,20 +76,20 @@ def test_a_wrong_index_is_a_user_error(weight_map: object, match: str, tmp_path:
     save_file({"a": torch.zeros(2)}, tmp_path / "1.safetensors")
     (tmp_path / INDEX_FILE).write_text(json.dumps({"weight_map": weight_map}))
     with pytest.raises(UserError, match=match):
-        SourceIndex.open(tmp_path)
+        stored_tensors(tmp_path)
 
 
 def test_a_tensor_in_two_shards_is_a_user_error(tmp_path: Path) -> None:
     for name in ("1", "2"):
         save_file({"a": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
     with pytest.raises(UserError, match=r"tensor a: in both 1\.safetensors and 2\.safetensors") as refused:
-        SourceIndex.open(tmp_path)
-    assert str(tmp_path) in refused.value.message and "remove the shard" in refused.value.remedy
+        stored_tensors(tmp_path)
+    assert str(tmp_path) in refused.value.message and "remove the file" in refused.value.remedy
 
 
 def test_a_folder_without_safetensors_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no \.safetensors files"):
-        shard_files(tmp_path)
+        stored_tensors(tmp_path)
 
 
 def test_layout_keeps_the_order_of_large_tensors_and_aligns_everything() -> None:

@@ -14,8 +14,9 @@ from lprl_api.sources import ModelSource, VolumePath
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_workload.convert.cache import claim, partial_of
 from lprl_workload.convert.fingerprint import fingerprint
-from lprl_workload.convert.index import read_json, shard_files
 from lprl_workload.convert.run import convert_shards
+from lprl_workload.folder.header import read_json
+from lprl_workload.folder.model import read_contents
 
 MakeModel = Callable[..., Path]
 
@@ -59,7 +60,7 @@ def converted() -> Callable[[Path, Path, WeightFormat], ConvertConfig]:
         config = _config(source, fmt)
         claim(partial_of(target), config.content_key)
         shape = shape_from_config(read_json(source / "config.json"))
-        convert_shards(source, partial_of(target), fmt, shape, shard_files(source), 1, lambda _: None)
+        convert_shards(source, partial_of(target), fmt, shape, tuple(read_contents(source).shards), 1, lambda _: None)
         return config
 
     return convert

@@ -17,9 +17,9 @@ from lprl_workload.convert import disk
 from lprl_workload.convert.cache import check_key, check_reuse, claim, find_conversion, partial_of, share
 from lprl_workload.convert.export import convert_folder
 from lprl_workload.convert.finalise import finalise
-from lprl_workload.convert.index import shard_files
 from lprl_workload.convert.manifest import read_manifest
 from lprl_workload.convert.verify import verify_folder
+from lprl_workload.folder.model import read_contents
 
 Converted = Callable[[Path, Path, WeightFormat], Any]
 FORMATS = [Fp8Block(), Fp8Channel(), Fp8Tensor(), Int4Group(group_size=32), Bf16()]
@@ -38,7 +38,7 @@ def test_published_folder(make_model: Any, tmp_path: Path, converted: Converted,
     assert {record.name for record in manifest.files} | {"manifest.json"} == {p.name for p in target.iterdir()}
     index = json.loads((target / "model.safetensors.index.json").read_text())
     real = 0
-    for shard in shard_files(target):
+    for shard in read_contents(target).shards:
         with safe_open(target / shard, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
                 tensor = file.get_tensor(name)

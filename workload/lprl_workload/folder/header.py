@@ -1,4 +1,4 @@
-"""Where every tensor of a Hugging Face folder lies: safetensors headers, read without trusting them.
+"""Headers of safetensors files and small JSON files, read without trusting them.
 
 A safetensors file is an 8-byte little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data.
 Headers are bounded, offsets must tile the data exactly and sizes must follow from dtype and shape, so that a hostile or
@@ -8,6 +8,7 @@ truncated file is refused before anything is mapped.
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,8 @@ from lprl_api.errors import UserError
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library itself."""
 MAX_JSON_BYTES = 256 * 1024 * 1024
-INDEX_FILE = "model.safetensors.index.json"
+MAX_NAME_CHARACTERS = 512
 DAMAGED = "this file is cut or damaged: download or copy it again"
-INDEX_REMEDY = "its files do not belong together: download or copy the model again, config.json, index and all shards"
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -56,14 +56,19 @@ class TensorInfo:
     nbytes: int
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """Read a JSON object of bounded size. Raises UserError when it is missing, too large or no object."""
+def read_json(path: Path, *, unique: bool = False) -> dict[str, object]:
+    """Read a JSON object of bounded size; `unique` refuses a key given twice, which readers resolve differently.
+
+    Raises UserError when it is missing, too large or no object.
+    """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise UserError(f"{path}: larger than {MAX_JSON_BYTES} bytes", DAMAGED)
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes(), object_pairs_hook=_once if unique else None)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file", "name the folder of a Hugging Face model") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})", DAMAGED) from error
     if not isinstance(document, dict):
@@ -71,19 +76,39 @@ def read_json(path: Path) -> dict[str, object]:
     return document
 
 
+def unreadable(path: Path, error: OSError) -> UserError:
+    """Return the error of a file that this process may not read, or that is none."""
+    return UserError(f"{path}: cannot be read ({error.strerror})", "let the user this runs as (podSecurity) read the model's files")
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make a dict of a JSON object's members; raises ValueError for a name given twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{twice[:MAX_NAME_CHARACTERS]!r} is in it twice")
+    return found
+
+
 def read_header(path: Path) -> tuple[TensorInfo, ...]:
     """Return the tensors of a safetensors file in file order.
 
     Raises UserError naming the file and tensor when header, offsets, dtypes and sizes do not fit together.
     """
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
-            raise UserError(f"{path}: not a safetensors file (header of {length} bytes in a file of {size})", DAMAGED)
-        raw = file.read(length)
     try:
-        header = json.loads(raw)
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+                raise UserError(f"{path}: not a safetensors file (header of {length} bytes in a file of {size})", DAMAGED)
+            raw = file.read(length)
+    except FileNotFoundError as error:
+        what = f"a link to {path.readlink()}, which is not there" if path.is_symlink() else "no such file"
+        raise UserError(f"{path}: {what}", "complete the download, or copy the model with the files its links lead to") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise unreadable(path, error) from error
+    try:
+        header = json.loads(raw, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: header is not valid JSON ({error})", DAMAGED) from error
     if not isinstance(header, dict):
@@ -120,69 +145,6 @@ def _naturals(value: object) -> tuple[int, ...] | None:
     if isinstance(value, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in value):
         return tuple(value)
     return None
-
-
-@dataclass(frozen=True)
-class SourceIndex:
-    """All tensors of a folder: the shard each is in, so that partners in other shards are found."""
-
-    folder: Path
-    shards: Mapping[str, tuple[TensorInfo, ...]]
-    """File name -> tensors in file order; file names sorted."""
-    where: Mapping[str, str]
-    """Tensor name -> file name."""
-    tensors: Mapping[str, TensorInfo]
-
-    @classmethod
-    def open(cls, folder: Path) -> "SourceIndex":
-        """Read the headers of every shard of `folder`.
-
-        Raises UserError when there are no shards, one is missing or corrupt, a tensor is in two, or the index disagrees.
-        """
-        shards = {name: read_header(folder / name) for name in shard_files(folder)}
-        where: dict[str, str] = {}
-        for shard, tensors in shards.items():
-            for tensor in tensors:
-                if tensor.name in where:
-                    what = f"{folder}: tensor {tensor.name}: in both {where[tensor.name]} and {shard}"
-                    raise UserError(what, f"remove the shard that does not belong there, or add {INDEX_FILE}, which says which do")
-                where[tensor.name] = shard
-        _check_weight_map(folder, where)
-        return cls(folder, shards, where, {t.name: t for tensors in shards.values() for t in tensors})
-
-
-def shard_files(folder: Path) -> tuple[str, ...]:
-    """Return the folder's safetensors files, sorted: those its index names, else all of them.
-
-    Raises UserError when there are none or the index names a file outside the folder or a missing one.
-    """
-    index = folder / INDEX_FILE
-    found = set(_weight_map(index).values()) if index.exists() else {path.name for path in folder.glob("*.safetensors")}
-    names = tuple(sorted(found))
-    for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(f"{index}: shard {name!r} is no plain .safetensors file name", INDEX_REMEDY)
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: missing, but named by {INDEX_FILE}", "complete the download")
-    if not names:
-        raise UserError(f"{folder}: no .safetensors files", "convert the model to safetensors first; pickled weights are never read")
-    return names
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
-        raise UserError(f"{index}: weight_map is missing or malformed", INDEX_REMEDY)
-    return weight_map
-
-
-def _check_weight_map(folder: Path, where: Mapping[str, str]) -> None:
-    index = folder / INDEX_FILE
-    if not index.exists():
-        return
-    for name, shard in _weight_map(index).items():
-        if where.get(name) != shard:
-            raise UserError(f"{index}: tensor {name} is in {where.get(name, 'no shard')}, the index says {shard}", INDEX_REMEDY)
 
 
 def total_bytes(tensors: Iterable[TensorInfo]) -> int:

@@ -1,0 +1,222 @@
+"""A folder's tensors against the architecture its config.json names: every tensor is a known one of the right shape, none is missing.
+
+known       the weights of `checkpoint_tensors`, each plain, as codes and scales, or (experts) in a 3-D tensor of its layer
+kept        multi-token-prediction layers that config.json promises; what a multimodal model has besides its language model
+left out    computed tables (rotary frequencies), scales of a KV cache, a tied head's copy of the embedding: with a note
+refused     everything else, because the trainer, transformers and the engines would each do something different with it
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lprl_api.checkpoint_tensors import EMBEDDING, HEAD, PREFIX, checkpoint_tensors, fused_experts
+from lprl_api.errors import UserError
+from lprl_api.formats import Bf16, WeightFormat
+from lprl_api.model_shape import ModelShape
+from lprl_api.module_kinds import text_prefix
+from lprl_workload.folder.contents import FolderContents
+from lprl_workload.folder.files import COMPLETE, shown
+from lprl_workload.folder.header import TensorInfo
+from lprl_workload.folder.quantized import FLOATS, PARTNERS, check_codes, check_config_fits, is_codes, logical
+from lprl_workload.folder.tied import without_tied_head
+from lprl_workload.quant.select import Selection, expert_names
+
+MIXED = "config.json and weights are of different models: copy both from the same place again"
+_COMPUTED = re.compile(r"\.rotary_emb\.(?:inv_freq|cos_cached|sin_cached)$")
+_CACHE_SCALE = re.compile(r"\.self_attn\.(?:(?:attn|[qkv]_proj|kv_proj)\.)?(?:q|k|v|kv|prob|output)_scale$")
+_FUSED = re.compile(r"\.mlp\.experts\.(gate_up_proj|down_proj)$")
+_FUSED_SCALE = re.compile(r"\.mlp\.experts\.(?:gate_up_proj|down_proj)_(?:scale|scale_inv|weight_scale|activation_scale|blocks|scales)$")
+_LAYER = re.compile(r"layers\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a config.json says the tensors of a folder are."""
+
+    shape: ModelShape
+    fmt: WeightFormat
+    nested: bool
+    """The language model is a part of the model (`text_config`): other tensors are beside it."""
+
+    def held_against(self, contents: FolderContents) -> FolderContents:
+        """Return what counts of a folder, with notes on what does not.
+
+        Raises UserError naming the tensors that are missing, misshapen, of a wrong dtype, or none of this architecture.
+        """
+        prefix = self._prefix(contents)
+        contents = _without_computed(contents, prefix)
+        self._check_layers(contents, prefix)
+        _check_fused(contents)
+        check_config_fits(contents, self.fmt)
+        found = self._found(contents, prefix)
+        self._check_missing(contents, found)
+        self._check_precision(contents, prefix)
+        if not self.nested and self.shape.tied_embeddings:
+            contents = without_tied_head(contents)
+        return self._with_promises(contents, prefix)
+
+    def _prefix(self, contents: FolderContents) -> str:
+        """Return what the language model's tensors begin with: `model.`, or a multimodal model's own."""
+        if not self.nested:
+            if EMBEDDING not in contents.tensors:
+                raise self._strange_names(contents)
+            return PREFIX
+        prefix = text_prefix(contents.tensors)
+        if prefix is None:
+            what = f"{contents.folder}: no tensor named ...embed_tokens.weight"
+            raise UserError(what, "complete the download; only Hugging Face decoder models can be converted")
+        return prefix
+
+    def _strange_names(self, contents: FolderContents) -> UserError:
+        first = min(contents.tensors, default="none")
+        starts = [name.removesuffix(EMBEDDING) + PREFIX for name in contents.tensors if name.endswith(EMBEDDING)]
+        if any(name.startswith(f"{PREFIX}layers.") for name in contents.tensors):
+            return UserError(f"{contents.folder}: 1 tensor missing: {EMBEDDING}", COMPLETE)
+        other = f" (here they begin with {starts[0]!r})" if starts else ""
+        what = f"{contents.folder}: tensor {first}: a {self.shape.architecture}'s are called {EMBEDDING}, {PREFIX}layers.0...{other}"
+        return UserError(what, f"save it as {self.shape.architecture} with transformers, whose names these are")
+
+    def _check_layers(self, contents: FolderContents, prefix: str) -> None:
+        """Refuse whole layers that are missing, or more than config.json says. Raises UserError."""
+        found = {layer for name in contents.tensors if (layer := _layer(name, prefix)) is not None}
+        missing = sorted(set(range(self.shape.layers)) - found)
+        extra = sorted(found - set(range(self.shape.layers + self.shape.mtp_layers)))
+        if missing:
+            what = f"{contents.folder}: no tensors of layer {missing[0]}; config.json says {self.shape.layers} layers"
+            raise UserError(what, COMPLETE)
+        if extra:
+            what = f"{contents.folder}: tensors of layer {extra[0]}; config.json says num_hidden_layers {self.shape.layers}"
+            raise UserError(what, MIXED)
+
+    def _found(self, contents: FolderContents, prefix: str) -> set[str]:
+        """Return the weights that are there, by their names in a plain language model, each checked for dtype and shape."""
+        expected, found, unknown = checkpoint_tensors(self.shape), set[str](), list[str]()
+        for tensor in contents.tensors.values():
+            if self._is_kept(tensor.name, prefix) or self._is_partner(contents, tensor):
+                continue
+            names = self._weights(contents, tensor, prefix)
+            if not all(name in expected for name in names):
+                if not self.nested and not (self.shape.tied_embeddings and names == (HEAD,)):
+                    unknown.append(tensor.name)
+                continue
+            if twice := next((name for name in names if name in found), None):
+                raise UserError(f"{contents.path(tensor.name)}: tensor {tensor.name}: {twice} is stored twice, in two forms", MIXED)
+            found.update(names)
+            self._check_weight(contents, tensor, expected[names[0]])
+        if unknown:
+            what = f"{contents.path(unknown[0])}: tensor {unknown[0]} is not in a {self.shape.architecture} of this config.json"
+            more = f" (nor are {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+            raise UserError(what + more, f"{MIXED}; or save the model without it")
+        return found
+
+    def _is_kept(self, name: str, prefix: str) -> bool:
+        """Return whether a tensor is none of the decoder, and rightly there."""
+        layer = _layer(name, prefix)
+        if layer is not None:
+            return layer >= self.shape.layers  # multi-token prediction
+        return self.nested and not (name.startswith(prefix) and name.removeprefix(prefix) in ("embed_tokens.weight", "norm.weight"))
+
+    def _is_partner(self, contents: FolderContents, tensor: TensorInfo) -> bool:
+        module, _, leaf = tensor.name.rpartition(".")
+        if isinstance(self.fmt, Bf16) or leaf not in PARTNERS:
+            return False
+        plain = contents.tensors.get(f"{module}.weight")
+        if plain is not None and not is_codes(plain):
+            if leaf.startswith("weight_"):
+                what = f"{contents.path(tensor.name)}: tensor {tensor.name}: a scale of {plain.name}, which is {plain.dtype}"
+                raise UserError(what, "save the model again: a weight has codes and scales, or neither")
+            return True
+        return plain is not None or f"{module}.weight_packed" in contents.tensors
+
+    def _weights(self, contents: FolderContents, tensor: TensorInfo, prefix: str) -> tuple[str, ...]:
+        """Return the weights a tensor holds, by their names in a plain language model: one, or those of a layer's experts."""
+        name = PREFIX + tensor.name.removeprefix(prefix) if tensor.name.startswith(prefix) else tensor.name
+        fused = _FUSED.search(name)
+        if fused is None or self.shape.moe is None:
+            return (logical(name),)
+        wanted = fused_experts(self.shape)[fused[1]]
+        if tensor.shape != wanted:
+            where = f"{contents.path(tensor.name)}: tensor {tensor.name}: shape {list(tensor.shape)}"
+            if tensor.shape == (wanted[0], wanted[2], wanted[1]):
+                what = f"{where}: experts are stored [experts, in, out], needs [experts, out, in] = {list(wanted)}"
+                raise UserError(what, "save the model with transformers 5, or its experts one by one")
+            raise UserError(f"{where}; config.json says [experts, out, in] = {list(wanted)}", MIXED)
+        return expert_names(name, self.shape.moe.experts)
+
+    def _check_weight(self, contents: FolderContents, tensor: TensorInfo, wanted: tuple[int, ...]) -> None:
+        where = f"{contents.path(tensor.name)}: tensor {tensor.name}"
+        if is_codes(tensor):
+            found: tuple[int, ...] = check_codes(contents, tensor, self.fmt)
+        else:
+            found = wanted if _FUSED.search(tensor.name) else tensor.shape
+            if tensor.dtype not in FLOATS:
+                what = f"{where}: dtype {tensor.dtype}; needs {', '.join(FLOATS)} with this config.json"
+                raise UserError(what, "save the model in bfloat16, or restore the quantization_config it was published with")
+        if found != wanted:
+            raise UserError(f"{where}: shape {list(found)}; config.json says {list(wanted)}", MIXED)
+
+    def _check_missing(self, contents: FolderContents, found: set[str]) -> None:
+        expected = checkpoint_tensors(self.shape)
+        missing = [name for name in expected if name not in found and not (self.nested and name == HEAD)]
+        if not missing:
+            return
+        count = "1 tensor" if len(missing) == 1 else f"{len(missing)} tensors"
+        remedy = COMPLETE
+        if missing == [HEAD]:
+            remedy = "complete the download, or, where the head is the embedding, say tie_word_embeddings: true in config.json"
+        elif all(name.endswith(".bias") for name in missing):
+            remedy = MIXED
+        raise UserError(f"{contents.folder}: {count} missing: {shown(missing)}", remedy)
+
+    def _check_precision(self, contents: FolderContents, prefix: str) -> None:
+        """Refuse weights that config.json says are quantised and that are not, or the other way round. Raises UserError."""
+        if isinstance(self.fmt, Bf16):
+            return
+        selection = Selection.of(self.fmt, self.shape, contents.tensors)
+        for tensor in contents.tensors.values():
+            name = logical(tensor.name)
+            layer = _layer(name, prefix)
+            if layer is None or layer >= self.shape.layers or not name.endswith(".weight"):
+                continue
+            if selection.takes(name) and not is_codes(tensor):
+                what = f"{contents.path(tensor.name)}: tensor {tensor.name}: {tensor.dtype}; quantization_config says {self.fmt.kind}"
+                raise UserError(what, "list the module among those that are not quantised, or save the whole model in one precision")
+
+    def _with_promises(self, contents: FolderContents, prefix: str) -> FolderContents:
+        layers = range(self.shape.layers, self.shape.layers + self.shape.mtp_layers)
+        absent = [layer for layer in layers if not any(_layer(name, prefix) == layer for name in contents.tensors)]
+        if not absent:
+            return contents
+        said = f"config.json says num_nextn_predict_layers {self.shape.mtp_layers}; there are no tensors of layer {absent[0]}"
+        return FolderContents(contents.folder, contents.shards, contents.ignored, (*contents.notes, f"{said}: no multi-token prediction"))
+
+
+def _layer(name: str, prefix: str) -> int | None:
+    """Return the decoder layer a tensor lies in."""
+    found = _LAYER.match(name, len(prefix)) if name.startswith(prefix) else None
+    return int(found[1]) if found else None
+
+
+def _without_computed(contents: FolderContents, prefix: str) -> FolderContents:
+    names = [name for name in contents.tensors if name.startswith(prefix)]
+    tables = [name for name in names if _COMPUTED.search(name)]
+    scales = [name for name in names if _CACHE_SCALE.search(name)]
+    return contents.without(tables, "computed, not stored").without(scales, "scales of a quantised KV cache, which is not used")
+
+
+def _check_fused(contents: FolderContents) -> None:
+    """Refuse quantised experts in 3-D tensors. Raises UserError."""
+    for name in _quantised_fused(contents):
+        tensor = contents.tensors[name]
+        what = f"{contents.path(name)}: tensor {name}: {tensor.dtype} {list(tensor.shape)}: quantised experts of a layer in one tensor"
+        raise UserError(
+            what,
+            "save the model with its experts one by one (save_pretrained without save_original_format=False), or in BF16",
+        )
+
+
+def _quantised_fused(contents: FolderContents) -> Iterator[str]:
+    for tensor in contents.tensors.values():
+        if (_FUSED.search(tensor.name) and tensor.dtype not in FLOATS) or _FUSED_SCALE.search(tensor.name):
+            yield tensor.name
