@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from lprl_api.base import Documented, NonNegativeInt, PositiveInt
+from lprl_api.progress import CheckpointRef
 
 
 class Mla(Documented):
@@ -93,6 +94,17 @@ class SourceQuantization(Documented):
     """Linear layers that are quantised (int4-group)."""
 
 
+class EarlierRun(Documented):
+    """What the run folder holds of an earlier job of this name."""
+
+    uid: str | None = None
+    """Its uid; none where its version did not note it."""
+    attempt: NonNegativeInt = 0
+    """Its newest attempt: this job's numbers begin above it."""
+    checkpoint: CheckpointRef | None = None
+    """Its newest checkpoint, which this job resumes from."""
+
+
 class Inspection(Documented):
     """What the inspect Job says of a source; fits a termination message (4096 bytes)."""
 
@@ -114,3 +126,5 @@ class Inspection(Documented):
     """What lies in the folder and is not the model, and why; the first few."""
     free_bytes: NonNegativeInt | None = None
     """Free bytes on the conversion volume when inspected."""
+    earlier: EarlierRun | None = None
+    """What an earlier job of this name left in the run folder; none when it left nothing."""

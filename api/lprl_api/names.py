@@ -68,6 +68,7 @@ class Reason:
     INSPECTING = "Inspecting"
     INSPECTED = "Inspected"
     INSPECTION_FAILED = "InspectionFailed"
+    RESUMES_EARLIER_JOB = "ResumesEarlierJob"
     # Converted
     CONVERTING = "Converting"
     FINALISING = "Finalising"

@@ -1,6 +1,6 @@
 """RunConfig (a ConfigMap) and ConvertConfig (carried by the Jobs): written by the operator, parsed once by the pods, complete."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -52,6 +52,8 @@ class RunConfig(Contract):
     job_name: str
     namespace: str
     job_uid: str
+    trained: dict[str, Any] | None = None
+    """What the result follows from (`trained.trained_document`), for the run folder. None from an operator of an earlier version."""
     model_path: VolumePath
     """BF16/FP16/FP32 Hugging Face folder the trainer loads."""
     reference_path: VolumePath
@@ -100,6 +102,26 @@ class ConvertConfig(Contract):
     max_relative_rms_error: float | None
 
 
+class Preflight(Contract):
+    """What the inspection checks besides the model, before anything is converted and any cluster is made."""
+
+    job_name: str
+    namespace: str
+    job_uid: str
+    trained: dict[str, Any]
+    """What the result follows from (`trained.trained_document`)."""
+    data: Data
+    seed: NonNegativeInt
+    sampling: Sampling
+    evaluation: Evaluation | None
+    rollout: RolloutLayout
+    checkpoint: CheckpointConfig
+    backends: Backends | None
+    """None where the workers run another image than the inspection: it cannot know what that holds."""
+    imports_reward: bool
+    """Whether a reward function can be imported here as on the head: same image, same environment."""
+
+
 class InspectConfig(Contract):
     """What the inspect Job reads; it downloads remote sources first."""
 
@@ -109,3 +131,5 @@ class InspectConfig(Contract):
     """Folder whose volume's free bytes the inspection reports."""
     volume_identity: str = ""
     """Identity of the source volume (claim name and namespace), part of the fingerprint."""
+    preflight: Preflight | None = None
+    """None for a KL reference, of which only the model is looked at."""

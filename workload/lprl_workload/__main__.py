@@ -25,7 +25,9 @@ class Command:
 _CONVERT = "lprl_workload.convert.cli"
 COMMANDS = {
     "inspect": Command(
-        f"{_CONVERT}:inspect_command", "read a model's config and headers; print shape and fingerprint", Reason.INSPECTION_FAILED
+        "lprl_workload.launch.inspection:inspect_command",
+        "read a model's config and headers; print shape and fingerprint",
+        Reason.INSPECTION_FAILED,
     ),
     "convert": Command(f"{_CONVERT}:convert_command", "convert one worker's shards (an index of an Indexed Job)", Reason.CONVERSION_FAILED),
     "finalise": Command(f"{_CONVERT}:finalise_command", "check all shards and publish the conversion", Reason.CONVERSION_FAILED),

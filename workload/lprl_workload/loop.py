@@ -15,10 +15,11 @@ from typing import Literal
 
 from lprl_api.formats import Bf16
 from lprl_api.progress import MESSAGE_CHARACTERS, CheckpointRef, DriverPhase
+from lprl_api.run_folder import step_name
 from lprl_api.runconfig import RunConfig
 from lprl_api.text import shortened
 from lprl_api.topology import Stability
-from lprl_workload.checkpoint.store import CheckpointStore, step_name
+from lprl_workload.checkpoint.store import CheckpointStore
 from lprl_workload.collect import Collected, Collector
 from lprl_workload.data import Metrics, Sample, SyncReport
 from lprl_workload.errors import TrainerLostError
@@ -149,6 +150,7 @@ class Loop:
             self._trainer.set_correction(self.state.guard.corrected)
             self._serving.serve(Bf16() if self.state.effective_rollout == "bf16" else self.run_config.rollout_format)
         self._push(max(self.state.weight_version, self._serving.pushed + 1))
+        self._reporter.update(**self._records.last_step(), evaluation=self._records.last_evaluation())
         self._report_state()
         at_start = self._evaluator is not None and self._evaluator.settings.at_start
         self._evaluate_if(at_start and self.state.step == 0 and self._records.last_evaluation() is None)

@@ -51,6 +51,12 @@ class Records:
             named = {f"evaluation_pass_at_{k}": value for k, value in result.pass_at.items()}
             sink.write(result.step, {"evaluation_reward": result.reward, **named})
 
+    def last_step(self) -> dict[str, float | None]:
+        """Return what reports tell of the newest recorded step, as its row has it; empty before the first."""
+        rows = self.metrics.rows()
+        told = {"reward": "reward", "mismatch_k3": "k3", "logprob_diff": "logprob_diff"}
+        return {field: rows[-1].get(column) for field, column in told.items()} if rows else {}
+
     def last_evaluation(self) -> EvaluationResult | None:
         """Return the newest recorded evaluation."""
         rows = self.evaluations.rows()

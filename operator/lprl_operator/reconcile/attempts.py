@@ -13,7 +13,7 @@ from lprl_operator.reconcile import endings
 from lprl_operator.reconcile.actions import Action, Create, DeleteOwned
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Decision, Finding, format_time
 from lprl_operator.reconcile.failures import MAX_MESSAGE, Move, Verdict, newest_attempt, repeated
-from lprl_operator.reconcile.inspecting import refusal, refusal_note
+from lprl_operator.reconcile.inspecting import next_number, refusal, refusal_note
 from lprl_operator.reconcile.observed import PodState
 from lprl_operator.resources import naming
 
@@ -68,10 +68,10 @@ def next_attempt(case: Case) -> Decision:
     wait_s = -case.seconds_since(case.status.restart_not_before)
     if wait_s > 0:
         until = case.status.restart_not_before
-        decision = waiting(case, Reason.BACKING_OFF, f"attempt {case.status.attempt + 1} starts at {until}")
+        decision = waiting(case, Reason.BACKING_OFF, f"attempt {next_number(case)} starts at {until}")
         return Decision(decision.memory, decision.findings, (), min(wait_s, LATER_S))
     gone = case.status.attempt
-    number = gone + 1
+    number = next_number(case)
     started = {"restart_not_before": None, "attempt_started_at": None, "progress_sequence": 0, "progress_time": None}
     case = case.remember(attempt=number, **started)
     removals = _attempt_removals(case, gone) if gone else ()
@@ -131,7 +131,7 @@ def _left_over(case: Case) -> Decision | None:
         return Decision(decision.memory, decision.findings, decision.actions, soon)
     names = [p.name for p in pods] or [c.name for c in clusters]
     shown = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    decision = waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {case.status.attempt + 1} waits until {shown} is gone", deletes)
+    decision = waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {next_number(case)} waits until {shown} is gone", deletes)
     return Decision(decision.memory, decision.findings, decision.actions, SOON_S if deletes else GOING_S)
 
 

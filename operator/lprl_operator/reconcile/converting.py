@@ -12,7 +12,7 @@ from lprl_operator.reconcile import endings
 from lprl_operator.reconcile.actions import Action, AddOwner, Create, Delete
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
 from lprl_operator.reconcile.failures import Verdict, job_verdict, parse_termination
-from lprl_operator.reconcile.inspecting import refusal, refusal_note, trouble
+from lprl_operator.reconcile.inspecting import next_number, refusal, refusal_note, trouble
 from lprl_operator.reconcile.observed import JobState
 from lprl_operator.resources import metadata, naming
 from lprl_operator.resources.conversions import Conversion
@@ -48,7 +48,7 @@ def convert_stage(case: Case) -> Decision | None:
     open_step = next(s for s in steps if not s.done)
     actions = tuple(a for s in steps for a in s.actions)
     if actions:  # while the conversion takes its time, what the first attempt needs beside its cluster is made
-        actions += tuple(Create(d) for d in case.wanted.surroundings(1))
+        actions += tuple(Create(d) for d in case.wanted.surroundings(next_number(case)))
     note = refusal_note(case)
     findings = (
         Finding(Condition.CONVERTED, "False", open_step.reason, note or open_step.message),

@@ -93,8 +93,7 @@ def _passed(case: Case) -> tuple[Finding, ...]:
         found.append(Finding(Condition.VALIDATED, "Unknown", Reason.INSPECTING, "the rules that need the model's shape wait for it"))
     inspection = case.status.inspection
     if inspection is not None:
-        size = f"{inspection.total_bytes / 1e9:.2f} GB in {inspection.shards} shards, {inspection.shape.architecture}"
-        found.append(Finding(Condition.INSPECTED, "True", Reason.INSPECTED, size))
+        found.append(inspecting.inspected(case, inspection))
         if case.status.attempt == 0 and converting.convert_stage(case) is None:  # later it stays as it was found then
             found.append(converting.converted(case))
     return tuple(found)

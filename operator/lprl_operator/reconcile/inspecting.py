@@ -45,6 +45,26 @@ def inspect_stage(case: Case) -> Decision | None:
     return _waiting(case, trouble(job) or "reading the source model")
 
 
+def inspected(case: Case, inspection: Inspection) -> Finding:
+    """The condition once this stage is passed: what the source is, and what is resumed of an earlier job of this name."""
+    size = f"{inspection.total_bytes / 1e9:.2f} GB in {inspection.shards} shards, {inspection.shape.architecture}"
+    earlier = inspection.earlier
+    if earlier is None or earlier.checkpoint is None or earlier.uid == case.uid:
+        return Finding(Condition.INSPECTED, "True", Reason.INSPECTED, size)
+    uid = f"uid {earlier.uid}" if earlier.uid else "its version noted no uid"
+    step, steps = earlier.checkpoint.step, case.job.spec.algorithm.steps
+    told = f"resumed from step {step} of an earlier job of this name ({uid})"
+    told += f", which made all {steps} steps: nothing is left to do" if step >= steps else ""
+    return Finding(Condition.INSPECTED, "True", Reason.RESUMES_EARLIER_JOB, f"{told}; {size}")
+
+
+def next_number(case: Case) -> int:
+    """Number of the next attempt: above every one of this job, and above what an earlier job of this name reached."""
+    inspection = case.status.inspection
+    earlier = inspection.earlier.attempt if inspection is not None and inspection.earlier is not None else 0
+    return (case.status.attempt or earlier) + 1
+
+
 def trouble(job: JobState) -> str:
     """Why a Job does not get on, in words; empty when nothing is wrong."""
     if job.image_pull:

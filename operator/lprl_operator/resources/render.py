@@ -11,10 +11,11 @@ from lprl_operator.resources.conversions import Conversion
 from lprl_operator.resources.convert_job import convert_document
 from lprl_operator.resources.finalise_job import finalise_document
 from lprl_operator.resources.inspect_job import inspect_document
-from lprl_operator.resources.needs import WorkerNeeds
 from lprl_operator.resources.settings import RenderSettings
 
 Document = dict[str, Any]
+MAX_PREFLIGHT_BYTES = 100_000
+"""A pod carries it in an annotation, of which there are 256 KiB in all. A larger spec is checked by the driver alone."""
 UID_WHEN_MADE = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid of an object that does not exist yet, where documents are only shown."""
 
@@ -34,7 +35,10 @@ class Wanted:
         reference = None
         if model.reference is not None and sources.is_remote(model.reference):
             reference = runconfig.inspect_config(self.job, model.reference)
-        return inspect_document(self.job, runconfig.inspect_config(self.job, model.source), reference, self.settings)
+        check = runconfig.preflight(self.job)
+        fits = len(check.model_dump_json()) <= MAX_PREFLIGHT_BYTES
+        source = runconfig.inspect_config(self.job, model.source, check if fits else None)
+        return inspect_document(self.job, source, reference, self.settings)
 
     def conversions(self) -> tuple[Conversion, ...]:
         """Conversions the job needs; none before the inspection."""
@@ -88,12 +92,12 @@ class Wanted:
         return tuple(found)
 
 
-def worker_needs(plan: JobPlan) -> WorkerNeeds:
+def worker_needs(plan: JobPlan) -> raycluster.WorkerNeeds:
     """Host resources of a worker as planned. Processes on cpu are small and share a machine: only their count is asked for."""
     if plan.accelerator == "cpu":
-        return WorkerNeeds(shared_memory_bytes=plan.shared_memory_bytes)
+        return raycluster.WorkerNeeds(shared_memory_bytes=plan.shared_memory_bytes)
     memory = plan.host_bytes_per_node + plan.shared_memory_bytes
-    return WorkerNeeds(memory_bytes=memory, shared_memory_bytes=plan.shared_memory_bytes)
+    return raycluster.WorkerNeeds(memory_bytes=memory, shared_memory_bytes=plan.shared_memory_bytes)
 
 
 def render(job: LowPrecisionRLJob, plan: JobPlan | None, inspection: Inspection | None, settings: RenderSettings) -> Wanted:

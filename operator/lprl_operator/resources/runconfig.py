@@ -5,30 +5,66 @@ from typing import Any
 from lprl_api import names
 from lprl_api.effective import effective
 from lprl_api.model_shape import Inspection
-from lprl_api.runconfig import CheckpointConfig, InspectConfig, RunConfig
+from lprl_api.runconfig import CheckpointConfig, InspectConfig, Preflight, RunConfig
 from lprl_api.sources import ModelSource, VolumePath
 from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.trained import trained_document
 from lprl_operator.plan.types import JobPlan
-from lprl_operator.resources import conversions, jobs, metadata, naming, sources
+from lprl_operator.resources import conversions, jobs, metadata, naming, pods, sources
 from lprl_operator.resources.settings import RenderSettings
 
 
-def inspect_config(job: LowPrecisionRLJob, source: ModelSource) -> InspectConfig:
-    """Return what the inspect Job reads about one source."""
+def inspect_config(job: LowPrecisionRLJob, source: ModelSource, check: Preflight | None = None) -> InspectConfig:
+    """Return what the inspect Job reads about one source, and what it checks besides."""
     free = VolumePath(volume=job.spec.conversion.volume, path=job.spec.conversion.path)
-    return InspectConfig(source=sources.resolved(source, job.spec), free_space_at=free, volume_identity=sources.identity(source, job))
+    found, identity = sources.resolved(source, job.spec), sources.identity(source, job)
+    return InspectConfig(source=found, free_space_at=free, volume_identity=identity, preflight=check)
+
+
+def preflight(job: LowPrecisionRLJob) -> Preflight:
+    """Return what the inspection of the source checks besides."""
+    spec, meta, template = job.spec, job.metadata, job.spec.pod_template
+    workers: tuple[pods.Role, ...] = ("workers", "rollout") if spec.topology.placement == "split" else ("workers",)
+    same_image = all(pods.user_image(template, role) == pods.user_image(template, "conversion") for role in workers)
+    same_head = pods.user_image(template, "head") == pods.user_image(template, "conversion")
+    return Preflight(
+        job_name=meta.name,
+        namespace=meta.namespace,
+        job_uid=meta.uid,
+        trained=trained_document(spec),
+        data=spec.data,
+        seed=spec.algorithm.seed,
+        sampling=spec.sampling,
+        evaluation=spec.evaluation,
+        rollout=spec.topology.rollout,
+        checkpoint=checkpoint_config(job),
+        backends=spec.backends if same_image else None,
+        imports_reward=same_head and pods.user_env(template, "head") == pods.user_env(template, "conversion"),
+    )
+
+
+def checkpoint_config(job: LowPrecisionRLJob) -> CheckpointConfig:
+    """Return the checkpoint settings; a run's folder is named like its job."""
+    wish = job.spec.checkpoint
+    return CheckpointConfig(
+        directory=VolumePath(volume=wish.volume, path=f"{wish.path}/{job.metadata.name}"),
+        every_steps=wish.every_steps,
+        keep=wish.keep,
+        load_from=wish.load_from,
+        export_formats=wish.export_formats,
+    )
 
 
 def run_config(job: LowPrecisionRLJob, plan: JobPlan, inspection: Inspection, settings: RenderSettings) -> RunConfig:
     """Return everything the driver needs, defaults that follow from other fields written out. Nothing of an attempt is in it."""
     spec, meta = effective(job.spec, plan.shape), job.metadata
     found = conversions.paths(job, inspection, plan.rollout_format)
-    folder = VolumePath(volume=spec.checkpoint.volume, path=f"{spec.checkpoint.path}/{meta.name}")
     port = spec.tracking.prometheus_port or settings.prometheus_port
     return RunConfig(
         job_name=meta.name,
         namespace=meta.namespace,
         job_uid=meta.uid,
+        trained=trained_document(job.spec),
         model_path=found.model,
         reference_path=found.reference,
         rollout_path=found.rollout,
@@ -46,13 +82,7 @@ def run_config(job: LowPrecisionRLJob, plan: JobPlan, inspection: Inspection, se
         rollout=spec.topology.rollout,
         backends=spec.backends,
         weight_sync=spec.weight_sync,
-        checkpoint=CheckpointConfig(
-            directory=folder,
-            every_steps=spec.checkpoint.every_steps,
-            keep=spec.checkpoint.keep,
-            load_from=spec.checkpoint.load_from,
-            export_formats=spec.checkpoint.export_formats,
-        ),
+        checkpoint=checkpoint_config(job),
         stability=spec.stability,
         tracking=spec.tracking.model_copy(update={"prometheus_port": port}),
         progress=spec.progress,

@@ -40,7 +40,7 @@ def project(case: Case, decision: Decision) -> LowPrecisionRLJobStatus:
             "plan": _plan(case, memory.plan),
             "conversion": _conversion(case, decision, memory, found),
             "nodes": _nodes(case, decision, memory),
-            "training": _training(case, memory.training, progress),
+            "training": _training(case, _resumed(memory), progress),
             "message": one_line(message(found)),
         }
     )
@@ -173,6 +173,15 @@ def _training(case: Case, old: TrainingStatus, progress: Progress | None) -> Tra
         checkpoint=progress.checkpoint or old.checkpoint,
         export=progress.export or old.export,
     )
+
+
+def _resumed(memory: LowPrecisionRLJobStatus) -> TrainingStatus:
+    """What is known of the run before any driver reports: an earlier job of this name may have left a checkpoint."""
+    known = memory.training
+    earlier = memory.inspection.earlier if memory.inspection is not None else None
+    if earlier is None or earlier.checkpoint is None or known.checkpoint is not None or memory.completion_time is not None:
+        return known
+    return known.model_copy(update={"step": max(known.step, earlier.checkpoint.step), "checkpoint": earlier.checkpoint})
 
 
 def _number(value: float | None, form: str = ".3f") -> str | None:

@@ -12,6 +12,7 @@ import pytest
 
 from lprl_api.model_shape import Inspection, ModelShape
 from lprl_api.names import CONTROL_KEY, LABEL_ATTEMPT, LABEL_CONTENT_KEY, ExitCode
+from lprl_api.parse import parse_job
 from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner
 from lprl_operator.reconcile.cluster import Conflict
 from lprl_operator.reconcile.observed import (
@@ -25,6 +26,7 @@ from lprl_operator.reconcile.observed import (
     PodState,
     Refusal,
 )
+from lprl_operator.resources.render import render
 from lprl_operator.resources.settings import RenderSettings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -426,6 +428,7 @@ def lib() -> Any:
     class Lib:
         pass
 
-    lib = Lib()
+    lib: Any = Lib()
+    lib.wanted = lambda document: render(parse_job(document), None, None, SETTINGS)
     lib.__dict__.update(START=START, SETTINGS=SETTINGS, SHAPE=SHAPE, INSPECTION=INSPECTION, Crash=Crash, ObjectRef=ObjectRef)
     return lib

@@ -7,34 +7,29 @@ its attempt can at most leave a .tmp folder nobody reads.
 
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from lprl_api.errors import UserError
+from lprl_api.run_folder import FENCE, step_name, steps_of
 from lprl_workload.checkpoint.manifest import MANIFEST, Damage, Manifest, fsync, verify, write_manifest
 from lprl_workload.errors import FencedError
 
 log = logging.getLogger(__name__)
-FENCE = "FENCE"
-_STEP = re.compile(r"^step-(\d{6,})$")
 
 
-def step_name(step: int) -> str:
-    """Return the folder name of a step's checkpoint."""
-    return f"step-{step:06d}"
-
-
-def intact_checkpoint(path: Path) -> Path:
+def intact_checkpoint(path: Path, hashed: bool = True) -> Path:
     """Return the newest intact checkpoint of another run, read only: `path` is its run folder, or one step of it.
+
+    `hashed` false compares sizes only.
 
     Raises UserError when there is none, naming what is wrong with each candidate.
     """
-    found = sorted((p for p in path.glob("step-*") if _STEP.match(p.name)), key=lambda p: int(p.name[5:]), reverse=True)
+    found = [path / step_name(step) for step in reversed(steps_of(path))]
     reasons = []
     for folder in [path] if (path / MANIFEST).exists() else found:
-        verdict = verify(folder)
+        verdict = verify(folder, hashed)
         if isinstance(verdict, Manifest):
             return folder
         reasons.append(f"{folder.name}: {verdict.reason}")
@@ -74,8 +69,7 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint folder, ascending; whether they are intact is `newest`'s question."""
-        found = (_STEP.match(path.name) for path in self.root.glob("step-*") if path.is_dir())
-        return sorted(int(match.group(1)) for match in found if match)
+        return steps_of(self.root)
 
     def folder(self, step: int) -> Path:
         """Return the folder of a complete checkpoint."""

@@ -7,20 +7,19 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 from lprl_api.errors import UserError
 from lprl_api.model_shape import Inspection
 from lprl_api.names import ExitCode, Reason
-from lprl_api.runconfig import ConvertConfig, InspectConfig
+from lprl_api.runconfig import ConvertConfig
 from lprl_workload.arguments import UsageError, count, parser, positive_number
-from lprl_workload.config import load_contract, resolve
+from lprl_workload.config import load_contract
 from lprl_workload.convert.console import ProgressLine
 from lprl_workload.convert.convert_all import WorkersFailed, convert_all
 from lprl_workload.convert.disk import human_bytes
 from lprl_workload.convert.export import export_checkpoint, model_of
 from lprl_workload.convert.files import REPORT_TABLE
-from lprl_workload.convert.inspect import inspect_folder, inspection_message
+from lprl_workload.convert.inspect import inspect_folder
 from lprl_workload.convert.job import available_cpus, run_finalise, run_worker
 from lprl_workload.convert.options import (
     ALIASES,
@@ -32,66 +31,17 @@ from lprl_workload.convert.options import (
     weight_format,
 )
 from lprl_workload.convert.places import check_places
-from lprl_workload.convert.report import summary
-from lprl_workload.convert.source import resolve_source
-from lprl_workload.convert.verify import Verification, rule_difference, verify_folder
-from lprl_workload.convert.weights import ModelFolder
-from lprl_workload.folder.config import check_trainable, read_shape
-from lprl_workload.hf.untrained import untrained_layers
-from lprl_workload.termination import write_message, write_termination
+from lprl_workload.convert.verify import Verification, verify_folder
+from lprl_workload.folder.config import read_shape
+from lprl_workload.termination import write_termination
 
 INDEX_ENV = "JOB_COMPLETION_INDEX"
-RULE_SAMPLE = 8
-"""INT4 tensors that inspect re-quantises to say how foreign they are."""
-
-
-def inspect_command(argv: Sequence[str]) -> int:
-    """Inspect a source: download it where it is remote, print its Inspection and write it as the termination message."""
-    options = parser(
-        "inspect",
-        "Read config.json and every safetensors header of a model (downloading it first when it is remote) and print, as one JSON\n"
-        "document, its shape, fingerprint, size and own precision. The document is the termination message too.",
-        "  python -m lprl_workload inspect --config inspect.json\n  python -m lprl_workload inspect --folder models/Qwen3-4B",
-    )
-    place = options.add_mutually_exclusive_group(required=True)
-    place.add_argument("--config", type=Path, metavar="FILE", help="InspectConfig as JSON, as the operator renders it")
-    place.add_argument("--folder", type=Path, metavar="FOLDER", help="a Hugging Face model folder on this machine")
-    chosen = options.parse_args(argv)
-    line = ProgressLine()
-    if chosen.config is not None:
-        config = load_contract(chosen.config, InspectConfig)
-        folder = resolve_source(config.source, line.download)
-        line.close()
-        check_trainable(folder)
-        free_at = resolve(config.free_space_at) if config.free_space_at is not None else None
-        inspection = inspect_folder(folder, config.volume_identity, free_at)
-    else:
-        folder = chosen.folder
-        inspection = inspect_folder(folder, "")
-    message = inspection_message(inspection)
-    print(message)
-    print_notes(inspection)
-    print(_foreign(folder, inspection), end="", file=sys.stderr)  # stdout is one JSON document
-    write_message(message)
-    return ExitCode.OK
 
 
 def print_notes(inspection: Inspection) -> None:
     """Say on stderr what of the folder is not its model, and why."""
     for note in inspection.notes:
         print(f"note: {note}", file=sys.stderr)
-
-
-def _foreign(folder: Path, inspection: Inspection) -> str:
-    """Return how much of a source's INT4 the own rule would change, sampled; nothing for other sources."""
-    if inspection.quantization.format != "int4-group":
-        return ""
-    found = rule_difference(ModelFolder(folder), limit=RULE_SAMPLE)
-    share = found.changed_values / max(found.values, 1)
-    return (
-        f"re-quantising {RULE_SAMPLE} tensors by the own INT4 rule changes {share:.2%} of the values "
-        f"(relative RMS {found.relative_rms:.2e}); {found.codes_minus_8} codes are -8\n"
-    )
 
 
 def convert_command(argv: Sequence[str]) -> int:
@@ -174,7 +124,8 @@ def convert_all_command(argv: Sequence[str]) -> int:
         return error.code
     finally:
         line.close()
-    print(f"{summary((target / REPORT_TABLE).read_text())}\n{target}: complete")
+    head = (target / REPORT_TABLE).read_text().split("\n\n")[0]
+    print(f"{head}\n{target}: complete")
     return ExitCode.OK
 
 
@@ -217,9 +168,6 @@ def _verification_table(found: Verification, top: int) -> str:
         rows.append(
             f"re-quantising by the own INT4 rule changes {share:.2%} of the values, {found.rule_difference.codes_minus_8} codes are -8"
         )
-    errors = [t.relative_rms_error for t in found.tensors if t.by_the_rule is not None]
-    if errors:
-        rows.append(f"relative RMS: median {median(errors):.6f}, worst {max(errors):.6f} of {len(errors)} quantised tensors")
     worst = sorted((t for t in found.tensors if t.relative_rms_error), key=lambda t: (-t.relative_rms_error, t.name))[:top]
     rows += [f"{'rel. RMS':>10}  {'max |error|':>11}  tensor"] if worst else []
     rows += [f"{t.relative_rms_error:>10.6f}  {t.max_abs_error:>11.3e}  {t.name} ({t.format})" for t in worst]
@@ -252,6 +200,4 @@ def export_command(argv: Sequence[str]) -> int:
     line.close()
     for name, folder in written.items():
         print(f"{name:<12} {folder}")
-    if layers := untrained_layers(model):
-        print(f"layers {', '.join(map(str, layers))} (multi-token prediction) are those training started from: no trainer here trains them")
     return ExitCode.OK

@@ -9,12 +9,23 @@ import torch
 from lprl_api.errors import UserError
 from lprl_api.formats import WeightFormat
 from lprl_api.runconfig import RunConfig
+from lprl_api.topology import Backends
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.train.actor import TrainActor
 
+HELD = {"trainer": ("torch",), "rollout": ("torch",)}
+"""Backends this workload has an implementation of, by side."""
 ENV_THREADS = "LPRL_TORCH_THREADS"
 """CPU threads of one actor. Fixed, 1 unless set: results of CPU arithmetic depend on it, so it must not follow the machine."""
+
+
+def check_backends(asked: Backends) -> None:
+    """Raise UserError naming each side whose backend this workload does not have."""
+    wrong = [f"spec.backends.{side}: got {getattr(asked, side)}" for side in HELD if getattr(asked, side) not in HELD[side]]
+    if wrong:
+        have = "; ".join(f"{side}: {', '.join(names)}" for side, names in HELD.items())
+        raise UserError(f"{', '.join(wrong)}; this workload's image has {have}", "use those, or an image that has the others")
 
 
 def threads() -> int:
@@ -37,10 +48,7 @@ def _seed(seed: int) -> None:
 
 def make_trainer(run: RunConfig, paths: ResolvedPaths, rank: RankInfo) -> TrainActor:
     """Return one trainer rank; raises UserError for a backend this image does not hold."""
-    if run.backends.trainer != "torch":
-        raise UserError(
-            f"spec.backends.trainer: got {run.backends.trainer}, this workload has torch", "use backends.trainer: torch, or another image"
-        )
+    check_backends(run.backends)
     from lprl_workload.train.actor_torch import TorchTrainActor
 
     actor = TorchTrainActor(run, paths, rank)
@@ -51,10 +59,7 @@ def make_trainer(run: RunConfig, paths: ResolvedPaths, rank: RankInfo) -> TrainA
 
 def make_engine(run: RunConfig, paths: ResolvedPaths, fmt: WeightFormat, device: str) -> RolloutEngine:
     """Return one engine that waits for its first push; raises UserError for a backend this image does not hold."""
-    if run.backends.rollout != "torch":
-        raise UserError(
-            f"spec.backends.rollout: got {run.backends.rollout}, this workload has torch", "use backends.rollout: torch, or another image"
-        )
+    check_backends(run.backends)
     from lprl_workload.rollout.engine_torch import TorchEngine
 
     return TorchEngine(

@@ -11,6 +11,7 @@ from lprl_api.effective import evaluation_sampling
 from lprl_api.errors import UserError
 from lprl_api.progress import Control, Progress
 from lprl_api.runconfig import RunConfig
+from lprl_workload.checkpoint.owner import checked_content, note_owner, owner_of, resumed_from
 from lprl_workload.checkpoint.store import CheckpointStore, intact_checkpoint
 from lprl_workload.collect import Collector, Score
 from lprl_workload.config import RankInfo, ResolvedPaths
@@ -19,7 +20,7 @@ from lprl_workload.evaluation import Evaluator
 from lprl_workload.folder.config import check_trainable
 from lprl_workload.folder.model import read_contents
 from lprl_workload.groups import RolloutGroup, TrainGroup
-from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
+from lprl_workload.launch.backends import check_backends, make_engine, make_trainer, set_up_process
 from lprl_workload.launch.local import LocalRolloutGroup, LocalTrainGroup
 from lprl_workload.loop import Loop
 from lprl_workload.metrics.configmaps import FileStore, open_store
@@ -44,6 +45,8 @@ class Assembled:
     trainer: TrainGroup
     rollout: RolloutGroup
     records: Records
+    resumed: str = ""
+    """What was resumed of an earlier job of this name, in words."""
 
     def close(self) -> None:
         """Stop the groups and the sinks."""
@@ -113,9 +116,13 @@ def check_folders(run: RunConfig, paths: ResolvedPaths) -> None:
 
 def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Reporter, groups: Groups) -> Assembled:
     """Put a run together: input is checked before anything is written and any actor starts. Raises UserError."""
+    check_backends(run.backends)
     check_folders(run, paths)
+    me = owner_of(run)
+    before = checked_content(paths.run, me, str(run.checkpoint.directory))
     store = CheckpointStore(paths.run, attempt, run.checkpoint.keep)
     store.take_over()
+    note_owner(before, me)
     load_from = intact_checkpoint(paths.load_from) if paths.load_from is not None and not store.steps() else None
     tokenizer: Any = load_tokenizer(paths.rollout)
     room = {"context": context_of(run), "response": run.sampling.max_response_tokens}
@@ -126,7 +133,7 @@ def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Repor
     trainer, rollout = groups(run, paths)
     records = Records(paths.run, attempt)
     loop = Loop(run, trainer, rollout, collector, evaluator, store, records, reporter, load_from)
-    return Assembled(loop, trainer, rollout, records)
+    return Assembled(loop, trainer, rollout, records, resumed_from(before, me))
 
 
 def make_score(reward: Reward) -> Score:

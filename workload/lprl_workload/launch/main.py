@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -55,15 +56,14 @@ def train_command(argv: Sequence[str]) -> int:
     try:
         run = load_run_config(arguments.config)
         reporter = make_reporter(run, arguments.attempt)
-        suspended = drive(run, arguments.attempt, reporter, arguments.in_process)
+        outcome = drive(run, arguments.attempt, reporter, arguments.in_process)
     except Exception as error:
         ending = ending_of(error, Reason.DRIVER_CRASHED)
         log.error("%s: %s", ending.reason, ending.text, exc_info=error if ending.unexpected else None)
         return _end(reporter, ending.code, ending.reason, ending.text)
-    step = reporter.progress.step
-    if suspended:
-        return _end(reporter, ExitCode.SUSPENDED, Reason.SUSPENDED, f"suspended after step {step}")
-    return _end(reporter, ExitCode.OK, Reason.SUCCEEDED, f"finished {step} steps")
+    if outcome.suspended:
+        return _end(reporter, ExitCode.SUSPENDED, Reason.SUSPENDED, outcome.message)
+    return _end(reporter, ExitCode.OK, Reason.SUCCEEDED, outcome.message)
 
 
 def _end(reporter: Reporter | None, code: int, reason: str, message: str) -> int:
@@ -79,8 +79,16 @@ def _end(reporter: Reporter | None, code: int, reason: str, message: str) -> int
     return code
 
 
-def drive(run: RunConfig, attempt: int, reporter: Reporter, in_process: bool) -> bool:
-    """Run until finished or suspended; returns whether it was suspended."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended that no error ended."""
+
+    suspended: bool
+    message: str
+
+
+def drive(run: RunConfig, attempt: int, reporter: Reporter, in_process: bool) -> Outcome:
+    """Run until finished or suspended."""
     paths = ResolvedPaths.of(run)
     stop = threading.Event()
     _stop_on_sigterm(stop)
@@ -100,19 +108,26 @@ def drive(run: RunConfig, attempt: int, reporter: Reporter, in_process: bool) ->
         assembled = assemble(run, paths, attempt, reporter, groups)
     except StopAskedError as error:
         log.info("%s", error)
-        return True
+        return Outcome(True, f"suspended after step {reporter.progress.step}")
     _stop_on_sigterm(stop)
     try:
         sinks = _SinksOnce(run, paths, attempt, assembled)
         if assembled.loop.run(stop.is_set, sinks.attach) == "suspended":
-            return True
+            return Outcome(True, f"suspended after step {reporter.progress.step}")
         reporter.phase("exporting")
         exports = export_all(run, paths, assembled.loop.state.step)
         reporter.update(export=f"{run.checkpoint.directory}/export" if exports else None, seconds_left=0.0)
         _summarise(run, paths, attempt, assembled, exports, time.monotonic() - before, reporter)
     finally:
         assembled.close()
-    return False
+    return Outcome(False, finish_message(assembled.loop.state.step, assembled.loop.resumed_from, assembled.resumed))
+
+
+def finish_message(step: int, resumed_from: int | None, resumed: str) -> str:
+    """Say that a run is done; of one in which nothing was left to do, that as well."""
+    if resumed_from == step and resumed:
+        return f"nothing was left to do: {resumed}, which made all {step} steps; raise algorithm.steps or take another name for more"
+    return f"finished {step} steps" + (f", {resumed}" if resumed else "")
 
 
 class _SinksOnce:

@@ -7,8 +7,11 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from lprl_api.errors import UserError
+from lprl_api.text import one_line
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
+MIN_TOKENS = 8
+"""Smallest vocabulary that is one: fewer are the special tokens transformers adds by itself."""
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -18,12 +21,15 @@ def load_tokenizer(folder: Path) -> Any:
         UserError: the folder has no tokenizer that transformers can read without remote code.
 
     """
+    remedy = "the folder needs the tokenizer.json and tokenizer_config.json the model was published with"
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder}: no readable tokenizer ({error})", "the folder needs tokenizer.json and tokenizer_config.json"
-        ) from error
+        found = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # what the library raises for a broken file is of no kind, and none of it is chance
+        raise UserError(f"{folder}: no readable tokenizer ({type(error).__name__}: {one_line(str(error))})", remedy) from error
+    if len(found) < MIN_TOKENS:
+        # Without its files transformers makes an empty one, to which every prompt is no token at all.
+        raise UserError(f"{folder}: no readable tokenizer (its vocabulary has {len(found)} tokens)", remedy)
+    return found
 
 
 def _ids(path: Path) -> set[int]:
