@@ -5,12 +5,16 @@ from pathlib import Path
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.model_shape import Inspection, SourceQuantization
+from lprl_api.module_kinds import kind_of
 from lprl_api.names import TERMINATION_MESSAGE_BYTES
+from lprl_api.precision import Scope
 from lprl_workload.convert.disk import free_bytes
 from lprl_workload.convert.fingerprint import fingerprint
 from lprl_workload.folder.config import read_format, read_model_class, read_shape
+from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.header import total_bytes
 from lprl_workload.folder.model import read_contents
+from lprl_workload.folder.quantized import is_codes, logical
 
 MAX_NOTES, MAX_NOTE_CHARACTERS = 4, 240
 """What of the notes on a folder goes into its inspection, which has to fit a termination message."""
@@ -29,15 +33,15 @@ def inspect_folder(folder: Path, volume_identity: str, free_space_at: Path | Non
         total_bytes=total_bytes(contents.tensors.values()),
         tensors=len(contents.tensors),
         shards=len(contents.shards),
-        quantization=source_quantization(fmt),
+        quantization=source_quantization(fmt, contents),
         free_bytes=free_bytes(free_space_at) if free_space_at is not None else None,
         model_class=read_model_class(folder),
         notes=tuple(note[:MAX_NOTE_CHARACTERS] for note in contents.notes[:MAX_NOTES]),
     )
 
 
-def source_quantization(fmt: WeightFormat) -> SourceQuantization:
-    """Return a source's own precision, normalised."""
+def source_quantization(fmt: WeightFormat, contents: FolderContents) -> SourceQuantization:
+    """Return a source's own precision, normalised; the scope is that of the weights which have codes."""
     match fmt:
         case Bf16():
             return SourceQuantization()
@@ -46,7 +50,10 @@ def source_quantization(fmt: WeightFormat) -> SourceQuantization:
         case Fp8Channel() | Fp8Tensor():
             return SourceQuantization(format=fmt.kind)
         case Int4Group():
-            return SourceQuantization(format="int4-group", group_size=fmt.group_size, scope=fmt.scope.value)
+            codes = [logical(tensor.name) for tensor in contents.tensors.values() if is_codes(tensor)]
+            routed = all(kind_of(name) == "routed" for name in codes)
+            scope = Scope.ROUTED_EXPERTS if routed else Scope.ALL_LINEAR
+            return SourceQuantization(format="int4-group", group_size=fmt.group_size, scope=scope.value)
 
 
 def inspection_message(inspection: Inspection) -> str:

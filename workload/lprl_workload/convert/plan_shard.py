@@ -10,7 +10,7 @@ from lprl_workload.convert.writer import OutputTensor
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.files import INDEX_REMEDY
 from lprl_workload.folder.header import TensorInfo
-from lprl_workload.folder.quantized import FLOATS
+from lprl_workload.folder.quantized import FLOATS, check_order
 from lprl_workload.quant.scheme import block_of, served_names
 from lprl_workload.quant.select import FUSED_GATE_UP, Selection, expert_names, is_fused
 
@@ -143,6 +143,7 @@ class Planner:
             )
         partners = tuple(self._partner(tensor, partner) for partner in partner_names)
         rows, cols = self._check_scales(tensor, partners)
+        check_order(self.index, module, cols, self.source_format)
         target = self.selection.fmt if self.selection.selects(name, (rows, cols)) else Bf16()
         return Piece(name, (rows, cols), tensor, tensor.start, tensor.nbytes, partners, self.source_format, target)
 

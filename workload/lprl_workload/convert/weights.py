@@ -74,7 +74,7 @@ class ModelFolder:
     def _logical(self, name: str) -> str | None:
         if isinstance(self.fmt, Bf16):
             return name
-        if name.endswith((".weight_scale_inv", ".weight_scale", ".weight_shape", ".input_scale", ".activation_scale")):
+        if name.endswith((".weight_scale_inv", ".weight_scale", ".weight_shape", ".weight_g_idx", ".input_scale", ".activation_scale")):
             return None
         if name.endswith(".weight_packed"):
             return name.removesuffix("_packed")

@@ -3,10 +3,13 @@
 import math
 from collections.abc import Mapping
 
+import torch
+
 from lprl_api.errors import UserError
 from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.hf_quantization_keys import HIGH_PRECISION
 from lprl_workload.folder.contents import FolderContents
-from lprl_workload.folder.header import TensorInfo
+from lprl_workload.folder.header import DTYPES, TensorInfo
 from lprl_workload.quant.scheme import block_of
 
 FLOATS = ("BF16", "F16", "F32")
@@ -56,6 +59,9 @@ def check_codes(contents: FolderContents, tensor: TensorInfo, fmt: WeightFormat)
     """
     module = tensor.name.removesuffix("_packed").removesuffix(".weight")
     there = {part: contents.tensors[f"{module}.{part}"] for part in PARTNERS if f"{module}.{part}" in contents.tensors}
+    if zero := there.get("weight_zero_point"):
+        what = f"{contents.path(zero.name)}: tensor {zero.name}: asymmetric weights (zero points) are not supported"
+        raise UserError(what, HIGH_PRECISION)
     if len(tensor.shape) != 2:
         what = f"{contents.path(tensor.name)}: tensor {tensor.name}: {tensor.dtype} {list(tensor.shape)}; codes of {fmt.kind} are matrices"
         raise UserError(what, "save the model with one matrix per weight")
@@ -73,7 +79,28 @@ def check_codes(contents: FolderContents, tensor: TensorInfo, fmt: WeightFormat)
         found = f"{scale.dtype} {list(scale.shape)} does not fit {fmt.kind} codes {list(tensor.shape)}; needs {list(needs)}"
         remedy = "restore the quantization_config and the files the model was published with"
         raise UserError(f"{contents.path(scale.name)}: tensor {scale.name}: {found}", remedy)
+    check_order(contents, module, cols, fmt)
     return rows, cols
+
+
+def check_order(contents: FolderContents, module: str, cols: int, fmt: WeightFormat) -> None:
+    """Refuse input channels whose group is not the one they lie in (activation order): every one would get another's scale.
+
+    Reads `weight_g_idx` where there is one: the group of each of the `cols` input channels; -1 stands for no order of its own, as in
+    compressed-tensors. Raises UserError naming the tensor.
+    """
+    info = contents.tensors.get(f"{module}.weight_g_idx")
+    if info is None:
+        return
+    with contents.path(info.name).open("rb") as file:
+        file.seek(info.start)
+        raw = bytearray(file.read(info.nbytes))
+    found = torch.frombuffer(raw, dtype=DTYPES[info.dtype]).long() if raw else torch.zeros(0, dtype=torch.long)
+    group = fmt.group_size if isinstance(fmt, Int4Group) else cols
+    if found.shape == (cols,) and (torch.equal(found, torch.arange(cols) // group) or bool((found == -1).all())):
+        return
+    what = f"{contents.path(info.name)}: tensor {info.name}: input channels take their scales out of order (activation order)"
+    raise UserError(what, f"{HIGH_PRECISION}, or one quantised with actorder weight or none")
 
 
 def _scale(contents: FolderContents, tensor: TensorInfo, module: str, there: Mapping[str, TensorInfo], fmt: WeightFormat) -> TensorInfo:
