@@ -42,6 +42,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 """A DNS-1123 label."""
-_SEGMENT = r"([^/.\x00][^/\x00]*|\.|\.[^./\x00][^/\x00]*|\.\.[^/\x00]+)"
+_BANNED = r"/\x00-\x1f\x7f-\x9f"
+_SEGMENT = rf"([^.{_BANNED}][^{_BANNED}]*|\.|\.[^.{_BANNED}][^{_BANNED}]*|\.\.[^{_BANNED}]+)"
 RelativePath = Annotated[str, Field(min_length=1, max_length=1024, pattern=rf"^{_SEGMENT}(/{_SEGMENT})*$")]
-"""A path inside a volume: relative, without `..` components."""
+"""A path inside a volume: relative, without `..` components or control characters (terminal escapes among them)."""

@@ -40,7 +40,34 @@ OBJECT_RULES: dict[str, tuple[Cel, ...]] = {
         Cel("!has(self.lastRow) || self.lastRow > self.firstRow", "must be more than firstRow", ".lastRow"),
     ),
     "Correction": (Cel("!has(self.low) || self.low < self.high", "must be less than high", ".low"),),
-    "EnvVar": (Cel("has(self.value) != has(self.secret)", "exactly one of value and secret"),),
+    "EnvVar": (
+        Cel(
+            "[has(self.value), has(self.secret), has(self.valueFrom)].exists_one(given, given)",
+            "exactly one of value, secret and valueFrom",
+        ),
+    ),
+    "EnvSource": (
+        Cel(
+            "[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)].exists_one(given, given)",
+            "exactly one of secretKeyRef, configMapKeyRef and fieldRef",
+        ),
+    ),
+    "Toleration": (
+        Cel("self.operator != 'Exists' || self.value == ''", "must be left out with operator Exists", ".value"),
+        Cel("self.key != '' || self.operator == 'Exists'", "must be Exists where key is empty", ".operator"),
+        Cel("!has(self.tolerationSeconds) || self.effect == 'NoExecute'", "needs effect NoExecute", ".tolerationSeconds"),
+    ),
+    **{
+        name: (
+            Cel(
+                "self.operator in ['In', 'NotIn'] ? size(self.values) > 0 : "
+                "self.operator in ['Gt', 'Lt'] ? size(self.values) == 1 : size(self.values) == 0",
+                "In and NotIn need values, Exists and DoesNotExist none, Gt and Lt one",
+                ".values",
+            ),
+        )
+        for name in ("NodeRequirement", "Requirement")
+    },
     "Reward": (
         Cel("!has(self.type) || self.type != 'remote' || has(self.url)", "url is needed for type remote"),
         Cel("!has(self.type) || self.type != 'python' || has(self.function)", "function is needed for type python"),

@@ -1,11 +1,13 @@
 """Pydantic's JSON schema to a Kubernetes structural schema: no references, no unions, bounds on everything."""
 
+import json
 from typing import Any
 
 from pydantic import BaseModel
 
 from lprl_api.base import INT64_MAX
 from lprl_api.cel import Cel
+from lprl_api.kube_names import PATTERN_WORDS
 
 MAX_STRING, MAX_ITEMS, MAX_ENTRIES = 2048, 256, 64
 _KEPT = ("type", "description", "enum", "minimum", "maximum", "minLength", "maxLength", "pattern", "minItems", "maxItems")
@@ -37,6 +39,8 @@ class _Converter:
         if "prefixItems" in node:
             node = {**node, "items": node["prefixItems"][0]}
         found: Schema = {key: node[key] for key in _KEPT if key in node}
+        if "x-also" in node:
+            return _also(node, found)
         _exclusive(node, found)
         if found.get("type") == "object":
             self._object(node, found)
@@ -86,6 +90,8 @@ class _Converter:
         elif values := _mapping_values(node):
             found["additionalProperties"] = self.convert(values)
             found["maxProperties"] = node.get("maxProperties", MAX_ENTRIES)
+            if rule := _keys_rule(node):
+                found["x-kubernetes-validations"] = [rule.document()]
             if "minProperties" in node:
                 found["minProperties"] = node["minProperties"]
         else:
@@ -101,10 +107,26 @@ class _Converter:
 
 
 def _mapping_values(node: Schema) -> Schema | None:
-    """Return the schema of a mapping's values, None for free-form objects; constrained keys become a CEL rule."""
+    """Return the schema of a mapping's values, None for free-form objects."""
     constrained: list[Schema] = list(node.get("patternProperties", {}).values())
     values = constrained[0] if constrained else node.get("additionalProperties")
     return values if isinstance(values, dict) else None
+
+
+def _keys_rule(node: Schema) -> Cel | None:
+    """Return the rule of constrained keys: a structural schema has no word for them."""
+    pattern = next(iter(node.get("patternProperties", ())), "")
+    if pattern not in PATTERN_WORDS:
+        return None
+    return Cel(f"self.all(key, key.matches({json.dumps(pattern)}))", f"keys must be {PATTERN_WORDS[pattern]}")
+
+
+def _also(node: Schema, found: Schema) -> Schema:
+    """Text that may be written another way, too: a quantity as a number, a name as `{name: NAME}`."""
+    del found["type"]
+    if node["x-also"] == "integer":
+        return {"x-kubernetes-int-or-string": True, "minimum": 0, **found}
+    return {"x-kubernetes-preserve-unknown-fields": True, "required": ["name"], "maxProperties": 1, **found}
 
 
 def _exclusive(node: Schema, found: Schema) -> None:

@@ -1,20 +1,13 @@
 """Running the job: conversion, checkpoints, failures, volumes, tracking, pods."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from lprl_api.base import Contract, Name, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, RelativePath
+from lprl_api.kube_names import ObjectName
+from lprl_api.pod_settings import Resources
 from lprl_api.sources import SecretKey, VolumePath
-
-Quantity = Annotated[str, Field(max_length=32, pattern=r"^([0-9]+)(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
-
-
-class Resources(Contract):
-    """Kubernetes resource requests and limits."""
-
-    requests: dict[str, Quantity] = Field({}, description="Requested quantities by resource name. Default none.")
-    limits: dict[str, Quantity] = Field({}, description="Limits by resource name. Default none.")
 
 
 class Conversion(Contract):
@@ -62,7 +55,7 @@ class FailurePolicy(Contract):
 class Volume(Contract):
     """A volume mounted into every pod of the job at /volumes/NAME."""
 
-    persistent_volume_claim: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+    persistent_volume_claim: ObjectName = Field(
         description="Claim in the job's namespace (locally: a folder of this name under --volumes)."
     )
     read_only: bool = Field(False, description="Mount read-only. Default false.")
@@ -96,51 +89,6 @@ class Tracking(Contract):
     )
     mlflow: Mlflow | None = Field(None, description="MLflow. Default none.")
     wandb: Wandb | None = Field(None, description="Weights & Biases. Default none.")
-
-
-class EnvVar(Contract):
-    """One environment variable: a value or a Secret key."""
-
-    name: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(description="Name.")
-    value: str | None = Field(None, max_length=32768, description="Value; this or secret. Not for secrets. Default none.")
-    secret: SecretKey | None = Field(None, description="Secret key to take the value from; this or value. Default none.")
-
-
-class PodSettings(Contract):
-    """Settings merged into a pod template; lists are appended, mappings merged, nothing of ours replaced."""
-
-    image: str | None = Field(None, max_length=512, description="Workload image. Default: the operator's setting.")
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(None, description="Default IfNotPresent.")
-    image_pull_secrets: tuple[str, ...] = Field((), description="Pull secrets by name. Default none.")
-    labels: dict[str, str] = Field({}, description="Extra pod labels. Default none.")
-    annotations: dict[str, str] = Field({}, description="Extra pod annotations. Default none.")
-    node_selector: dict[str, str] = Field({}, description="Node selector. Default none.")
-    tolerations: tuple[dict[str, Any], ...] = Field((), description="Kubernetes tolerations. Default none.")
-    affinity: dict[str, Any] = Field({}, description="Kubernetes affinity. Default none.")
-    env: tuple[EnvVar, ...] = Field((), description="Extra environment variables. Default none.")
-    resources: Resources = Field(Resources(), description="Resources beside the planned ones.")
-    priority_class_name: str | None = Field(None, max_length=253, description="Priority class. Default none.")
-    scheduler_name: str | None = Field(None, max_length=253, description="Scheduler. Default: the cluster's.")
-    scheduling_gates: tuple[str, ...] = Field((), description="Scheduling gates by name. Default none.")
-
-
-class Rdma(Contract):
-    """RDMA networking; needs Pod Security level `privileged` or an exemption for IPC_LOCK."""
-
-    resource: str = Field(description="Extended resource, such as rdma/hca_shared_devices_a.")
-    count: PositiveInt = Field(1, description="Devices per worker pod. Default 1.")
-
-
-class PodTemplate(PodSettings):
-    """Settings for all pods, and per role on top."""
-
-    head: PodSettings | None = Field(None, description="Only the Ray head.")
-    workers: PodSettings | None = Field(None, description="Only Ray workers.")
-    rollout: PodSettings | None = Field(None, description="Only rollout workers of a split placement.")
-    conversion: PodSettings | None = Field(None, description="Only inspect, conversion and finalise pods.")
-    rdma: Rdma | None = Field(None, description="RDMA devices for workers. Default none.")
-    shared_memory: Quantity | None = Field(None, description="Size of /dev/shm. Default: planned.")
-    topology_key: str | None = Field(None, max_length=253, description="Node label workers are kept together by. Default none.")
 
 
 class ProgressReports(Contract):

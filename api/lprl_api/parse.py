@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from lprl_api import names
 from lprl_api.field_error import FieldError, InvalidJob, as_text
+from lprl_api.kube_names import PATTERN_WORDS
 from lprl_api.partial import partial_spec, strictly
 from lprl_api.rules import check_partial
 from lprl_api.spec import LowPrecisionRLJob, Metadata
@@ -60,12 +61,20 @@ def field_errors(error: ValidationError, document: Mapping[str, Any]) -> list[Fi
     """Return pydantic's errors as field errors, one per path (the branches of a union share one)."""
     by_path: dict[str, FieldError] = {}
     for detail in error.errors(include_url=False):
+        if _is_long_enough(detail):
+            continue
         found = _field_error(detail, document)
         earlier = by_path.get(found.path)
         if earlier is not None and found.need not in earlier.need:
             found = FieldError(found.path, earlier.got, f"{earlier.need}, or {found.need}")
         by_path[found.path] = found
     return list(by_path.values())
+
+
+def _is_long_enough(detail: ErrorDetails) -> bool:
+    """Whether a list is called too short for its wrong items only, which pydantic does not count."""
+    given = detail["input"]
+    return detail["type"] == "too_short" and isinstance(given, list) and len(given) >= detail["ctx"]["min_length"]
 
 
 def _envelope_errors(document: Mapping[str, Any]) -> list[FieldError]:
@@ -142,6 +151,7 @@ _NEEDS = {
     "too_long": "at most {max_length} entries",
     "too_short": "at least {min_length} entries",
     "finite_number": "a finite number",
+    "value_error": "{error}",
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
@@ -154,6 +164,9 @@ _NEEDS = {
 
 
 def _need(detail: ErrorDetails) -> str:
+    words = PATTERN_WORDS.get(detail.get("ctx", {}).get("pattern", ""))
+    if words is not None:
+        return words
     template = _NEEDS.get(detail["type"])
     return template.format(**detail.get("ctx", {})) if template else detail["msg"]
 

@@ -2,7 +2,16 @@
 
 from collections.abc import Iterator
 
-from lprl_api import rules_algorithm, rules_hardware, rules_layout, rules_precision, rules_references, rules_sampling, rules_shape
+from lprl_api import (
+    rules_algorithm,
+    rules_hardware,
+    rules_layout,
+    rules_pods,
+    rules_precision,
+    rules_references,
+    rules_sampling,
+    rules_shape,
+)
 from lprl_api.field_error import FieldError
 from lprl_api.model_shape import Inspection, ModelShape
 from lprl_api.rule_case import Case, Rule
@@ -12,6 +21,7 @@ __all__ = ["RULES", "FieldError", "check", "check_partial"]
 
 RULES: tuple[Rule, ...] = (
     *rules_references.RULES,
+    *rules_pods.RULES,
     *rules_algorithm.RULES,
     *rules_sampling.RULES,
     *rules_precision.RULES,

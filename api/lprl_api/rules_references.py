@@ -1,4 +1,4 @@
-"""Rules on what a spec refers to: volumes, sources, files, secrets, pods."""
+"""Rules on what a spec refers to: volumes, sources, files."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,8 +7,6 @@ from lprl_api.field_error import FieldError, wrong
 from lprl_api.rule_case import Case, Rule
 from lprl_api.sources import DataFile, ModelSource
 
-OWN_ENVIRONMENT = ("LPRL_", "RAY_AUTH_")
-"""Prefixes of environment variables the operator sets itself."""
 _OF_A_SOURCE = (("volume", False), ("cache.volume", True))
 
 
@@ -73,22 +71,4 @@ def _data_files(case: Case) -> Iterator[FieldError]:
             yield wrong(f"{path}.lastRow", file.last_row, f"more than firstRow ({file.first_row})")
 
 
-def _environment(case: Case) -> Iterator[FieldError]:
-    template = case.spec.pod_template
-    roles = (("head", template.head), ("workers", template.workers), ("rollout", template.rollout), ("conversion", template.conversion))
-    for role, settings in (("", template), *((f".{name}", value) for name, value in roles if value is not None)):
-        seen: set[str] = set()
-        for index, variable in enumerate(settings.env):
-            path = f"podTemplate{role}.env[{index}]"
-            if (variable.value is None) == (variable.secret is None):
-                yield wrong(path, "both" if variable.value is not None else "neither", "exactly one of value and secret")
-            if variable.name.startswith(OWN_ENVIRONMENT):
-                yield wrong(f"{path}.name", variable.name, f"a name the operator does not set ({', '.join(OWN_ENVIRONMENT)}*)")
-            if variable.name in seen:
-                yield wrong(f"{path}.name", variable.name, "each variable once; remove one")
-            seen.add(variable.name)
-    if template.rollout is not None and case.spec.topology.placement != "split":
-        yield wrong("podTemplate.rollout", "settings", "topology.placement split, or settings under podTemplate.workers")
-
-
-RULES: tuple[Rule, ...] = (_one_source, *(_volume(*row) for row in VOLUMES), _data_files, _environment)
+RULES: tuple[Rule, ...] = (_one_source, *(_volume(*row) for row in VOLUMES), _data_files)

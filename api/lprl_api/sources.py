@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lprl_api.base import Contract, Name, NonNegativeInt, PositiveInt, RelativePath
+from lprl_api.kube_names import DataKey, ObjectName
 
 
 class VolumePath(Contract):
@@ -20,8 +21,8 @@ class VolumePath(Contract):
 class SecretKey(Contract):
     """One key of a Secret in the job's namespace; never a literal secret."""
 
-    name: str = Field(min_length=1, max_length=253, description="Name of the Secret.")
-    key: str = Field(min_length=1, max_length=253, description="Key inside the Secret.")
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: DataKey = Field(description="Key inside the Secret.")
 
 
 class HuggingFaceSource(Contract):
@@ -39,7 +40,7 @@ class S3Source(Contract):
     uri: Annotated[str, Field(max_length=2048, pattern=r"^s3://[^/]+/.+$")] = Field(description="s3://bucket/prefix.")
     endpoint: str | None = Field(None, max_length=2048, description="Address of an S3-compatible store; default AWS.")
     region: str | None = Field(None, max_length=64, description="Region; default the client's own.")
-    secret: str | None = Field(
+    secret: ObjectName | None = Field(
         None, description="Secret with keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Default: the pod's own identity."
     )
 

@@ -7,7 +7,8 @@ from pydantic import Field
 from lprl_api import names
 from lprl_api.algorithm import Algorithm, Data, Evaluation, Optimizer, Sampling
 from lprl_api.base import Contract, Name, NonNegativeInt, PositiveInt
-from lprl_api.operations import Checkpoint, Conversion, FailurePolicy, PodTemplate, ProgressReports, Tracking, Volume
+from lprl_api.operations import Checkpoint, Conversion, FailurePolicy, ProgressReports, Tracking, Volume
+from lprl_api.pod_settings import PodTemplate
 from lprl_api.precision import Precision
 from lprl_api.sources import ModelSource
 from lprl_api.topology import Backends, Stability, Topology, WeightSync

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from lprl_api.base import Contract
 from lprl_api.errors import UserError
+from lprl_api.kube_names import LabelKey
+from lprl_api.quantity import Quantity, amount
 from lprl_operator.resources.settings import RenderSettings
 
 ENV_CONFIG = "LPRL_OPERATOR_CONFIG"
@@ -25,6 +27,7 @@ DEFAULT_NAMESPACE = "lprl-system"
 MAX_BYTES = 1 << 20
 
 _DEFAULTS = RenderSettings()
+Limits = dict[LabelKey, Quantity]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -73,13 +76,27 @@ class Resources(Contract):
     network_policy: bool = Field(True, description="Restrict ingress of a job's pods to each other and to metric scrapes.")
     pod_disruption_budget: bool = Field(False, description="Make a PodDisruptionBudget per job, so that drains wait for it.")
     pod_monitor: bool = Field(False, description="Make a PodMonitor per job (needs the Prometheus operator).")
-    head_cpu: str = Field(_DEFAULTS.head_cpu, description="CPU request of the Ray head container.")
-    head_memory: str = Field(_DEFAULTS.head_memory, description="Memory request of the Ray head container.")
-    driver_cpu: str = Field(_DEFAULTS.driver_cpu, description="CPU request of the driver container.")
-    driver_memory: str = Field(_DEFAULTS.driver_memory, description="Memory request of the driver container.")
-    conversion_cpu: str = Field(_DEFAULTS.conversion_cpu, description="CPU request of a conversion pod.")
-    conversion_memory: str = Field(_DEFAULTS.conversion_memory, description="Memory request of a conversion pod.")
+    head_cpu: Quantity = Field(_DEFAULTS.head_cpu, description="CPU request of the Ray head container.")
+    head_memory: Quantity = Field(_DEFAULTS.head_memory, description="Memory request of the Ray head container.")
+    head_limits: Limits = Field({}, description="Limits of the Ray head container.")
+    driver_cpu: Quantity = Field(_DEFAULTS.driver_cpu, description="CPU request of the driver container.")
+    driver_memory: Quantity = Field(_DEFAULTS.driver_memory, description="Memory request of the driver container.")
+    driver_limits: Limits = Field({}, description="Limits of the driver container.")
+    worker_limits: Limits = Field({}, description="Limits of a worker container; each replaces the planned request.")
+    conversion_cpu: Quantity = Field(_DEFAULTS.conversion_cpu, description="CPU request of a conversion pod.")
+    conversion_memory: Quantity = Field(_DEFAULTS.conversion_memory, description="Memory request of a conversion pod.")
+    conversion_limits: Limits = Field({}, description="Limits of inspect, conversion and finalise pods.")
     prometheus_port: Port | None = Field(_DEFAULTS.prometheus_port, description="Port of driver metrics.")
+
+    @model_validator(mode="after")
+    def _requests_fit_their_limits(self) -> "Resources":
+        for role in ("head", "driver", "conversion"):
+            limits: Mapping[str, str] = getattr(self, f"{role}_limits")
+            for name in ("cpu", "memory"):
+                request = getattr(self, f"{role}_{name}")
+                if name in limits and amount(request) > amount(limits[name]):
+                    raise ValueError(f"{role}{name.capitalize()} {request} is above {role}Limits.{name} {limits[name]}")
+        return self
 
     def render(self) -> RenderSettings:
         """Return them as the renderer takes them."""

@@ -1,24 +1,30 @@
 """The CRD on a real API server: accepted, defaults filled in, CEL rules refuse, columns print. Needs KUBECONFIG and kubectl."""
 
 import json
+import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from tests.unit.lprl_api.illegal.test_illegal import patched
 
 from lprl_api.crd import crd
 from lprl_api.parse import parse_job
 from lprl_api.presets import PRESETS, preset_manifest
+from lprl_operator.resources import pods
 
+ILLEGAL = Path(__file__).parents[1] / "unit" / "lprl_api" / "illegal"
 pytestmark = pytest.mark.cluster
 NAME = "crd-contract"
 
 
-def kubectl(*words: str, document: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run kubectl, a document on its standard input."""
-    text = json.dumps(document) if document is not None else None
+def kubectl(*words: str, documents: Sequence[dict[str, Any]] = ()) -> subprocess.CompletedProcess[str]:
+    """Run kubectl, documents on its standard input."""
+    text = "\n---\n".join(map(json.dumps, documents)) or None
     return subprocess.run(["kubectl", *words], input=text, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -38,7 +44,7 @@ def manifest(name: str = NAME, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module", autouse=True)
 def installed(api_server: None) -> Iterator[None]:
     """Install the CRD and wait until it is served."""
-    applied = kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", document=crd())
+    applied = kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", documents=[crd()])
     assert applied.returncode == 0, applied.stderr
     waited = kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/lowprecisionrljobs.lprl.dev")
     assert waited.returncode == 0, waited.stderr
@@ -49,8 +55,8 @@ def installed(api_server: None) -> Iterator[None]:
     kubectl("delete", "lprljob", NAME, "--ignore-not-found")
 
 
-def create(document: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    return kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", document=document)
+def create(*documents: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    return kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", documents=documents)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -87,6 +93,35 @@ def test_refused(changes: dict[str, Any], words: str) -> None:
     assert made.returncode != 0 and words in made.stderr
 
 
+def laptop(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    document = patched("laptop", changes)
+    document["metadata"]["name"] = name
+    return document
+
+
+def test_settings_of_pods_that_are_wrong_are_refused_by_the_schema_with_their_field() -> None:
+    cases = [case for case in yaml.safe_load((ILLEGAL / "pods.yaml").read_text()) if case.get("server", True)]
+    made = create(*(laptop(case["id"], case["set"]) for case in cases))
+    said = made.stderr.split("Error from server ")[1:]  # one after the other, in order
+    assert len(said) == len(cases) > 40, made.stderr
+    for case, words in zip(cases, said, strict=True):
+        for path in case["errors"]:
+            parent = re.sub(r"(\[\d+\])?\.[^.\[]*(\[\d+\])?$", "", f"spec.{path}")
+            assert parent in words or f"spec.{path}" in words, f"{path}: {words}"
+
+
+def test_settings_of_pods_that_kubernetes_takes_are_stored_and_parse_to_the_same_spec() -> None:
+    cases = yaml.safe_load((ILLEGAL.parent / "legal_pods.yaml").read_text())
+    documents = [laptop(case["id"], {"podTemplate": case["set"]}) for case in cases]
+    made = create(*documents)
+    assert made.returncode == 0, made.stderr
+    found = json.loads("[" + made.stdout.replace("\n}\n{", "\n},\n{") + "]")  # kubectl prints one object after the other
+    stored = {item["metadata"]["name"]: item for item in found}
+    for document in documents:
+        template = parse_job(stored[document["metadata"]["name"]]).spec.pod_template
+        assert pods.said(template) == pods.said(parse_job(document).spec.pod_template)
+
+
 def test_names() -> None:
     assert create(manifest("a" * 45)).returncode == 0
     assert "at most 45" in create(manifest("a" * 46)).stderr
@@ -96,7 +131,7 @@ def test_names() -> None:
 
 def test_transitions_and_columns() -> None:
     kubectl("delete", "lprljob", NAME, "--ignore-not-found")
-    assert kubectl("create", "-f", "-", document=manifest()).returncode == 0
+    assert kubectl("create", "-f", "-", documents=[manifest()]).returncode == 0
 
     def patch(spec: dict[str, Any]) -> str:
         return kubectl("patch", "lprl", NAME, "--type=merge", "-p", json.dumps({"spec": spec})).stderr

@@ -19,6 +19,7 @@ from lprl_operator.reconcile.observed import ContainerState, Exit, JobState, Pod
 MAX_MESSAGE = 1024
 """Characters of a foreign message that reach a condition."""
 OOM_KILLED = "OOMKilled"
+RAISE = "raise requests and limits of spec.podTemplate."
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)*")
 
 
@@ -63,7 +64,9 @@ def driver_verdict(head: PodState, driver: ContainerState) -> Verdict:
     termination = parse_termination(driver.message)
     said = termination.message if termination is not None else driver.message
     if driver.reason == OOM_KILLED:
-        return Verdict(Move.RESTART, Reason.OUT_OF_MEMORY, _text("the driver was killed for memory", said), termination)
+        return Verdict(
+            Move.RESTART, Reason.OUT_OF_MEMORY, _text(f"the driver was killed for memory; {RAISE}driver.resources", said), termination
+        )
     code = -1 if driver.exit_code is None else driver.exit_code
     if code in DRIVER:
         move, reason, text = DRIVER[code]
@@ -79,7 +82,7 @@ def head_verdict(head: PodState) -> Verdict | None:
     """Judge a head whose Ray ended, or which ended without a word of its driver; None while it lives."""
     if head.ray is not None and head.ray.state == "terminated":
         if head.ray.reason == OOM_KILLED:
-            return Verdict(Move.RESTART, Reason.OUT_OF_MEMORY, f"Ray on the head {head.name} was killed for memory")
+            return Verdict(Move.RESTART, Reason.OUT_OF_MEMORY, f"Ray on the head {head.name} was killed for memory; {RAISE}head.resources")
         lost = f"Ray on the head {head.name} ended with exit code {head.ray.exit_code}"
     elif not head.alive:
         lost = f"the head pod {head.name} ended ({head.phase})"
@@ -106,7 +109,7 @@ def job_verdict(job: JobState, default: str) -> Verdict:
     said = termination.message if termination is not None else decisive.message
     reason = _JOB_EXITS.get(decisive.exit_code, default)
     if decisive.reason == OOM_KILLED:
-        reason, said = Reason.OUT_OF_MEMORY, said or "killed for memory; raise spec.conversion.resources.limits.memory"
+        reason, said = Reason.OUT_OF_MEMORY, said or "killed for memory; raise requests and limits of spec.conversion.resources"
     return Verdict(Move.FAIL, reason, _text(f"Job {job.name} index {decisive.index}: exit code {decisive.exit_code}", said), termination)
 
 

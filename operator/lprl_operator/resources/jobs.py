@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lprl_api.names import ExitCode
-from lprl_api.operations import Resources
 from lprl_api.sources import ModelSource
 from lprl_api.spec import LowPrecisionRLJob
-from lprl_operator.resources import pods, storage
+from lprl_operator.resources import needs, pods, storage
 from lprl_operator.resources.settings import RenderSettings
 
 INSPECT_KEY = "inspect.json"
@@ -48,21 +47,13 @@ def source_env(source: ModelSource) -> tuple[dict[str, Any], ...]:
     return tuple(found)
 
 
-def resources(job: LowPrecisionRLJob, settings: RenderSettings) -> Resources:
-    """Resources of a conversion pod: the user's, else the operator's requests."""
-    mine = job.spec.conversion.resources
-    requests = {"cpu": settings.conversion_cpu, "memory": settings.conversion_memory}
-    named = {**mine.limits, **mine.requests}
-    return Resources(requests={**{k: v for k, v in requests.items() if k not in named}, **mine.requests}, limits=mine.limits)
-
-
 def container(job: LowPrecisionRLJob, name: str, command: tuple[str, ...], source: ModelSource, settings: RenderSettings) -> pods.Container:
     """The one container of such a pod, with every volume of the job."""
     return pods.Container(
         name=name,
         args=command,
         env=source_env(source),
-        resources=resources(job, settings),
+        resources=needs.conversion(job.spec, settings),
         mounts=(*storage.user_mounts(job.spec), storage.carried(())[1]),
     )
 

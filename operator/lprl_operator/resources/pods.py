@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lprl_api.operations import EnvVar, PodSettings, PodTemplate, Resources
+from lprl_api.base import Contract
+from lprl_api.pod_settings import EnvVar, PodSettings, PodTemplate, Resources
 from lprl_api.sources import SecretKey
 from lprl_operator.resources import storage
 from lprl_operator.resources.settings import RenderSettings
@@ -29,10 +30,10 @@ class Container:
     """Full command line; empty where KubeRay makes it (`ray start ...`)."""
     env: tuple[dict[str, Any], ...] = ()
     resources: Resources = field(default_factory=Resources)
+    """With the user's settings in them (needs.py)."""
     mounts: tuple[dict[str, Any], ...] = ()
     ports: tuple[dict[str, Any], ...] = ()
     capabilities: tuple[str, ...] = ()
-    gets_user_resources: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +85,6 @@ def secret(name: str, key: SecretKey) -> dict[str, Any]:
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}
 
 
-def merged_resources(planned: Resources, settings: Sequence[PodSettings]) -> dict[str, dict[str, str]]:
-    """Planned resources with the user's on top; devices (names with a slash) stay as planned."""
-    requests, limits = dict(planned.requests), dict(planned.limits)
-    for extra in settings:
-        for name, amount in extra.resources.limits.items():
-            if "/" in name and name in limits:
-                continue
-            limits[name] = amount
-            if name not in extra.resources.requests:
-                requests.pop(name, None)  # defaults to the limit; ours might be above it
-        requests.update({n: a for n, a in extra.resources.requests.items() if not ("/" in n and n in limits)})
-    return {k: dict(sorted(v.items())) for k, v in (("requests", requests), ("limits", limits)) if v}
-
-
 def pod_template(pod: Pod, template: PodTemplate, settings: RenderSettings) -> dict[str, Any]:
     """Return the finished `{metadata, spec}`."""
     user = layers(template, pod.role)
@@ -132,13 +119,31 @@ def pod_template(pod: Pod, template: PodTemplate, settings: RenderSettings) -> d
 def _layer_document(layer: PodSettings) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "nodeSelector": dict(layer.node_selector),
-        "tolerations": list(layer.tolerations),
-        "affinity": dict(layer.affinity),
+        "tolerations": [said(toleration) for toleration in layer.tolerations],
+        "affinity": said(layer.affinity) if layer.affinity is not None else {},
         "imagePullSecrets": [{"name": n} for n in layer.image_pull_secrets],
         "schedulingGates": [{"name": n} for n in layer.scheduling_gates],
     }
     meta = {"labels": dict(layer.labels), "annotations": dict(layer.annotations)}
     return {"metadata": {k: v for k, v in meta.items() if v}, "spec": {k: v for k, v in spec.items() if v}}
+
+
+def said(model: Contract) -> dict[str, Any]:
+    """What a user said, as a document: without what is empty or a default, but with empty objects, which mean something to Kubernetes."""
+    found: dict[str, Any] = {}
+    for name, field_ in type(model).model_fields.items():
+        given = getattr(model, name)
+        if isinstance(given, Contract):
+            found[field_.alias or name] = said(given)
+        elif given not in (None, (), {}, "", field_.default):
+            found[field_.alias or name] = _plain(given)
+    return found
+
+
+def _plain(given: Any) -> Any:
+    if isinstance(given, tuple):
+        return [said(item) if isinstance(item, Contract) else item for item in given]
+    return dict(given) if isinstance(given, Mapping) else given
 
 
 def _prefer_user_scalars(spec: dict[str, Any], user: Sequence[PodSettings]) -> None:
@@ -168,7 +173,7 @@ def user_env(template: PodTemplate, role: Role) -> dict[str, EnvVar]:
 def _container(
     container: Container, role: Role, user: Sequence[PodSettings], settings: RenderSettings, tmp_mount: dict[str, Any]
 ) -> dict[str, Any]:
-    env = _environment(container, user)
+    env, needed = _environment(container, user), container.resources
     capabilities: dict[str, list[str]] = {"drop": ["ALL"]}
     if container.capabilities:
         capabilities["add"] = list(container.capabilities)
@@ -178,7 +183,7 @@ def _container(
         "image": image(role, user, settings),
         "imagePullPolicy": policy,
         "env": [dict(e) for e in env],
-        "resources": merged_resources(container.resources, user if container.gets_user_resources else ()),
+        "resources": {k: dict(v) for k, v in (("requests", needed.requests), ("limits", needed.limits)) if v},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -202,4 +207,12 @@ def _environment(container: Container, user: Sequence[PodSettings]) -> list[dict
     kept = [e for e in ours if not (e["name"] in theirs and e["name"].startswith(TUNING))]
     names = {e["name"] for e in kept}
     added = [e for e in theirs.values() if e.name not in names]
-    return [*kept, *(secret(e.name, e.secret) if e.secret is not None else value(e.name, e.value or "") for e in added)]
+    return [*kept, *(_variable(e) for e in added)]
+
+
+def _variable(entry: EnvVar) -> dict[str, Any]:
+    if entry.secret is not None:
+        return secret(entry.name, entry.secret)
+    if entry.value_from is not None:
+        return {"name": entry.name, "valueFrom": said(entry.value_from)}
+    return value(entry.name, entry.value or "")

@@ -13,28 +13,18 @@ from typing import Any
 
 from lprl_api import names
 from lprl_api.accelerators import ACCELERATORS
-from lprl_api.operations import Resources
 from lprl_api.precision import Training
 from lprl_api.runconfig import Ranks
 from lprl_api.spec import LowPrecisionRLJob
-from lprl_operator.resources import metadata, naming, network, pods, storage
+from lprl_operator.resources import metadata, naming, needs, network, pods, storage
+from lprl_operator.resources.needs import WorkerNeeds
 from lprl_operator.resources.settings import RenderSettings
 
 KEEP_LOST_HEAD = "ray.io/disable-provisioned-head-restart"
-GPU_RESOURCE = "nvidia.com/gpu"
 TRAINER_SLOT = "lprl_trainer"
 ROLLOUT_SLOT = "lprl_rollout"
 """Ray custom resources, one unit per GPU (or process on cpu): the driver places actors by them."""
 HOSTNAME = "kubernetes.io/hostname"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerNeeds:
-    """Planned host resources of one worker pod; None leaves a quantity to the user's podTemplate."""
-
-    cpu: str | None = None
-    memory_bytes: int | None = None
-    shared_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +50,7 @@ def groups(ranks: Ranks) -> tuple[Group, ...]:
 
 
 def raycluster(
-    job: LowPrecisionRLJob, ranks: Ranks, needs: WorkerNeeds, run_config: str, attempt: int, settings: RenderSettings
+    job: LowPrecisionRLJob, ranks: Ranks, planned: WorkerNeeds, run_config: str, attempt: int, settings: RenderSettings
 ) -> dict[str, Any]:
     """Return the RayCluster of an attempt; `run_config` names the ConfigMap with runconfig.json."""
     meta = metadata.metadata(job, naming.cluster(job.metadata.name, attempt), "cluster", attempt)
@@ -78,7 +68,7 @@ def raycluster(
                 "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},
                 "template": _head(job, run_config, attempt, settings),
             },
-            "workerGroupSpecs": [_group(job, ranks, needs, group, attempt, settings) for group in groups(ranks)],
+            "workerGroupSpecs": [_group(job, ranks, planned, group, attempt, settings) for group in groups(ranks)],
         },
     }
 
@@ -91,10 +81,9 @@ def _head(job: LowPrecisionRLJob, run_config: str, attempt: int, settings: Rende
     port = network.metrics_port(job, settings)
     ray = pods.Container(
         name="ray-head",
-        resources=Resources(requests={"cpu": settings.head_cpu, "memory": settings.head_memory}),
+        resources=needs.head(job.spec, settings),
         mounts=(ray_mount, shm_mount),
         ports=({"name": "gcs-server", "containerPort": 6379}, {"name": "dashboard", "containerPort": 8265}),
-        gets_user_resources=False,
     )
     driver = pods.Container(
         name="driver",
@@ -103,7 +92,7 @@ def _head(job: LowPrecisionRLJob, run_config: str, attempt: int, settings: Rende
             *("--config", f"{storage.CONFIG_FOLDER}/{names.RUN_CONFIG_KEY}", "--attempt", str(attempt)),
         ),
         env=(*_driver_env(job, attempt), *tracking_env(job)),
-        resources=Resources(requests={"cpu": settings.driver_cpu, "memory": settings.driver_memory}),
+        resources=needs.driver(job.spec, settings),
         mounts=(ray_mount, shm_mount, config_mount, token_mount, *storage.user_mounts(job.spec)),
         ports=({"name": network.METRICS_PORT_NAME, "containerPort": port},) if port is not None else (),
     )
@@ -157,7 +146,7 @@ def _token() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _group(
-    job: LowPrecisionRLJob, ranks: Ranks, needs: WorkerNeeds, group: Group, attempt: int, settings: RenderSettings
+    job: LowPrecisionRLJob, ranks: Ranks, planned: WorkerNeeds, group: Group, attempt: int, settings: RenderSettings
 ) -> dict[str, Any]:
     start = {"resources": json.dumps(json.dumps(dict(group.slots)))}  # KubeRay puts it on a shell's command line as it is
     if ranks.accelerator == "cpu":
@@ -168,21 +157,21 @@ def _group(
         "minReplicas": group.replicas,
         "maxReplicas": group.replicas,
         "rayStartParams": start,
-        "template": _worker(job, ranks, needs, group, attempt, settings),
+        "template": _worker(job, ranks, planned, group, attempt, settings),
     }
 
 
 def _worker(
-    job: LowPrecisionRLJob, ranks: Ranks, needs: WorkerNeeds, group: Group, attempt: int, settings: RenderSettings
+    job: LowPrecisionRLJob, ranks: Ranks, planned: WorkerNeeds, group: Group, attempt: int, settings: RenderSettings
 ) -> dict[str, Any]:
     ray_volume, ray_mount = storage.scratch("ray", "/tmp/ray")
-    shm = job.spec.pod_template.shared_memory or (str(needs.shared_memory_bytes) if needs.shared_memory_bytes else None)
+    shm = job.spec.pod_template.shared_memory or (str(planned.shared_memory_bytes) if planned.shared_memory_bytes else None)
     shm_volume, shm_mount = storage.shared_memory(shm)
     rdma = job.spec.pod_template.rdma
     container = pods.Container(
         name="ray-worker",
         env=(*worker_env(job, ranks, attempt), *tracking_env(job)),
-        resources=_worker_resources(job, ranks, needs),
+        resources=needs.worker(job.spec, ranks, planned, group.role, settings),
         mounts=(ray_mount, shm_mount, *storage.user_mounts(job.spec)),
         capabilities=("IPC_LOCK",) if rdma is not None else (),
     )
@@ -194,18 +183,6 @@ def _worker(
         extra=_placement(job, ranks, attempt),
     )
     return pods.pod_template(pod, job.spec.pod_template, settings)
-
-
-def _worker_resources(job: LowPrecisionRLJob, ranks: Ranks, needs: WorkerNeeds) -> Resources:
-    requests = {"cpu": needs.cpu or str(ranks.slots_per_node)}
-    limits = {}
-    if needs.memory_bytes:
-        requests["memory"] = str(needs.memory_bytes)
-    if ranks.accelerator != "cpu":
-        limits[GPU_RESOURCE] = str(ranks.slots_per_node)
-    if job.spec.pod_template.rdma is not None:
-        limits[job.spec.pod_template.rdma.resource] = str(job.spec.pod_template.rdma.count)
-    return Resources(requests=requests, limits=limits)
 
 
 def worker_env(job: LowPrecisionRLJob, ranks: Ranks, attempt: int) -> tuple[dict[str, Any], ...]:

@@ -11,6 +11,7 @@ from lprl_operator.resources.conversions import Conversion
 from lprl_operator.resources.convert_job import convert_document
 from lprl_operator.resources.finalise_job import finalise_document
 from lprl_operator.resources.inspect_job import inspect_document
+from lprl_operator.resources.needs import WorkerNeeds
 from lprl_operator.resources.settings import RenderSettings
 
 Document = dict[str, Any]
@@ -92,12 +93,12 @@ class Wanted:
         return tuple(found)
 
 
-def worker_needs(plan: JobPlan) -> raycluster.WorkerNeeds:
+def worker_needs(plan: JobPlan) -> WorkerNeeds:
     """Host resources of a worker as planned. Processes on cpu are small and share a machine: only their count is asked for."""
     if plan.accelerator == "cpu":
-        return raycluster.WorkerNeeds(shared_memory_bytes=plan.shared_memory_bytes)
+        return WorkerNeeds(shared_memory_bytes=plan.shared_memory_bytes)
     memory = plan.host_bytes_per_node + plan.shared_memory_bytes
-    return raycluster.WorkerNeeds(memory_bytes=memory, shared_memory_bytes=plan.shared_memory_bytes)
+    return WorkerNeeds(memory_bytes=memory, shared_memory_bytes=plan.shared_memory_bytes)
 
 
 def render(job: LowPrecisionRLJob, plan: JobPlan | None, inspection: Inspection | None, settings: RenderSettings) -> Wanted:

@@ -1,6 +1,7 @@
 """What the platform decides for every job: images and cluster-wide switches. Read once at start-up, never in pods."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,5 +28,11 @@ class RenderSettings:
     conversion_cpu: str = "2"
     conversion_memory: str = "4Gi"
     """Requests of a conversion pod when spec.conversion.resources names none; the converter streams, so memory stays small."""
+    head_limits: Mapping[str, str] = field(default_factory=dict)
+    """Limits of the Ray head container by resource, and of the others below: what a namespace with a quota on limits needs."""
+    driver_limits: Mapping[str, str] = field(default_factory=dict)
+    worker_limits: Mapping[str, str] = field(default_factory=dict)
+    """A limit of workers replaces the planned request, which may be above it."""
+    conversion_limits: Mapping[str, str] = field(default_factory=dict)
     prometheus_port: int | None = 9464
     """Port of driver metrics where the job names none; None: off (on a machine many jobs may share)."""

@@ -1,5 +1,6 @@
 """The generated CRD is committed, structural, bounded, and carries defaults and columns."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def test_structural_and_bounded() -> None:
     for path, node in nodes(schema()):
         assert not {"$ref", "anyOf", "oneOf", "allOf", "const", "title", "prefixItems", "propertyNames"} & set(node), path
         if path and path[0] == "spec":
-            assert "type" in node or node.get("x-kubernetes-int-or-string"), path
+            name_or_object = node.get("x-kubernetes-preserve-unknown-fields") and node.get("required") == ["name"] and "pattern" in node
+            assert "type" in node or node.get("x-kubernetes-int-or-string") or name_or_object, path
             if node.get("type") == "string" and "enum" not in node:
                 assert "maxLength" in node, path
             if node.get("type") == "integer" and "enum" not in node:
@@ -42,6 +44,10 @@ def test_structural_and_bounded() -> None:
                 assert "maxItems" in node and "items" in node, path
             if isinstance(node.get("additionalProperties"), dict):
                 assert "maxProperties" in node, path
+
+
+def test_kubectl_apply_can_remember_it() -> None:
+    assert len(json.dumps(crd(), separators=(",", ":"))) < 250_000, "kubectl keeps what it applied in an annotation of at most 256 KiB"
 
 
 def test_every_field_is_described() -> None:

@@ -1,23 +1,48 @@
 """Write a BF16 Hugging Face folder from a stream of weights: sharded safetensors, index, config, tokenizer."""
 
 import json
+import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from lprl_api.model_shape import ModelShape
 from lprl_workload.data import NamedTensor
+from lprl_workload.hf.slots import further_layer
+from lprl_workload.hf.untrained import NOTE, note, untrained_weights
 from lprl_workload.quant.config_json import strip_quantization
 from lprl_workload.tensor_file import save_tensors
+
+log = logging.getLogger(__name__)
 
 SHARD_BYTES = 4 * 1000 * 1000 * 1000
 """Largest shard; also the most weights held at a time."""
 NOT_COPIED = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
-OWN_FILES = ("config.json", "model.safetensors.index.json", "manifest.json", "conversion_report.json")
+OWN_FILES = ("config.json", "model.safetensors.index.json", "manifest.json", "conversion_report.json", NOTE)
 MAX_COPIED_BYTES = 256 * 1024 * 1024
 """Tokenizers, templates and licences are far smaller; anything larger beside a model is not one of them."""
+
+
+def write_trained(folder: Path, weights: Iterable[NamedTensor], source: Path, shape: ModelShape) -> None:
+    """Fill the existing `folder` with trained `weights` and what config.json promises beside them: the source's, with a note.
+
+    Raises UserError when the source cannot be read.
+    """
+    layers: set[int] = set()
+
+    def all_weights() -> Iterator[NamedTensor]:
+        yield from weights
+        for item in untrained_weights(source, shape):
+            layers.add(further_layer(item.name, shape) or shape.layers)
+            yield item
+
+    write_model(folder, all_weights(), source)
+    if layers:
+        (folder / NOTE).write_text(json.dumps(note(sorted(layers)), indent=2) + "\n")
+        log.info("checkpoint: layers %s (multi-token prediction) are the source's, not trained", sorted(layers))
 
 
 def write_model(folder: Path, weights: Iterable[NamedTensor], source: Path, shard_bytes: int = SHARD_BYTES) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from lprl_api.errors import UserError
 from lprl_api.model_shape import Inspection
@@ -31,8 +32,10 @@ from lprl_workload.convert.options import (
     weight_format,
 )
 from lprl_workload.convert.places import check_places
+from lprl_workload.convert.report import summary
 from lprl_workload.convert.verify import Verification, verify_folder
 from lprl_workload.folder.config import read_shape
+from lprl_workload.hf.untrained import untrained_layers
 from lprl_workload.termination import write_termination
 
 INDEX_ENV = "JOB_COMPLETION_INDEX"
@@ -124,8 +127,7 @@ def convert_all_command(argv: Sequence[str]) -> int:
         return error.code
     finally:
         line.close()
-    head = (target / REPORT_TABLE).read_text().split("\n\n")[0]
-    print(f"{head}\n{target}: complete")
+    print(f"{summary((target / REPORT_TABLE).read_text())}\n{target}: complete")
     return ExitCode.OK
 
 
@@ -168,6 +170,9 @@ def _verification_table(found: Verification, top: int) -> str:
         rows.append(
             f"re-quantising by the own INT4 rule changes {share:.2%} of the values, {found.rule_difference.codes_minus_8} codes are -8"
         )
+    errors = [t.relative_rms_error for t in found.tensors if t.by_the_rule is not None]
+    if errors:
+        rows.append(f"relative RMS: median {median(errors):.6f}, worst {max(errors):.6f} of {len(errors)} quantised tensors")
     worst = sorted((t for t in found.tensors if t.relative_rms_error), key=lambda t: (-t.relative_rms_error, t.name))[:top]
     rows += [f"{'rel. RMS':>10}  {'max |error|':>11}  tensor"] if worst else []
     rows += [f"{t.relative_rms_error:>10.6f}  {t.max_abs_error:>11.3e}  {t.name} ({t.format})" for t in worst]
@@ -200,4 +205,6 @@ def export_command(argv: Sequence[str]) -> int:
     line.close()
     for name, folder in written.items():
         print(f"{name:<12} {folder}")
+    if layers := untrained_layers(model):
+        print(f"layers {', '.join(map(str, layers))} (multi-token prediction) are those training started from: no trainer here trains them")
     return ExitCode.OK

@@ -25,6 +25,7 @@ from lprl_workload.folder.config import read_shape
 from lprl_workload.folder.files import INDEX_FILE
 from lprl_workload.folder.header import read_header, read_json
 from lprl_workload.folder.model import read_contents
+from lprl_workload.hf.untrained import untrained_layers
 from lprl_workload.quant import QUANTIZER_VERSION
 from lprl_workload.quant.config_json import KEYS, parse_quantization_config, quantization_config, strip_quantization
 from lprl_workload.quant.select import Selection
@@ -44,7 +45,7 @@ def finalise(config: ConvertConfig, source: Path, target: Path) -> ConversionMan
     if found is None:
         reports = checked_reports(config, source, partial)
         check_source_unchanged(config, source)
-        report = make_report(config.content_key, config.fingerprint, config.format, QUANTIZER_VERSION, reports)
+        report = make_report(config.content_key, config.fingerprint, config.format, QUANTIZER_VERSION, reports, untrained_layers(source))
         check_error(report, config.max_relative_rms_error)
         write_side_files(config, source, partial, reports, report)
         found = seal(config, partial, reports)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 from lprl_api.base import Contract
 from lprl_api.formats import WeightFormat
@@ -10,6 +11,8 @@ from lprl_workload.convert.run import ShardReport, TensorReport
 from lprl_workload.quant.scheme import relative_rms
 
 TABLE_ROWS = 200
+SHOWN_ROWS = 3
+"""Worst tensors that a command shows after the totals."""
 
 
 class Totals(Contract):
@@ -23,7 +26,9 @@ class Totals(Contract):
     source_bytes: int
     output_bytes: int
     relative_rms_error: float | None
-    """Over all quantised weights together; None when nothing was quantised."""
+    """Over all quantised weights together, so that a few huge ones decide it; None when nothing was quantised."""
+    median_relative_rms_error: float | None = None
+    """Of the quantised tensors' own errors: half of them lie below it."""
     worst_tensor: str | None
     worst_relative_rms_error: float | None
     max_abs_error: float | None
@@ -40,10 +45,17 @@ class ConversionReport(Contract):
     totals: Totals
     tensors: tuple[TensorReport, ...]
     """In name order."""
+    untrained_layers: tuple[int, ...] = ()
+    """Layers of a training checkpoint that are its source's (multi-token prediction)."""
 
 
 def make_report(
-    content_key: str, fingerprint: str, fmt: WeightFormat, quantizer_version: str, shards: Sequence[ShardReport]
+    content_key: str,
+    fingerprint: str,
+    fmt: WeightFormat,
+    quantizer_version: str,
+    shards: Sequence[ShardReport],
+    untrained_layers: tuple[int, ...] = (),
 ) -> ConversionReport:
     """Merge the reports of all shards."""
     tensors = tuple(sorted((t for shard in shards for t in shard.tensors), key=lambda t: t.name))
@@ -54,6 +66,7 @@ def make_report(
         quantizer_version=quantizer_version,
         totals=_totals(shards, tensors),
         tensors=tensors,
+        untrained_layers=untrained_layers,
     )
 
 
@@ -71,6 +84,7 @@ def _totals(shards: Sequence[ShardReport], tensors: Sequence[TensorReport]) -> T
         source_bytes=sum(shard.source_bytes for shard in shards),
         output_bytes=sum(shard.output_bytes for shard in shards),
         relative_rms_error=relative_rms(squared_error, squared_weight) if squared_weight else None,
+        median_relative_rms_error=median(t.relative_rms_error or 0.0 for t in quantized) if quantized else None,
         worst_tensor=worst.name if worst else None,
         worst_relative_rms_error=worst.relative_rms_error if worst else None,
         max_abs_error=max((t.max_abs_error for t in quantized if t.max_abs_error is not None), default=None),
@@ -93,8 +107,12 @@ def as_table(report: ConversionReport) -> str:
         f"output            {human_bytes(totals.output_bytes)}",
         f"tensors           {totals.tensors}: {totals.quantized} quantised, {totals.dequantized} dequantised, {totals.copied} copied",
     ]
-    if totals.relative_rms_error is not None:
-        lines.append(f"relative RMS      {totals.relative_rms_error:.6f} over all quantised weights")
+    if report.untrained_layers:
+        layers = ", ".join(map(str, report.untrained_layers))
+        lines.append(f"untrained         layers {layers}: multi-token prediction, the weights training started from")
+    if totals.median_relative_rms_error is not None:
+        said = f"median {totals.median_relative_rms_error:.6f}, worst {totals.worst_relative_rms_error or 0.0:.6f}"
+        lines.append(f"relative RMS      {said} of {totals.quantized} quantised tensors")
     rows = sorted((t for t in report.tensors if t.relative_rms_error is not None), key=lambda t: (-(t.relative_rms_error or 0.0), t.name))
     if rows:
         lines += ["", f"{'rel. RMS':>10}  {'max |error|':>11}  {'groups':>9}  {'zero':>6}  {'clipped':>7}  tensor"]
@@ -104,3 +122,9 @@ def as_table(report: ConversionReport) -> str:
     if len(rows) > TABLE_ROWS:
         lines.append(f"... and {len(rows) - TABLE_ROWS} more, all in conversion_report.json")
     return "\n".join(lines) + "\n"
+
+
+def summary(table: str) -> str:
+    """Return the head of a table: the totals and the worst tensors."""
+    head, _, rows = table.rstrip().partition("\n\n")
+    return "\n".join([head, *rows.splitlines()[: SHOWN_ROWS + 1]])

@@ -1,6 +1,6 @@
 """Reading the tensors of a Hugging Face folder: memory-mapped, one tensor at a time, and only those that are its model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -10,8 +10,8 @@ from lprl_api.errors import UserError
 from lprl_workload.folder.model import read_contents
 
 
-def read_folder(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor of the folder's model on the CPU, file by file.
+def read_folder(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor of the folder's model whose name is `wanted` on the CPU, file by file.
 
     Raises what `read_contents` raises, before the first tensor.
     """
@@ -19,6 +19,7 @@ def read_folder(folder: Path) -> Iterator[tuple[str, Tensor]]:
         try:
             with safe_open(folder / file, framework="pt", device="cpu") as shard:
                 for tensor in tensors:
-                    yield tensor.name, shard.get_tensor(tensor.name)
+                    if wanted(tensor.name):
+                        yield tensor.name, shard.get_tensor(tensor.name)
         except SafetensorError as error:
             raise UserError(f"{folder / file}: not a safetensors file ({error})") from error

@@ -108,5 +108,12 @@ def is_known_extra(name: str, shape: ModelShape) -> bool:
         return shape.tied_embeddings
     if name.endswith("rotary_emb.inv_freq"):
         return True
+    return further_layer(name, shape) is not None
+
+
+def further_layer(name: str, shape: ModelShape) -> int | None:
+    """Return the number of the layer of a checkpoint tensor beyond the decoder's (multi-token prediction), None for others."""
     parts = name.split(".")
-    return parts[:2] == ["model", "layers"] and len(parts) > 2 and parts[2].isdigit() and int(parts[2]) >= shape.layers
+    if parts[:2] != ["model", "layers"] or len(parts) < 3 or not parts[2].isdigit():
+        return None
+    return int(parts[2]) if int(parts[2]) >= shape.layers else None

@@ -11,7 +11,7 @@ import torch
 
 from lprl_api.formats import WeightFormat
 from lprl_api.runconfig import RunConfig
-from lprl_workload.checkpoint.hf_folder import write_model
+from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Bucket, Completion, GenerationRequest, Metrics, SamplingParams, SyncReport, TrainSample
 from lprl_workload.groups import TokenValues
@@ -95,7 +95,7 @@ class TrainHost:
     def export(self, directory: Path) -> None:
         """Write the BF16 folder on rank 0; the others take part in gathering."""
         if self._rank.rank == 0:
-            write_model(directory, self.actor.export_weights(), self._paths.model)
+            write_trained(directory, self.actor.export_weights(), self._paths.model, self._run.shape)
         else:
             self._gather()
 

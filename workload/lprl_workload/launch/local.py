@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lprl_api.formats import WeightFormat
 from lprl_api.runconfig import RunConfig
-from lprl_workload.checkpoint.hf_folder import write_model
+from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.data import Completion, GenerationRequest, Metrics, SamplingParams, SyncReport, TrainSample
 from lprl_workload.groups import TokenValues
 from lprl_workload.launch.deal import response_tokens, spans
@@ -99,7 +99,7 @@ class LocalTrainGroup:
 
     def export(self, directory: Path) -> None:
         """Write the BF16 folder."""
-        write_model(directory, self._actor.export_weights(), self._model)
+        write_trained(directory, self._actor.export_weights(), self._model, self._run.shape)
 
     def load(self, directory: Path) -> None:
         """Load the rank."""

@@ -100,7 +100,7 @@ def resolve(
     """Return what to execute for a container; `command` replaces the template's (KubeRay makes `ray start` itself).
 
     Raises:
-        UserError: a Secret the container needs is not on this machine; the message names the file to write.
+        UserError: a Secret or ConfigMap the container needs is not on this machine; the message names the file to write.
 
     """
     local = {**link_volumes(pod_spec, container, context, folders), **scratch_folders(pod_spec, container, context)}
@@ -149,11 +149,10 @@ def _value(entry: Mapping[str, Any], container: str, context: PodContext, folder
     if "secretKeyRef" in source:
         if entry["name"] in context.env:
             return context.env[entry["name"]]
-        return _secret(source["secretKeyRef"], entry["name"], folders)
+        return _kept(folders.secrets, "Secret", source["secretKeyRef"], entry["name"])
     if "configMapKeyRef" in source:
         ref = source["configMapKeyRef"]
-        value: str = (folders.configmaps / ref["name"] / ref["key"]).read_text()
-        return value
+        return _kept(folders.configmaps, "ConfigMap", ref, entry["name"])
     raise UserError(f"container {container}: env {entry['name']} has a source a local run does not know: {', '.join(source)}")
 
 
@@ -162,9 +161,9 @@ def _field(path: str, context: PodContext) -> str:
         "metadata.name": context.name,
         "metadata.uid": context.uid,
         "metadata.namespace": context.namespace,
-        "status.podIP": context.host,
-        "status.hostIP": context.host,
+        **dict.fromkeys(("status.podIP", "status.podIPs", "status.hostIP", "status.hostIPs"), context.host),
         "spec.nodeName": "local",
+        "spec.serviceAccountName": "local",
     }
     if path in plain:
         return plain[path]
@@ -174,15 +173,16 @@ def _field(path: str, context: PodContext) -> str:
     return (context.labels if match[1] == "labels" else context.annotations).get(match[2], "")
 
 
-def _secret(ref: Mapping[str, Any], variable: str, folders: Folders) -> str:
-    path: Path = folders.secrets / ref["name"] / ref["key"]
+def _kept(root: Path, kind: str, ref: Mapping[str, Any], variable: str) -> str:
+    path: Path = root / ref["name"] / ref["key"]
     try:
         return path.read_text().rstrip("\n")
     except FileNotFoundError:
         if ref.get("optional"):
             return ""
+        mode = " (mode 600)" if kind == "Secret" else ""
         raise UserError(
-            f"Secret {ref['name']} has no key {ref['key']} here ({variable} needs it)", f"write the value into {path} (mode 600)"
+            f"{kind} {ref['name']} has no key {ref['key']} here ({variable} needs it)", f"write the value into {path}{mode}"
         ) from None
 
 

@@ -177,6 +177,10 @@ def test_the_driver_may_touch_one_object(rendered):
     assert rules == [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["toy-a1-progress"], "verbs": ["get", "patch"]}]
 
 
+EXPRESSION = {"key": "zone", "operator": "In", "values": ["a"]}
+NEAR = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [EXPRESSION]}]}}
+
+
 def test_split_placement_has_a_group_for_each_side(rendered):
     topology = {"accelerator": "cpu", "placement": "split", "nodes": 3, "trainer": {"nodes": 2}, "rollout": {"nodes": 1}}
     cluster = by_kind(rendered(topology=topology), "RayCluster")[0]
@@ -201,10 +205,10 @@ def test_gpu_workers_take_whole_nodes(rendered):
 def test_user_settings_are_merged_not_replaced(rendered):
     mine = {
         "image": "mine:1",
-        "labels": {"team": "rl", "lprl.dev/job": "stolen"},
+        "labels": {"team": "rl"},
         "tolerations": [{"key": "gpu", "operator": "Exists"}],
         "env": [{"name": "A", "value": "1"}, {"name": "NCCL_DEBUG", "value": "INFO"}, {"name": "RAY_ADDRESS", "value": "x"}],
-        "affinity": {"nodeAffinity": {"x": 1}},
+        "affinity": {"nodeAffinity": NEAR},
         "head": {"nodeSelector": {"pool": "cpu"}, "resources": {"limits": {"memory": "16Gi"}}},
         "workers": {"image": "mine:gpu", "resources": {"limits": {"nvidia.com/gpu": "1"}}},
         "rdma": {"resource": "rdma/hca", "count": 2},
@@ -220,7 +224,9 @@ def test_user_settings_are_merged_not_replaced(rendered):
     assert (env["A"], env["RAY_ADDRESS"]) == ("1", "127.0.0.1:6379")
     assert {e["name"]: e.get("value") for e in workers["spec"]["containers"][0]["env"]}["NCCL_DEBUG"] == "INFO"
     assert set(workers["spec"]["affinity"]) == {"podAntiAffinity", "nodeAffinity"}
-    assert head["spec"]["containers"][1]["resources"] == {"requests": {"cpu": "1"}, "limits": {"memory": "16Gi"}}
+    ray, driver = (c["resources"] for c in head["spec"]["containers"])
+    assert ray == {"requests": {"cpu": "1"}, "limits": {"memory": "16Gi"}}, "the head's resources are Ray's"
+    assert driver == {"requests": {"cpu": "1", "memory": "8Gi"}}
     limits = workers["spec"]["containers"][0]["resources"]["limits"]
     assert (limits["nvidia.com/gpu"], limits["rdma/hca"]) == ("8", "2"), "planned devices stay"
     assert_restricted(workers, extra=("IPC_LOCK",))
@@ -335,7 +341,7 @@ def test_documents_share_no_mapping(rendered):
             for key, child in value.items() if isinstance(value, dict) else enumerate(value):
                 walk(child, f"{where}.{key}")
 
-    documents = rendered(podTemplate={"tolerations": [{"key": "a"}], "affinity": {"nodeAffinity": {"x": [1]}}})
+    documents = rendered(podTemplate={"tolerations": [{"key": "a"}], "affinity": {"nodeAffinity": NEAR}})
     for (kind, name), document in documents.items():
         walk(document, f"{kind}/{name}")
 

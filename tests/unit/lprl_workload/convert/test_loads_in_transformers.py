@@ -66,6 +66,29 @@ def test_block_fp8_weight_through_the_dequantiser_of_transformers(fmt: Fp8Block,
     assert torch.equal(theirs, dequantize(parts, "x", fmt))
 
 
+@pytest.mark.parametrize(("shape", "rows"), [((192, 128), 96), ((128, 192), None), ((160, 256), 80)])
+def test_ragged_blocks_that_transformers_misreads_are_right_in_the_file(shape: tuple[int, int], rows: int | None) -> None:
+    """transformers 5.23 divides a weight evenly by its scales: rows 192 with two scales are read as 96 + 96, not as 128 + 64.
+
+    Here: the part it reads right is equal, the rest is off, and off exactly as that division explains. docs/converting.md says so.
+    """
+    parts = quantize("x.weight", torch.randn(shape), Fp8Block())
+    theirs = Fp8Dequantize(None).convert({"weight": parts["x.weight"], "weight_scale_inv": parts["x.weight_scale_inv"]})["weight"]
+    ours, codes, scale = dequantize(parts, "x", Fp8Block()), parts["x.weight"].float(), parts["x.weight_scale_inv"]
+    by_hand = torch.stack([codes[i, j] * scale[i // 128, j // 128] for i in range(shape[0]) for j in range(shape[1])]).view(shape)
+    assert torch.equal(ours, by_hand)
+    evenly = scale.repeat_interleave(rows or shape[0], 0).repeat_interleave(shape[1] // scale.shape[1], 1)
+    assert torch.equal(theirs, codes * evenly)
+    assert not torch.equal(theirs, ours)
+    assert torch.equal(theirs[: rows or shape[0], : shape[1] if rows else 96], ours[: rows or shape[0], : shape[1] if rows else 96])
+
+
+def test_transformers_refuses_scales_that_do_not_divide_the_rows() -> None:
+    parts = quantize("x.weight", torch.randn(576, 128), Fp8Block())
+    with pytest.raises(ValueError, match="not divisible by scale grid"):
+        Fp8Dequantize(None).convert({"weight": parts["x.weight"], "weight_scale_inv": parts["x.weight_scale_inv"]})
+
+
 @pytest.mark.parametrize("fmt", COMPRESSED, ids=lambda f: f"{f.kind}{getattr(f, 'group_size', '')}")
 @pytest.mark.parametrize("rows", [1, 7, 130])
 def test_weight_through_the_decompressor_of_compressed_tensors(fmt: WeightFormat, rows: int) -> None:
