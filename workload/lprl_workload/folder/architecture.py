@@ -7,8 +7,8 @@ refused     everything else, because the trainer, transformers and the engines w
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from lprl_api.checkpoint_tensors import EMBEDDING, HEAD, PREFIX, checkpoint_tensors, fused_experts
 from lprl_api.errors import UserError
@@ -50,7 +50,7 @@ class Architecture:
         _check_fused(contents)
         check_config_fits(contents, self.fmt)
         found = self._found(contents, prefix)
-        self._check_missing(contents, found)
+        self._check_missing(contents, found, prefix)
         self._check_precision(contents, prefix)
         if not self.nested and self.shape.tied_embeddings:
             contents = without_tied_head(contents)
@@ -97,7 +97,7 @@ class Architecture:
                 continue
             names = self._weights(contents, tensor, prefix)
             if not all(name in expected for name in names):
-                if not self.nested and not (self.shape.tied_embeddings and names == (HEAD,)):
+                if not self._may_be_there(names[0]):
                     unknown.append(tensor.name)
                 continue
             if twice := next((name for name in names if name in found), None):
@@ -109,6 +109,12 @@ class Architecture:
             more = f" (nor are {len(unknown) - 1} more)" if len(unknown) > 1 else ""
             raise UserError(what + more, f"{MIXED}; or save the model without it")
         return found
+
+    def _may_be_there(self, name: str) -> bool:
+        """Return whether a tensor that is no expected weight is told elsewhere: a tied head, scales of a weight that is missing."""
+        module, _, leaf = name.rpartition(".")
+        scale = not isinstance(self.fmt, Bf16) and leaf in PARTNERS and f"{module}.weight" in checkpoint_tensors(self.shape)
+        return self.nested or scale or (self.shape.tied_embeddings and name == HEAD)
 
     def _is_kept(self, name: str, prefix: str) -> bool:
         """Return whether a tensor is none of the decoder, and rightly there."""
@@ -156,7 +162,7 @@ class Architecture:
         if found != wanted:
             raise UserError(f"{where}: shape {list(found)}; config.json says {list(wanted)}", MIXED)
 
-    def _check_missing(self, contents: FolderContents, found: set[str]) -> None:
+    def _check_missing(self, contents: FolderContents, found: set[str], prefix: str) -> None:
         expected = checkpoint_tensors(self.shape)
         missing = [name for name in expected if name not in found and not (self.nested and name == HEAD)]
         if not missing:
@@ -167,7 +173,8 @@ class Architecture:
             remedy = "complete the download, or, where the head is the embedding, say tie_word_embeddings: true in config.json"
         elif all(name.endswith(".bias") for name in missing):
             remedy = MIXED
-        raise UserError(f"{contents.folder}: {count} missing: {shown(missing)}", remedy)
+        names = shown(f"{prefix}{name.removeprefix(PREFIX)}" if name.startswith(PREFIX) else name for name in missing)
+        raise UserError(f"{contents.folder}: {count} missing: {names}", remedy)
 
     def _check_precision(self, contents: FolderContents, prefix: str) -> None:
         """Refuse weights that config.json says are quantised and that are not, or the other way round. Raises UserError."""
@@ -182,6 +189,9 @@ class Architecture:
             if selection.takes(name) and not is_codes(tensor):
                 what = f"{contents.path(tensor.name)}: tensor {tensor.name}: {tensor.dtype}; quantization_config says {self.fmt.kind}"
                 raise UserError(what, "list the module among those that are not quantised, or save the whole model in one precision")
+            if is_codes(tensor) and any(fnmatchcase(name.removesuffix(".weight"), pattern) for pattern in self.fmt.exclude_modules):
+                what = f"{contents.path(tensor.name)}: tensor {tensor.name}: {tensor.dtype}; quantization_config says it is not quantised"
+                raise UserError(what, "take the module off the list of those that are not quantised")
 
     def _with_promises(self, contents: FolderContents, prefix: str) -> FolderContents:
         layers = range(self.shape.layers, self.shape.layers + self.shape.mtp_layers)
@@ -207,16 +217,9 @@ def _without_computed(contents: FolderContents, prefix: str) -> FolderContents:
 
 def _check_fused(contents: FolderContents) -> None:
     """Refuse quantised experts in 3-D tensors. Raises UserError."""
-    for name in _quantised_fused(contents):
-        tensor = contents.tensors[name]
-        what = f"{contents.path(name)}: tensor {name}: {tensor.dtype} {list(tensor.shape)}: quantised experts of a layer in one tensor"
-        raise UserError(
-            what,
-            "save the model with its experts one by one (save_pretrained without save_original_format=False), or in BF16",
-        )
-
-
-def _quantised_fused(contents: FolderContents) -> Iterator[str]:
-    for tensor in contents.tensors.values():
-        if (_FUSED.search(tensor.name) and tensor.dtype not in FLOATS) or _FUSED_SCALE.search(tensor.name):
-            yield tensor.name
+    codes = (t for t in contents.tensors.values() if _FUSED.search(t.name) and t.dtype not in FLOATS)
+    scales = (t for t in contents.tensors.values() if _FUSED_SCALE.search(t.name))
+    if tensor := next(codes, None) or next(scales, None):
+        where = f"{contents.path(tensor.name)}: tensor {tensor.name}"
+        what = f"{where}: {tensor.dtype} {list(tensor.shape)}: quantised experts of a layer in one tensor"
+        raise UserError(what, "save the model with its experts one by one (save_pretrained without save_original_format=False), or in BF16")

@@ -104,12 +104,13 @@ def make_reporter(run: RunConfig, attempt: int) -> Reporter:
 
 def check_folders(run: RunConfig, paths: ResolvedPaths) -> None:
     """Raise UserError naming field and path when a model folder is not there, is none, or is no model that can be trained."""
-    for field, place, folder in (("modelPath", run.model_path, paths.model), ("rolloutPath", run.rollout_path, paths.rollout)):
+    places = (("modelPath", run.model_path), ("referencePath", run.reference_path), ("rolloutPath", run.rollout_path))
+    for (field, place), folder in zip(places, (paths.model, paths.reference, paths.rollout), strict=True):
         if not (folder / "config.json").is_file():
             found = "no config.json in it" if folder.is_dir() else "no such folder"
             raise UserError(f"RunConfig.{field} {place}: {found} ({folder})", "name the folder of a Hugging Face model inside the volume")
-    check_trainable(paths.model)
-    for folder in dict.fromkeys((paths.model, paths.rollout)):
+    for folder in dict.fromkeys((paths.model, paths.reference, paths.rollout)):
+        check_trainable(folder)
         for note in read_contents(folder).notes:
             log.warning("%s: %s", folder, note)
 
