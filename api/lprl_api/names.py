@@ -49,11 +49,12 @@ class Condition:
     CLUSTER_READY = "ClusterReady"
     PROGRESSING = "Progressing"
     TRAINING_STABLE = "TrainingStable"
+    REWARD_SIGNAL = "RewardSignal"
     SUSPENDED = "Suspended"
     COMPLETE = "Complete"
     FAILED = "Failed"
 
-    ALL = (VALIDATED, INSPECTED, CONVERTED, CLUSTER_READY, PROGRESSING, TRAINING_STABLE, SUSPENDED, COMPLETE, FAILED)
+    ALL = (VALIDATED, INSPECTED, CONVERTED, CLUSTER_READY, PROGRESSING, TRAINING_STABLE, REWARD_SIGNAL, SUSPENDED, COMPLETE, FAILED)
 
 
 class Reason:
@@ -104,6 +105,11 @@ class Reason:
     UPDATES_HELD = "UpdatesHeld"
     ROLLED_BACK = "RolledBack"
     FELL_BACK_TO_BF16 = "FellBackToBF16"
+    # RewardSignal
+    MEASURING = "Measuring"
+    VARIED = "Varied"
+    ALL_ZERO = "AllZero"
+    ALL_EQUAL = "AllEqual"
     # Suspended
     SUSPENDING = "Suspending"
     SUSPENDED = "Suspended"

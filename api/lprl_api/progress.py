@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from lprl_api.base import Contract, Documented, NonNegativeInt
 from lprl_api.topology import Stability
 
@@ -53,6 +55,31 @@ class StabilityReport(Contract):
     since_step: NonNegativeInt | None = None
 
 
+class RewardSample(Contract):
+    """A response as its scorer saw it, shortened."""
+
+    prompt: str
+    """The end of the prompt."""
+    response: str
+    label: str
+    """Empty for none."""
+    reward: float
+
+
+class RewardSignal(Contract):
+    """Whether the rewards of a run differ at all: equal ones teach nothing, and often mean that prompts, labels and scorer do not fit."""
+
+    state: Literal["measuring", "varied", "all-zero", "all-equal"] = "measuring"
+    """`varied` from the first two rewards that differ on; the others say what held of all rewards of the run's first steps."""
+    value: float | None = None
+    """The reward all of them have; None while there is none, or once they differ."""
+    steps: NonNegativeInt = 0
+    """Steps looked at."""
+    responses: NonNegativeInt = 0
+    samples: tuple[RewardSample, ...] = Field((), max_length=3)
+    """Of the first step, as long as rewards are equal; at most 2 KiB as JSON."""
+
+
 class Progress(Contract):
     """What the driver knows of the run; numbers are of the last finished step."""
 
@@ -77,6 +104,8 @@ class Progress(Contract):
     checkpoint: CheckpointRef | None = None
     export: str | None = None
     stability: StabilityReport = StabilityReport()
+    reward_signal: RewardSignal | None = None
+    """None until the driver knows what earlier attempts saw."""
     effective_rollout: Literal["bf16", "fp8", "int4"] | None = None
     """Set when the guard changed what is served."""
     engine_restarts: NonNegativeInt = 0

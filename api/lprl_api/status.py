@@ -26,7 +26,7 @@ class ConditionStatus(Documented):
     """A Kubernetes condition; lastTransitionTime moves only when status flips."""
 
     type: str
-    """Validated, Inspected, Converted, ClusterReady, Progressing, TrainingStable, Suspended, Complete or Failed."""
+    """Validated, Inspected, Converted, ClusterReady, Progressing, TrainingStable, RewardSignal, Suspended, Complete or Failed."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
     reason: str

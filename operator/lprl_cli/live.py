@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 
+from lprl_api.names import Condition
+
 PHASES = ("Pending", "Inspecting", "Converting", "Provisioning", "Running", "Succeeded")
 SHOWN_ROWS = 12
 REFRESH_SECONDS = 0.5
@@ -57,6 +59,12 @@ def seconds_left(rows: list[dict[str, Any]], at: int, steps: int) -> float | Non
     return sum(recent) / len(recent) * max(0, steps - int(rows[at].get("step", 0))) if recent else None
 
 
+def reward_warning(status: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return (reason, message) of the condition RewardSignal where it is False: every reward of the first steps is the same."""
+    found = next((c for c in status.get("conditions") or () if c["type"] == Condition.REWARD_SIGNAL and c["status"] == "False"), None)
+    return (found["reason"], f"{found['reason']}: {found.get('message', '')}") if found else None
+
+
 class PlainView:
     """One line per phase change, conversion progress and step; for logs and pipes."""
 
@@ -64,6 +72,7 @@ class PlainView:
         self._phase = ""
         self._message = ""
         self._printed = 0
+        self._warned = ""
         self._started = time.monotonic()
 
     def update(self, document: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -73,6 +82,10 @@ class PlainView:
         if phase != self._phase or (message != self._message and phase != "Running"):
             self._say(f"{phase:<12} {message}".rstrip())
             self._phase, self._message = phase, message
+        warning = reward_warning(status)
+        if warning and warning[0] != self._warned:
+            self._say(f"warning: {warning[1]}")
+        self._warned = warning[0] if warning else ""
         steps = int(document["spec"]["algorithm"]["steps"])
         if rows and self._printed == 0:
             self._say("  ".join(f"{c:>11}" for c in COLUMNS))
@@ -121,6 +134,8 @@ class LiveView:
         parts: list[Any] = [head, self._phases(status.get("phase", "Pending"))]
         if status.get("message"):
             parts.append(Text(str(status["message"]), style="dim"))
+        if warning := reward_warning(status):
+            parts.append(Text(f"warning: {warning[1]}", style="yellow"))
         if rows:
             table = Table(*[], box=None, pad_edge=False)
             for column in COLUMNS:

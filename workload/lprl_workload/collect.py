@@ -10,6 +10,7 @@ from lprl_api.effective import prompts_per_round
 from lprl_api.runconfig import RunConfig
 from lprl_workload.data import Completion, GenerationRequest, Metrics, Prompt, Sample, SamplingParams
 from lprl_workload.metrics.metric import mean_std
+from lprl_workload.metrics.reward_signal import SeenRewards, seen_rewards
 from lprl_workload.rollout.seeds import sample_seed
 
 Generate = Callable[[Sequence[GenerationRequest], SamplingParams], list[Completion]]
@@ -39,6 +40,8 @@ class Collected:
     metrics: Metrics
     """reward, reward_std, response_tokens (mean length), truncated_fraction: over everything generated, before the group filter."""
     generated_tokens: int
+    seen: SeenRewards
+    """Rewards over everything generated, before the group filter."""
 
 
 def params_of(sampling: Sampling) -> SamplingParams:
@@ -72,10 +75,13 @@ class Collector:
         kept: list[list[Sample]] = []
         flat: list[list[Sample]] = []
         seen: Counter[int] = Counter()
+        answered: list[tuple[Prompt, list[Sample]]] = []
         for _ in range(dynamic.max_rounds if dynamic.enabled else 1):
             prompts, position = self._dataset.take(position, size)
             requests = requests_for(prompts, algorithm.samples_per_prompt, algorithm.seed, step, seen)
-            for group in self.score(prompts, generate(requests, self._params), algorithm.samples_per_prompt):
+            groups = self.score(prompts, generate(requests, self._params), algorithm.samples_per_prompt)
+            answered += zip(prompts, groups, strict=True)
+            for group in groups:
                 informative = not dynamic.enabled or len({sample.reward for sample in group}) > 1
                 (kept if informative else flat).append(group)
             if len(kept) >= wanted:
@@ -84,7 +90,8 @@ class Collector:
         batch = (kept + flat)[:wanted]
         everything = [sample for group in kept + flat for sample in group]
         samples = tuple(replace(sample, group=number) for number, group in enumerate(batch) for sample in group)
-        return Collected(samples, position, _metrics(everything), sum(len(s.response_ids) for s in everything))
+        rewards = seen_rewards([prompt for prompt, _ in answered], [group for _, group in answered])
+        return Collected(samples, position, _metrics(everything), sum(len(s.response_ids) for s in everything), rewards)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion], count: int) -> list[list[Sample]]:
         """Return one group of `count` scored samples a prompt."""

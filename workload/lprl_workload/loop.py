@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from lprl_api.formats import Bf16
-from lprl_api.progress import MESSAGE_CHARACTERS, CheckpointRef, DriverPhase
+from lprl_api.progress import MESSAGE_CHARACTERS, CheckpointRef, DriverPhase, RewardSignal
 from lprl_api.run_folder import step_name
 from lprl_api.runconfig import RunConfig
 from lprl_api.text import shortened
@@ -27,6 +27,7 @@ from lprl_workload.evaluation import Evaluator
 from lprl_workload.groups import RolloutGroup, TrainGroup
 from lprl_workload.metrics.metric import reduce_metrics
 from lprl_workload.metrics.progress import Reporter
+from lprl_workload.metrics.reward_signal import watch
 from lprl_workload.metrics.stability import Action, observe
 from lprl_workload.prepare import measure, prepare
 from lprl_workload.records import EMPTY, Records
@@ -111,7 +112,8 @@ class Loop:
             self._rollout.sleep()
             metrics = self._train(batch.samples)
         report = self._push(self._serving.pushed + 1)
-        self.state = replace(self.state, step=step, position=batch.position, weight_version=report.version)
+        rewards = watch(self.state.rewards, batch.seen, last=step >= self.steps)
+        self.state = replace(self.state, step=step, position=batch.position, weight_version=report.version, rewards=rewards)
         action = self._observe(metrics)
         self._record(batch, metrics, report, time.monotonic() - before)
         self._act(action)
@@ -141,6 +143,8 @@ class Loop:
             found = self._store.newest()
             folder = found[0] if found else self._load_from
             self.state = RunState.read(folder) if folder else RunState()
+            if not found:  # another run's rewards say nothing of these prompts
+                self.state = replace(self.state, rewards=RewardSignal())
             if folder:
                 self._trainer.load(folder / TRAINER)
             self._saved = self.state if found else None
@@ -232,6 +236,7 @@ class Loop:
         sync = {"quantization_error": report.relative_rms_error, "weight_version": float(report.version)}
         self._records.step(self.state.step, metrics | batch.metrics | timing | sync)
         self._log_step(metrics | batch.metrics | timing)
+        self._records.rewards(self.state.rewards)
         self._reporter.update(
             reward=batch.metrics["reward"],
             mismatch_k3=metrics.get("k3"),
@@ -256,6 +261,7 @@ class Loop:
             steps=self.steps,
             weight_version=self.state.weight_version,
             stability=self.state.guard.report(self._stability),
+            reward_signal=self.state.rewards,
             effective_rollout=self.state.effective_rollout,
             engine_restarts=self._serving.budget.total,
             checkpoint=CheckpointRef(step=saved.step, path=f"{directory}/{step_name(saved.step)}") if saved else None,

@@ -1,13 +1,17 @@
 """The run's durable records: metrics.jsonl, evaluations.jsonl, the optional sinks beside them."""
 
+import logging
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from lprl_api.progress import EvaluationResult
+from lprl_api.progress import EvaluationResult, RewardSignal
+from lprl_workload.metrics.reward_signal import told
 from lprl_workload.metrics.sinks import JsonlFile, Sink
 
+log = logging.getLogger(__name__)
+REWARDS_FILE = "rewards.json"
 EMPTY = -1
 """truncate_after(EMPTY): a run without a checkpoint starts its series anew, the evaluation of step 0 included."""
 COLUMNS = (
@@ -24,7 +28,7 @@ class Records:
     def __init__(self, folder: Path, attempt: int) -> None:
         self.metrics = JsonlFile(folder / "metrics.jsonl")
         self.evaluations = JsonlFile(folder / "evaluations.jsonl")
-        self._attempt = attempt
+        self._folder, self._attempt, self._told = folder, attempt, ""
         self._sinks: tuple[Sink, ...] = ()
 
     def attach(self, sinks: list[Sink]) -> None:
@@ -56,6 +60,20 @@ class Records:
         rows = self.metrics.rows()
         told = {"reward": "reward", "mismatch_k3": "k3", "logprob_diff": "logprob_diff"}
         return {field: rows[-1].get(column) for field, column in told.items()} if rows else {}
+
+    def rewards(self, signal: RewardSignal) -> None:
+        """Tell, once it is known, whether the run's rewards differ: in rewards.json for the report, and in the log when they do not."""
+        if signal.state in (self._told, "measuring"):
+            return
+        before, self._told = self._told, signal.state
+        aside = self._folder / f"{REWARDS_FILE}.tmp"
+        aside.write_text(signal.model_dump_json(by_alias=True, indent=1))
+        aside.replace(self._folder / REWARDS_FILE)
+        if signal.state != "varied":
+            found = f"every reward of the first {signal.steps} steps is {signal.value:g} ({signal.responses} responses)"
+            log.warning("%s: nothing can be learned from that; as the scorer saw them:\n%s", found, "\n".join(told(signal.samples)))
+        elif before:
+            log.info("rewards differ from here on")
 
     def last_evaluation(self) -> EvaluationResult | None:
         """Return the newest recorded evaluation."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from lprl_api.progress import RewardSignal
 from lprl_workload.metrics.stability import Guard
 
 STATE_FILE = "state.json"
@@ -22,6 +23,8 @@ class RunState:
     weight_version: int = 0
     """Version of the weights after this step; 0 are the initial ones."""
     guard: Guard = field(default_factory=Guard)
+    rewards: RewardSignal = field(default_factory=RewardSignal)
+    """Whether the run's rewards differ, from its first step on."""
     effective_rollout: Literal["bf16", "fp8", "int4"] | None = None
     """Set when the guard changed what is served."""
 

@@ -10,6 +10,7 @@ from lprl_cli.report import sections
 from lprl_cli.report.charts import Series, finite
 from lprl_cli.report.picture import write_pictures
 from lprl_cli.report.plan import plan_section
+from lprl_cli.report.rewards import rewards_section
 from lprl_cli.report.style import cell, page, table
 from lprl_cli.runfolder import RunFolder
 
@@ -30,6 +31,7 @@ def render(found: RunFolder) -> str:
     parts = [
         head,
         sections.tiles(found, rows, evaluations),
+        rewards_section(found),
         "<h2>Curves</h2>" + sections.curves([(found.name, rows, evaluations)]),
         "<h2>Plan</h2>" + plan_section(found),
         "<h2>Timeline</h2>" + sections.timeline(found.events()),

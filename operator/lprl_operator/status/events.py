@@ -21,6 +21,8 @@ _WARNINGS = frozenset(
         Reason.ROLLED_BACK,
         Reason.FELL_BACK_TO_BF16,
         Reason.RESTARTING,
+        Reason.ALL_ZERO,
+        Reason.ALL_EQUAL,
     }
 )
 _QUIET = frozenset(
@@ -32,6 +34,7 @@ _QUIET = frozenset(
         Reason.CONVERTED,
         Reason.PROVISIONING,
         Reason.MEASURING_BASELINE,
+        Reason.MEASURING,
         "",
     }
 )
@@ -51,6 +54,8 @@ def _worth_telling(before: ConditionStatus | None, after: ConditionStatus) -> bo
     same = before is not None and (before.status, before.reason) == (after.status, after.reason)
     if same or after.reason in _QUIET:
         return False
+    if after.reason == Reason.VARIED:  # as they should: news only after they did not
+        return before is not None and before.status == "False"
     return not (after.type in (Condition.COMPLETE, Condition.FAILED) and after.status != "True")
 
 

@@ -11,6 +11,7 @@ from lprl_api.status import ConditionStatus, ConversionStatus, LowPrecisionRLJob
 from lprl_api.text import one_line
 from lprl_operator.reconcile.decision import Case, ConditionValue, Decision, Finding, format_time
 from lprl_operator.status import conditions as of
+from lprl_operator.status import rewards
 
 _STABILITY: dict[str, tuple[ConditionValue, str]] = {
     "measuring": ("Unknown", Reason.MEASURING_BASELINE),
@@ -27,7 +28,7 @@ def project(case: Case, decision: Decision) -> LowPrecisionRLJobStatus:
     """Return the status to publish. Equal inputs, an equal status: a second look without a change writes nothing."""
     memory = decision.memory
     progress = _progress(case, memory)
-    findings = (*decision.findings, *_stability(progress))
+    findings = (*decision.findings, *_stability(progress), *rewards.finding(progress, memory.conditions))
     generation = case.job.metadata.generation
     found = of.set_conditions(memory.conditions, findings, case.stamp(), generation)
     return memory.model_copy(
@@ -90,7 +91,8 @@ def message(conditions: Sequence[ConditionStatus]) -> str:
         Phase.PROVISIONING: Condition.CLUSTER_READY,
         Phase.PENDING: Condition.VALIDATED,
     }
-    return of.message(conditions, Condition.SUSPENDED if _is_suspending(conditions) else order[phase(conditions)])
+    text = of.message(conditions, Condition.SUSPENDED if _is_suspending(conditions) else order[phase(conditions)])
+    return f"{text}; {hint}" if (hint := rewards.hint(conditions)) and phase(conditions) in (Phase.RUNNING, Phase.SUCCEEDED) else text
 
 
 def _is_suspending(conditions: Sequence[ConditionStatus]) -> bool:

@@ -14,8 +14,9 @@ FLOOR_S = 0.2
 def news(report: Progress) -> tuple[object, ...]:
     """What must not wait for its turn, once it changes: that training begins or ends, a checkpoint, trouble, what was asked for."""
     stage = "ends" if report.phase in ("stopping", "finished") else "starts" if report.phase == "starting" else "runs"
+    signal = report.reward_signal.state if report.reward_signal else "measuring"
     restarts = report.engine_restarts, report.trainer_restarts
-    return stage, report.checkpoint, report.export, report.stability.state, report.effective_rollout, restarts, report.steps
+    return stage, report.checkpoint, report.export, report.stability.state, report.effective_rollout, restarts, report.steps, signal
 
 
 class Turns:

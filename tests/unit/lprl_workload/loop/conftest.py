@@ -151,6 +151,7 @@ class Bench:
     def __init__(self, root: Path, document: dict[str, Any]) -> None:
         self.root, self.run = root, RunConfig.model_validate(document)
         self.control: Control | None = None
+        self.score = reward_of
 
     def attempt(self, number: int = 1, world: World | None = None, rows: int = 5) -> tuple[Loop, World, Trainer, Engines]:
         world = world or World()
@@ -158,7 +159,7 @@ class Bench:
         trainer = Trainer(world, engines)
         store = CheckpointStore(self.root, number, self.run.checkpoint.keep)
         store.take_over()
-        collector = Collector(self.run, Prompts(rows), reward_of, lambda ids: " ".join(map(str, ids)))
+        collector = Collector(self.run, Prompts(rows), self.score, lambda ids: " ".join(map(str, ids)))
         evaluator = None
         if self.run.evaluation is not None:
             evaluator = Evaluator(self.run.evaluation, Prompts(3), collector, self.run.sampling, self.run.algorithm.seed)
