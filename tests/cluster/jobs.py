@@ -123,7 +123,7 @@ class Job:
         events = json.loads(self.kube.run("-n", self.namespace, "get", "events", "--field-selector", about, "-o", "json"))["items"]
         lines = [
             str(status.get("message", "")),
-            *(f"{c['type']}={c['status']} {c['reason']}: {c['message']}" for c in status["conditions"]),
+            *(f"{c['type']}={c['status']} {c['reason']}: {c['message']}" for c in status.get("conditions", ())),
         ]
         lines += [json.dumps(failure) for failure in status.get("failures", ())]
         return "\n".join([*lines, *(f"{event['type']} {event['reason']}: {event['message']}" for event in events)])
