@@ -51,7 +51,7 @@ def wait_job(kube: Kube, namespace: str, name: str) -> None:
     """Wait until a batch Job is complete; one that is not there is nothing to wait for."""
 
     def done() -> bool:
-        found = kube.get("job", name, namespace)
+        found = kube.get("jobs", name, namespace)
         return found is None or any(
             c["type"] == "Complete" and c["status"] == "True" for c in found.get("status", {}).get("conditions", ())
         )

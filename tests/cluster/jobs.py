@@ -112,15 +112,14 @@ class Job:
 
     def children(self) -> list[str]:
         """Return everything it owns alone, as kind/name. Conversions belong to every job that wants them."""
-        kinds = "jobs,rayclusters,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pods"
-        found = self.kube.list(kinds, self.namespace, f"lprl.dev/job={self.name}")
+        kinds = ("jobs", "rayclusters", "configmaps", "serviceaccounts", "roles", "rolebindings", "networkpolicies", "pods")
+        found = [o for kind in kinds for o in self.kube.list(kind, self.namespace, f"lprl.dev/job={self.name}")]
         return sorted(f"{o['kind']}/{o['metadata']['name']}" for o in found)
 
     def told(self) -> str:
         """Return what people are told of it: its message, conditions, failures and events."""
         status = self.status()
-        about = f"involvedObject.name={self.name}"
-        events = json.loads(self.kube.run("-n", self.namespace, "get", "events", "--field-selector", about, "-o", "json"))["items"]
+        events = self.kube.list("events", self.namespace, fields=f"involvedObject.name={self.name}")
         lines = [
             str(status.get("message", "")),
             *(f"{c['type']}={c['status']} {c['reason']}: {c['message']}" for c in status.get("conditions", ())),

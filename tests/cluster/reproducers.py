@@ -102,7 +102,7 @@ FOREIGN = (("ServiceAccount", "driver"), ("ConfigMap", "progress"))
 
 def owned(kube: Kube, document: Document) -> Any:
     """Return what tells that an object is the one we made, untouched."""
-    found = kube.get(document["kind"], document["metadata"]["name"], document["metadata"]["namespace"])
+    found = kube.get(f"{document['kind'].lower()}s", document["metadata"]["name"], document["metadata"]["namespace"])
     assert found is not None, f"{document['kind']} {document['metadata']['name']} is gone"
     return found["metadata"]["uid"], found.get("data"), found["metadata"].get("ownerReferences"), found["metadata"].get("labels")
 

@@ -28,7 +28,7 @@ def kill(kube: Kube, namespace: str, selector: str) -> str:
 
 def progress_of(kube: Kube, job: Job) -> Document:
     """Return the metadata of the ConfigMap its driver reports into, empty where there is none."""
-    found = kube.get("configmap", f"{job.name}-a{job.status()['attempt']}-progress", job.namespace)
+    found = kube.get("configmaps", f"{job.name}-a{job.status()['attempt']}-progress", job.namespace)
     return dict(found["metadata"]) if found else {}
 
 
