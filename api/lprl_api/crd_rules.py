@@ -119,6 +119,11 @@ SPEC_RULES = (
         ".data.systemPrompt",
     ),
     Cel(
+        "self.precision.training != 'fp8-qat' || self.precision.rollout == 'fp8'",
+        "must be fp8 when precision.training is fp8-qat",
+        ".precision.rollout",
+    ),
+    Cel(
         "self.precision.training != 'int4-qat' || self.precision.rollout == 'int4'",
         "must be int4 when precision.training is int4-qat",
         ".precision.rollout",

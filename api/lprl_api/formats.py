@@ -7,6 +7,9 @@ from pydantic import Field
 from lprl_api.base import Contract, PositiveInt
 from lprl_api.precision import Precision, Rollout, Scope, Training
 
+Activations = Literal["dynamic", "none"]
+"""What an engine does with the inputs of FP8 weights: quantises them at every product, or leaves them in high precision."""
+
 
 class Bf16(Contract):
     """BFloat16 everywhere, no quantization_config."""
@@ -20,6 +23,7 @@ class Fp8Block(Contract):
     kind: Literal["fp8-block"] = "fp8-block"
     block_size: tuple[PositiveInt, PositiveInt] = (128, 128)
     scale_format: Literal["float32", "ue8m0"] = "float32"
+    activations: Activations = "dynamic"
     exclude_modules: tuple[str, ...] = ()
 
 
@@ -27,6 +31,7 @@ class Fp8Channel(Contract):
     """E4M3 codes, one scale per output channel in `X.weight_scale` [N, 1] (compressed-tensors float-quantized)."""
 
     kind: Literal["fp8-channel"] = "fp8-channel"
+    activations: Activations = "dynamic"
     exclude_modules: tuple[str, ...] = ()
 
 
@@ -34,6 +39,7 @@ class Fp8Tensor(Contract):
     """E4M3 codes, one scale in `X.weight_scale` [1]."""
 
     kind: Literal["fp8-tensor"] = "fp8-tensor"
+    activations: Activations = "dynamic"
     exclude_modules: tuple[str, ...] = ()
 
 
@@ -49,15 +55,21 @@ class Int4Group(Contract):
 WeightFormat = Annotated[Bf16 | Fp8Block | Fp8Channel | Fp8Tensor | Int4Group, Field(discriminator="kind")]
 
 
-def _fp8(precision: Precision) -> Fp8Block | Fp8Channel | Fp8Tensor:
-    exclude = precision.exclude_modules
-    match precision.fp8.strategy:
+def _fp8(precision: Precision, activations: Activations) -> Fp8Block | Fp8Channel | Fp8Tensor:
+    exclude, fp8 = precision.exclude_modules, precision.fp8
+    match fp8.strategy:
         case "block":
-            return Fp8Block(block_size=precision.fp8.block_size, scale_format=precision.fp8.scale_format, exclude_modules=exclude)
+            return Fp8Block(block_size=fp8.block_size, scale_format=fp8.scale_format, activations=activations, exclude_modules=exclude)
         case "channel":
-            return Fp8Channel(exclude_modules=exclude)
+            return Fp8Channel(activations=activations, exclude_modules=exclude)
         case "tensor":
-            return Fp8Tensor(exclude_modules=exclude)
+            return Fp8Tensor(activations=activations, exclude_modules=exclude)
+
+
+def described(fmt: WeightFormat) -> str:
+    """Return the weights and the activations an engine computes with, for people: `fp8-block, FP8 activations`."""
+    activations = getattr(fmt, "activations", "none")
+    return fmt.kind if isinstance(fmt, Bf16) else f"{fmt.kind}, {'FP8' if activations == 'dynamic' else 'BF16'} activations"
 
 
 def int4_scope(precision: Precision, is_moe: bool) -> Scope:
@@ -76,7 +88,7 @@ def rollout_format(precision: Precision, is_moe: bool) -> WeightFormat:
         case Rollout.BF16:
             return Bf16()
         case Rollout.FP8:
-            return _fp8(precision)
+            return _fp8(precision, precision.fp8.activations)
         case Rollout.INT4:
             return _int4(precision, is_moe)
 
@@ -92,6 +104,8 @@ def training_format(precision: Precision, is_moe: bool) -> WeightFormat:
         case Training.BF16:
             return Bf16()
         case Training.FP8:
-            return _fp8(precision)
+            return _fp8(precision, "dynamic")
+        case Training.FP8_QAT:
+            return _fp8(precision, "none")
         case Training.INT4_QAT:
             return _int4(precision, is_moe)

@@ -3,12 +3,12 @@
 The other direction, and which weights are quantised at all, is the converter's (lprl_workload/quant/).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from lprl_api import hf_ignore as ignore_rules
 from lprl_api import hf_quantization_keys as keys
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.formats import Activations, Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.hf_config import shape_from_config
 from lprl_api.hf_quantization_keys import check_keys
 from lprl_api.model_shape import ModelShape
@@ -17,6 +17,8 @@ from lprl_api.precision import Scope
 Json = dict[str, Any]
 KEYS = ("quantization_config", "compression_config")
 SECTION = "quantization_config"
+WEIGHT_ONLY = "weight_only"
+"""Our own mark of block FP8 whose activations stay in BF16. Engines ask their own switch: quant_method fp8 knows no such key."""
 FLOAT_FORMATS = ("float-quantized", "naive-quantized")
 """File formats of compressed-tensors that store E4M3 codes as they are."""
 
@@ -79,19 +81,22 @@ def _parse_fp8(section: Json) -> WeightFormat:
     if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
         raise UserError(f"quantization_config.weight_block_size: {size!r}; needs two positive numbers")
     ue8m0 = section.get("scale_fmt") == "ue8m0"
-    return Fp8Block(block_size=(size[0], size[1]), scale_format="ue8m0" if ue8m0 else "float32", exclude_modules=excluded)
+    activations: Activations = "none" if section.get(WEIGHT_ONLY) is True else "dynamic"
+    scale_format: Literal["float32", "ue8m0"] = "ue8m0" if ue8m0 else "float32"
+    return Fp8Block(block_size=(size[0], size[1]), scale_format=scale_format, activations=activations, exclude_modules=excluded)
 
 
 def _parse_compressed(section: Json, shape: ModelShape | None) -> WeightFormat:
     check_keys(section, keys.COMPRESSED, SECTION)
     scheme, targets = _scheme(section)
+    activations = _activations(section)
     kind, bits, strategy, group, file_format = scheme
     ignored = section.get("ignore") or ()
     match kind, bits, strategy:
         case "float", 8, "channel" if file_format in FLOAT_FORMATS:
-            return Fp8Channel(exclude_modules=ignore_rules.excluded(ignored))
+            return Fp8Channel(activations=activations, exclude_modules=ignore_rules.excluded(ignored))
         case "float", 8, "tensor" if file_format in FLOAT_FORMATS:
-            return Fp8Tensor(exclude_modules=ignore_rules.excluded(ignored))
+            return Fp8Tensor(activations=activations, exclude_modules=ignore_rules.excluded(ignored))
         case "int", 4, "group" if group in (32, 64, 128) and file_format == "pack-quantized":
             routed = ignore_rules.routed_only(ignored, targets, shape)
             scope = Scope.ROUTED_EXPERTS if routed else Scope.ALL_LINEAR
@@ -126,6 +131,13 @@ def _scheme(section: Json) -> tuple[tuple[Any, ...], tuple[str, ...]]:
         raise UserError(f"quantization_config.config_groups: {len(found)} weight schemes; exactly one is supported")
     scheme, targets = next(iter(found.items()))
     return scheme, tuple(targets)
+
+
+def _activations(section: Json) -> Activations:
+    """Return whether engines quantise activations: a group without input_activations is weight-only."""
+    groups = section.get("config_groups")
+    schemes = [g.get("input_activations") for g in groups.values() if isinstance(g, dict)] if isinstance(groups, dict) else []
+    return "dynamic" if any(schemes) else "none"
 
 
 def _numbers(weights: Json) -> tuple[Any, ...]:

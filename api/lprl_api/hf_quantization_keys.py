@@ -48,6 +48,7 @@ FP8: Mapping[str, tuple[Accepts, str]] = {
     "activation_scheme": (_one_of("dynamic", "static"), "dynamic or static"),  # activations: not the weights'
     "kv_cache_scheme": (_any, ""),
     "kv_cache_quant_algo": (_any, ""),
+    "weight_only": (_one_of(True, False), "true or false"),
     "expert_dtype": (_one_of("fp8"), "fp8"),
     "dequantize": (_any, ""),  # a wish to the loader
     "packed_modules_mapping": (_any, ""),

@@ -13,7 +13,11 @@ class Training(StrEnum):
 
     BF16 = "bf16"
     FP8 = "fp8"
+    """Products of FP8 weights and FP8 activations (TransformerEngine; emulated by the torch trainer)."""
+    FP8_QAT = "fp8-qat"
+    """Weights fake-quantised to the checkpoint's FP8 grid, products in BF16, gradients straight through."""
     INT4_QAT = "int4-qat"
+    """Weights fake-quantised to the checkpoint's INT4 grid, products in BF16, gradients straight through."""
 
 
 class Rollout(StrEnum):
@@ -43,7 +47,7 @@ class Int4(Contract):
 
 
 class Fp8(Contract):
-    """FP8 E4M3 weights; activations are quantised at run time."""
+    """FP8 E4M3 weights, and what the rollout engine does with the activations they are multiplied with."""
 
     strategy: Literal["block", "channel", "tensor"] = Field(
         "block", description="Weights that share one scale: a block, an output channel, or the whole tensor. Default block."
@@ -53,6 +57,11 @@ class Fp8(Contract):
     )
     scale_format: Literal["float32", "ue8m0"] = Field(
         "float32", description="float32 scales, or powers of two (ue8m0, needed on Blackwell). Default float32."
+    )
+    activations: Literal["dynamic", "none"] = Field(
+        "dynamic",
+        description="Activations in the rollout engine: dynamic quantises them to FP8 at every product (W8A8), none leaves them in "
+        "BF16 (W8A16: weight-only, the smallest mismatch; no FP8 units needed). Default dynamic.",
     )
     param_gather: bool = Field(
         False,
@@ -64,10 +73,10 @@ class Fp8(Contract):
 class Precision(Contract):
     """Precision of training and of rollout, and how low-precision weights are made."""
 
-    training: Training = Field(Training.BF16, description="bf16, fp8 or int4-qat. Default bf16.")
+    training: Training = Field(Training.BF16, description="bf16, fp8, fp8-qat or int4-qat. Default bf16.")
     rollout: Rollout = Field(Rollout.BF16, description="bf16, fp8 or int4. Default bf16.")
     int4: Int4 = Field(Int4(), description="INT4 settings, used when rollout is int4.")
-    fp8: Fp8 = Field(Fp8(), description="FP8 settings, used when training or rollout is fp8.")
+    fp8: Fp8 = Field(Fp8(), description="FP8 settings, used when training or rollout is fp8 or fp8-qat.")
     exclude_modules: tuple[str, ...] = Field(
         (),
         description="Glob patterns of module names (Hugging Face names without .weight) left in high precision, "

@@ -33,6 +33,8 @@ class EvaluationResult(Documented):
     """Mean reward of the held-out responses."""
     pass_at: dict[str, float] = {}
     """pass@k by k."""
+    served: str = ""
+    """Weights and activations the engines computed with."""
 
 
 class CheckpointRef(Documented):

@@ -23,7 +23,7 @@ def _training(case: Case) -> Iterator[FieldError]:
     if precision.training is Training.FP8 and device.is_blackwell and precision.fp8.scale_format != "ue8m0":
         need = f"ue8m0 on {device.name}: Blackwell computes block FP8 with power-of-two scales only"
         yield wrong("precision.fp8.scaleFormat", precision.fp8.scale_format, need)
-    if precision.training is Training.INT4_QAT and case.megatron and not device.has_fp8:
+    if precision.training in (Training.INT4_QAT, Training.FP8_QAT) and case.megatron and not device.has_fp8:
         need = f"an accelerator of SM 8.9 or newer ({device.name} is SM {device.sm / 10}): TransformerEngine's recipe hook needs it"
         yield wrong("topology.accelerator", device.name, need)
 
@@ -32,9 +32,13 @@ def _rollout(case: Case) -> Iterator[FieldError]:
     device = case.accelerator
     if device is None or device.is_cpu or not case.sglang:
         return
-    if case.spec.precision.rollout is Rollout.FP8 and not device.has_fp8:
-        need = f"int4 or bf16 on {device.name} (SM {device.sm / 10}), or an accelerator with FP8 matrix units"
-        yield wrong("precision.rollout", case.spec.precision.rollout, need)
+    precision = case.spec.precision
+    if precision.rollout is Rollout.FP8 and precision.fp8.activations == "dynamic" and not device.has_fp8:
+        need = (
+            f"int4 or bf16, or precision.fp8.activations none (weight-only) on {device.name} (SM {device.sm / 10}), "
+            "or an accelerator with FP8 matrix units"
+        )
+        yield wrong("precision.rollout", precision.rollout, need)
 
 
 def _context_attention(case: Case) -> Iterator[FieldError]:

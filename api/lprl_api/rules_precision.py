@@ -16,16 +16,26 @@ def _pair(case: Case) -> Iterator[FieldError]:
     if precision.training is Training.INT4_QAT and precision.rollout is not Rollout.INT4:
         need = "int4: int4-qat learns weights for an INT4 engine; or precision.training bf16"
         yield wrong("precision.rollout", precision.rollout, need)
+    if precision.training is Training.FP8_QAT and precision.rollout is not Rollout.FP8:
+        need = "fp8: fp8-qat learns weights for an FP8 engine; or precision.training bf16"
+        yield wrong("precision.rollout", precision.rollout, need)
     if precision.training is Training.FP8 and precision.rollout is Rollout.INT4:
         yield wrong("precision.training", precision.training, "int4-qat or bf16 with rollout int4: FP8 training does not see INT4 rounding")
+    if precision.training is Training.FP8 and precision.rollout is Rollout.FP8 and precision.fp8.activations == "none":
+        need = "dynamic: FP8 training quantises activations, which this engine would not; or precision.training fp8-qat"
+        yield wrong("precision.fp8.activations", "none", need)
     if precision.training is Training.FP8 and precision.fp8.strategy != "block":
-        need = "block: FP8 training quantises weights in 128 x 128 blocks; or precision.training bf16"
+        need = "block: FP8 training quantises weights in 128 x 128 blocks; or precision.training fp8-qat or bf16"
         yield wrong("precision.fp8.strategy", precision.fp8.strategy, need)
 
 
 def _fp8_settings(case: Case) -> Iterator[FieldError]:
     precision, fp8 = case.spec.precision, case.spec.precision.fp8
-    uses_fp8 = precision.training is Training.FP8 or precision.rollout is Rollout.FP8 or "fp8" in case.spec.checkpoint.export_formats
+    uses_fp8 = (
+        precision.training in (Training.FP8, Training.FP8_QAT)
+        or precision.rollout is Rollout.FP8
+        or "fp8" in case.spec.checkpoint.export_formats
+    )
     if uses_fp8 and fp8.strategy == "block" and fp8.block_size != (128, 128):
         yield wrong(
             "precision.fp8.blockSize", list(fp8.block_size), "[128, 128], the only block the engines serve and the trainer computes"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
 from lprl_api.model_shape import ModelShape
 from lprl_api.precision import Scope
 from lprl_fixtures.generate import ModelOptions, generate_model
@@ -29,13 +29,18 @@ ENGINES = {"torch": TorchEngine}
 FORMATS: dict[str, WeightFormat] = {
     "bf16": Bf16(),
     "fp8": Fp8Block(),
+    "fp8-weight-only": Fp8Channel(activations="none"),
     "int4": Int4Group(group_size=32, scope=Scope.ALL_LINEAR),
 }
-CASES = [
-    pytest.param(engine, architecture, fmt, id=f"{engine}-{architecture}-{fmt}")
-    for engine in ENGINES
-    for architecture, fmt in [("qwen3", "bf16"), ("qwen3", "fp8"), ("qwen3-moe", "int4"), ("moonlight", "fp8"), ("deepseek-v3", "bf16")]
-]
+SERVED = (
+    ("qwen3", "bf16"),
+    ("qwen3", "fp8"),
+    ("qwen3", "fp8-weight-only"),
+    ("qwen3-moe", "int4"),
+    ("moonlight", "fp8"),
+    ("deepseek-v3", "bf16"),
+)
+CASES = [pytest.param(engine, architecture, fmt, id=f"{engine}-{architecture}-{fmt}") for engine in ENGINES for architecture, fmt in SERVED]
 FREE = SamplingParams(0.8, 1.0, None, 12)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lprl_api.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
 from lprl_api.model_shape import Mla, ModelShape, Moe
 from lprl_api.precision import Scope
 from lprl_api.runconfig import RunConfig
@@ -30,7 +30,9 @@ FORMATS: dict[str, WeightFormat] = {
     "bf16": Bf16(),
     "fp8": Fp8Block(),
     "fp8-ue8m0": Fp8Block(scale_format="ue8m0"),
-    # fp8-channel and fp8-tensor are served only: rules_precision.py refuses to train with them.
+    # Training fp8 knows blocks only (rules_precision.py); fp8-qat every strategy: products in BF16, activations as they are.
+    "fp8-qat": Fp8Block(activations="none"),
+    "fp8-channel-qat": Fp8Channel(activations="none"),
     "int4-qat": Int4Group(group_size=32, scope=Scope.ALL_LINEAR, exclude_modules=("*.kv_b_proj",)),
 }
 ARCHITECTURES = ("qwen3", "qwen3-moe", "moonlight")
@@ -53,7 +55,8 @@ def shape_of(folder: Path) -> ModelShape:
 
 def run_config(folder: Path, fmt: WeightFormat, **changes: Any) -> RunConfig:
     path = {"volume": "v", "path": "p"}
-    training = {"bf16": "bf16", "fp8-block": "fp8", "int4-group": "int4-qat"}[fmt.kind]
+    fp8 = "fp8-qat" if getattr(fmt, "activations", "dynamic") == "none" else "fp8"
+    training = {"bf16": "bf16", "fp8-block": fp8, "fp8-channel": fp8, "int4-group": "int4-qat"}[fmt.kind]
     document: dict[str, Any] = {
         "job_name": "j", "namespace": "n", "job_uid": "u", "model_path": path, "reference_path": path, "rollout_path": path,
         "shape": shape_of(folder), "precision": {"training": training}, "rollout_format": fmt, "training_format": fmt,
@@ -294,7 +297,7 @@ def two_ranks(folder: Path, fmt: str, shard: bool, out: Path, resume: Path | Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fmt", ["bf16", "fp8"])
+@pytest.mark.parametrize("fmt", ["bf16", "fp8", "fp8-qat"])
 def test_two_ranks_replicated_and_sharded_equal_one(folders: dict[str, Path], tmp_path: Path, fmt: str) -> None:
     folder = folders["qwen3-moe"]
     single = make(folder, FORMATS[fmt])

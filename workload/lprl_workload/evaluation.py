@@ -7,6 +7,7 @@ from statistics import fmean
 
 from lprl_api.algorithm import Evaluation, Sampling
 from lprl_api.effective import evaluation_sampling
+from lprl_api.formats import WeightFormat, described
 from lprl_api.progress import EvaluationResult
 from lprl_workload.collect import Collector, Generate, PromptSource, params_of, requests_for
 from lprl_workload.data import Prompt, Sample
@@ -28,8 +29,8 @@ class Evaluator:
         self._said = False
         self._params = params_of(evaluation_sampling(evaluation, sampling))
 
-    def evaluate(self, step: int, generate: Generate) -> EvaluationResult:
-        """Return reward and pass@k after `step` steps."""
+    def evaluate(self, step: int, generate: Generate, fmt: WeightFormat) -> EvaluationResult:
+        """Return reward and pass@k after `step` steps, made by engines that serve `fmt`."""
         count = self.settings.samples_per_prompt
         prompts, _ = self._dataset.take(0, len(self._dataset))
         # Negative step numbers: streams of their own, never those of a training step.
@@ -41,6 +42,7 @@ class Evaluator:
             step=step,
             reward=fmean(sample.reward for group in groups for sample in group),
             pass_at={str(k): fmean(pass_at_k(count, c, k) for c in correct) for k in self.settings.pass_at},
+            served=described(fmt),
         )
 
     def _say_if_zero(self, step: int, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]]) -> None:

@@ -202,7 +202,7 @@ class Loop:
         if not due or self._evaluator is None:
             return
         with self._phase("evaluating"):
-            result = self._evaluator.evaluate(self.state.step, self._serving.generate)
+            result = self._evaluator.evaluate(self.state.step, self._serving.generate, self._serving.format)
         self._records.evaluation(result)
         self._reporter.update(evaluation=result)
 

@@ -95,11 +95,16 @@ def _facts(status: Document) -> list[tuple[str, str]]:
     training = status.get("training") or {}
     return [
         ("plan", str((status.get("plan") or {}).get("summary", ""))),
-        ("evaluation", str(training.get("evaluationReward") or "")),
+        ("evaluation", _evaluation(training)),
         ("checkpoint", str((training.get("checkpoint") or {}).get("path", ""))),
         ("export", str(training.get("export") or "")),
         ("restarts", str(status.get("restartsUsed") or "")),
     ]
+
+
+def _evaluation(training: Document) -> str:
+    reward, served = training.get("evaluationReward"), (training.get("evaluation") or {}).get("served")
+    return f"{reward} ({served})" if reward and served else str(reward or "")
 
 
 def _section(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

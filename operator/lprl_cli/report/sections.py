@@ -43,13 +43,19 @@ def tiles(found: RunFolder, rows: Sequence[Mapping[str, Any]], evaluations: Sequ
     items = [
         ("steps", f"{last.get('step', 0)}"),
         ("last reward", number(last.get("reward"))),
-        ("held-out reward", number(evaluations[-1].get("reward")) if evaluations else "-"),
+        (_held_out(evaluations), number(evaluations[-1].get("reward")) if evaluations else "-"),
         ("mean K3", number(sum(k3) / len(k3) if k3 else None, 5)),
         ("tokens/s, mean", number(sum(tokens) / len(tokens) if tokens else None, 0)),
         ("attempts", str(max((int(r.get("attempt", 0)) for r in rows), default=status.get("attempt", 0)))),
         ("wall time", duration(_seconds(status.get("startTime"), status.get("completionTime")))),
     ]
     return '<div class="tiles">' + "".join(f"<div class=tile><b>{escape(v)}</b><span>{escape(k)}</span></div>" for k, v in items) + "</div>"
+
+
+def _held_out(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """Return the tile's name with what the engines computed with."""
+    served = evaluations[-1].get("served") if evaluations else None
+    return f"held-out reward ({served})" if served else "held-out reward"
 
 
 def _seconds(start: str | None, end: str | None) -> float | None:

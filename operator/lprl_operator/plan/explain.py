@@ -26,7 +26,8 @@ def explain(plan: JobPlan) -> str:
     """Return the plan as a page of text (at most 140 columns, no colours, ends with a newline)."""
     lines = [*_head(plan), "", *_roles(plan), "", *_gpus(plan), "", *_host(plan)]
     if plan.notes:
-        lines += ["", "Notes", *(f"  - {note}" for note in plan.notes)]
+        wrapped = (textwrap.wrap(note, 136, initial_indent="  - ", subsequent_indent="    ") for note in plan.notes)
+        lines += ["", "Notes", *(line for note in wrapped for line in note)]
     return "\n".join(lines) + "\n"
 
 

@@ -4,6 +4,7 @@ from lprl_api import effective
 from lprl_api.formats import Int4Group
 from lprl_api.weights import unmatched
 from lprl_operator.plan.memory import Sizing, make_engine
+from lprl_operator.plan.mismatch import expectation, warnings
 
 
 def plan_notes(sizing: Sizing) -> tuple[str, ...]:
@@ -16,8 +17,9 @@ def plan_notes(sizing: Sizing) -> tuple[str, ...]:
         notes.append(f"the KV cache holds {engine.concurrency} longest sequences, an engine gets {each} at a time: they run in turns")
     if isinstance(fmt, Int4Group) and sizing.shape.moe is None:
         notes.append("dense INT4 is faster than BF16 below batch 48 only; it saves memory at any batch (FP8 is faster throughout)")
-    if case.spec.precision.rollout == "int4" and case.spec.precision.training == "bf16":
-        notes.append("INT4 rollout without INT4 training: expect a larger mismatch; precision.training int4-qat learns the rounding")
+    if case.sglang:
+        notes.append(f"mismatch to expect: {expectation(case.spec.precision)}")
+    notes += warnings(case.spec.precision, case.spec.algorithm)
     if sizing.groups.data_parallel * sizing.groups.context == 1 and not case.spec.optimizer.cpu_offload and not sizing.accelerator.is_cpu:
         notes.append("data parallel x context is 1: the optimizer state is not sharded")
     notes += [

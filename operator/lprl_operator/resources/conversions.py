@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lprl_api.content_key import content_key
-from lprl_api.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.model_shape import Inspection, SourceQuantization
 from lprl_api.runconfig import ConvertConfig
 from lprl_api.sources import VolumePath
@@ -43,6 +43,8 @@ def served_as_is(found: SourceQuantization, fmt: WeightFormat) -> bool:
         return False
     if isinstance(fmt, Int4Group):
         return found.symmetric and found.group_size == fmt.group_size and found.scope in (None, fmt.scope)
+    if isinstance(fmt, Fp8Channel | Fp8Tensor) and fmt.activations == "none":
+        return False  # the source's config.json makes engines quantise activations; block FP8 is told by the engine's own switch
     if isinstance(fmt, Fp8Block):
         return found.block_size == fmt.block_size and fmt.scale_format == "float32"
     return True

@@ -13,7 +13,7 @@ from typing import Any
 
 from lprl_api import names
 from lprl_api.accelerators import ACCELERATORS
-from lprl_api.precision import Training
+from lprl_api.precision import Rollout, Training
 from lprl_api.runconfig import Ranks
 from lprl_api.spec import LowPrecisionRLJob
 from lprl_operator.resources import metadata, naming, needs, network, pods, storage
@@ -197,6 +197,10 @@ def worker_env(job: LowPrecisionRLJob, ranks: Ranks, attempt: int) -> tuple[dict
         # Hopper wants FP32 block scales; Blackwell runs block FP8 as MXFP8 and takes powers of two only.
         fp32 = not ACCELERATORS[ranks.accelerator].is_blackwell
         found.append(pods.value("NVTE_FP8_BLOCK_SCALING_FP32_SCALES", "1" if fp32 else "0"))
+    precision = job.spec.precision
+    if job.spec.backends.rollout == "sglang" and precision.rollout == Rollout.FP8 and precision.fp8.activations == "none":
+        # Block FP8 says nothing of activations in config.json: this switch makes SGLang take its weight-only kernels.
+        found.append(pods.value("SGLANG_FORCE_FP8_MARLIN", "1"))
     return tuple(found)
 
 

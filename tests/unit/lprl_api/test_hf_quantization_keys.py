@@ -37,6 +37,12 @@ def group(**changes: object) -> dict[str, Any]:
     return section
 
 
+def with_static_activations() -> dict[str, Any]:
+    section = fp8_groups("tensor")
+    section["config_groups"]["g"]["input_activations"] = {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False}
+    return section
+
+
 def fp8_groups(strategy: str | None, **more: object) -> dict[str, Any]:
     scheme = {"num_bits": 8, "type": "float", "strategy": strategy, "symmetric": True}
     return INT4 | {"format": "float-quantized", "config_groups": {"g": {"targets": ["Linear"], "weights": scheme | more}}}
@@ -56,7 +62,8 @@ APPLIED = {
     "scale-dtype": (weights(scale_dtype="torch.float16", zp_dtype="torch.int8"), ALL),
     "strategy-from-group-size": (weights(strategy=None), ALL),
     "strategy-upper-case": (weights(strategy="GROUP", type="INT"), ALL),
-    "static-activations": (fp8_groups("tensor") | {"kv_cache_scheme": None}, Fp8Tensor()),
+    "weight-only": (fp8_groups("tensor") | {"kv_cache_scheme": None}, Fp8Tensor(activations="none")),
+    "static-activations": (with_static_activations(), Fp8Tensor()),
     "int4-weights-fp8-activations": (group(input_activations={"num_bits": 8, "type": "float", "dynamic": True}), ALL),
     "kv-cache": (INT4 | {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}, ALL),
     "dense-sparsity": (INT4 | {"sparsity_config": {"format": "dense"}}, ALL),
@@ -65,8 +72,8 @@ APPLIED = {
     "group-about-activations": (INT4 | {"config_groups": ACTIVATIONS}, ALL),
     "format-of-the-group": (group(format="pack-quantized") | {"format": "mixed-precision"}, ALL),
     "frozen": (INT4 | {"quantization_status": "frozen", "version": "0.9", "global_compression_ratio": 3.1}, ALL),
-    "channel-from-group-size": (fp8_groups(None, group_size=-1), Fp8Channel()),
-    "naive": (fp8_groups("channel") | {"format": "naive-quantized"}, Fp8Channel()),
+    "channel-from-group-size": (fp8_groups(None, group_size=-1), Fp8Channel(activations="none")),
+    "naive": (fp8_groups("channel") | {"format": "naive-quantized"}, Fp8Channel(activations="none")),
     "fp8-static": (FP8 | {"activation_scheme": "static", "kv_cache_scheme": "static"}, Fp8Block()),
     "fp8-float-scales": (FP8 | {"scale_fmt": "float", "expert_dtype": "fp8", "dequantize": True}, Fp8Block()),
     "fp8-ue8m0": (FP8 | {"scale_fmt": "ue8m0"}, Fp8Block(scale_format="ue8m0")),

@@ -14,6 +14,8 @@ WHOLE_ROW = 0
 
 def activation_group(fmt: WeightFormat) -> int | None:
     """Return the channels that share one activation scale under `fmt`: 128, WHOLE_ROW, or None where activations stay high precision."""
+    if isinstance(fmt, Fp8Block | Fp8Channel | Fp8Tensor) and fmt.activations == "none":
+        return None
     match fmt:
         case Fp8Block():
             return fmt.block_size[1]

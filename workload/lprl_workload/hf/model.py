@@ -1,7 +1,8 @@
 """A transformers model from a folder's config.json: true architecture, uninitialised weights, one compute policy.
 
 Compute policy, the same in trainer and engine so that their mismatch is the served format's alone: float32 arithmetic on
-BF16-rounded (or dequantised) weights on a CPU, bfloat16 on a GPU. Router correction biases are float32 everywhere.
+BF16-rounded (or dequantised) weights on a CPU, bfloat16 on a GPU, with the output head's product in float32 (head.py). Router
+correction biases are float32 everywhere.
 """
 
 import json
@@ -16,6 +17,7 @@ from transformers.initialization import no_init_weights
 from lprl_api.errors import UserError
 from lprl_api.model_shape import ModelShape
 from lprl_workload.hf.experts import EXPERTS, register_experts
+from lprl_workload.hf.head import use_float32_head
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 MODELS = {
@@ -66,6 +68,7 @@ def build_model(folder: Path, shape: ModelShape, device: torch.device | str) -> 
     with no_init_weights(), torch.device(device):
         model = model_class._from_config(config, dtype=compute_dtype(device), attn_implementation="sdpa", experts_implementation=EXPERTS)
     model.tie_weights()
+    use_float32_head(model)
     for module in model.modules():
         bias = getattr(module, "e_score_correction_bias", None)
         if isinstance(bias, torch.Tensor):

@@ -1,14 +1,14 @@
 """WeightFormat <-> `quantization_config` of a Hugging Face config.json: what engines and transformers read.
 
 fp8-block                {"quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": [...]}
-fp8-channel, fp8-tensor  compressed-tensors `float-quantized`, strategy channel or tensor, dynamic per-token activations
+fp8-channel, fp8-tensor  compressed-tensors `float-quantized`, strategy channel or tensor, dynamic per-token activations or none
 int4-group               compressed-tensors `pack-quantized`, strategy group, symmetric
 """
 
 from collections.abc import Iterable
 
 from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.hf_quantization import KEYS, Json, find_quantization_config, parse_quantization_config, strip_quantization
+from lprl_api.hf_quantization import KEYS, WEIGHT_ONLY, Json, find_quantization_config, parse_quantization_config, strip_quantization
 from lprl_workload.quant import ignore
 from lprl_workload.quant.select import Selection
 
@@ -37,13 +37,24 @@ def quantization_config(fmt: WeightFormat, selection: Selection, names: Iterable
                 "weight_block_size": list(fmt.block_size),
                 "modules_to_not_convert": ignore.names(kept, layout),
             }
-            return block | ({"scale_fmt": "ue8m0"} if fmt.scale_format == "ue8m0" else {})
+            return (
+                block | ({"scale_fmt": "ue8m0"} if fmt.scale_format == "ue8m0" else {}) | ({WEIGHT_ONLY: True} if _weight_only(fmt) else {})
+            )
         case Fp8Channel():
-            return _compressed("float-quantized", _args(8, "float", "channel"), _args(8, "float", "token", dynamic=True), ignored)
+            return _compressed("float-quantized", _args(8, "float", "channel"), _inputs(fmt), ignored)
         case Fp8Tensor():
-            return _compressed("float-quantized", _args(8, "float", "tensor"), _args(8, "float", "token", dynamic=True), ignored)
+            return _compressed("float-quantized", _args(8, "float", "tensor"), _inputs(fmt), ignored)
         case Int4Group():
             return _compressed("pack-quantized", _args(4, "int", "group", group=fmt.group_size), None, ignored)
+
+
+def _weight_only(fmt: Fp8Block | Fp8Channel | Fp8Tensor) -> bool:
+    return fmt.activations == "none"
+
+
+def _inputs(fmt: Fp8Channel | Fp8Tensor) -> Json | None:
+    """Return the scheme of activations; none makes engines compute with BF16 activations (W8A16)."""
+    return None if _weight_only(fmt) else _args(8, "float", "token", dynamic=True)
 
 
 def _args(bits: int, kind: str, strategy: str, *, group: int | None = None, dynamic: bool = False) -> Json:

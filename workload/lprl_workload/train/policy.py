@@ -46,7 +46,7 @@ class Policy(nn.Module):
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
     def _head(self, hidden: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
-        logits = self.model.lm_head(hidden).float()
+        logits = self.model.lm_head(hidden)  # float32: hf/head.py
         logp = torch.log_softmax(logits / temperature if temperature != 1.0 else logits, dim=-1)
         chosen = logp.gather(1, targets.unsqueeze(1)).squeeze(1)
         basis = logp if entropy_gradient else logp.detach()

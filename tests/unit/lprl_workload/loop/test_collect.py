@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lprl_api.algorithm import Evaluation, Sampling
+from lprl_api.formats import Bf16
 from lprl_workload.collect import Collector, requests_for
 from lprl_workload.data import Completion, GenerationRequest, Prompt, SamplingParams
 from lprl_workload.evaluation import Evaluator
@@ -81,7 +82,7 @@ def test_evaluation_is_greedy_counts_pass_at_k_and_uses_seeds_of_its_own(bench: 
 
     evaluation = Evaluation.model_validate({"prompts": {"volume": "v", "path": "p"}, "samplesPerPrompt": 4, "passAt": [1, 2, 4]})
     made = collector(bench, {}, {0, 1})
-    result = Evaluator(evaluation, Source(), made, Sampling(), 0).evaluate(5, generate)
+    result = Evaluator(evaluation, Source(), made, Sampling(), 0).evaluate(5, generate, Bf16())
     assert result.reward == 0.75
     assert result.pass_at == {"1": 0.75, "2": pytest.approx((5 / 6 * 2 + 2) / 4), "4": 1.0}
     assert {params.temperature for _, params in asked} == {0.0}

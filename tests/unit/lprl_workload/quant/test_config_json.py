@@ -32,6 +32,9 @@ NAMES = ["model.embed_tokens.weight", "model.norm.weight", "model.layers.0.mlp.g
         Fp8Block(),
         Fp8Block(scale_format="ue8m0"),
         Fp8Block(exclude_modules=("*.self_attn.*",)),
+        Fp8Block(activations="none"),
+        Fp8Channel(activations="none"),
+        Fp8Tensor(activations="none", exclude_modules=("*.self_attn.*",)),
         Fp8Channel(),
         Fp8Channel(exclude_modules=("*.self_attn.o_proj",)),
         Fp8Tensor(),
@@ -49,6 +52,16 @@ def test_what_is_written_reads_back_as_the_same_selection(fmt) -> None:
     assert parsed.model_dump(exclude={"exclude_modules"}) == same
     taken, again = (([n for n in NAMES if Selection(f, SHAPE).takes(n)]) for f in (fmt, parsed))
     assert taken == again
+
+
+@pytest.mark.parametrize("fmt", [Fp8Channel, Fp8Tensor])
+def test_weight_only_fp8_names_no_scheme_for_activations(fmt) -> None:
+    schemes = {}
+    for activations in ("dynamic", "none"):
+        section = quantization_config(fmt(activations=activations), Selection(fmt(), SHAPE), NAMES)
+        assert section is not None
+        schemes[activations] = section["config_groups"]["group_0"]["input_activations"]
+    assert schemes["none"] is None and schemes["dynamic"]["dynamic"] is True
 
 
 def test_a_tied_head_is_listed_too() -> None:
