@@ -87,9 +87,10 @@ def convert_folder(
         if target.exists() and any(target.iterdir()) and not is_ours(target):
             raise UserError(f"{target}: is there already, and no conversion made it", "choose another folder to put the exports in")
         _drop_other_work(partial, config.content_key)
-    require_free(partial, bytes_to_write(config, source, partial), f"writing {fmt.kind}")
+    contents = read_contents(source)
+    require_free(partial, bytes_to_write(config, source, partial, contents), f"writing {fmt.kind}")
     claim(partial, config.content_key)
-    convert_shards(source, partial, fmt, read_shape(source), tuple(read_contents(source).shards), threads, on_progress)
+    convert_shards(source, partial, fmt, read_shape(source), tuple(contents.shards), threads, on_progress, contents)
     if replace:
         _make_way(target)
     return finalise(config, source, target)

@@ -22,6 +22,7 @@ from lprl_workload.convert.report import ConversionReport, as_table, make_report
 from lprl_workload.convert.run import REPORTS, ShardReport, read_report
 from lprl_workload.convert.writer import fsync_folder, write_atomically
 from lprl_workload.folder.config import read_shape
+from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.files import INDEX_FILE
 from lprl_workload.folder.header import read_header, read_json
 from lprl_workload.folder.model import read_contents
@@ -43,8 +44,9 @@ def finalise(config: ConvertConfig, source: Path, target: Path) -> ConversionMan
     partial = partial_of(target)
     found = find_conversion(target, config.content_key)
     if found is None:
-        reports = checked_reports(config, source, partial)
-        check_source_unchanged(config, source)
+        contents = read_contents(source)
+        reports = checked_reports(config, contents, partial)
+        check_source_unchanged(config, source, contents)
         report = make_report(config.content_key, config.fingerprint, config.format, QUANTIZER_VERSION, reports, untrained_layers(source))
         check_error(report, config.max_relative_rms_error)
         write_side_files(config, source, partial, reports, report)
@@ -55,15 +57,15 @@ def finalise(config: ConvertConfig, source: Path, target: Path) -> ConversionMan
     return found
 
 
-def checked_reports(config: ConvertConfig, source: Path, partial: Path) -> list[ShardReport]:
+def checked_reports(config: ConvertConfig, contents: FolderContents, partial: Path) -> list[ShardReport]:
     """Return the report of every shard of the source, each matching the source, the format and the file it describes.
 
     Raises UserError naming the shards that do not.
     """
     found, missing = [], []
-    for shard in read_contents(source).shards:
+    for shard in contents.shards:
         report = read_report(partial, shard)
-        if report is None or not _matches(report, config, source / shard, partial):
+        if report is None or not _matches(report, config, contents.folder / shard, partial):
             missing.append(shard)
         else:
             found.append(report)
@@ -84,9 +86,9 @@ def _matches(report: ShardReport, config: ConvertConfig, source: Path, partial: 
     return tuple(sorted(tensor.name for tensor in read_header(output))) == report.weight_map
 
 
-def check_source_unchanged(config: ConvertConfig, source: Path) -> None:
+def check_source_unchanged(config: ConvertConfig, source: Path, contents: FolderContents | None = None) -> None:
     """Raise UserError when the source is no longer the one that was inspected."""
-    found = fingerprint(source, config.volume_identity)
+    found = fingerprint(source, config.volume_identity, contents)
     if found != config.fingerprint:
         raise UserError(
             f"{source}: changed since it was inspected (fingerprint {found[:12]}..., inspected {config.fingerprint[:12]}...)",

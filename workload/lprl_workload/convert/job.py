@@ -17,6 +17,7 @@ from lprl_workload.convert.run import convert_shards, make_planner, read_report
 from lprl_workload.convert.source import resolve_source
 from lprl_workload.convert.writer import layout
 from lprl_workload.folder.config import read_shape
+from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.model import read_contents
 
 OnShards = Callable[[ShardProgress], None]
@@ -59,17 +60,18 @@ def run_worker(
     source = folders[0] if folders else resolve_source(config.source, on_download)
     if found is not None:
         return _reuse(config, index, source, target, found)
-    check_source_unchanged(config, source)
-    shards = share(tuple(read_contents(source).shards), index, config.workers)
+    contents = read_contents(source)
+    check_source_unchanged(config, source, contents)
+    shards = share(tuple(contents.shards), index, config.workers)
     if not shards:
         return WorkerResult(0, False, 0)
     partial = partial_of(target)
-    needed = bytes_to_write(config, source, partial)
+    needed = bytes_to_write(config, source, partial, contents)
     volume = "" if folders else config.target.volume
     require_free(partial, needed, f"converting {source.name} to {config.format.kind}", volume)
     claim(partial, config.content_key)
     threads = config.threads or available_cpus()
-    reports = convert_shards(source, partial, config.format, read_shape(source), shards, threads, on_shards)
+    reports = convert_shards(source, partial, config.format, read_shape(source), shards, threads, on_shards, contents)
     return WorkerResult(len(reports), False, sum(report.output_bytes for report in reports))
 
 
@@ -84,9 +86,9 @@ def _reuse(config: ConvertConfig, index: int, source: Path, target: Path, found:
     return WorkerResult(len(share(tuple(read_contents(source).shards), index, config.workers)), True, counted)
 
 
-def bytes_to_write(config: ConvertConfig, source: Path, partial: Path) -> int:
+def bytes_to_write(config: ConvertConfig, source: Path, partial: Path, contents: FolderContents | None = None) -> int:
     """Return the bytes of all shards that are not converted yet, of every worker (they share the volume)."""
-    planner = make_planner(source, config.format, read_shape(source))
+    planner = make_planner(source, config.format, read_shape(source), contents)
     needed = 0
     for shard in planner.index.shards:
         if read_report(partial, shard) is None:

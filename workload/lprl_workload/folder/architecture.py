@@ -151,15 +151,16 @@ class Architecture:
         return expert_names(name, self.shape.moe.experts)
 
     def _check_weight(self, contents: FolderContents, tensor: TensorInfo, wanted: tuple[int, ...]) -> None:
-        where = f"{contents.path(tensor.name)}: tensor {tensor.name}"
         if is_codes(tensor):
             found: tuple[int, ...] = check_codes(contents, tensor, self.fmt)
         else:
             found = wanted if _FUSED.search(tensor.name) else tensor.shape
             if tensor.dtype not in FLOATS:
-                what = f"{where}: dtype {tensor.dtype}; needs {', '.join(FLOATS)} with this config.json"
+                found_here = f"{contents.path(tensor.name)}: tensor {tensor.name}: dtype {tensor.dtype}"
+                what = f"{found_here}; needs {', '.join(FLOATS)} with this config.json"
                 raise UserError(what, "save the model in bfloat16, or restore the quantization_config it was published with")
         if found != wanted:
+            where = f"{contents.path(tensor.name)}: tensor {tensor.name}"
             raise UserError(f"{where}: shape {list(found)}; config.json says {list(wanted)}", MIXED)
 
     def _check_missing(self, contents: FolderContents, found: set[str], prefix: str) -> None:

@@ -29,6 +29,7 @@ def entry(dtype: object = "F32", shape: object = (2,), offsets: object = (0, 8))
         pytest.param(b"[]", b"", "no JSON object", id="list"),
         pytest.param(b"[" * 200_000, b"", "not valid JSON", id="nesting"),
         pytest.param({"x": 1}, b"", "no object", id="entry"),
+        pytest.param(b'{"x": {}, "x": {}}', b"", "'x' is in it twice", id="name-twice"),
         pytest.param(entry(dtype="F99"), b"\0" * 8, "dtype 'F99' is not supported; fits F64", id="dtype"),
         pytest.param(entry(dtype=["F32"]), b"\0" * 8, "dtype", id="dtype-list"),
         pytest.param(entry(shape=(-2,)), b"\0" * 8, "malformed", id="negative"),

@@ -264,6 +264,13 @@ def promised_layers_absent(folder: Path) -> Tensors:
     return of(folder)
 
 
+def further_layer(folder: Path) -> Tensors:
+    """A multi-token-prediction layer that config.json promises: copied by conversions, not trained."""
+    set_config(folder, num_nextn_predict_layers=1)
+    extra = {f"model.layers.2.{leaf}": torch.ones(64) for leaf in ("enorm.weight", "hnorm.weight")}
+    return whole(folder, of(folder) | extra | {"model.layers.2.eh_proj.weight": torch.ones(64, 128)})
+
+
 def fused_experts(folder: Path) -> Tensors:
     tensors = of(folder)
     whole(folder, fuse(tensors))
