@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from lprl_api.errors import UserError
+from lprl_api.hf_computed import check_computed
 from lprl_api.model_shape import Mla, ModelShape, Moe
 
 Family = Literal["llama", "qwen2", "qwen3", "qwen3-moe", "deepseek-v3"]
@@ -81,11 +82,13 @@ class _Reader:
 def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
     """Return the shape of a model from its parsed config.json.
 
-    Raises UserError naming the key that is missing, malformed or of no supported architecture.
+    Raises UserError naming the key that is missing, malformed, of no supported architecture, or that means another computation than
+    the class of its family.
     """
     text, prefix, outer = _language_model(config)
     read = _Reader(text, prefix)
     family = _family(read, text)
+    check_computed(text, family, read)
     heads, hidden = read.number("num_attention_heads"), read.number("hidden_size")
     mla = _mla(read) if family == "deepseek-v3" else None
     ffn = read.number("intermediate_size")

@@ -1,0 +1,135 @@
+"""Keys of a config.json that change what a model computes, held against the classes that train and serve it here.
+
+transformers' Llama, Qwen2, Qwen3, Qwen3-MoE and DeepSeek-V3 classes ignore keys they do not know, without a word: the model would be
+another one. Such a key is refused unless its value changes nothing. Keys that the classes compute (norm_topk_prob, routed_scaling_factor,
+rms_norm_eps, YaRN, ...) are theirs, and keys about losses, dropout or caching play no part here.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from lprl_api.errors import UserError
+
+Accepts = Callable[[Any], bool]
+ACTIVATIONS = ("silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python", "quick_gelu", "relu", "relu2", "relu6")
+"""Of `hidden_act`: the classes compute these (engines may know fewer and say so)."""
+ROPE = ("default", "linear", "dynamic", "yarn", "llama3")
+"""Rotary tables that are the same for every sequence. longrope is not: it goes by the longest sequence of a batch."""
+SIGMOID = "sigmoid: the class that trains and serves the model here computes no other router"
+
+
+class Read(Protocol):
+    """Look-ups in a configuration whose errors name the key."""
+
+    def error(self, key: str, needs: str) -> UserError:
+        """Return the error of a key."""
+
+
+def _is(*neutral: object) -> Accepts:
+    return lambda value: any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral)
+
+
+_OFF, _ONE, _ZERO = _is(False, None), _is(1, 1.0), _is(0, 0.0)
+EVERY: Mapping[str, tuple[Accepts, str]] = {
+    "hidden_act": (_is(*ACTIVATIONS), f"one of {', '.join(ACTIVATIONS)}"),
+    "partial_rotary_factor": (_ONE, "1: the class rotates whole heads"),
+    "rotary_pct": (_ONE, "1: the class rotates whole heads"),
+    "attention_chunk_size": (_OFF, "null: attention is not chunked"),
+    "attn_logit_softcapping": (_OFF, "null: the class caps no logits"),
+    "final_logit_softcapping": (_OFF, "null: the class caps no logits"),
+    "logit_scale": (_ONE, "1: the class scales no logits"),
+    "logits_scaling": (_ONE, "1: the class scales no logits"),
+    "embedding_multiplier": (_ONE, "1: the class scales no embeddings"),
+    "residual_multiplier": (_ONE, "1: the class scales no residuals"),
+    "attention_multiplier": (_OFF, "null: the class scales attention by the head's channels"),
+    "query_pre_attn_scalar": (_OFF, "null: the class scales attention by the head's channels"),
+    "scale_emb": (_ONE, "1: the class scales no embeddings"),
+    "scale_depth": (_ONE, "1: the class scales no residuals"),
+    "clip_qkv": (_OFF, "null: the class clips nothing"),
+    "use_parallel_residual": (_OFF, "false: attention and MLP come one after the other"),
+    "parallel_attn": (_OFF, "false: attention and MLP come one after the other"),
+    "alibi": (_OFF, "false: positions are rotary"),
+    "no_rope_layers": (lambda value: not value or all(value), "empty: every layer rotates"),
+    "no_rope_layer_interval": (_is(0), "0: every layer rotates"),
+    "num_kv_shared_layers": (_ZERO, "0: every layer has keys and values of its own"),
+    "attention_sink": (_OFF, "false: the class has no sinks"),
+    "add_swa_attention_sink_bias": (_OFF, "false: the class has no sinks"),
+    "index_topk": (_OFF, "null: the class attends to every token"),
+    "zero_expert_num": (_ZERO, "0: every expert has weights"),
+    "swiglu_limit": (_OFF, "null: the class clamps nothing"),
+}
+"""What no class here computes. A key that is missing changes nothing."""
+_NO_QK_NORM: Mapping[str, tuple[Accepts, str]] = {
+    key: (_OFF, "false: the class normalises no queries") for key in ("use_qk_norm", "qk_layernorm")
+}
+FAMILY: Mapping[str, Mapping[str, tuple[Accepts, str]]] = {
+    "llama": _NO_QK_NORM,
+    "qwen2": _NO_QK_NORM,
+    "qwen3": {},
+    "qwen3-moe": {
+        "scoring_func": (_is("softmax"), "softmax: the class computes no other router"),
+        "n_group": (_is(1, None), "1: the class picks from all experts"),
+        "topk_group": (_is(1, None), "1: the class picks from all experts"),
+        "routed_scaling_factor": (_is(1, 1.0, None), "1: the class scales no expert's output"),
+    },
+    "deepseek-v3": {
+        "scoring_func": (_is("sigmoid"), SIGMOID),
+        "topk_method": (_is("noaux_tc"), "noaux_tc: the class picks experts by group and with their correction bias"),
+        "mlp_bias": (_OFF, "false: the class has no such bias"),
+        "rope_interleave": (_is(True), "true: engines read the rotated channels of this family interleaved"),
+        "qk_layernorm": (_OFF, "false"),
+    },
+}
+"""What the class of a family does not compute, or computes one way only."""
+
+
+def check_computed(text: Mapping[str, Any], family: str, read: Read) -> None:
+    """Refuse a configuration that means another computation than the class of its family: raises UserError naming the key."""
+    for key, (accepts, needs) in {**EVERY, **FAMILY[family]}.items():
+        if text.get(key) is not None and not accepts(text[key]):
+            raise read.error(key, needs)
+    _check_window(text, read)
+    _check_rope(text, read)
+    if family == "deepseek-v3":
+        _check_groups(text, read)
+
+
+def _check_window(text: Mapping[str, Any], read: Read) -> None:
+    """Refuse attention that sees a part of the sequence: SGLang's classes of these families attend to all of it."""
+    window, positions = text.get("sliding_window"), text.get("max_position_embeddings")
+    inert = isinstance(window, int) and isinstance(positions, int) and window >= positions
+    if inert:
+        return
+    needs = "full attention in every layer: engines serve this architecture without a window"
+    if any(kind != "full_attention" for kind in text.get("layer_types") or ()):
+        raise read.error("layer_types", needs)
+    if text.get("use_sliding_window", window is not None) and (window is not None or text.get("use_sliding_window")):
+        raise read.error("use_sliding_window" if "use_sliding_window" in text else "sliding_window", needs)
+
+
+def _check_rope(text: Mapping[str, Any], read: Read) -> None:
+    """Refuse rotary positions that the class ignores, or that depend on what else is in a batch."""
+    for key in ("rope_parameters", "rope_scaling"):
+        rope = text.get(key)
+        if rope is None:
+            continue
+        if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
+            raise read.error(key, "one object for all layers")
+        if rope.get("rope_type", rope.get("type", "default")) not in ROPE:
+            raise read.error(key, f"a rope_type of {', '.join(ROPE)}")
+        if rope.get("partial_rotary_factor", 1) not in (1, None):
+            raise read.error(key, "partial_rotary_factor 1: the class rotates whole heads")
+        theta, inner = text.get("rope_theta"), rope.get("rope_theta")
+        if theta is not None and inner is not None and theta != inner:
+            raise read.error("rope_theta", f"{inner}, as in {key}: transformers reads one, engines the other")
+
+
+def _check_groups(text: Mapping[str, Any], read: Read) -> None:
+    """Refuse expert groups that the class cannot form."""
+    groups, chosen, experts = text.get("n_group", 8), text.get("topk_group", 4), text.get("n_routed_experts")
+    if not isinstance(experts, int):
+        return  # told with the dimensions
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or experts % groups:
+        raise read.error("n_group", f"a divisor of n_routed_experts ({experts})")
+    if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= chosen <= groups:
+        raise read.error("topk_group", f"a number from 1 to n_group ({groups})")
