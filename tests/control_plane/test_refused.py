@@ -112,8 +112,11 @@ def a_quota_is_waited_for(world: World) -> None:
     _close(world, "jobs.batch")
     world.apply(toy("toy", world.namespace, sim=sim(30, inspect_hold="yes")))
     _stopped_by(world, "Inspected", "jobs.batch")
-    _close(world, "rayclusters.ray.io")
+    _close(world, "pods")
     _open(world, "jobs.batch")
+    _stopped_by(world, "Inspected", "pods")  # of which only an event of the Job tells
+    _close(world, "rayclusters.ray.io")
+    _open(world, "pods")
     world.wait("inspect pod", lambda: [p for p in world.pods("inspect") if p["status"]["phase"] == "Running"], seconds=END_S)
     world.release("inspect")
     _stopped_by(world, "ClusterReady", "rayclusters.ray.io")
@@ -122,6 +125,20 @@ def a_quota_is_waited_for(world: World) -> None:
     _stopped_by(world, "ClusterReady", "pods")
     _open(world, "pods")
     status = world.wait_phase("toy", "Succeeded", seconds=END_S)
+    assert (status["attempt"], status["restartsUsed"]) == (1, 0)
+
+
+def a_quota_on_limits_is_met_by_one_field(world: World) -> None:
+    """Without limits the pod is refused, and the job says which field to set; with it every container has some."""
+    meta, spec = {"name": "limits"}, {"hard": {"limits.memory": "64Gi", "limits.cpu": "64"}}
+    world.api.create({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": spec}, world.namespace)
+    world.wait("quota counts", lambda: "used" in world.api.get("ResourceQuota", world.namespace, "limits").get("status", {}), 330.0)
+    world.apply(toy("toy", world.namespace, sim=sim(32)))
+    words = "set spec.conversion.resources.limits.cpu"
+    world.wait(words, lambda: words in world.condition("toy", "Inspected").get("message", ""), seconds=END_S)
+    limited = {"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}
+    world.apply(toy("limited", world.namespace, sim=merged(sim(33), limited)))
+    status = world.wait_phase("limited", "Succeeded", seconds=END_S)
     assert (status["attempt"], status["restartsUsed"]) == (1, 0)
 
 
@@ -186,4 +203,12 @@ def _job_of(world: World, pod: Manifest) -> str:
 
 
 def test_refused_and_missing(operator: Operator, make_world: Callable[[], World]) -> None:
-    apart(make_world, {"most": images_conversions_and_kuberay, "quota": a_quota_is_waited_for, "policy": a_policy_that_denies_is_the_end})
+    apart(
+        make_world,
+        {
+            "most": images_conversions_and_kuberay,
+            "quota": a_quota_is_waited_for,
+            "limits": a_quota_on_limits_is_met_by_one_field,
+            "policy": a_policy_that_denies_is_the_end,
+        },
+    )

@@ -65,6 +65,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.webhook.enabled (not .Values.webhook.certManager.enabled) }}true{{ end }}
 {{- end }}
 
+{{/* Namespaces served, as a JSON list; empty: all. A team serves its own unless it says otherwise. */}}
+{{- define "lprl.namespaces" -}}
+{{- if and (eq .Values.mode "team") (not .Values.config.namespaces) }}
+{{- list .Release.Namespace | toJson }}
+{{- else }}
+{{- .Values.config.namespaces | toJson }}
+{{- end }}
+{{- end }}
+
+{{/* Whether scrapers' tokens are checked: asking the API server for that is a right on the cluster, which a team has not. */}}
+{{- define "lprl.metricsAuthentication" -}}
+{{- if and .Values.config.metrics.authentication (ne .Values.mode "team") }}true{{ end }}
+{{- end }}
+
 {{/* What the operator reads: values.config, and what follows from the rest of the values. */}}
 {{- define "lprl.config" -}}
 {{- $webhook := dict
@@ -74,7 +88,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
       "secretName" (include "lprl.webhookSecret" .)
       "certificate" (ternary "mounted" "self-made" .Values.webhook.certManager.enabled)
       "certificateFolder" (include "lprl.webhookFolder" .) }}
-{{- $ours := dict "webhook" $webhook "leaderElection" (dict "leaseName" (include "lprl.leaseName" .)) }}
+{{- $metrics := dict "authentication" (not (not (include "lprl.metricsAuthentication" .))) }}
+{{- $ours := dict "webhook" $webhook "metrics" $metrics "leaderElection" (dict "leaseName" (include "lprl.leaseName" .))
+      "namespaces" (include "lprl.namespaces" . | fromJsonArray) }}
 {{- toYaml (mergeOverwrite (deepCopy .Values.config) $ours) }}
 {{- end }}
 
@@ -94,6 +110,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- if and (or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled .Values.metrics.service.enabled) (not $config.metrics.enabled) }}
 {{- fail "metrics: a monitor or Service needs config.metrics.enabled" }}
+{{- end }}
+{{- if and (eq .Values.mode "team") .Values.webhook.enabled }}
+{{- fail "webhook.enabled: a team cannot make a ValidatingWebhookConfiguration; have an administrator install with mode all" }}
 {{- end }}
 {{- if and .Values.kuberay.required (not (.Capabilities.APIVersions.Has "ray.io/v1/RayCluster")) }}
 {{- fail "kuberay.required: this cluster does not serve ray.io/v1 RayCluster; install KubeRay first (with `helm template`: --api-versions ray.io/v1/RayCluster)" }}

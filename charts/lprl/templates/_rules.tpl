@@ -36,17 +36,17 @@ The driver's Role, which it makes, holds a subset of these (configmaps: get, pat
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [roles, rolebindings]
   verbs: [get, create, delete]
-{{- if .Values.config.resources.networkPolicy }}
+{{- if or .Values.config.resources.networkPolicy (eq .Values.mode "cluster") }}
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, create]
 {{- end }}
-{{- if .Values.config.resources.podDisruptionBudget }}
+{{- if or .Values.config.resources.podDisruptionBudget (eq .Values.mode "cluster") }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, create, delete]
 {{- end }}
-{{- if .Values.config.resources.podMonitor }}
+{{- if or .Values.config.resources.podMonitor (eq .Values.mode "cluster") }}
 - apiGroups: [monitoring.coreos.com]
   resources: [podmonitors]
   verbs: [get, create]
@@ -63,7 +63,7 @@ The driver's Role, which it makes, holds a subset of these (configmaps: get, pat
 
 {{/* Cluster-scoped rights that every install needs for what it switches on. */}}
 {{- define "lprl.serverRules" -}}
-{{- if and .Values.config.metrics.enabled .Values.config.metrics.authentication }}
+{{- if and .Values.config.metrics.enabled (include "lprl.metricsAuthentication" .) }}
 # who scrapes, and may they?
 - apiGroups: [authentication.k8s.io]
   resources: [tokenreviews]

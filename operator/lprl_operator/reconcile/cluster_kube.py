@@ -21,6 +21,7 @@ from lprl_operator.reconcile.kube.api import APPLY, STRATEGIC, ApiError, KubeApi
 from lprl_operator.reconcile.kube.cache import Cache
 from lprl_operator.reconcile.kube.eventlog import EventLog
 from lprl_operator.reconcile.kube.joins import Joins
+from lprl_operator.reconcile.kube.podless import PodlessJobs
 from lprl_operator.reconcile.kube.reader import Reader
 from lprl_operator.reconcile.kube.shelf import Name
 from lprl_operator.reconcile.observed import Key, ObjectRef, Observed, Refusal
@@ -39,6 +40,7 @@ class KubeCluster:
     def __init__(self, api: KubeApi, cache: Cache, event_log: EventLog) -> None:
         self._api, self._cache, self._events = api, cache, event_log
         self._reader = Reader(api, cache)
+        self._podless = PodlessJobs(api, cache)
         self._refusals: dict[Key, dict[ObjectRef, Refusal]] = {}
         self._made: dict[Key, dict[ObjectRef, tuple[str, float]]] = {}
         """Controller and time of what this process created."""
@@ -61,7 +63,8 @@ class KubeCluster:
         return document, self.observe(key)
 
     def refresh(self, key: Key, now: datetime) -> None:
-        """List what is not watched (worker pods, nodes, refusals of KubeRay) when it matters and was not read lately."""
+        """List what is not watched (worker pods, nodes, refusals) when it matters and was not read lately."""
+        self._podless.look(key, now)
         if self._reader.is_due(key, now):
             document = self._cache.document(key)
             if document is not None:

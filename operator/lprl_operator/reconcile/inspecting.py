@@ -71,6 +71,8 @@ def trouble(job: JobState) -> str:
         return f"{Reason.IMAGE_PULL_FAILED}: {job.image_pull}"
     if job.suspended:
         return "queued: waiting for admission"
+    if job.refused:
+        return f"pod refused, trying again: {job.refused}"
     return f"not scheduled: {job.scheduling}" if job.scheduling else ""
 
 

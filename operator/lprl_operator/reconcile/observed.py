@@ -80,6 +80,8 @@ class JobState:
     """Why its pods are not scheduled: the PodScheduled=False message."""
     image_pull: str = ""
     """`ErrImagePull: ...` or `ImagePullBackOff: ...` of a waiting container."""
+    refused: str = ""
+    """Why it has no pod: what the API server (quota, LimitRange, Pod Security, a webhook) said to the Job controller."""
     owner_job: str = ""
     """Name of the batch Job it belongs to: of a finalise Job, its conversion."""
     foreign: bool = False

@@ -16,6 +16,7 @@ from lprl_api import names
 from lprl_operator.reconcile.kube import owners, reduce
 from lprl_operator.reconcile.kube.entries import identity, is_converted, name_of, reduced
 from lprl_operator.reconcile.kube.reduce import JobPod, ProgressMap
+from lprl_operator.reconcile.kube.refused import RefusedPods
 from lprl_operator.reconcile.kube.shelf import Change, Entry, Name, Shelf
 from lprl_operator.reconcile.kube.summary import Summary
 from lprl_operator.reconcile.observed import ClusterState, JobState, Key, Observed, PodState
@@ -44,6 +45,7 @@ class Cache:
         self._shelves = {kind: Shelf() for kind in (names.KIND, "Job", "JobPod", "RayCluster", "Pod", "ConfigMap")}
         self._pods_of_job: dict[str, set[Name]] = {}
         self._shared: dict[str, set[str]] = {}
+        self.refused_pods = RefusedPods()
         self._details: dict[Key, Details] = {}
         self._departed: dict[Key, dict[str, PodState]] = {}
         self._starting, self._unfinished, self._counted_at = 0, 0, 0.0
@@ -261,7 +263,7 @@ class Cache:
     def _with_pods(self, job: JobState) -> JobState:
         entries = self._shelves["JobPod"].entries
         pods = [entries[n].value for n in self._pods_of_job.get(job.uid, ()) if n in entries]
-        return reduce.with_pods(job, pods)
+        return reduce.with_pods(job, pods, self.refused_pods.of(job.uid))
 
     def _put_job_pod(self, document: Document) -> Change:
         pod: JobPod = reduce.job_pod(document)

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 from lprl_api.names import CONTROL_KEY, LABEL_ATTEMPT, PROGRESS_KEY, TERMINATION_MESSAGE_BYTES
 from lprl_operator.reconcile.kube.owners import controller_uid, holders, is_foreign, owning_batch_job
 from lprl_operator.reconcile.observed import ClusterState, ContainerState, Exit, JobState, PodState
+from lprl_operator.resources import refused_pods
 
 Document = Mapping[str, Any]
 HEAD_TYPE = "ray.io/node-type"
@@ -103,13 +104,16 @@ def job_state(document: Document) -> JobState:
     )
 
 
-def with_pods(job: JobState, pods: Iterable[JobPod]) -> JobState:
-    """Add what a Job's pods say: the newest exit per index, and why pods do not start."""
+def with_pods(job: JobState, pods: Iterable[JobPod], refused: tuple[str, str] = ("", "")) -> JobState:
+    """Add what a Job's pods say: the newest exit per index, and why pods do not start, or (`refused`: when and why) why there are none."""
     mine = sorted((p for p in pods if p.job_uid == job.uid), key=lambda p: p.created)
     exits = {p.exit.index: p.exit for p in mine if p.exit is not None}
     waiting = [p for p in mine if p.exit is None]
+    at, why = refused
+    stands = not (waiting or job.active or job.finished or job.suspended) and at >= max((p.created for p in mine), default="")
     return replace(
         job,
+        refused=refused_pods.explained(why, "job") if stands else "",
         exits=tuple(exits[i] for i in sorted(exits)),
         scheduling=next((p.scheduling for p in waiting if p.scheduling), ""),
         image_pull=next((p.image_pull for p in waiting if p.image_pull), ""),
@@ -237,10 +241,15 @@ def cluster_state(document: Document) -> ClusterState | None:
         head_ready=head.get("status") == "True",
         head_reason=str(head.get("reason", "")),
         provisioned=is_true(found, "RayClusterProvisioned"),
-        replica_failure=str(failure.get("message") or failure.get("reason", ""))[:MAX_TEXT] if failure.get("status") == "True" else "",
+        replica_failure=_replica_failure(failure) if failure.get("status") == "True" else "",
         ready_workers=int(status.get("readyWorkerReplicas") or 0),
         wanted_workers=sum(int(g.get("replicas") or 0) * int(g.get("numOfHosts") or 1) for g in spec.get("workerGroupSpecs") or ()),
     )
+
+
+def _replica_failure(condition: Mapping[str, Any]) -> str:
+    text = str(condition.get("message") or condition.get("reason", ""))[:MAX_TEXT]
+    return refused_pods.explained(text, refused_pods.pod_of(text))
 
 
 def progress_turns(found: ProgressMap) -> tuple[str, ...]:
