@@ -187,3 +187,28 @@ def test_suspend_checkpoints_and_resume_goes_on(inputs: Path, tmp_path: Path, fi
     code, out = job.run()
     assert code == exits.OK, out
     assert job.series() == finished.series()
+
+
+def test_a_failed_run_goes_on_with_a_corrected_manifest_and_not_with_another(inputs: Path, tmp_path: Path, finished: Job) -> None:
+    job = Job(tmp_path, inputs, failurePolicy={"maxRestarts": 0})
+    process = job.start()
+    wait(lambda: job.steps() >= 8, "eight steps, of which five are saved", 240)
+    kill_something(job, process, "toy-a*-head/driver")
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == exits.JOB_FAILED, out
+    assert "error: RestartsExhausted: " in out and "then run the same command again (it goes on from step" in out and "--restart" not in out
+    other = yaml.safe_load(job.manifest.read_text())
+    other["spec"]["algorithm"]["seed"] = 7
+    right, before = job.manifest.read_text(), sorted(p.name for p in job.found.run.iterdir())
+    job.manifest.write_text(yaml.safe_dump(other))
+    code, out = job.run()
+    assert code == exits.USER_ERROR and "spec.algorithm.seed was 0, is 7" in out and "--restart" in out
+    assert sorted(p.name for p in job.found.run.iterdir()) == before, "nothing was moved aside"
+    job.manifest.write_text(right.replace("maxRestarts: 0", "maxRestarts: 2"))
+    code, out = job.run()
+    assert code == exits.OK, out
+    assert "failed; it is tried again, from step" in out
+    status = job.found.status()
+    assert status["attempt"] == 2 and status.get("restartsUsed", 0) == 0, "above the fence of the life before, free of charge"
+    assert any(e.get("reason") == "ResumesEarlierJob" for e in job.found.events())
+    assert job.series() == finished.series()

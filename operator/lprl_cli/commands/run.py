@@ -2,16 +2,16 @@
 
 import argparse
 import json
-import os
 import signal
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lprl_api.errors import UserError
-from lprl_cli import exits
+from lprl_api.run_folder import steps_of
+from lprl_api.text import one_line
+from lprl_cli import again, exits
 from lprl_cli.checked import checked_job
 from lprl_cli.manifest import load_one
 from lprl_cli.runfolder import RunFolder, run_folder_of
@@ -24,8 +24,8 @@ def epilog(_: str) -> str:
         "  lprl run job.yaml                          state in runs/NAME, claims as folders below ./volumes\n"
         "  lprl run job.yaml --volumes /data          claim `models` is /data/models\n"
         "  lprl run job.yaml --restart                start over; what was there is moved aside, not deleted\n\n"
-        "Killed or interrupted, the same command goes on from the last checkpoint. Secrets are files: STATE_DIR/secrets/NAME/KEY.\n\n"
-        + exits.TABLE
+        "Killed, interrupted or failed, the same command goes on from the last checkpoint, also with a corrected manifest. One that would\n"
+        "train something else than the checkpoint holds is refused. Secrets are files: STATE_DIR/secrets/NAME/KEY.\n\n" + exits.TABLE
     )
 
 
@@ -61,9 +61,8 @@ def run_document(document: Mapping[str, Any], args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     with LocalCluster(folders) as cluster:
         if args.restart:
-            _move_aside(found)
-        elif found.status().get("phase") in ("Succeeded", "Failed") and found.job().get("spec") == document["spec"]:
-            print(f"{name} finished earlier; --restart starts it over")
+            again.set_aside(found, run_too=True)
+        elif _begin(found, document):
             return finish(found, report=not args.no_report)
         folders.state.mkdir(parents=True, exist_ok=True)
         (folders.state / "requests.json").unlink(missing_ok=True)
@@ -71,6 +70,16 @@ def run_document(document: Mapping[str, Any], args: argparse.Namespace) -> int:
         cluster.submit(document)
         _supervise(cluster, found, args.plain)
     return finish(found, report=not args.no_report)
+
+
+def _begin(found: RunFolder, document: Mapping[str, Any]) -> bool:
+    """Say how this run begins and make room for it; returns whether nothing is left to do."""
+    way = again.way(found, document)
+    if way.words:
+        print(way.words)
+    if way.how == "anew":
+        print(f"state of the earlier run: {again.set_aside(found, run_too=False)}")
+    return way.how == "finished"
 
 
 def _supervise(cluster: Any, found: RunFolder, plain: bool) -> None:
@@ -127,19 +136,6 @@ def _check_claims(document: Mapping[str, Any], volumes: Path) -> None:
             )
 
 
-def _move_aside(found: RunFolder) -> None:
-    """Rename the state's content and the run folder: a restart deletes nothing."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    assert found.state is not None
-    old = found.state.with_name(f"{found.state.name}.before-{stamp}")
-    for path in sorted(found.state.iterdir()):
-        if path.name not in ("lock", "secrets"):
-            old.mkdir(exist_ok=True)
-            os.replace(path, old / path.name)
-    if found.run.exists():
-        os.replace(found.run, found.run.with_name(f"{found.run.name}.before-{stamp}"))
-
-
 def finish(found: RunFolder, report: bool) -> int:
     """Print where everything is, or why the run failed; returns the exit code."""
     status = found.status()
@@ -161,27 +157,39 @@ def finish(found: RunFolder, report: bool) -> int:
     for label, value in lines:
         print(f"  {label:<13} {value}")
     if phase == "Failed":
-        _print_failure(status)
+        _print_failure(found, status)
         return exits.JOB_FAILED
     return exits.SUSPENDED if phase == "Suspended" else exits.OK
 
 
+LOGS = "`lprl logs {state}` shows what the processes wrote"
 REMEDIES = {
-    "UserError": "change what the message names, then `lprl run FILE --restart`",
-    "InvalidSpec": "change the fields named; `lprl validate FILE` shows them with their lines",
-    "ShapeMismatch": "change the fields named: they do not fit the model that was found, then `lprl run FILE`",
-    "DoesNotFit": "`lprl plan FILE` shows what would fit",
-    "StorageFull": "free space on the volume named, then run again",
-    "RestartsExhausted": "the logs of the last attempt say why (`lprl logs RUN`); raise failurePolicy.maxRestarts if it was chance",
-    "ConversionFailed": "`lprl logs RUN` shows the converter's output",
-    "DeadlineExceeded": "raise activeDeadlineSeconds",
+    "UserError": "correct what it names, then {again}",
+    "InvalidSpec": "correct the fields named (`lprl validate FILE` shows them with their lines), then {again}",
+    "ShapeMismatch": "correct the fields named: they do not fit the model that was found; then {again}",
+    "DoesNotFit": "`lprl plan FILE` shows what would fit; change it, then {again}",
+    "StorageFull": "free space on the volume named, then {again}",
+    "OutOfMemory": "make what it names smaller, then {again}",
+    "RepeatedFailure": f"{LOGS}, with the traceback; correct what it names, then {{again}}",
+    "RestartsExhausted": f"{LOGS}; solve the last failure, or raise failurePolicy.maxRestarts if it was chance, then {{again}}",
+    "ConversionFailed": f"{LOGS}; correct what it names, then {{again}}: shards that are done are kept",
+    "InspectionFailed": f"{LOGS}; correct what it names, then {{again}}",
+    "DeadlineExceeded": "raise activeDeadlineSeconds, then {again}",
 }
+"""By reason of the failure. None of them starts over: checkpoints stay."""
 
 
-def _print_failure(status: Mapping[str, Any]) -> None:
+def remedy_of(reason: str, state: Path | None, step: int | None) -> str:
+    """Return what to do about a failed run whose newest checkpoint is of `step`."""
+    text = REMEDIES.get(reason, f"{LOGS}; docs/failure-modes.md explains every reason; then {{again}}")
+    goes_on = f"it goes on from step {step}" if step is not None else "no checkpoint was made, it starts at step 0"
+    return text.format(again=f"run the same command again ({goes_on})", state=state)
+
+
+def _print_failure(found: RunFolder, status: Mapping[str, Any]) -> None:
     failed = next((c for c in status.get("conditions", ()) if c["type"] == "Failed" and c["status"] == "True"), None)
     reason = failed["reason"] if failed else "Unknown"
-    remedy = REMEDIES.get(reason, "`lprl logs RUN` shows what the processes wrote; docs/failure-modes.md explains every reason")
     sys.stdout.flush()  # what was printed above comes first where both streams go to one place
-    print(f"error: {reason}: {failed['message'] if failed else status.get('message', '')}", file=sys.stderr)
-    print(f"  fix: {remedy}", file=sys.stderr)
+    print(f"error: {reason}: {one_line(failed['message'] if failed else status.get('message', ''))}", file=sys.stderr)
+    step = max(steps_of(found.run), default=None)
+    print(f"  fix: {remedy_of(reason, found.state, step)}", file=sys.stderr)
