@@ -15,6 +15,7 @@ from lprl_api.weights import LINEAR_KINDS, layer_weights
 PREFIXES = ("model.", "language_model.model.", "model.language_model.", "language_model.", "model.text_model.", "")
 """What may stand before `layers.N` in a rule: nobody says here what the checkpoint's tensors are called."""
 _EXPERTS = "mlp.experts"
+_PARENT = re.compile(r"(?:^|\.)layers\.\d+(?:\.self_attn|\.mlp(?:\.shared_experts?|\.experts\.\d+)?)?$")
 _LAYERS = 128
 """Layers asked about where the shape is not known."""
 
@@ -33,13 +34,16 @@ def matcher(rules: Iterable[str]) -> Callable[[str], bool]:
     return named
 
 
-def excluded(ignored: Iterable[str]) -> tuple[str, ...]:
-    """Return the glob patterns that `ignored` names beyond what no format ever quantises. Raises UserError for one that is no glob."""
+def excluded(ignored: Iterable[str], *, with_parts: bool = False) -> tuple[str, ...]:
+    """Return the glob patterns that `ignored` names beyond what no format ever quantises. Raises UserError for one that is no glob.
+
+    `with_parts`: a name stands for the modules below it too, as in `modules_to_not_convert` (`model.layers.0.self_attn`).
+    """
     found = []
     for rule in ignored:
         if rule.startswith("re:"):
             found.append(_glob(rule[3:]))
-        elif rule.endswith(f".{_EXPERTS}"):
+        elif rule.endswith(f".{_EXPERTS}") or (with_parts and _PARENT.search(rule)):
             found.append(f"{rule}.*")
         elif kind_of(f"{rule}.weight") is not None:
             found.append(rule)

@@ -74,7 +74,7 @@ def _shape(config: Json) -> ModelShape | None:
 
 def _parse_fp8(section: Json) -> WeightFormat:
     check_keys(section, keys.FP8, SECTION)
-    excluded = ignore_rules.excluded(section.get("modules_to_not_convert") or section.get("ignored_layers") or ())
+    excluded = ignore_rules.excluded(section.get("modules_to_not_convert") or section.get("ignored_layers") or (), with_parts=True)
     size = section.get("weight_block_size")
     if size is None:
         return Fp8Tensor(exclude_modules=excluded)

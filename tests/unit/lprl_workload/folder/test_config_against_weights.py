@@ -28,9 +28,11 @@ FORMATS: dict[str, WeightFormat] = {
     "fp8": Fp8Block(),
     "channel": Fp8Channel(),
     "tensor": Fp8Tensor(),
+    "experts": Int4Group(group_size=32, scope=Scope.ROUTED_EXPERTS),
     "int4": Int4Group(group_size=32, scope=Scope.ALL_LINEAR),
 }
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+MOONSHOT = ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", r"re:.*mlp\.(gate|up|gate_up|down)_proj.*"]
 UP, SCALE = "model.layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj.weight_scale_inv"
 EXPERT = "model.layers.1.mlp.experts.2.up_proj"
 Change = Callable[[Path], Any]
@@ -211,6 +213,15 @@ def listed_as_plain(folder: Path) -> None:
     section(modules_to_not_convert=["lm_head", plain])(folder)
 
 
+def layer_listed_as_plain(folder: Path) -> None:
+    """As transformers reads a list: a name stands for what is below it."""
+    layer = "model.layers.0."
+    edit(
+        lambda t: {n: v.bfloat16() if n.startswith(layer) else v for n, v in t.items() if not (n.startswith(layer) and n.endswith("_inv"))}
+    )(folder)
+    section(modules_to_not_convert=["lm_head", "model.layers.0.self_attn", "model.layers.0.mlp"])(folder)
+
+
 def equal_head(folder: Path) -> None:
     edit(lambda t: t | {"lm_head.weight": t["model.embed_tokens.weight"].clone()})(folder)
     set_config(folder, tie_word_embeddings=True)
@@ -219,6 +230,8 @@ def equal_head(folder: Path) -> None:
 READ: list[tuple[str, str, str, Change, str]] = [
     ("fp8", "qwen3", "fp8", lambda _: None, ""),
     ("int4", "qwen3-moe", "int4", lambda _: None, ""),
+    ("int4-experts", "deepseek-v3", "experts", lambda _: None, ""),
+    ("int4-experts-as-moonshot-lists-the-rest", "deepseek-v3", "experts", section(ignore=MOONSHOT), ""),
     ("fp8-latent-attention", "deepseek-v3", "fp8", lambda _: None, ""),
     ("fp8-without-a-list", "moonlight", "fp8", section(modules_to_not_convert=None), ""),
     ("fp8-with-activation-scales", "qwen3", "fp8", edit(lambda t: t | {f"{UP}.input_scale": torch.ones(1)}), ""),
@@ -232,6 +245,7 @@ READ: list[tuple[str, str, str, Change, str]] = [
         listed_as_plain,
         "",
     ),
+    ("fp8-with-a-layer-plain-as-listed", "qwen3", "fp8", layer_listed_as_plain, ""),
     (
         "tied-fp8-with-an-equal-head",
         "qwen3",
