@@ -23,7 +23,8 @@ def whole(driver: Any, train_root: Path) -> Any:
 
 def test_a_run_leaves_everything(whole: Any) -> None:
     names = {p.name for p in whole.folder.iterdir()}
-    assert names == {"metrics.jsonl", "evaluations.jsonl", "step-000008", "step-000010", "step-000012", "export", "summary.json", "FENCE"}
+    kept = {"step-000008", "step-000010", "step-000012", "export"}
+    assert names == kept | {"metrics.jsonl", "evaluations.jsonl", "summary.json", "FENCE", "owner.json"}
     rows = whole.series()
     assert [row["step"] for row in rows] == list(range(1, 13))
     assert len({row["grad_norm"] for row in rows}) == 12 and all(row["grad_norm"] > 0 for row in rows)

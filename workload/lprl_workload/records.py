@@ -62,18 +62,21 @@ class Records:
         return {field: rows[-1].get(column) for field, column in told.items()} if rows else {}
 
     def rewards(self, signal: RewardSignal) -> None:
-        """Tell, once it is known, whether the run's rewards differ: in rewards.json for the report, and in the log when they do not."""
+        """Tell, once known, that all rewards of the run are the same: in the log and in rewards.json, for the report; or not any more."""
         if signal.state in (self._told, "measuring"):
             return
         before, self._told = self._told, signal.state
-        aside = self._folder / f"{REWARDS_FILE}.tmp"
-        aside.write_text(signal.model_dump_json(by_alias=True, indent=1))
-        aside.replace(self._folder / REWARDS_FILE)
-        if signal.state != "varied":
+        file = self._folder / REWARDS_FILE
+        if signal.state == "varied":
+            file.unlink(missing_ok=True)
+            if before:
+                log.info("rewards differ from here on")
+        else:
+            aside = file.with_suffix(".tmp")
+            aside.write_text(signal.model_dump_json(by_alias=True, indent=1), encoding="utf-8")
+            aside.replace(file)
             found = f"every reward of the first {signal.steps} steps is {signal.value:g} ({signal.responses} responses)"
             log.warning("%s: nothing can be learned from that; as the scorer saw them:\n%s", found, "\n".join(told(signal.samples)))
-        elif before:
-            log.info("rewards differ from here on")
 
     def last_evaluation(self) -> EvaluationResult | None:
         """Return the newest recorded evaluation."""
