@@ -187,9 +187,14 @@ class PromptDataset:
         data = self._data
         for field, named_so in (("tools_key", "toolsKey"), ("metadata_key", "metadataKey"), ("label_key", "labelKey")):
             key = getattr(data, field)
-            if key and key not in self._met and key != DEFAULTS.get(field) and self._rows:
+            if key and key not in self._met and key != DEFAULTS.get(field) and self._rows and not self._is_anywhere(key):
                 _, row = next(read_rows(self._path, (key,), data.prompts.first_row, None))
                 raise UserError(f"{self._path}: no row has the key {key!r} (data.{named_so}); keys found: {self._keys(row)}")
+
+    def _is_anywhere(self, key: str) -> bool:
+        """Whether a row of the file has the key, also one that is not used: the rows used may be some of many."""
+        rows = read_rows(self._path, (key,), 0, None) if self._data.prompts.last_row is not None or self._data.prompts.first_row else ()
+        return any(not isinstance(lookup(row, key), Missing) for _, row in rows)
 
 
 def _json_value(value: object, where: str, wanted: type) -> Any:
