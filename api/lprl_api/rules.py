@@ -10,6 +10,7 @@ from lprl_api import (
     rules_precision,
     rules_references,
     rules_sampling,
+    rules_servable,
     rules_shape,
 )
 from lprl_api.field_error import FieldError
@@ -28,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     *rules_hardware.RULES,
     *rules_layout.RULES,
     *rules_shape.RULES,
+    *rules_servable.RULES,
 )
 
 

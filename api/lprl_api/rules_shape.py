@@ -6,6 +6,7 @@ from lprl_api.field_error import FieldError, wrong
 from lprl_api.formats import Bf16, Fp8Block, Int4Group, WeightFormat
 from lprl_api.model_shape import ModelShape
 from lprl_api.rule_case import Case, Rule, divisors
+from lprl_api.rules_servable import engine_tensor_path
 from lprl_api.weights import Weight, layer_weights, selects
 
 
@@ -31,16 +32,12 @@ def _moe_sizes(case: Case) -> Iterator[FieldError]:
 def _heads(case: Case) -> Iterator[FieldError]:
     if case.shape is None:
         return
-    sides = (("topology.trainer.tensor", case.spec.topology.trainer.tensor), (_engine_tensor_path(case), case.engine_tensor))
+    sides = (("topology.trainer.tensor", case.spec.topology.trainer.tensor), (engine_tensor_path(case), case.engine_tensor))
     for path, size in sides:
         if case.shape.heads % size:
             yield wrong(path, size, f"a divisor of the {case.shape.heads} attention heads: {divisors(case.shape.heads)}")
         elif case.shape.mla is None and case.shape.kv_heads % size and size % case.shape.kv_heads:
             yield wrong(path, size, f"a divisor or a multiple of the {case.shape.kv_heads} KV heads")
-
-
-def _engine_tensor_path(case: Case) -> str:
-    return "topology.rollout.tensor" if case.spec.topology.rollout.tensor else "topology.rollout.gpusPerEngine"
 
 
 def stage_layers(layers: int, pipeline: int, last: int | None) -> tuple[int, ...] | None:
@@ -99,19 +96,18 @@ def _trainer_dims(case: Case) -> Iterator[FieldError]:
 
 
 def _engine_dims(case: Case) -> Iterator[FieldError]:
+    """Whole shards on every rank of an engine; what its kernels make of them is rules_servable's."""
     if case.shape is None or not case.sglang:
         return
-    fmt, tensor = case.rollout_format(case.shape), case.engine_tensor
+    tensor = case.engine_tensor
     dense, experts = _by_expert(case.shape)
-    yield from _shards(case.shape, dense, _engine_tensor_path(case), tensor, fmt)
+    yield from _shards(case.shape, dense, engine_tensor_path(case), tensor, Bf16())
     # An engine splits its tensor group into expert groups; what is left shards each expert.
     share = tensor // case.spec.topology.rollout.expert
-    bad = next((w for w in experts if not _splits(case.shape, w, share, fmt)), None) if share > 1 else None
+    bad = next((w for w in experts if not _splits(case.shape, w, share, Bf16())), None) if share > 1 else None
     if bad is not None:
-        unit = _unit(case.shape, bad, fmt)
-        blocks = f" in multiples of {unit} ({fmt.kind})" if unit > 1 else ""
-        fits = [e for e in range(1, tensor + 1) if tensor % e == 0 and all(_splits(case.shape, w, tensor // e, fmt) for w in experts)]
-        need = f"one of {', '.join(map(str, fits))}: {bad.module} cannot split its {_whole(bad)} channels over {share} ranks{blocks}"
+        fits = [e for e in range(1, tensor + 1) if tensor % e == 0 and all(_splits(case.shape, w, tensor // e, Bf16()) for w in experts)]
+        need = f"one of {', '.join(map(str, fits))}: {bad.module} cannot split its {_whole(bad)} channels over {share} ranks"
         yield wrong("topology.rollout.expert", case.spec.topology.rollout.expert, need)
 
 

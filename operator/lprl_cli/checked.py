@@ -1,5 +1,7 @@
 """A manifest to a valid job, or one error that shows all of its field errors."""
 
+import sys
+
 from lprl_api.errors import UserError
 from lprl_api.field_error import FieldError, InvalidJob
 from lprl_api.parse import parse_job
@@ -29,3 +31,10 @@ def invalid(manifest: Manifest, errors: list[FieldError]) -> UserError:
     """Return one error that lists all field errors."""
     lines = "".join(f"\n  {manifest.where(e.path)}: {e}" for e in errors)
     return UserError(f"{manifest.file}: {len(errors)} field{'s' if len(errors) > 1 else ''} wrong{lines}", "change the fields named")
+
+
+def tell(manifest: Manifest, warnings: list[FieldError]) -> None:
+    """Print warnings on a job that is legal, on the error stream."""
+    for warning in warnings:
+        at = manifest.where(warning.path)
+        print(f"warning: {at}: {warning.path}: got {warning.got}; fits {warning.need}", file=sys.stderr)

@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the manifest, with every deviation from the published setup as a comment."""
+    """Write the manifest; deviations from the published setup and warnings are comments."""
+    from lprl_api.advice import advise
+    from lprl_api.parse import parse_job
     from lprl_api.presets import PRESETS, preset_manifest
 
     if args.preset is None:
@@ -38,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     preset = PRESETS[args.preset]
     lines = [f"# {preset.name}: {preset.shape} on {preset.nodes} x {preset.gpus_per_node} {preset.accelerator}."]
     lines += [f"# Deviation from the published setup: {text}" for text in preset.deviations]
-    text = "\n".join(lines) + "\n" + yaml.safe_dump(preset_manifest(args.preset), sort_keys=False, width=120)
+    manifest = preset_manifest(args.preset)
+    lines += [f"# {told.path}: got {told.got}; fits {told.need}." for told in advise(parse_job(manifest).spec)]
+    text = "\n".join(lines) + "\n" + yaml.safe_dump(manifest, sort_keys=False, width=120)
     if args.out is None:
         sys.stdout.write(text)
         return exits.OK

@@ -4,13 +4,14 @@ import argparse
 import json
 from pathlib import Path
 
+from lprl_api.advice import advise
 from lprl_api.errors import UserError
 from lprl_api.field_error import wrong
-from lprl_api.model_shape import ModelShape
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.model_shape import Inspection, ModelShape
+from lprl_api.spec import LowPrecisionRLJob, LowPrecisionRLJobSpec
 from lprl_cli import exits
 from lprl_cli.arguments import at_least
-from lprl_cli.checked import checked_job, invalid
+from lprl_cli.checked import checked_job, invalid, tell
 from lprl_cli.cluster import place
 from lprl_cli.manifest import Manifest, load_one
 
@@ -84,10 +85,15 @@ def run(args: argparse.Namespace) -> int:
     from lprl_operator.plan.plan import PlanError, make_plan
 
     try:
-        shape = inspected if inspected is not None and args.config is None else _shape(args.config, manifest, job)
-        plan = make_plan(job.spec, shape, host_bytes_per_node=args.host_memory)
+        spec, shape, inspection = _known(args.config, manifest, job, inspected)
+        plan = make_plan(spec, shape, inspection=inspection, host_bytes_per_node=args.host_memory)
     except PlanError as error:
         raise invalid(manifest, error.errors) from None
+    tell(manifest, advise(spec, plan.shape))
+    whole = inspection.model_class if inspection is not None else None
+    if whole is not None:
+        note = f"the language model only: {args.config} is a {whole}, whose other parts are neither counted nor planned for"
+        plan = plan.model_copy(update={"notes": (*plan.notes, note)})
     if args.output == "json":
         print(json.dumps(plan.document(), indent=2))
     elif args.output == "yaml":
@@ -95,29 +101,24 @@ def run(args: argparse.Namespace) -> int:
 
         print(yaml.safe_dump(plan.document(), sort_keys=False), end="")
     else:
-        print(explain(plan), end="")
+        print(explain(plan, " (language model only)" if whole is not None else ""), end="")
     return exits.OK
 
 
-def _shape(config: str | None, manifest: Manifest, job: LowPrecisionRLJob) -> ModelShape | None:
-    if config is None:
-        if job.spec.model.shape is None:
-            need = "a known shape to plan with (lprl plan --shapes), or --config config.json"
-            raise invalid(manifest, [wrong("model.shape", None, need)])
-        return None
-    from lprl_api.hf_config import shape_from_config
+def _known(
+    config: str | None, manifest: Manifest, job: LowPrecisionRLJob, inspected: ModelShape | None
+) -> tuple[LowPrecisionRLJobSpec, ModelShape | None, Inspection | None]:
+    """Return what is planned, and what is known of its model: config.json's word, the cluster's inspection, or its known shape."""
+    if config is not None:
+        from lprl_cli.config_json import inspection_of
 
-    try:
-        found = json.loads(Path(config).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{config}: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{config}:{error.lineno}: no JSON: {error.msg}", "give the model's config.json") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{config}: not UTF-8", "give the model's config.json") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{config}: no JSON object", "give the model's config.json")
-    return shape_from_config(found)
+        # The file stands for the model: the manifest's known shape, of another one perhaps, is not asked.
+        spec = job.spec.model_copy(update={"model": job.spec.model.model_copy(update={"shape": None})})
+        return spec, None, inspection_of(config, job.spec.backends.trainer == "torch")
+    if inspected is None and job.spec.model.shape is None:
+        need = "a known shape to plan with (lprl plan --shapes), or --config config.json"
+        raise invalid(manifest, [wrong("model.shape", None, need)])
+    return job.spec, inspected, None
 
 
 def _list() -> int:

@@ -1,4 +1,4 @@
-"""`lprl validate`: schema and rules, every error at once."""
+"""`lprl validate`: schema and rules, every error at once, and warnings."""
 
 import argparse
 import json
@@ -21,15 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
     parser.add_argument("--output", choices=("table", "json"), default="table", help="default table")
 
 
-def errors_of(manifest: Manifest) -> list[FieldError]:
-    """Return every schema error and every rule a manifest breaks."""
+def judged(manifest: Manifest) -> tuple[list[FieldError], list[FieldError]]:
+    """Return every schema error and every rule a manifest breaks, and the warnings on it."""
+    from lprl_api.advice import advise
     from lprl_api.parse import parse_job
     from lprl_api.rules import check
 
     try:
-        return list(check(parse_job(manifest.document).spec))
+        spec = parse_job(manifest.document).spec
     except InvalidJob as error:
-        return list(error.errors)
+        return list(error.errors), []
+    return check(spec), advise(spec)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,19 +43,23 @@ def run(args: argparse.Namespace) -> int:
             manifests = load(file)
         except UserError as error:
             wrong += 1
-            rows.append({"file": file, "valid": False, "error": error.message, "remedy": error.remedy, "errors": []})
+            rows.append({"file": file, "valid": False, "error": error.message, "remedy": error.remedy, "errors": [], "warnings": []})
             continue
         for manifest in manifests:
-            found = errors_of(manifest)
+            found, told = judged(manifest)
             wrong += bool(found)
-            errors = [{"at": manifest.where(e.path), "path": e.path, "got": e.got, "need": e.need} for e in found]
-            rows.append({"file": file, "name": manifest.name or "?", "valid": not found, "errors": errors})
+            row = {"file": file, "name": manifest.name or "?", "valid": not found}
+            rows.append({**row, "errors": _fields(manifest, found), "warnings": _fields(manifest, told)})
     if args.output == "json":
         print(json.dumps(rows, indent=1))
     else:
         for row in rows:
             _print(row)
     return exits.USER_ERROR if wrong else exits.OK
+
+
+def _fields(manifest: Manifest, found: list[FieldError]) -> list[dict[str, str]]:
+    return [{"at": manifest.where(e.path), "path": e.path, "got": e.got, "need": e.need} for e in found]
 
 
 def _print(row: dict[str, Any]) -> None:
@@ -63,3 +69,5 @@ def _print(row: dict[str, Any]) -> None:
         print(f"{row['error']}" + (f"\n  fix: {row['remedy']}" if row["remedy"] else ""))
     for error in row["errors"]:
         print(f"{error['at']}: {error['path']}\n    got  {error['got']}\n    need {error['need']}")
+    for told in row["warnings"]:
+        print(f"{told['at']}: warning: {told['path']}\n    got  {told['got']}\n    fits {told['need']}")

@@ -22,9 +22,9 @@ _LETTERS = {
 }
 
 
-def explain(plan: JobPlan) -> str:
-    """Return the plan as a page of text (at most 140 columns, no colours, ends with a newline)."""
-    lines = [*_head(plan), "", *_roles(plan), "", *_gpus(plan), "", *_host(plan)]
+def explain(plan: JobPlan, remark: str = "") -> str:
+    """Return the plan as a page of text (at most 140 columns, no colours, ends with a newline); `remark` follows the parameters."""
+    lines = [*_head(plan, remark), "", *_roles(plan), "", *_gpus(plan), "", *_host(plan)]
     if plan.notes:
         wrapped = (textwrap.wrap(note, 136, initial_indent="  - ", subsequent_indent="    ") for note in plan.notes)
         lines += ["", "Notes", *(line for note in wrapped for line in note)]
@@ -36,11 +36,11 @@ def gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
 
 
-def _head(plan: JobPlan) -> list[str]:
+def _head(plan: JobPlan, remark: str) -> list[str]:
     shape = plan.shape
     size = f"{plan.parameters / 1e9:.2f} B" if plan.parameters >= 1e9 else f"{plan.parameters / 1e6:.2f} M"
     return [
-        f"Model      {shape.architecture}, {shape.layers} layers, {size} parameters",
+        f"Model      {shape.architecture}, {shape.layers} layers, {size} parameters{remark}",
         f"Precision  trained as {plan.training_format.kind}, served as {plan.rollout_format.kind}",
         f"Plan       {plan.summary}",
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_api.field_error import FieldError, InvalidJob
+from lprl_api.images import missing_backends
 from lprl_api.model_shape import Inspection
 from lprl_api.names import Reason
 from lprl_api.parse import parse_job
@@ -42,7 +43,7 @@ def intake(document: Mapping[str, Any], seen: Observed, now: datetime, settings:
         return Case(job, status, seen, render(job, None, None, settings), now, _changed(), Reason.INVALID_SPEC)
     inspection = status.inspection or inspection_of(seen, job.metadata.uid)
     status = status.model_copy(update={"inspection": inspection, "spec_hash": digest})
-    plan, problem, reason = _plan(_question(job, status))
+    plan, problem, reason = _plan(_question(job, status, settings.image))
     return Case(job, status, seen, render(job, plan, inspection, settings), now, problem, reason)
 
 
@@ -56,11 +57,13 @@ class _Question:
     """What a plan depends on, compared by its text: specs hold mappings and so have no hash of their own."""
 
     text: str
+    image: str
+    """The operator's workload image."""
     spec: LowPrecisionRLJobSpec = field(compare=False)
     inspection: Inspection | None = field(compare=False)
 
 
-def _question(job: LowPrecisionRLJob, status: LowPrecisionRLJobStatus) -> _Question:
+def _question(job: LowPrecisionRLJob, status: LowPrecisionRLJobStatus, image: str) -> _Question:
     inspection = status.inspection
     if inspection is not None and status.attempt > 0:
         # Once an attempt was made the conversions are there: free space no longer speaks against them.
@@ -68,14 +71,14 @@ def _question(job: LowPrecisionRLJob, status: LowPrecisionRLJobStatus) -> _Quest
     # Suspending and resuming a job asks no new question.
     spec = job.spec.model_copy(update={"suspend": False})
     text = spec.model_dump_json() + (inspection.model_dump_json() if inspection is not None else "")
-    return _Question(text, spec, inspection)
+    return _Question(text, image, spec, inspection)
 
 
 @lru_cache(maxsize=4096)
 def _plan(question: _Question) -> tuple[JobPlan | None, UserError | None, str]:
     """Check the rules with what is known, then plan as soon as a shape is. Remembered: jobs are looked at often."""
     spec, inspection = question.spec, question.inspection
-    errors = check(spec)
+    errors = [*check(spec), *missing_backends(spec, question.image)]  # before anything is inspected or converted
     if errors:
         return None, InvalidJob(errors), Reason.INVALID_SPEC
     if inspection is not None:

@@ -79,10 +79,11 @@ def toy(name: str, namespace: str, driver: dict[str, Any] | None = None, steps: 
 
 
 def preset(name: str, pool: str, driver: dict[str, Any] | None = None) -> Manifest:
-    """One of the six presets as `lprl init` writes it, on a pool's CPU and GPU nodes."""
+    """One of the six presets as `lprl init` writes it, on a pool's CPU and GPU nodes, with an image that may hold its backends."""
     found = preset_manifest(name)
     shape = SHAPES[PRESETS[name].shape]
     place = {
+        "image": "registry.example/workload:with-megatron-and-sglang",
         "nodeSelector": {POOL: pool},
         "head": {"nodeSelector": {KIND: "cpu"}},
         "workers": {"nodeSelector": {KIND: "gpu"}},

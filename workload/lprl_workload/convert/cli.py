@@ -10,9 +10,11 @@ from pathlib import Path
 from statistics import median
 
 from lprl_api.errors import UserError
-from lprl_api.model_shape import Inspection
+from lprl_api.formats import WeightFormat
+from lprl_api.model_shape import Inspection, ModelShape
 from lprl_api.names import ExitCode, Reason
 from lprl_api.runconfig import ConvertConfig
+from lprl_api.servable import folder_warnings
 from lprl_workload.arguments import UsageError, count, parser, positive_number
 from lprl_workload.config import load_contract
 from lprl_workload.convert.console import ProgressLine
@@ -119,6 +121,7 @@ def convert_all_command(argv: Sequence[str]) -> int:
     if inspection.quantization.format == fmt.kind:
         raise UserError(f"{source}: is {fmt.kind} already", "use it as it is, or convert it to bf16 first")
     check_exclusions(chosen.exclude, source)
+    _warn(inspection.shape, fmt)
     threads = chosen.threads or max(1, available_cpus() // chosen.workers)
     line = ProgressLine()
     try:
@@ -129,6 +132,12 @@ def convert_all_command(argv: Sequence[str]) -> int:
         line.close()
     print(f"{summary((target / REPORT_TABLE).read_text())}\n{target}: complete")
     return ExitCode.OK
+
+
+def _warn(shape: ModelShape, fmt: WeightFormat) -> None:
+    """Tell what SGLang cannot serve, before hours are spent on it."""
+    for text in folder_warnings(shape, fmt):
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def verify_command(argv: Sequence[str]) -> int:
@@ -198,8 +207,10 @@ def export_command(argv: Sequence[str]) -> int:
     check_options(chosen.formats, chosen)
     model = model_of(chosen.checkpoint)
     check_exclusions(chosen.exclude, model)
-    is_moe = read_shape(model).moe is not None
-    formats = [(name, weight_format(name, chosen, is_moe)) for name in dict.fromkeys(chosen.formats)]
+    shape = read_shape(model)
+    formats = [(name, weight_format(name, chosen, shape.moe is not None)) for name in dict.fromkeys(chosen.formats)]
+    for _, fmt in formats:
+        _warn(shape, fmt)
     line = ProgressLine()
     written = export_checkpoint(chosen.checkpoint, chosen.out, formats, chosen.threads or available_cpus(), line.shards)
     line.close()

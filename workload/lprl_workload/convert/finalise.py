@@ -13,6 +13,7 @@ from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_api.runconfig import ConvertConfig
+from lprl_api.servable import folder_warnings
 from lprl_workload.convert.cache import check_key, find_conversion, partial_of
 from lprl_workload.convert.digest import digest_file
 from lprl_workload.convert.files import CONFIG, MANIFEST, REPORT, REPORT_TABLE, copied_files
@@ -47,7 +48,8 @@ def finalise(config: ConvertConfig, source: Path, target: Path) -> ConversionMan
         contents = read_contents(source)
         reports = checked_reports(config, contents, partial)
         check_source_unchanged(config, source, contents)
-        report = make_report(config.content_key, config.fingerprint, config.format, QUANTIZER_VERSION, reports, untrained_layers(source))
+        told = untrained_layers(source), folder_warnings(read_shape(source), config.format)
+        report = make_report(config.content_key, config.fingerprint, config.format, QUANTIZER_VERSION, reports, *told)
         check_error(report, config.max_relative_rms_error)
         write_side_files(config, source, partial, reports, report)
         found = seal(config, partial, reports)

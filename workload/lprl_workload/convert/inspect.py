@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from lprl_api import config_file
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.formats import Int4Group, WeightFormat
 from lprl_api.model_shape import Inspection, SourceQuantization
 from lprl_api.module_kinds import kind_of
 from lprl_api.names import TERMINATION_MESSAGE_BYTES
@@ -42,18 +43,13 @@ def inspect_folder(folder: Path, volume_identity: str, free_space_at: Path | Non
 
 def source_quantization(fmt: WeightFormat, contents: FolderContents) -> SourceQuantization:
     """Return a source's own precision, normalised; the scope is that of the weights which have codes."""
-    match fmt:
-        case Bf16():
-            return SourceQuantization()
-        case Fp8Block():
-            return SourceQuantization(format="fp8-block", block_size=fmt.block_size)
-        case Fp8Channel() | Fp8Tensor():
-            return SourceQuantization(format=fmt.kind)
-        case Int4Group():
-            codes = [logical(tensor.name) for tensor in contents.tensors.values() if is_codes(tensor)]
-            routed = all(kind_of(name) == "routed" for name in codes)
-            scope = Scope.ROUTED_EXPERTS if routed else Scope.ALL_LINEAR
-            return SourceQuantization(format="int4-group", group_size=fmt.group_size, scope=scope.value)
+    found = config_file.source_quantization(fmt)
+    if not isinstance(fmt, Int4Group):
+        return found
+    codes = [logical(tensor.name) for tensor in contents.tensors.values() if is_codes(tensor)]
+    routed = all(kind_of(name) == "routed" for name in codes)
+    scope = Scope.ROUTED_EXPERTS if routed else Scope.ALL_LINEAR
+    return found.model_copy(update={"scope": scope.value})
 
 
 def inspection_message(inspection: Inspection) -> str:

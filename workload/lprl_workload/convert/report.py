@@ -42,6 +42,8 @@ class ConversionReport(Contract):
     fingerprint: str
     format: WeightFormat
     quantizer_version: str
+    warnings: tuple[str, ...] = ()
+    """What no report of errors shows: which weights an engine cannot serve."""
     totals: Totals
     tensors: tuple[TensorReport, ...]
     """In name order."""
@@ -56,6 +58,7 @@ def make_report(
     quantizer_version: str,
     shards: Sequence[ShardReport],
     untrained_layers: tuple[int, ...] = (),
+    warnings: tuple[str, ...] = (),
 ) -> ConversionReport:
     """Merge the reports of all shards."""
     tensors = tuple(sorted((t for shard in shards for t in shard.tensors), key=lambda t: t.name))
@@ -64,6 +67,7 @@ def make_report(
         fingerprint=fingerprint,
         format=fmt,
         quantizer_version=quantizer_version,
+        warnings=warnings,
         totals=_totals(shards, tensors),
         tensors=tensors,
         untrained_layers=untrained_layers,
@@ -121,10 +125,12 @@ def as_table(report: ConversionReport) -> str:
         lines.append(f"{head}  {t.name} {list(t.shape)}")
     if len(rows) > TABLE_ROWS:
         lines.append(f"... and {len(rows) - TABLE_ROWS} more, all in conversion_report.json")
+    if report.warnings:
+        lines += ["", *(f"warning: {text}" for text in report.warnings)]
     return "\n".join(lines) + "\n"
 
 
 def summary(table: str) -> str:
     """Return the head of a table: the totals and the worst tensors."""
-    head, _, rows = table.rstrip().partition("\n\n")
-    return "\n".join([head, *rows.splitlines()[: SHOWN_ROWS + 1]])
+    head, _, rest = table.rstrip().partition("\n\n")
+    return "\n".join([head, *rest.partition("\n\n")[0].splitlines()[: SHOWN_ROWS + 1]])

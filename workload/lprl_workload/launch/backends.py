@@ -8,14 +8,13 @@ import torch
 
 from lprl_api.errors import UserError
 from lprl_api.formats import WeightFormat
+from lprl_api.images import HELD
 from lprl_api.runconfig import RunConfig
 from lprl_api.topology import Backends
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.train.actor import TrainActor
 
-HELD = {"trainer": ("torch",), "rollout": ("torch",)}
-"""Backends this workload has an implementation of, by side."""
 ENV_THREADS = "LPRL_TORCH_THREADS"
 """CPU threads of one actor. Fixed, 1 unless set: results of CPU arithmetic depend on it, so it must not follow the machine."""
 
