@@ -161,8 +161,8 @@ def test_a_missing_column_lists_the_columns_there_are(tmp_path: Path, suffix: st
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_a_key_that_only_unused_rows_have_is_one_of_the_file(tmp_path: Path, suffix: str) -> None:
-    rows = [{"prompt": "a", "label": "1"}, {"prompt": "b", "label": "2", "info": {"k": 1}}]
-    part = {"prompts": {"volume": "v", "path": "p", "lastRow": 1}, "metadata_key": "info"}
+    rows = [{"prompt": "a", "label": "1", "info": {"k": 1}}, {"prompt": "b", "label": "2"}]
+    part = {"prompts": {"volume": "v", "path": "p", "firstRow": 1}, "metadata_key": "info"}
     assert load(tmp_path / f"p.{suffix}", rows, **part).all()[0].metadata == {}
     with pytest.raises(UserError, match="no row has the key 'infos'"):
         load(tmp_path / f"p.{suffix}", rows, **part | {"metadata_key": "infos"})
