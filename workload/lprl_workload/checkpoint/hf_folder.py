@@ -11,6 +11,8 @@ from torch import Tensor
 
 from lprl_api.model_shape import ModelShape
 from lprl_workload.data import NamedTensor
+from lprl_workload.folder.files import SUFFIX
+from lprl_workload.folder.model import FILE_KEY
 from lprl_workload.hf.slots import further_layer
 from lprl_workload.hf.untrained import NOTE, note, untrained_weights
 from lprl_workload.quant.config_json import strip_quantization
@@ -57,7 +59,8 @@ def write_model(folder: Path, weights: Iterable[NamedTensor], source: Path, shar
     """
     _copy_side_files(source, folder)
     config: dict[str, Any] = strip_quantization(json.loads((source / "config.json").read_text()))
-    config.pop("torch_dtype", None)
+    for key in ("torch_dtype", FILE_KEY):  # the weights have other file names here
+        config.pop(key, None)
     config["dtype"] = "bfloat16"
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     shards = _write_shards(folder, weights, shard_bytes)
@@ -68,6 +71,8 @@ def _copy_side_files(source: Path, folder: Path) -> None:
     for path in sorted(source.iterdir()):
         if not path.is_file() or path.name in OWN_FILES or path.name.startswith(".") or path.suffix in NOT_COPIED:
             continue
+        if f"{SUFFIX}." in path.name:
+            continue  # the index of a variant, whose shards are not copied
         # Code from a model folder is never run, so it is not passed on either.
         if path.suffix != ".py" and path.stat().st_size <= MAX_COPIED_BYTES:
             shutil.copyfile(path, folder / path.name)

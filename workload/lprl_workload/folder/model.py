@@ -9,7 +9,7 @@ from lprl_workload.folder.contents import FolderContents, stored_tensors
 from lprl_workload.folder.files import INDEX_FILE, shown
 from lprl_workload.folder.header import read_json
 
-_FILE_KEY = "transformers_weights"
+FILE_KEY = "transformers_weights"
 """Key of a config.json that makes transformers read another file."""
 
 
@@ -26,7 +26,7 @@ def read_contents(folder: Path) -> FolderContents:
 
 def _check_named_file(folder: Path, contents: FolderContents) -> None:
     """Refuse a config.json that names other weights than the folder's. Raises UserError."""
-    named = read_json(folder / CONFIG).get(_FILE_KEY)
+    named = read_json(folder / CONFIG).get(FILE_KEY)
     if named is not None and named != INDEX_FILE and tuple(contents.shards) != (named,):
-        what = f"{folder / CONFIG}: {_FILE_KEY} makes transformers read {str(named)[:80]}; by the rule it is {shown(contents.shards)}"
-        raise UserError(what, f"remove {_FILE_KEY}, and the files that are not the model")
+        what = f"{folder / CONFIG}: {FILE_KEY} makes transformers read {str(named)[:80]}; by the rule it is {shown(contents.shards)}"
+        raise UserError(what, f"remove {FILE_KEY}, and the files that are not the model")

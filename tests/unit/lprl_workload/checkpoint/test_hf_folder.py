@@ -14,8 +14,10 @@ from lprl_workload.data import NamedTensor
 def source(folder: Path) -> Path:
     folder.mkdir()
     config = {"model_type": "qwen3", "torch_dtype": "float32", "quantization_config": {"quant_method": "fp8"}}
+    config["transformers_weights"] = "weights.safetensors"
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.fp16.safetensors.index.json").write_text("{}")
     (folder / "model.safetensors").write_text("old weights")
     (folder / "modeling_evil.py").write_text("raise SystemExit")
     return folder
@@ -44,6 +46,7 @@ def test_write_model(tmp_path: Path, shard_bytes: int, files: int) -> None:
     assert all(torch.equal(loaded[item.name], item.tensor) for item in tensors())
     assert json.loads((target / "config.json").read_text()) == {"model_type": "qwen3", "dtype": "bfloat16"}
     assert (target / "tokenizer.json").exists() and not (target / "modeling_evil.py").exists()
+    assert not (target / "model.fp16.safetensors.index.json").exists()
     index = target / "model.safetensors.index.json"
     assert index.exists() == (files > 1)
     if files > 1:
