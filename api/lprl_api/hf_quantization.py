@@ -105,7 +105,8 @@ def _parse_compressed(section: Json, shape: ModelShape | None) -> WeightFormat:
     raise UserError(
         f"quantization_config.config_groups: weights of type {kind!r}, {bits} bits, strategy {strategy!r}, "
         f"group_size {group}, format {file_format!r} are not supported; "
-        "fits float 8 bits channel or tensor, or int 4 bits group 32/64/128 pack-quantized"
+        "fits float 8 bits channel or tensor, or int 4 bits group 32/64/128 pack-quantized",
+        "use the model's BF16, FP8 or compressed-tensors INT4 version",
     )
 
 

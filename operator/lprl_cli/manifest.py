@@ -66,7 +66,7 @@ def load(file: str) -> list[Manifest]:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{file}{line}: {error.problem or 'no YAML'}", "indent with spaces and quote text that holds ': '") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{file}: no YAML: {error}") from None
+        raise UserError(f"{file}: no YAML: {error}", "correct the line named") from None
     except RecursionError:
         raise UserError(f"{file}: no YAML: nested too deep", "a manifest is a few levels deep") from None
     found = [_manifest(node, file) for node in nodes]
@@ -95,7 +95,7 @@ def _read(file: str) -> str:
             raise UserError(f"{file}: larger than {MAX_BYTES} bytes", "a manifest is a few hundred lines")
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 at byte {error.start}") from None
+        raise UserError(f"{file}: not UTF-8 at byte {error.start}", "save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}", "give the path of a manifest; `lprl init` writes one") from None
 

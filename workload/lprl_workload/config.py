@@ -85,7 +85,9 @@ def load_contract(path: Path, model: type[_C]) -> _C:
         return model.model_validate_json(path.read_bytes())
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}" for e in error.errors())
-        raise UserError(f"{path} is no {model.__name__}: {found}") from error
+        raise UserError(
+            f"{path} is no {model.__name__}: {found}", "operator and workload image are of different versions: use one version of both"
+        ) from error
 
 
 def load_run_config(path: Path) -> RunConfig:

@@ -86,7 +86,7 @@ def _inspection(args: argparse.Namespace, manifest: Manifest, job: LowPrecisionR
         try:
             return Inspection.model_validate_json(Path(args.inspection).read_bytes())
         except OSError as error:
-            raise UserError(f"{args.inspection}: {error.strerror}") from None
+            raise UserError(f"{args.inspection}: {error.strerror}", "check the path, and that it may be read") from None
         except ValidationError as error:
             raise UserError(
                 f"{args.inspection}: no inspection: {_first(error)}", "write it with `lprl inspect FOLDER --output json`"

@@ -166,7 +166,9 @@ class _Download:
         index = self._folder / INDEX_FILE
         weight_map = read_json(index, unique=True).get("weight_map") if index.exists() else None
         if index.exists() and not (isinstance(weight_map, dict) and all(isinstance(name, str) for name in weight_map.values())):
-            raise UserError(f"{self._remote.description}: {INDEX_FILE}: weight_map is missing or malformed")
+            raise UserError(
+                f"{self._remote.description}: {INDEX_FILE}: weight_map is missing or malformed", "name a revision whose index is whole"
+            )
         named, _ = choose_files(self._remote.description, shards, weight_map if isinstance(weight_map, dict) else None)
         return [shards[name] for name in named]
 

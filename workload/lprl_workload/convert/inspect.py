@@ -56,5 +56,8 @@ def inspection_message(inspection: Inspection) -> str:
     """Return the inspection as JSON of at most 4096 bytes, the inspect Job's termination message."""
     text = inspection.model_dump_json(by_alias=True)
     if len(text.encode()) > TERMINATION_MESSAGE_BYTES:
-        raise UserError(f"inspection: {len(text.encode())} bytes, a termination message holds {TERMINATION_MESSAGE_BYTES}")
+        raise UserError(
+            f"inspection: {len(text.encode())} bytes, a termination message holds {TERMINATION_MESSAGE_BYTES}",
+            "report this model: its inspection should fit",
+        )
     return text

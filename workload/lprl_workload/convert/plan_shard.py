@@ -80,7 +80,9 @@ class Planner:
         another layout, a selected weight that is no BF16/FP16/FP32 matrix, and INT4 groups that do not divide it.
         """
         if shard not in self.index.shards:
-            raise UserError(f"shard {shard!r}: not in {self.index.folder}; found {', '.join(self.index.shards)}")
+            raise UserError(
+                f"shard {shard!r}: not in {self.index.folder}; found {', '.join(self.index.shards)}", "the source changed: inspect it again"
+            )
         try:
             return tuple(piece for tensor in self.index.shards[shard] for piece in self._pieces(tensor))
         except UserError as error:
@@ -92,14 +94,20 @@ class Planner:
         module, _, leaf = tensor.name.rpartition(".")
         if not isinstance(self.source_format, Bf16):
             if leaf == "weight_zero_point":
-                raise UserError(f"tensor {tensor.name}: asymmetric INT4 (zero points) is not supported")
+                raise UserError(
+                    f"tensor {tensor.name}: asymmetric INT4 (zero points) is not supported",
+                    "use a symmetric INT4 version of the model, or its BF16 or FP8 one",
+                )
             if leaf in _PARTNERS and self._has_codes(module):
                 return
             if (leaf == "weight" and tensor.dtype == "F8_E4M3") or leaf == "weight_packed":
                 yield self._quantized(tensor, module)
                 return
         if tensor.dtype.startswith("F8_"):
-            raise UserError(f"tensor {tensor.name}: {tensor.dtype}, but config.json describes no such quantisation of it")
+            raise UserError(
+                f"tensor {tensor.name}: {tensor.dtype}, but config.json describes no such quantisation of it",
+                "restore the quantization_config the model was published with",
+            )
         pieces = (
             self._experts(tensor) if is_fused(tensor.name) else (Piece(tensor.name, tensor.shape, tensor, tensor.start, tensor.nbytes),)
         )
@@ -115,7 +123,7 @@ class Planner:
         if piece.source.dtype not in FLOATS:
             raise UserError(f"tensor {piece.name}: dtype {piece.source.dtype} cannot be quantised; fits {', '.join(FLOATS)}")
         if 0 in piece.shape:
-            raise UserError(f"tensor {piece.name}: empty, shape {list(piece.shape)}")
+            raise UserError(f"tensor {piece.name}: empty, shape {list(piece.shape)}", "copy or download the model folder again")
         return Piece(piece.name, piece.shape, piece.source, piece.start, piece.nbytes, target_format=self.selection.fmt)
 
     def _experts(self, tensor: TensorInfo) -> Iterator[Piece]:
@@ -123,7 +131,10 @@ class Planner:
         moe = self.shape.moe
         gate_up = tensor.name.endswith(FUSED_GATE_UP)
         if moe is None:
-            raise UserError(f"tensor {tensor.name}: fused experts in {self.shape.architecture}, which has none")
+            raise UserError(
+                f"tensor {tensor.name}: fused experts in {self.shape.architecture}, which has none",
+                "restore the config.json the model was published with",
+            )
         matrix = (moe.expert_ffn, self.shape.hidden) if gate_up else (self.shape.hidden, moe.expert_ffn)
         wanted = (moe.experts, matrix[0] * (2 if gate_up else 1), matrix[1])
         if tensor.shape != wanted:
@@ -152,7 +163,7 @@ class Planner:
         for candidate in (name, f"{name}_inv"):
             if candidate in self.index.tensors:
                 return self.index.tensors[candidate]
-        raise UserError(f"tensor {tensor.name}: its partner {name} is in no shard")
+        raise UserError(f"tensor {tensor.name}: its partner {name} is in no shard", "copy or download the model folder again")
 
     def _check_scales(self, tensor: TensorInfo, partners: tuple[TensorInfo, ...]) -> tuple[int, int]:
         """Return (N, K) of a quantised source weight after checking that codes and scales fit it."""

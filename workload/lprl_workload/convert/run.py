@@ -204,7 +204,10 @@ def _still_valid(report: ShardReport, planner: Planner, source: Path, target_par
 def _check_unique(shard: str, names: list[str]) -> None:
     if len(names) != len(set(names)):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise UserError(f"shard {shard}: tensors {', '.join(twice[:5])} would be written twice")
+        raise UserError(
+            f"shard {shard}: tensors {', '.join(twice[:5])} would be written twice",
+            "keep one of the two shards, or the tensors' names apart",
+        )
 
 
 def _tensor_report(piece: Piece, errors: ErrorSums | None) -> TensorReport:

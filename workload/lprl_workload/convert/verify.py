@@ -178,13 +178,19 @@ def _compare(model: ModelFolder, source: ModelFolder, own: bool, on_tensor: OnTe
 def _check(stored: StoredWeight, reference: Tensor) -> TensorCheck:
     values = stored.values()
     if values.shape != reference.shape:
-        raise UserError(f"tensor {stored.name}: shape {list(values.shape)}, the source has {list(reference.shape)}")
+        raise UserError(
+            f"tensor {stored.name}: shape {list(values.shape)}, the source has {list(reference.shape)}",
+            "convert the source again, or name the folder this one was made from",
+        )
     quantized = stored.quantized
     wanted = rounded(reference) if quantized or values.dtype != reference.dtype else reference
     by_the_rule = _same_bytes(stored.parts, quantize(stored.name, wanted, stored.fmt)) if quantized else None
     rms, most = difference(values, wanted)
     if not math.isfinite(rms):
-        raise UserError(f"tensor {stored.name}: cannot be compared: NaN or infinite values, here or in the source")
+        raise UserError(
+            f"tensor {stored.name}: cannot be compared: NaN or infinite values, here or in the source",
+            "copy or download the source again and convert it",
+        )
     return TensorCheck(name=stored.name, format=stored.fmt.kind, relative_rms_error=rms, max_abs_error=most, by_the_rule=by_the_rule)
 
 
@@ -233,7 +239,7 @@ def rule_difference(model: ModelFolder, on_tensor: OnTensor = lambda _: None, li
         try:
             codes, own_scale = quantize_int4(before, cols // scale.shape[1])
         except ValueError as failure:
-            raise UserError(f"{model.folder}: tensor {name}: {failure}") from failure
+            raise UserError(f"{model.folder}: tensor {name}: {failure}", "convert the source again") from failure
         after = dequantize_int4(codes, own_scale)
         values += rows * cols
         changed += int((after != before).sum())

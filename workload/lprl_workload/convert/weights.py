@@ -58,7 +58,7 @@ class ModelFolder:
     def _shard(self, name: str) -> Any:
         shard = self.index.where.get(name)
         if shard is None:
-            raise UserError(f"{self.folder}: no tensor {name}")
+            raise UserError(f"{self.folder}: no tensor {name}", "copy or download the model folder again")
         if shard not in self._open:
             self._open = {shard: safe_open(self.folder / shard, framework="pt")}  # one at a time: maps count as memory
         return self._open[shard]
@@ -99,7 +99,7 @@ class ModelFolder:
         found = _EXPERT.match(name)
         fused = "" if found is None else f"{found[1]}.{'down_proj' if found[3] == 'down' else 'gate_up_proj'}"
         if found is None or not is_fused(fused) or fused not in self.index.where:
-            raise UserError(f"{self.folder}: no tensor {name}")
+            raise UserError(f"{self.folder}: no tensor {name}", "copy or download the model folder again")
         expert: Tensor = self._shard(fused).get_slice(fused)[int(found[2])]
         if found[3] == "down":
             return expert

@@ -21,7 +21,10 @@ def selected_slots(slots: Sequence[WeightSlot], fmt: WeightFormat, shape: ModelS
     selection = Selection(fmt, shape)
     names = frozenset(slot.name for slot in slots if selection.selects(slot.name, slot.shape))
     if not names:
-        raise UserError(f"precision: {fmt.kind} with these scope and excludeModules selects no tensor of {shape.architecture}")
+        raise UserError(
+            f"precision: {fmt.kind} with these scope and excludeModules selects no tensor of {shape.architecture}",
+            "widen the scope, or shorten excludeModules",
+        )
     return names
 
 

@@ -22,4 +22,4 @@ def read_folder(folder: Path, wanted: Callable[[str], bool] = lambda name: True)
                     if wanted(tensor.name):
                         yield tensor.name, shard.get_tensor(tensor.name)
         except SafetensorError as error:
-            raise UserError(f"{folder / file}: not a safetensors file ({error})") from error
+            raise UserError(f"{folder / file}: not a safetensors file ({error})", "copy or download the file again") from error

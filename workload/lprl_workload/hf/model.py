@@ -45,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+        raise UserError(f"{path}: not JSON ({error})", "copy or download the file again") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: found a {type(document).__name__}, needs a JSON object")
     return document
@@ -63,7 +63,7 @@ def build_model(folder: Path, shape: ModelShape, device: torch.device | str) -> 
     try:
         config = config_class.from_dict(document)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'config.json'}: {error}") from error
+        raise UserError(f"{folder / 'config.json'}: {error}", "restore the config.json the model was published with") from error
     register_experts()
     with no_init_weights(), torch.device(device):
         model = model_class._from_config(config, dtype=compute_dtype(device), attn_implementation="sdpa", experts_implementation=EXPERTS)

@@ -66,7 +66,10 @@ def _expert_slots(name: str, parameter: Tensor, shape: ModelShape) -> list[Weigh
     prefix, projection = name.rsplit(".", 1)
     experts = parameter.shape[0]
     if shape.moe is None or shape.moe.experts != experts:
-        raise UserError(f"{name}: the model has {experts} experts, its shape says {shape.moe.experts if shape.moe else 'none'}")
+        raise UserError(
+            f"{name}: the model has {experts} experts, its shape says {shape.moe.experts if shape.moe else 'none'}",
+            "restore the config.json the model was published with",
+        )
     if projection == "down_proj":
         parts: dict[str, tuple[slice, ...]] = {"down_proj": ()}
     else:

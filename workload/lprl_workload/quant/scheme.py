@@ -30,7 +30,9 @@ SUFFIX = ".weight"
 def module_of(name: str) -> str:
     """Return X of `X.weight`. Raises UserError for a name that is no weight's."""
     if not name.endswith(SUFFIX):
-        raise UserError(f"tensor {name}: only tensors named MODULE.weight can be quantised")
+        raise UserError(
+            f"tensor {name}: only tensors named MODULE.weight can be quantised", "leave it out of the tensors that are quantised"
+        )
     return name.removesuffix(SUFFIX)
 
 
@@ -71,11 +73,14 @@ def quantize(name: str, weight: Tensor, fmt: WeightFormat) -> dict[str, Tensor]:
     """
     names = served_names(name, fmt)
     if weight.ndim != 2 or not weight.numel():
-        raise UserError(f"tensor {name}: shape {list(weight.shape)}; only non-empty matrices can be quantised")
+        raise UserError(
+            f"tensor {name}: shape {list(weight.shape)}; only non-empty matrices can be quantised",
+            "copy or download the model folder again",
+        )
     try:
         return dict(zip(names, _served(weight, fmt), strict=True))
     except ValueError as error:
-        raise UserError(f"tensor {name}: {error}") from error
+        raise UserError(f"tensor {name}: {error}", "exclude it (excludeModules), or choose another format") from error
 
 
 def _served(weight: Tensor, fmt: WeightFormat) -> tuple[Tensor, ...]:
@@ -121,7 +126,7 @@ def dequantize(parts: Mapping[str, Tensor], module: str, fmt: WeightFormat) -> T
 
 def _part(parts: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in parts:
-        raise UserError(f"tensor {name}: missing, found {sorted(parts)}")
+        raise UserError(f"tensor {name}: missing, found {sorted(parts)}", "copy or download the model folder again")
     return parts[name]
 
 

@@ -70,7 +70,10 @@ class Chat:
         try:
             text = self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=True, **more)
         except Exception as error:  # a template may raise anything
-            raise UserError(f"{where}: the chat template refused it ({type(error).__name__}: {error})") from error
+            raise UserError(
+                f"{where}: the chat template refused it ({type(error).__name__}: {error})",
+                "correct the row, data.chatTemplateKwargs or the model's chat template",
+            ) from error
         return check_text(str(text), f"{where}, as the chat template renders it")
 
     def _check_said(self, messages: list[dict[str, Any]], place: int, text: str, where: str, tools: list[Any] | None) -> None:
@@ -108,7 +111,10 @@ class Chat:
             if name in OURS:
                 raise UserError(f"data.chatTemplateKwargs.{name}: set by lprl itself", "leave it out: these are variables of the template")
             if not re.search(rf"\b{re.escape(name)}\b", source):
-                raise UserError(f"data.chatTemplateKwargs.{name}: the chat template has no such variable, so nothing would change")
+                raise UserError(
+                    f"data.chatTemplateKwargs.{name}: the chat template has no such variable, so nothing would change",
+                    "remove it, or name a variable the template has",
+                )
 
 
 def _check_without_template(data: Data) -> None:

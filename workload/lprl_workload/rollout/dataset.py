@@ -133,7 +133,9 @@ class PromptDataset:
         data, where = self._data, f"{self._path} row {number}"
         prompt = self._value(row, data.prompt_key)
         if isinstance(prompt, Missing):
-            raise UserError(f"{where}: no key {data.prompt_key!r} (data.promptKey); keys found: {self._keys(row)}")
+            raise UserError(
+                f"{where}: no key {data.prompt_key!r} (data.promptKey); keys found: {self._keys(row)}", "name one of them in data.promptKey"
+            )
         if self._structs:
             prompt = without_nulls(prompt)
         tools = self._tools(row, where)
@@ -189,7 +191,10 @@ class PromptDataset:
             key = getattr(data, field)
             if key and key not in self._met and key != DEFAULTS.get(field) and self._rows and not self._is_anywhere(key):
                 _, row = next(read_rows(self._path, (key,), data.prompts.first_row, None))
-                raise UserError(f"{self._path}: no row has the key {key!r} (data.{named_so}); keys found: {self._keys(row)}")
+                raise UserError(
+                    f"{self._path}: no row has the key {key!r} (data.{named_so}); keys found: {self._keys(row)}",
+                    "name one of them, or null",
+                )
 
     def _is_anywhere(self, key: str) -> bool:
         """Whether a row of the file has the key, also one that is not used: the rows used may be some of many."""
@@ -203,7 +208,7 @@ def _json_value(value: object, where: str, wanted: type) -> Any:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not JSON ({error})") from error
+            raise UserError(f"{where}: not JSON ({error})", "write a JSON value there, or the value itself") from error
     if value is not None and not isinstance(value, wanted):
         raise UserError(f"{where}: found {kind(value)}, needs a {'mapping' if wanted is dict else 'list'}")
     return value

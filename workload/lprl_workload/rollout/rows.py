@@ -62,7 +62,7 @@ def _jsonl(path: Path, first: int, last: int | None) -> Iterator[tuple[int, dict
             if last is not None and number >= last:
                 return
             if len(line) > MAX_LINE_BYTES:
-                raise UserError(f"{path} row {number}: longer than {MAX_LINE_BYTES} bytes")
+                raise UserError(f"{path} row {number}: longer than {MAX_LINE_BYTES} bytes", "shorten or drop the row")
             if number >= first:
                 yield number, _object(line, f"{path} row {number}")
 

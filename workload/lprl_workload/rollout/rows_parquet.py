@@ -31,7 +31,7 @@ def rows(path: Path, keys: tuple[str, ...], first: int, last: int | None) -> Ite
                 yield from _group(file, group, columns, number, range(first, number + count if last is None else last), path)
             number += count
     except (pa.ArrowException, OSError, NotImplementedError) as error:
-        raise UserError(f"{path}: not a readable parquet file ({error})") from error
+        raise UserError(f"{path}: not a readable parquet file ({error})", "copy or download the file again") from error
 
 
 def names(path: Path) -> list[str]:

@@ -40,7 +40,7 @@ def _ids(path: Path) -> set[int]:
     try:
         document = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+        raise UserError(f"{path}: not JSON ({error})", "copy or download the file again") from error
     value = document.get("eos_token_id") if isinstance(document, dict) else None
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(item, int) for item in values):

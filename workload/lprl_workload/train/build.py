@@ -99,7 +99,9 @@ def read_weights(folder: Path, slots: Sequence[WeightSlot], shape: ModelShape) -
         if slot is None:
             if is_known_extra(name, shape):
                 continue
-            raise UserError(f"{folder}: tensor {name} is not in a {shape.architecture}")
+            raise UserError(
+                f"{folder}: tensor {name} is not in a {shape.architecture}", "restore the config.json the model was published with"
+            )
         if tuple(tensor.shape) != slot.shape:
             raise UserError(f"{folder}: tensor {name} has shape {list(tensor.shape)}, needs {list(slot.shape)}")
         if not tensor.is_floating_point() or tensor.element_size() < 2:
@@ -108,7 +110,7 @@ def read_weights(folder: Path, slots: Sequence[WeightSlot], shape: ModelShape) -
         missing.discard(name)
         yield slot, tensor
     if missing:
-        raise UserError(f"{folder}: {len(missing)} tensors missing, such as {min(missing)}")
+        raise UserError(f"{folder}: {len(missing)} tensors missing, such as {min(missing)}", "copy or download the model folder again")
 
 
 def fill(target: Tensor, first: int, slot: WeightSlot, tensor: Tensor) -> None:

@@ -53,7 +53,10 @@ def load_state(directory: Path, masters: Masters, rank: int, world: int) -> int:
         raise UserError(f"{directory}: no trainer state (trainer-*-of-*.json)", "load from a step folder of a checkpoint")
     steps = {(int(d["optimizer_steps"]), int(d["adam_steps"]), int(d["schema"])) for d in documents.values()}
     if len(steps) > 1 or next(iter(steps))[2] != SCHEMA:
-        raise UserError(f"{directory}: trainer files of different steps or schema {sorted(steps)}")
+        raise UserError(
+            f"{directory}: trainer files of different steps or schema {sorted(steps)}",
+            "load another step, or start without this checkpoint",
+        )
     optimizer_steps, adam_steps, _ = next(iter(steps))
     done = dict.fromkeys(masters.items, 0)
     for path, document in documents.items():
@@ -61,7 +64,7 @@ def load_state(directory: Path, masters: Masters, rank: int, world: int) -> int:
             _load_rows(path.with_suffix(".safetensors"), document["rows"], masters, done)
     for name, rows in done.items():
         if rows != masters.items[name].value.shape[0]:
-            raise UserError(f"{directory}: rows of {name} are missing from the trainer state")
+            raise UserError(f"{directory}: rows of {name} are missing from the trainer state", "load another step: this one is not whole")
     masters.restore_steps(adam_steps)
     masters.refresh()
     own = directory / f"trainer-{rank:05d}-of-{world:05d}.json"
@@ -84,13 +87,16 @@ def _load_rows(file: Path, rows: dict[str, list[int]], masters: Masters, done: d
                         _copy(shard.get_slice(f"{name}|{key}")[low - first : high - first], master, field, low, high)
                     done[name] += high - low
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(f"{file}: {error}", "load another step: this one is damaged") from error
 
 
 def _copy(part: Tensor, master: Master, field: str, low: int, high: int) -> None:
     target: Tensor = getattr(master, field)[low - master.first : high - master.first]
     if target.shape != part.shape:
-        raise UserError(f"{master.name}: the checkpoint has rows of shape {list(part.shape[1:])}, the model {list(target.shape[1:])}")
+        raise UserError(
+            f"{master.name}: the checkpoint has rows of shape {list(part.shape[1:])}, the model {list(target.shape[1:])}",
+            "load a checkpoint of the same model",
+        )
     target.copy_(part)
 
 

@@ -153,7 +153,10 @@ def _value(entry: Mapping[str, Any], container: str, context: PodContext, folder
     if "configMapKeyRef" in source:
         ref = source["configMapKeyRef"]
         return _kept(folders.configmaps, "ConfigMap", ref, entry["name"])
-    raise UserError(f"container {container}: env {entry['name']} has a source a local run does not know: {', '.join(source)}")
+    raise UserError(
+        f"container {container}: env {entry['name']} has a source a local run does not know: {', '.join(source)}",
+        "give it as a value or a Secret key",
+    )
 
 
 def _field(path: str, context: PodContext) -> str:
