@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the images with docker, podman or buildah (the first one found, or $BUILDER).
+# Builds the images with docker, podman or buildah (the first one that works, or $BUILDER).
 # usage: images/build.sh [operator] [workload-cpu] [workload-gpu]      default: operator workload-cpu
 #   TAG=...            another tag than versions.env's (workload-gpu gets -gpu appended)
 #   BUILD_FLAGS="..."  further flags, e.g. --platform=linux/arm64 or --network=host
@@ -8,10 +8,17 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
 [ $# -gt 0 ] || set -- operator workload-cpu
 builder=${BUILDER:-}
+silent=
 for tool in docker podman buildah; do
-  [ -n "$builder" ] || ! command -v "$tool" >/dev/null || builder=$tool
+  [ -z "$builder" ] && command -v "$tool" >/dev/null || continue
+  # A docker client alone builds nothing: its daemon must answer.
+  if "$tool" info >/dev/null 2>&1; then builder=$tool; else silent="$silent $tool"; fi
 done
-[ -n "$builder" ] || { echo "docker, podman or buildah is needed; without any: images/build-without-docker.sh" >&2; exit 1; }
+if [ -z "$builder" ]; then
+  [ -z "$silent" ] || echo "found, but not working (is the daemon running?):$silent" >&2
+  echo "docker, podman or buildah is needed; without any: images/build-without-docker.sh OUT" >&2
+  exit 1
+fi
 . "$here/versions.env"
 
 # Only what the images copy goes to the builder: no environment, no caches, nothing git ignores.

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from lprl_api.names import Condition
+from lprl_api.text import one_line
 
 PHASES = ("Pending", "Inspecting", "Converting", "Provisioning", "Running", "Succeeded")
 SHOWN_ROWS = 12
@@ -21,6 +22,11 @@ class View(Protocol):
 
     def close(self) -> None:
         """Give the terminal back."""
+
+
+def printable(text: Any) -> str:
+    """Return text as one line without characters that move a terminal's cursor or turn the text around; empty for None."""
+    return one_line("".join(c if c.isprintable() or c == "\n" else " " for c in str("" if text is None else text)))
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -78,7 +84,7 @@ class PlainView:
     def update(self, document: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
         """Print what is new."""
         status = document.get("status") or {}
-        phase, message = status.get("phase", "Pending"), status.get("message", "")
+        phase, message = printable(status.get("phase", "Pending")), printable(status.get("message"))
         if phase != self._phase or (message != self._message and phase != "Running"):
             self._say(f"{phase:<12} {message}".rstrip())
             self._phase, self._message = phase, message
@@ -133,7 +139,7 @@ class LiveView:
         head.append(duration(time.monotonic() - self._started), style="dim")
         parts: list[Any] = [head, self._phases(status.get("phase", "Pending"))]
         if status.get("message"):
-            parts.append(Text(str(status["message"]), style="dim"))
+            parts.append(Text(printable(status["message"]), style="dim"))
         if warning := reward_warning(status):
             parts.append(Text(f"warning: {warning[1]}", style="yellow"))
         if rows:

@@ -5,7 +5,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lprl_cli import exits
 from lprl_cli.cluster.place import called_as_kubectl, command_first
@@ -85,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen in PASSED_THROUGH:
         from lprl_cli.commands.workload import pass_through
 
-        return pass_through(chosen, arguments[arguments.index(chosen) + 1 :])
+        own = arguments[arguments.index(chosen) + 1 :]
+        return guarded(lambda: pass_through(str(chosen), own))
     parser = build_parser(chosen)
     args = parser.parse_args(arguments)
     if args.version:
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return exits.USAGE
-    return guarded(args)
+    return guarded(lambda: int(args.run(args)))
 
 
 PATH_REMEDIES = {
@@ -112,12 +113,12 @@ PATH_REMEDIES = {
 }
 
 
-def guarded(args: argparse.Namespace) -> int:
-    """Run the chosen command and turn errors into exit codes."""
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command and turn errors into exit codes."""
     from lprl_api.errors import StorageFullError, UserError
 
     try:
-        return int(args.run(args))
+        return command()
     except StorageFullError as error:
         return _say(error.message, error.remedy, exits.STORAGE_FULL)
     except UserError as error:

@@ -3,10 +3,11 @@
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from lprl_api.names import Condition
 from lprl_api.status import Phase
 from lprl_operator.reconcile.kube.summary import Summary
 from lprl_operator.reconcile.observed import Key
@@ -27,6 +28,7 @@ class OperatorMetrics:
     """Every metric in a registry of its own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of its own for the start of every counter: nobody asks for it
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.reconcile_seconds = Histogram("lprl_reconcile_seconds", "Seconds of one reconcile.", buckets=SECONDS, registry=self.registry)
@@ -54,8 +56,12 @@ class OperatorMetrics:
         self.registry.register(JobCollector(summaries, per_job))
 
 
+ENDED = (Phase.SUCCEEDED.value, Phase.FAILED.value)
+ENDINGS = (Condition.COMPLETE, Condition.FAILED)
+
+
 class JobCollector(Collector):
-    """Jobs by phase, and numbers of every job that has not ended."""
+    """Jobs by phase, and numbers of every job that has not ended; of those that have, only how (alerts ask for it)."""
 
     def __init__(self, summaries: Callable[[], Iterable[tuple[Key, Summary]]], per_job: bool) -> None:
         self._summaries, self._per_job = summaries, per_job
@@ -74,7 +80,7 @@ class JobCollector(Collector):
             family = GaugeMetricFamily(name, text, labels=["namespace", "job"])
             for key, summary in found:
                 value = getattr(summary, field)
-                if value is not None:
+                if value is not None and summary.phase not in ENDED:
                     family.add_metric([key.namespace, key.name], value)
             yield family
         condition = GaugeMetricFamily(
@@ -82,6 +88,8 @@ class JobCollector(Collector):
         )
         for key, summary in found:
             for kind, value in summary.conditions:
+                if summary.phase in ENDED and kind not in ENDINGS:
+                    continue
                 condition.add_metric([key.namespace, key.name, kind], value)
         yield condition
 

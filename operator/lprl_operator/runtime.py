@@ -40,6 +40,8 @@ class Runtime:
         self._elector = Elector(api, settings.leader_election, who, self._changed)
         self._read_at: dict[Key, float] = {}
         """When a job was last read afresh."""
+        self._takes_news = not settings.leader_election.enabled
+        """Whether what is seen is queued: a follower only keeps its cache warm, and queues all of it when it leads."""
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         metrics.follow_jobs(self._cache.summaries, settings.metrics.per_job)
@@ -79,7 +81,7 @@ class Runtime:
         for key in found.keys:
             if deleted and kind == names.KIND:
                 self._forget(key)
-            else:
+            elif self._takes_news:
                 self._queue.add(key, self._pace.after_news(key, key in found.urgent, self._cache.is_starting(key)))
 
     def _forget(self, key: Key) -> None:
@@ -88,8 +90,11 @@ class Runtime:
         self._read_at.pop(key, None)
 
     def _changed(self, leading: bool) -> None:
+        self._takes_news = leading
         if leading:
             self._queue.add_all(self._cache.keys())
+        else:
+            self._queue.clear()
 
     def _work(self) -> None:
         while not self._stop.is_set():

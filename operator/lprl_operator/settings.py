@@ -47,7 +47,7 @@ class Metrics(Contract):
     enabled: bool = Field(True, description="Serve /metrics.")
     port: Port = Field(9090, description="Port of /metrics.")
     authentication: bool = Field(True, description="Ask the API server who the scraper is and whether it may `get /metrics`.")
-    per_job: bool = Field(True, description="Export step, reward, mismatch and tokens/s of every running job.")
+    per_job: bool = Field(True, description="Export step, reward, mismatch and tokens/s of every job that has not ended.")
 
 
 class Webhook(Contract):

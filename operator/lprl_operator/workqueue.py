@@ -83,6 +83,13 @@ class WorkQueue(Generic[K]):
         with self._condition:
             self._failures.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget every key that waits."""
+        with self._condition:
+            self._heap.clear()
+            self._due.clear()
+            self._again.clear()
+
     def close(self) -> None:
         """Hand out nothing any more."""
         with self._condition:

@@ -20,8 +20,8 @@ README, KUEUE, ONE_NAMESPACE = SECTIONS[-2], SECTIONS[-1], ("docs/install.md", "
 
 def nothing_installed(kube: Kube) -> None:
     """A cluster that never saw lprl."""
-    for namespace in (SYSTEM, "team-a"):
-        kube.run("uninstall", "lprl", "--namespace", namespace, "--wait", "--ignore-not-found", program="helm", timeout_s=180)
+    for namespace, release in ((SYSTEM, "lprl"), ("team-a", "lprl"), (SYSTEM, "lprl-cluster")):
+        kube.run("uninstall", release, "--namespace", namespace, "--wait", "--ignore-not-found", program="helm", timeout_s=180)
     kube.run("delete", "crd", "lowprecisionrljobs.lprl.dev", "--ignore-not-found")
     leave(kube)
 

@@ -13,8 +13,8 @@ from lprl_api.errors import UserError
 try:
     from lprl_operator.reconcile.kube import kubeconfig, paths
     from lprl_operator.reconcile.kube.api import MERGE, ApiError, KubeApi, Unavailable
-except ModuleNotFoundError as missing:  # `pip install lprl` alone has no Kubernetes client
-    raise UserError(f"jobs in a cluster need the package {missing.name}", "pip install 'lprl[operator]'") from None
+except ModuleNotFoundError as missing:  # an install without the extra has no Kubernetes client
+    raise UserError(f"jobs in a cluster need the package {missing.name}", "pip install '.[operator]' in the checkout") from None
 
 Document = dict[str, Any]
 AGENT = "kubectl-lprl"

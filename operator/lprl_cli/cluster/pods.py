@@ -8,7 +8,8 @@ from lprl_api import names
 from lprl_api.errors import UserError
 from lprl_api.names import Condition
 from lprl_api.status import Phase
-from lprl_cli.cluster.table import one_line, phase
+from lprl_cli.cluster.table import phase
+from lprl_cli.live import printable
 
 Document = Mapping[str, Any]
 _OF_POD = {
@@ -89,7 +90,7 @@ def _state(state: Document, pod_phase: str) -> tuple[str, int | None]:
         return "running", None
     if not state and pod_phase != "Pending":
         return "not reported", None
-    why = one_line((state.get("waiting") or {}).get("reason")) or pod_phase
+    why = printable((state.get("waiting") or {}).get("reason")) or pod_phase
     return f"waiting ({why})", None
 
 
@@ -137,7 +138,7 @@ def _best(fits: Sequence[Source]) -> Source:
 
 
 def _why(document: Document) -> str:
-    text = one_line((document.get("status") or {}).get("message"))
+    text = printable((document.get("status") or {}).get("message"))
     return f"{phase(document)}{': ' + text if text else ''}"
 
 

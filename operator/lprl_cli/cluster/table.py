@@ -7,7 +7,7 @@ from typing import Any
 from lprl_api.names import Condition
 from lprl_api.status import Phase
 from lprl_cli import exits
-from lprl_cli.live import duration
+from lprl_cli.live import duration, printable
 
 Document = Mapping[str, Any]
 HEAD = ("NAME", "PHASE", "PRECISION", "NODES", "CONVERTED", "STEP", "REWARD", "MISMATCH", "TOKENS/S", "LEFT", "ATTEMPT", "AGE", "MESSAGE")
@@ -37,9 +37,9 @@ def row(document: Document, now: datetime) -> tuple[str, ...]:
         duration(training.get("secondsLeft")) if running else None,
         status.get("attempt"),
         age(document["metadata"].get("creationTimestamp"), now),
-        one_line(status.get("message"))[:MESSAGE],
+        printable(status.get("message"))[:MESSAGE],
     )
-    return tuple("-" if v in (None, "") else str(v) for v in values)
+    return tuple("-" if v in (None, "") else printable(v) for v in values)
 
 
 def phase(document: Document) -> str:
@@ -71,21 +71,21 @@ def running_line(cells: Sequence[str]) -> str:
 def details(document: Document, events: Sequence[Document], now: datetime) -> list[str]:
     """Return what `status NAME` shows below the table: message, plan, conditions, failures, events."""
     status = document.get("status") or {}
-    found = [f"\n{status['message']}"] if status.get("message") else []
-    facts = [(name, value) for name, value in _facts(status) if value]
+    found = ["", *shown_lines(status["message"])] if status.get("message") else []
+    facts = [(name, printable(value)) for name, value in _facts(status) if value]
     found += ["", *(f"{name:<12} {value}" for name, value in facts)] if facts else []
     conditions = [
-        (c["type"], c["status"], c["reason"], age(c.get("lastTransitionTime"), now), one_line(c.get("message")))
+        (*(printable(c[key]) for key in ("type", "status", "reason")), age(c.get("lastTransitionTime"), now), printable(c.get("message")))
         for c in status.get("conditions") or ()
     ]
     found += _section(("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), conditions)
     failures = [
-        (str(f["attempt"]), f["reason"], str(f["step"]), age(f.get("time"), now), one_line(f.get("message")))
+        (*(printable(f[key]) for key in ("attempt", "reason", "step")), age(f.get("time"), now), printable(f.get("message")))
         for f in status.get("failures") or ()
     ]
     found += _section(("FAILED ATTEMPT", "REASON", "STEP", "AGO", "MESSAGE"), failures)
     told = [
-        (_span(now - event_time(e)), str(e.get("type", "")), str(e.get("reason", "")), one_line(e.get("message")))
+        (_span(now - event_time(e)), *(printable(e.get(key)) for key in ("type", "reason", "message")))
         for e in sorted(events, key=event_time)[-EVENTS:]
     ]
     return found + _section(("EVENT AGO", "TYPE", "REASON", "MESSAGE"), told)
@@ -138,9 +138,9 @@ def _span(passed: timedelta) -> str:
     return f"{minutes}m{seconds % 60}s" if 0 < minutes < 10 else f"{minutes}m" if minutes else f"{seconds}s"
 
 
-def one_line(text: Any) -> str:
-    """Return text without line breaks and other characters that move a terminal's cursor."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text or "")).split())
+def shown_lines(text: Any) -> list[str]:
+    """Return the lines of a text, each without characters that move a terminal's cursor."""
+    return [printable(line) for line in str(text).splitlines()]
 
 
 def outcome(document: Document) -> int | None:

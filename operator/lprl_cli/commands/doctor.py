@@ -33,7 +33,7 @@ def checks() -> list[tuple[bool, str, str]]:
         try:
             found.append((True, f"{name} {metadata.version(name)}", ""))
         except metadata.PackageNotFoundError:
-            found.append((False, name, "pip install 'lprl[cpu]'"))
+            found.append((False, name, "pip install '.[cpu]' in the checkout"))
     free = shutil.disk_usage(".").free
     found.append((free > FREE_BYTES, f"{free / 2**30:.0f} GiB free here", "the demo needs 4 GiB"))
     memory = _available_memory()

@@ -10,9 +10,9 @@ from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_api.run_folder import steps_of
-from lprl_api.text import one_line
 from lprl_cli import again, exits
 from lprl_cli.checked import checked_job
+from lprl_cli.live import printable
 from lprl_cli.manifest import load_one
 from lprl_cli.runfolder import RunFolder, run_folder_of
 
@@ -153,7 +153,7 @@ def finish(found: RunFolder, report: bool) -> int:
 
             lines += list(write_report(found).items())
     lines.append(("state, logs", found.state))
-    print(f"\n{found.name}: {phase}  {status.get('message', '')}".rstrip())
+    print(f"\n{found.name}: {phase}  {printable(status.get('message'))}".rstrip())
     for label, value in lines:
         print(f"  {label:<13} {value}")
     if phase == "Failed":
@@ -190,6 +190,6 @@ def _print_failure(found: RunFolder, status: Mapping[str, Any]) -> None:
     failed = next((c for c in status.get("conditions", ()) if c["type"] == "Failed" and c["status"] == "True"), None)
     reason = failed["reason"] if failed else "Unknown"
     sys.stdout.flush()  # what was printed above comes first where both streams go to one place
-    print(f"error: {reason}: {one_line(failed['message'] if failed else status.get('message', ''))}", file=sys.stderr)
+    print(f"error: {reason}: {printable(failed['message'] if failed else status.get('message', ''))}", file=sys.stderr)
     step = max(steps_of(found.run), default=None)
     print(f"  fix: {remedy_of(reason, found.state, step)}", file=sys.stderr)

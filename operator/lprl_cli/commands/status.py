@@ -9,7 +9,7 @@ from lprl_api.errors import UserError
 from lprl_cli import exits
 from lprl_cli.cluster import place
 from lprl_cli.commands.control import owner
-from lprl_cli.live import number
+from lprl_cli.live import number, printable
 from lprl_cli.runfolder import RunFolder, find
 
 
@@ -101,6 +101,6 @@ def _local(args: argparse.Namespace) -> int:
 
 def _details(status: dict[str, Any]) -> None:
     if status.get("message"):
-        print(f"\n{status['message']}")
+        print(f"\n{printable(status['message'])}")
     for c in status.get("conditions", ()):
-        print(f"  {c['type']:<16} {c['status']:<8} {c['reason']:<24} {c.get('message', '')}".rstrip())
+        print(f"  {c['type']:<16} {c['status']:<8} {c['reason']:<24} {printable(c.get('message'))}".rstrip())

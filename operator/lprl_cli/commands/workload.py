@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,17 @@ def environment(name: str) -> dict[str, str]:
     return {**os.environ, ENV_CALLED_AS: f"{'kubectl lprl' if called_as_kubectl() else 'lprl'} {name}"}
 
 
+def check_installed(name: str) -> None:
+    """Raise UserError where the packages that a workload command needs are not installed, as beside `.[operator]` alone."""
+    if find_spec("torch") is None:
+        elsewhere = ", or inspect where it is: `lprl inspect FOLDER --output json > i.json`" if name == "inspect" else ""
+        raise UserError(f"lprl {name} reads models, and torch is not installed here", f"pip install '.[cpu]' in the checkout{elsewhere}")
+
+
 def pass_through(name: str, arguments: list[str]) -> int:
     """Run a workload command with the user's own arguments; it explains itself under the name it is called by here."""
+    if not {"-h", "--help"} & set(arguments):
+        check_installed(name)
     return subprocess.run(command_line(WORKLOAD[name], *arguments), check=False, env=environment(name)).returncode
 
 
@@ -50,12 +60,13 @@ def inspect(source: Path) -> dict[str, Any]:
     """Return the Inspection document of a model folder.
 
     Raises:
-        UserError: there is no model folder.
+        UserError: there is no model folder, or the workload's packages are not installed.
         SystemExit: the folder cannot be read as a model; the workload said why, and this carries its exit code.
 
     """
     if not (source / "config.json").exists():
         raise UserError(f"{source}: no config.json there", "give a Hugging Face model folder")
+    check_installed("inspect")
     line = command_line("inspect", "--folder", str(source))
     done = subprocess.run(line, check=False, stdout=subprocess.PIPE, text=True, env=environment("inspect"))
     if done.returncode != 0:

@@ -148,3 +148,18 @@ def test_the_command_line_imports_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("words", ["render JOB --model MODEL", "inspect MODEL", "convert MODEL OUT --to fp8", "verify MODEL"])
+def test_without_torch_a_command_that_reads_models_says_what_to_install(words: str, manifest: Path, tmp_path: Path) -> None:
+    """As where only the documented `.[operator]` is installed."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    named = {"JOB": str(manifest), "MODEL": str(model), "OUT": str(tmp_path / "out")}
+    line = [named.get(word, word) for word in words.split()]
+    code = "import sys; sys.modules['torch'] = None; from lprl_cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, check=False)
+    assert done.returncode == exits.USER_ERROR, done.stderr
+    assert "torch is not installed" in done.stderr and "pip install '.[cpu]'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -88,3 +88,22 @@ def test_a_job_made_again_while_the_old_one_is_found_gone_is_looked_at(api: Api,
     api.while_listing = lambda: runtime.saw(names.KIND, "ADDED", document("second", 2))
     look(runtime)
     assert runtime.jobs() == 1 and len(runtime._queue._due) == 1
+
+
+def test_the_queue_of_a_follower_does_not_grow_and_one_that_leads_looks_at_all(api: Api) -> None:
+    runtime = Runtime(parse({}, "test"), Identity("ns", "me"), api, OperatorMetrics())  # type: ignore[arg-type]
+
+    def depth() -> float:
+        return runtime.metrics.registry.get_sample_value("lprl_queue_depth") or 0.0
+
+    for version in range(1, 20):
+        runtime.saw(names.KIND, "ADDED" if version == 1 else "MODIFIED", document("first", version))
+    assert (depth(), runtime.jobs()) == (0.0, 1)
+    runtime._changed(True)
+    assert depth() == 1.0
+    runtime.saw(names.KIND, "DELETED", document("first", 20))
+    runtime.saw(names.KIND, "ADDED", document("second", 21))
+    runtime._changed(False)
+    assert depth() == 0.0, "nor does one that led before keep what waited"
+    runtime._changed(True)
+    assert depth() == 1.0

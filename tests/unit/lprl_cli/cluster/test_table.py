@@ -107,3 +107,31 @@ AGES = [(0, "0s"), (59, "59s"), (61, "1m1s"), (700, "11m"), (3600, "1h"), (12000
 def test_age(seconds: int, want: str) -> None:
     since = datetime.fromtimestamp(NOW.timestamp() - seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     assert table.age(since, NOW) == want
+
+
+ESCAPES = "\x1b[31mred\x1b[0m\r\x07 \x9b2J\u202eold"
+
+
+@pytest.mark.parametrize("where", ["message", "plan", "checkpoint", "export", "summary", "condition", "failure", "event", "reason"])
+def test_nothing_a_job_says_moves_the_cursor(where: str) -> None:
+    found = job(message="fine", training={**TRAINING}, true=("Progressing",))
+    status, events = found["status"], [{"type": "Normal", "reason": "Ran", "message": "fine", "lastTimestamp": "2026-01-01T11:00:00Z"}]
+    failure = {"attempt": 1, "reason": "HeadLost", "message": "gone", "step": 7, "time": "2026-01-01T11:00:00Z"}
+    if where == "message":
+        status["message"] = f"{ESCAPES}\nsecond"
+    elif where == "plan":
+        status["plan"] = {"summary": ESCAPES}
+    elif where == "checkpoint":
+        status["training"]["checkpoint"] = {"path": ESCAPES}
+    elif where in ("export", "summary"):
+        status["training"][where] = ESCAPES
+    elif where in ("condition", "reason"):
+        status["conditions"][0]["message" if where == "condition" else "reason"] = ESCAPES
+    elif where == "failure":
+        status["failures"] = [{**failure, "message": ESCAPES, "reason": ESCAPES}]
+    else:
+        events[0] |= {"message": ESCAPES, "reason": ESCAPES}
+    text = "\n".join([*table.lines([found], NOW), *table.details(found, events, NOW)])
+    assert "red" in text and "old" in text
+    assert [c for c in text if c != "\n" and not c.isprintable()] == []
+    assert where != "message" or "\nsecond" in text, "lines of a message stay lines"
