@@ -76,7 +76,11 @@ def main(wheels: list[str]) -> int:
             listed = section["modules_to_not_convert" if fp8 else "ignore"]  # type: ignore[index]
             known = [base + e.removeprefix("model.") for e in listed for base in ("", "model.")] if engine == "sglang" and fp8 else listed
             own = getattr(engine_rules, f"{engine}_{'fp8' if fp8 else 'compressed'}")
-            for name in {*(n for n, _ in asked(case, engine)), *(f"{t.removeprefix('model.')}.q_proj" for t in TOWER), "lm_head"}:
+            for name in {
+                *(n for n, _ in asked(case, engine)),
+                *(f"{t.removeprefix('model.')}.{p}" for t in TOWER for p in ("q_proj", "qkv_proj")),
+                "lm_head",
+            }:
                 for fused in (DECLARED[engine].get(case.family, {}), {}):
                     theirs = {key: list(parts) for key, parts in fused.items()}
                     got = verdict(real["is_layer_skipped" if fp8 else "should_ignore_layer"], name, known, theirs)

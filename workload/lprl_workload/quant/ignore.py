@@ -82,12 +82,13 @@ def names(kept: Iterable[str], layout: Layout) -> list[str]:
             for layer, modules in by_layer.items():
                 found.update(f"{base}layers.{layer}.{name}" for base in _bases(modules[0], layer))
                 found.update({f"{PLAIN}decoder.{name}"} if layer >= layout.layers else ())
-    for module in kept:
-        if layout.split(module) is None:
-            found.add(module)
-            if layout.prefix not in (None, PLAIN):
-                found.add(module.removeprefix(PLAIN))
-                found.update(f"{base}{HEAD}" for base in PREFIXES if module.endswith(HEAD))
+    outside: dict[str, tuple[int, ...]] = {module: () for module in kept if layout.split(module) is None}
+    for module in outside:
+        known = (module, *_fused(module, outside))
+        found.update(known)
+        if layout.prefix not in (None, PLAIN):
+            found.update(name.removeprefix(PLAIN) for name in known)
+            found.update(f"{base}{HEAD}" for base in PREFIXES if module.endswith(HEAD))
     return sorted(found)
 
 
@@ -110,7 +111,8 @@ def _fused(end: str, kept: Mapping[str, Collection[int]]) -> Iterator[str]:
     """Yield what engines call the fusion of `end` with its siblings, if those are kept in the same layers."""
     base, dot, last = end.rpartition(".")
     for members, known in FUSED.items():
-        if last == members[0] and all(set(kept[end]) <= set(kept.get(f"{base}{dot}{other}", ())) for other in members):
+        siblings = [f"{base}{dot}{other}" for other in members]
+        if last == members[0] and all(other in kept and set(kept[end]) <= set(kept[other]) for other in siblings):
             yield from (f"{base}{dot}{name}" for name in known)
 
 

@@ -67,7 +67,8 @@ def test_towers_and_heads_are_skipped_whatever_a_reader_calls_them(family: str) 
             continue
         assert vllm(listed, "language_model.lm_head", {}), case
         for tower in (tower.removeprefix("model.") for tower in TOWER):
-            assert sglang(listed, f"{tower}.q_proj", {}) and vllm(listed, f"{tower}.q_proj", {}), (case, tower)
+            for name in (f"{tower}.q_proj", f"{tower}.qkv_proj"):
+                assert sglang(listed, name, {}) and vllm(listed, name, {}), (case, name)
             inner = f"model.{tower}.q_proj"
             assert not should_convert_module(inner, listed) if fp8 else is_match(inner, LINEAR, listed), (case, tower)
 
