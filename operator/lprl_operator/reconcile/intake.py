@@ -78,19 +78,22 @@ def _question(job: LowPrecisionRLJob, status: LowPrecisionRLJobStatus, image: st
 def _plan(question: _Question) -> tuple[JobPlan | None, UserError | None, str]:
     """Check the rules with what is known, then plan as soon as a shape is. Remembered: jobs are looked at often."""
     spec, inspection = question.spec, question.inspection
-    errors = [*check(spec), *missing_backends(spec, question.image)]  # before anything is inspected or converted
+    errors = check(spec)
     if errors:
         return None, InvalidJob(errors), Reason.INVALID_SPEC
     if inspection is not None:
         errors = check(spec, inspection.shape, inspection)
         if errors:
             return None, InvalidJob(errors), Reason.SHAPE_MISMATCH
-    elif spec.model.shape is None:
-        return None, None, Reason.VALID
+    missing = missing_backends(spec, question.image)  # said last, as admission only warns of it, and before anything is made
+    problem = InvalidJob(missing) if missing else None
+    if inspection is None and spec.model.shape is None:
+        return None, problem, Reason.INVALID_SPEC if missing else Reason.VALID
     try:
-        return make_plan(spec, inspection=inspection), None, Reason.VALID
+        plan = make_plan(spec, inspection=inspection)
     except UserError as error:
         return None, error, Reason.DOES_NOT_FIT
+    return (None, problem, Reason.INVALID_SPEC) if missing else (plan, None, Reason.VALID)
 
 
 def _changed() -> InvalidJob:
