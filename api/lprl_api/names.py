@@ -155,6 +155,8 @@ class ExitCode:
     """No space left where the job writes: never retried, the message names the volume."""
     FENCED = 6
     """A newer attempt owns the checkpoint store: this one must not go on."""
+    TERMINATED = 143
+    """The driver got SIGTERM and could make no checkpoint in time: what became of its pod says why. What shells report of a SIGTERM."""
     TRAINER_LOST = 7
     """Trainer ranks could not be rebuilt inside the attempt: retried as a new attempt."""
     PROGRAM_ERROR = 8

@@ -109,7 +109,7 @@ class FailureRecord(Documented):
     """One entry of the attempt history (the newest ten are kept)."""
 
     attempt: NonNegativeInt
-    """Attempt that failed."""
+    """Attempt that ended."""
     reason: str
     """One word for why; docs/failure-modes.md explains each."""
     message: str
@@ -168,6 +168,6 @@ class LowPrecisionRLJobStatus(Documented):
     active_since: str | None = None
     """When it last became active, RFC 3339 UTC."""
     failures: tuple[FailureRecord, ...] = ()
-    """Failed attempts, the newest ten."""
+    """Attempts that ended before the run was done, the newest ten; evictions too, which charge nothing."""
     message: str = ""
     """What goes on, in one line."""

@@ -103,7 +103,7 @@ def queue_of_clusters(world: World, job: str) -> None:
     held_by_kuberay(world, f"{job}-a2")
     edit_cluster(world, f"{job}-a2", admit=True)
     status = world.wait_phase(job, "Succeeded", seconds=ADMITTED_S)
-    assert (status["attempt"], status["restartsUsed"], status.get("failures", [])) == (2, 0, [])
+    assert (status["attempt"], status["restartsUsed"], [f["reason"] for f in status["failures"]]) == (2, 0, ["Evicted"])
 
 
 def held_pods(world: World) -> list[Document]:

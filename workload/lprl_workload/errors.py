@@ -38,6 +38,10 @@ class DeadlineError(TimeoutError):
     """A wait ran out of time; the message says what it waited for and how long."""
 
 
+class TerminatedError(RuntimeError):
+    """The process was asked to end and what it would have saved is lost (exit code TERMINATED)."""
+
+
 class StopAskedError(RuntimeError):
     """The run was asked to stop before it began: nothing has to be saved (exit code SUSPENDED)."""
 

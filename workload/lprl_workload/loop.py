@@ -31,7 +31,7 @@ from lprl_workload.metrics.reward_signal import watch
 from lprl_workload.metrics.stability import Action, observe
 from lprl_workload.prepare import measure, prepare
 from lprl_workload.records import EMPTY, Records
-from lprl_workload.recovery import Budget
+from lprl_workload.recovery import Budget, ends_instead
 from lprl_workload.run_state import RunState
 from lprl_workload.serving import Serving
 
@@ -57,10 +57,15 @@ class Loop:
         records: Records,
         reporter: Reporter,
         load_from: Path | None = None,
+        recorded_step: int = 0,
     ) -> None:
-        """Put a run together; nothing happens before `run`. `load_from`: checkpoint folder used when the run has none of its own."""
+        """Put a run together; nothing happens before `run`. `load_from`: checkpoint folder used when the run has none of its own;
+        `recorded_step`: of one that is known to have been written, without any of which the run refuses to begin anew.
+        """
         self.run_config, self.state = run, RunState()
         self.resumed_from: int | None = None
+        self.ready = False
+        """Whether the trainer holds a state that a checkpoint could be made of."""
         self._trainer, self._rollout = trainer, rollout
         self._collector, self._evaluator = collector, evaluator
         self._store, self._records, self._reporter, self._load_from = store, records, reporter, load_from
@@ -68,20 +73,22 @@ class Loop:
         self._trainers = Budget("trainer ranks", run.refill_steps)
         self._seconds: dict[str, float] = {}
         self._saved: RunState | None = None
+        self._recorded_step = recorded_step
         self._logged_at = -math.inf
 
     def run(self, stop: Callable[[], bool], started: Callable[[int], None] = lambda step: None) -> Outcome:
         """Step until done; return early, checkpointed, when `stop()` or the operator's control asks. `started(step)` follows the resume."""
-        ready = rebuild = False
+        self.ready = rebuild = False
         while True:
             try:
                 if rebuild:
                     self._trainer.rebuild()
                     rebuild = False
-                if not ready:
+                if not self.ready:
                     self._start()
                     started(self.state.step)
-                    ready = True
+                    self.ready = True
+                    self._reporter.update(message="")  # what was told of a loss is over
                 if self.state.step >= self.steps:
                     return "finished"
                 if stop() or self._suspend_asked():
@@ -89,12 +96,14 @@ class Loop:
                     return "suspended"
                 self._step()
             except TrainerLostError as lost:
+                self.ready, rebuild = False, True
+                if ends_instead(lost, stop(), self._suspend_asked()):
+                    return "suspended"
                 log.warning("trainer lost at step %d (%s); rebuilding from the last checkpoint", self.state.step, lost)
                 self._trainers.spend(self.state.step, lost)
                 self._reporter.phase(
                     "loading", trainer_restarts=self._trainers.total, message=shortened(f"trainer lost: {lost}", MESSAGE_CHARACTERS)
                 )
-                ready, rebuild = False, True
 
     @property
     def steps(self) -> int:
@@ -141,6 +150,8 @@ class Loop:
         """Resume from the newest intact checkpoint (of this run, else of `load_from`), or start; push before anything generates."""
         with self._phase("loading"):
             found = self._store.newest()
+            if found is None and self._recorded_step:
+                raise self._store.nothing_to_resume(self._recorded_step)
             folder = found[0] if found else self._load_from
             self.state = RunState.read(folder) if folder else RunState()
             if not found:  # another run's rewards say nothing of these prompts
@@ -220,7 +231,7 @@ class Loop:
 
         with self._phase("checkpointing"):
             self._store.save(self.state.step, write)
-        self._saved = self.state
+        self._saved, self._recorded_step = self.state, self.state.step
         self._report_state()
 
     def _record(self, batch: Collected, metrics: Metrics, report: SyncReport, step_seconds: float) -> None:

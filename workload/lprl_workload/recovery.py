@@ -1,8 +1,11 @@
 """How often a run may replace lost engines and trainers before the attempt gives up."""
 
+import logging
 from dataclasses import dataclass
 
-from lprl_workload.errors import RecoveryExhaustedError
+from lprl_workload.errors import RecoveryExhaustedError, TerminatedError, TrainerLostError
+
+log = logging.getLogger(__name__)
 
 RECOVERIES = 3
 """Engine and trainer recoveries each within one stretch of `refill_steps` steps."""
@@ -30,3 +33,15 @@ class Budget:
         self.total += 1
         if self._spent > self.limit:
             raise RecoveryExhaustedError(f"{self.what} lost {self._spent} times since step {self._since}: {cause}") from cause
+
+
+def ends_instead(lost: TrainerLostError, stop: bool, suspend: bool) -> bool:
+    """Whether a run that lost its trainer ends suspended, at its last checkpoint, instead of rebuilding it.
+
+    Raises TerminatedError when its pod has to go (`stop`): what was trained since that checkpoint is lost.
+    """
+    if stop:
+        raise TerminatedError(f"asked to end, and the trainer was lost before a checkpoint could be made: {lost}") from lost
+    if suspend:
+        log.warning("trainer lost while asked to suspend (%s): the last checkpoint counts", lost)
+    return suspend

@@ -19,7 +19,7 @@ from lprl_api.progress import Progress, Termination
 from lprl_api.text import one_line, shortened
 from lprl_workload.arguments import ENV_CALLED_AS, UsageError
 from lprl_workload.blame import blame_of, words_of
-from lprl_workload.errors import FencedError, RecoveryExhaustedError, TrainerLostError
+from lprl_workload.errors import FencedError, RecoveryExhaustedError, TerminatedError, TrainerLostError
 
 DEFAULT_LOG = Path("/dev/termination-log")
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
@@ -74,6 +74,8 @@ def ending_of(error: BaseException, crash_reason: str, *, by_hand: bool = False)
         return _file_error(error, by_hand) or _crash(error, crash_reason, by_hand)
     if isinstance(error, FencedError):
         return Ending(ExitCode.FENCED, crash_reason, str(error))
+    if isinstance(error, TerminatedError):
+        return Ending(ExitCode.TERMINATED, Reason.HEAD_LOST, str(error))
     if isinstance(error, TrainerLostError | RecoveryExhaustedError):
         return Ending(ExitCode.TRAINER_LOST, Reason.WORKERS_LOST, str(error))
     if isinstance(error, KeyboardInterrupt):

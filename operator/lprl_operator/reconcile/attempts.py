@@ -37,7 +37,7 @@ def end_attempt(case: Case, verdict: Verdict) -> Decision:
     # A number this job never had is an earlier job's: nobody's failure, unless it happens again.
     earlier = newest is not None and newest > case.status.attempt and all(f.reason != Reason.FENCED for f in case.status.failures)
     charged = verdict.move is Move.RESTART and not earlier
-    if earlier:
+    if not charged:
         case = endings.record(case, verdict)
     if charged:
         case = _refilled(endings.record(case, verdict))
@@ -84,7 +84,8 @@ def provision(case: Case, removals: tuple[Action, ...] = ()) -> Decision:
     refused = refusal(case, "RayCluster", Reason.CLUSTER_REFUSED, Condition.CLUSTER_READY, naming.cluster(case.job.metadata.name, attempt))
     if refused is not None:
         return refused
-    creates = tuple(Create(d) for d in case.wanted.attempt_documents(attempt))
+    known = case.status.training.checkpoint
+    creates = tuple(Create(d) for d in case.wanted.attempt_documents(attempt, known.step if known is not None else 0))
     note = refusal_note(case)
     reason = Reason.CLUSTER_REFUSED if note else Reason.PROVISIONING
     findings = (

@@ -13,6 +13,8 @@ from lprl_operator.reconcile.decision import Case, Decision, Finding, judged_val
 from lprl_operator.reconcile.failures import Move, Verdict
 
 Stage = Callable[[Case], Decision | None]
+LAST_CHECKPOINT_S = 300.0
+"""What a driver is given for a checkpoint once the active deadline is over."""
 REMEMBERED = ("attempt", "completion_time", "restart_not_before", "failures", "active_since", "inspection")
 """Fields of status that decisions read back and that cannot be found out again."""
 
@@ -49,8 +51,12 @@ def _deadline(case: Case) -> Decision | None:
     ended = running.driver_end(case.seen.last_head(case.status.attempt)) if not attempts.over(case) else None
     if ended is not None and ended.move is Move.SUCCEED:
         return endings.succeed(case, ended)
-    limit = case.job.spec.active_deadline_seconds
-    return endings.fail(case, Verdict(Move.FAIL, Reason.DEADLINE_EXCEEDED, f"active for more than {limit} s (spec.activeDeadlineSeconds)"))
+    message = f"active for more than {case.job.spec.active_deadline_seconds} s (spec.activeDeadlineSeconds)"
+    if ended is None and not attempts.over(case) and -left < LAST_CHECKPOINT_S and suspending.stopping(case):
+        return suspending.last_checkpoint(case, f"{message}: the driver makes a last checkpoint")
+    kept = case.status.training.checkpoint
+    known = f"; its checkpoint of step {kept.step} is kept" if kept is not None else ""
+    return endings.fail(case, Verdict(Move.FAIL, Reason.DEADLINE_EXCEEDED, message + known))
 
 
 def _attempt(case: Case) -> Decision | None:
@@ -77,7 +83,7 @@ def _seconds_left(case: Case) -> float | None:
 def _in_time(case: Case, decision: Decision) -> Decision:
     """Look again when the deadline comes at the latest."""
     left = _seconds_left(case)
-    if left is None or endings.finished(decision.memory):
+    if left is None or left <= 0 or endings.finished(decision.memory):
         return decision
     soon = left if decision.requeue_seconds is None else min(left, decision.requeue_seconds)
     return Decision(decision.memory, decision.findings, decision.actions, max(0.0, soon), decision.shards, decision.nodes)
@@ -94,7 +100,9 @@ def _passed(case: Case) -> tuple[Finding, ...]:
     inspection = case.status.inspection
     if inspection is not None:
         found.append(inspecting.inspected(case, inspection))
-        if case.status.attempt == 0 and converting.convert_stage(case) is None:  # later it stays as it was found then
+        told = any(c.type == Condition.CONVERTED and c.status == "True" for c in case.status.conditions)
+        # Later it stays as it was found then, unless somebody took it away.
+        if not told if case.status.attempt else converting.convert_stage(case) is None:
             found.append(converting.converted(case))
     return tuple(found)
 

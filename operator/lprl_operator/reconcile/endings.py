@@ -4,7 +4,7 @@ from lprl_api import names
 from lprl_api.names import Condition, Reason
 from lprl_api.status import FailureRecord, LowPrecisionRLJobStatus
 from lprl_operator.reconcile.actions import Action, Delete, DeleteOwned, RemoveOwner
-from lprl_operator.reconcile.decision import SOON_S, Case, Decision, Finding
+from lprl_operator.reconcile.decision import SOON_S, Case, ConditionValue, Decision, Finding
 from lprl_operator.reconcile.failures import Verdict
 from lprl_operator.reconcile.observed import JobState
 
@@ -25,11 +25,19 @@ def fail(case: Case, verdict: Verdict, *more: Finding) -> Decision:
         Finding(Condition.COMPLETE, "False", Reason.NOT_FINISHED),
         Finding(Condition.PROGRESSING, "False", verdict.reason, verdict.message),
         Finding(Condition.SUSPENDED, "False", Reason.NOT_SUSPENDED),
-        Finding(Condition.CLUSTER_READY, "False", Reason.CLUSTER_DELETED),
+        Finding(Condition.CLUSTER_READY, "False", Reason.CLUSTER_DELETED if case.status.attempt else Reason.NOT_STARTED),
     )
     known = {f.type for f in more}
-    kept = (*more, *(f for f in findings if f.type not in known))
+    kept = (*more, *(f for f in (*findings, *_unjudged(case, verdict)) if f.type not in known))
     return Decision(pause(case, memory), kept, cleanup(case), SOON_S)
+
+
+def _unjudged(case: Case, verdict: Verdict) -> tuple[Finding, ...]:
+    """A spec whose model was never seen is not valid for ever after: its input is wrong, or nobody knows."""
+    if case.wanted.plan is not None or case.problem is not None:
+        return ()
+    value: ConditionValue = "False" if verdict.reason == Reason.USER_ERROR else "Unknown"
+    return (Finding(Condition.VALIDATED, value, verdict.reason, f"never held against the model: {verdict.message}"),)
 
 
 def succeed(case: Case, verdict: Verdict) -> Decision:
@@ -40,7 +48,7 @@ def succeed(case: Case, verdict: Verdict) -> Decision:
         Finding(Condition.FAILED, "False", Reason.SUCCEEDED),
         Finding(Condition.PROGRESSING, "False", Reason.FINISHED, verdict.message),
         Finding(Condition.SUSPENDED, "False", Reason.NOT_SUSPENDED),
-        Finding(Condition.CLUSTER_READY, "False", Reason.CLUSTER_DELETED),
+        Finding(Condition.CLUSTER_READY, "False", Reason.CLUSTER_DELETED if case.status.attempt else Reason.NOT_STARTED),
     )
     return Decision(pause(case, memory), findings, cleanup(case), SOON_S)
 

@@ -54,6 +54,7 @@ DRIVER: dict[int, tuple[Move, str, str]] = {
     ExitCode.FENCED: (Move.RESTART, Reason.FENCED, "a newer attempt owns the checkpoint folder"),
     ExitCode.PROGRAM_ERROR: (Move.RESTART, Reason.DRIVER_CRASHED, "the driver met an error that is no chance"),
     ExitCode.TRAINER_LOST: (Move.RESTART, Reason.WORKERS_LOST, "trainer ranks could not be rebuilt inside the attempt"),
+    ExitCode.TERMINATED: (Move.RESTART, Reason.HEAD_LOST, "the driver was asked to end and could make no checkpoint"),
 }
 
 _JOB_EXITS = {ExitCode.USER_ERROR: Reason.USER_ERROR, ExitCode.STORAGE_FULL: Reason.STORAGE_FULL}

@@ -73,6 +73,8 @@ def trouble(job: JobState) -> str:
         return "queued: waiting for admission"
     if job.refused:
         return f"pod refused, trying again: {job.refused}"
+    if job.stuck:
+        return f"its container cannot start: {job.stuck}"
     return f"not scheduled: {job.scheduling}" if job.scheduling else ""
 
 

@@ -82,6 +82,8 @@ class JobState:
     """`ErrImagePull: ...` or `ImagePullBackOff: ...` of a waiting container."""
     refused: str = ""
     """Why it has no pod: what the API server (quota, LimitRange, Pod Security, a webhook) said to the Job controller."""
+    stuck: str = ""
+    """`CreateContainerConfigError: ...` and the like of a container that has a node and an image and cannot be made."""
     owner_job: str = ""
     """Name of the batch Job it belongs to: of a finalise Job, its conversion."""
     foreign: bool = False

@@ -2,10 +2,11 @@
 
 from lprl_api.names import Condition, Reason
 from lprl_api.progress import Progress
+from lprl_api.text import shortened
 from lprl_operator.reconcile.actions import Action, Apply, Create
 from lprl_operator.reconcile.attempts import end_attempt, lingering, provision, waiting
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
-from lprl_operator.reconcile.failures import Move, Verdict, departed_verdict, driver_verdict, head_verdict
+from lprl_operator.reconcile.failures import MAX_MESSAGE, Move, Verdict, departed_verdict, driver_verdict, head_verdict
 from lprl_operator.reconcile.inspecting import refusal_note
 from lprl_operator.reconcile.observed import ClusterState, PodState
 from lprl_operator.resources import progress as progress_map
@@ -43,7 +44,19 @@ def driver_end(head: PodState | None) -> Verdict | None:
     """What the driver's exit says, None while it has not ended."""
     if head is None or head.driver is None or head.driver.state != "terminated":
         return None
-    return driver_verdict(head, head.driver)
+    verdict = driver_verdict(head, head.driver)
+    return _departed(head, verdict) if head.deleting or head.disruption else verdict
+
+
+def _departed(head: PodState, verdict: Verdict) -> Verdict:
+    """Judge the driver of a head that had to go: what it tripped over on the way out is no reason of its own."""
+    if verdict.reason not in (Reason.DRIVER_CRASHED, Reason.WORKERS_LOST, Reason.HEAD_LOST, Reason.SUSPENDED):
+        return verdict
+    how = f"was evicted ({head.disruption})" if head.disruption else "was deleted"
+    said = "its driver made a checkpoint first" if verdict.reason == Reason.SUSPENDED else verdict.message
+    message = shortened(f"the head pod {head.name} {how}: {said}", MAX_MESSAGE)
+    move, reason = (Move.RESTART_FREE, Reason.EVICTED) if head.disruption else (Move.RESTART, Reason.HEAD_LOST)
+    return Verdict(move, reason, message, verdict.termination)
 
 
 def control_update(case: Case, suspend: bool) -> tuple[Action, ...]:
@@ -104,20 +117,23 @@ def _out_of_time(case: Case, cluster: ClusterState) -> Verdict | None:
         return Verdict(Move.RESTART, Reason.PROVISION_TIMEOUT, f"not ready after {timeout} s: {_workers(case, cluster)}")
     silent = progress is None or progress.sequence == case.status.progress_sequence or _waits_in_vain(case, cluster, progress)
     if silent and case.status.progress_time is not None and case.seconds_since(case.status.progress_time) >= policy.stall_seconds:
-        return Verdict(Move.RESTART, Reason.STALLED, f"no progress for {policy.stall_seconds} s; last: {_doing(progress)}")
+        return Verdict(Move.RESTART, Reason.STALLED, f"no progress for {policy.stall_seconds} s; last: {_doing(case, progress)}")
     return None
 
 
 def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision:
-    progress, ready = case.progress(), _ready(cluster)
+    progress, leaving = case.progress(), head is not None and head.deleting
+    ready = _ready(cluster) and not leaving
     case = _clocked(case, cluster, progress)
     findings: tuple[Finding, ...] = (_cluster_finding(case, cluster, ready),)
+    if leaving and head is not None:
+        findings = (Finding(Condition.CLUSTER_READY, "False", Reason.HEAD_LOST, f"the head pod {head.name} is being deleted"),)
     if _begun(case, progress):
-        text = _doing(progress) if progress is not None else "; ".join(filter(None, (NO_REPORT, refusal_note(case))))
+        text = _doing(case, progress) if progress is not None else "; ".join(filter(None, (NO_REPORT, refusal_note(case))))
         findings += (Finding(Condition.PROGRESSING, "True", Reason.RUNNING, text),)
     else:
         up = head is not None and head.driver is not None
-        text = _doing(progress) if progress is not None else "the driver is starting" if up else "waits for the cluster"
+        text = _doing(case, progress) if progress is not None else "the driver is starting" if up else "waits for the cluster"
         findings += (Finding(Condition.PROGRESSING, "False", Reason.STARTING, f"attempt {case.status.attempt}: {text}"),)
     nodes = Count(min(cluster.ready_workers, cluster.wanted_workers), cluster.wanted_workers)
     actions = control_update(case, suspend=False)
@@ -201,8 +217,10 @@ def _workers(case: Case, cluster: ClusterState) -> str:
     return "; ".join(parts)
 
 
-def _doing(progress: Progress | None) -> str:
+def _doing(case: Case, progress: Progress | None) -> str:
     if progress is None:
         return "the driver never reported"
-    text = f"{progress.phase}, step {progress.step}/{progress.steps}"
+    # A driver that has not resumed yet does not know how far earlier attempts came.
+    known = case.status.training.step if progress.phase in ("starting", "loading") else 0
+    text = f"{progress.phase}, step {max(known, progress.step)}/{progress.steps}"
     return f"{text}: {progress.message}" if progress.message else text

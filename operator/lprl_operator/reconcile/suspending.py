@@ -19,11 +19,18 @@ def suspend_stage(case: Case) -> Decision | None:
         return endings.succeed(case, ended)
     if ended is not None and ended.move is Move.FAIL:
         return endings.fail(case, ended)
-    if ended is None and _stopping(case):
+    if ended is None and stopping(case):
         actions = control_update(case, suspend=True)
         findings = (Finding(Condition.SUSPENDED, "False", Reason.SUSPENDING, "the driver checkpoints and stops"),)
         return Decision(_clocked(case).status, findings, actions, SOON_S if actions and not case.seen.refusals else LATER_S)
     return _released(case.remember(restart_not_before=case.stamp()))
+
+
+def last_checkpoint(case: Case, why: str) -> Decision:
+    """Ask the driver to checkpoint and stop because the job is about to end."""
+    actions = control_update(case, suspend=True)
+    findings = (Finding(Condition.PROGRESSING, "True", Reason.RUNNING, why),)
+    return Decision(_clocked(case).status, findings, actions, SOON_S if actions and not case.seen.refusals else GOING_S)
 
 
 def resumed(case: Case) -> Case:
@@ -40,7 +47,7 @@ def not_suspended(case: Case) -> Finding:
     return Finding(Condition.SUSPENDED, "False", Reason.RESUMED if again else Reason.NOT_SUSPENDED)
 
 
-def _stopping(case: Case) -> bool:
+def stopping(case: Case) -> bool:
     """Whether a driver runs that may still be on its way to a checkpoint."""
     attempt = case.status.attempt
     cluster, head = case.seen.cluster(attempt), case.seen.head(attempt)
@@ -65,10 +72,18 @@ def _released(case: Case) -> Decision:
     gone = not case.seen.clusters and not pods
     left = ", ".join(sorted([c.name for c in case.seen.clusters] or [p.name for p in pods])[:3])
     findings = (
-        Finding(Condition.SUSPENDED, "True", Reason.SUSPENDED)
+        Finding(Condition.SUSPENDED, "True", Reason.SUSPENDED, _where(case))
         if gone
         else Finding(Condition.SUSPENDED, "False", Reason.SUSPENDING, f"waits until {left} is gone"),
         Finding(Condition.CLUSTER_READY, "False", Reason.CLUSTER_DELETED if memory.attempt else Reason.NOT_STARTED),
         Finding(Condition.PROGRESSING, "False", Reason.SUSPENDED),
     )
     return Decision(memory, findings, actions, SOON_S if actions else None if gone else GOING_S)
+
+
+def _where(case: Case) -> str:
+    """Where the run goes on when it is resumed."""
+    training, kept = case.status.training, case.status.training.checkpoint
+    if kept is not None:
+        return f"released after step {training.step}; goes on from the checkpoint of step {kept.step} ({kept.path})"
+    return "released before a first checkpoint; begins at step 0" if case.status.attempt else "nothing was started yet"

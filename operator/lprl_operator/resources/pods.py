@@ -34,6 +34,8 @@ class Container:
     mounts: tuple[dict[str, Any], ...] = ()
     ports: tuple[dict[str, Any], ...] = ()
     capabilities: tuple[str, ...] = ()
+    pre_stop: tuple[str, ...] = ()
+    """Command run when the pod is to go; the container hears of it (SIGTERM) when the command has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,8 @@ def _container(
         found["command"] = list(container.args)
         # Python writes the message itself; a container killed before it could leaves the end of its log.
         found["terminationMessagePolicy"] = "FallbackToLogsOnError"
+    if container.pre_stop:
+        found["lifecycle"] = {"preStop": {"exec": {"command": list(container.pre_stop)}}}
     if container.ports:
         found["ports"] = [dict(p) for p in container.ports]
     return found

@@ -25,6 +25,18 @@ TRAINER_SLOT = "lprl_trainer"
 ROLLOUT_SLOT = "lprl_rollout"
 """Ray custom resources, one unit per GPU (or process on cpu): the driver places actors by them."""
 HOSTNAME = "kubernetes.io/hostname"
+HEAD_GRACE_S = 120
+"""The driver ends within 75 s of a SIGTERM (workload: launch/departure.py)."""
+WORKER_GRACE_S = 5
+"""A worker has nothing to save; process 1 of its container does not listen to SIGTERM."""
+RAY_OUTLIVES_DRIVER = ("sh", "-c", "while grep -qs '[l]prl_workload' /proc/[0-9]*/cmdline; do sleep 0.2; done; true")
+"""Without Ray the driver can make no checkpoint; the pod's processes see each other."""
+RAYLET_LEAVES = (
+    "sh",
+    "-c",
+    'for p in /proc/[0-9]*; do read -r c 2>/dev/null <$p/comm && [ "$c" = raylet ] && kill -TERM "${p#/proc/}"; done; true',
+)
+"""A node that says goodbye is missed at once; one that is killed is only after Ray's health checks ran out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +62,18 @@ def groups(ranks: Ranks) -> tuple[Group, ...]:
 
 
 def raycluster(
-    job: LowPrecisionRLJob, ranks: Ranks, planned: WorkerNeeds, run_config: str, attempt: int, settings: RenderSettings
+    job: LowPrecisionRLJob,
+    ranks: Ranks,
+    planned: WorkerNeeds,
+    run_config: str,
+    attempt: int,
+    settings: RenderSettings,
+    recorded_step: int = 0,
 ) -> dict[str, Any]:
-    """Return the RayCluster of an attempt; `run_config` names the ConfigMap with runconfig.json."""
+    """Return the RayCluster of an attempt; `run_config` names the ConfigMap with runconfig.json.
+
+    `recorded_step`: of the checkpoint that earlier attempts reported, which its driver must find; 0 for none.
+    """
     meta = metadata.metadata(job, naming.cluster(job.metadata.name, attempt), "cluster", attempt)
     meta["labels"] |= metadata.queue_labels(job)
     meta["annotations"] = {KEEP_LOST_HEAD: "true", **metadata.queue_annotations(job)}
@@ -66,14 +87,14 @@ def raycluster(
             "headGroupSpec": {
                 # No actor lands on the head: its loss must not take a rank along.
                 "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},
-                "template": _head(job, run_config, attempt, settings),
+                "template": _head(job, run_config, attempt, settings, recorded_step),
             },
             "workerGroupSpecs": [_group(job, ranks, planned, group, attempt, settings) for group in groups(ranks)],
         },
     }
 
 
-def _head(job: LowPrecisionRLJob, run_config: str, attempt: int, settings: RenderSettings) -> dict[str, Any]:
+def _head(job: LowPrecisionRLJob, run_config: str, attempt: int, settings: RenderSettings, recorded_step: int) -> dict[str, Any]:
     ray_volume, ray_mount = storage.scratch("ray", "/tmp/ray")
     shm_volume, shm_mount = storage.shared_memory("1Gi")
     config_volume, config_mount = storage.config(run_config)
@@ -84,12 +105,14 @@ def _head(job: LowPrecisionRLJob, run_config: str, attempt: int, settings: Rende
         resources=needs.head(job.spec, settings),
         mounts=(ray_mount, shm_mount),
         ports=({"name": "gcs-server", "containerPort": 6379}, {"name": "dashboard", "containerPort": 8265}),
+        pre_stop=RAY_OUTLIVES_DRIVER,
     )
     driver = pods.Container(
         name="driver",
         args=(
             *("python", "-m", "lprl_workload", "train"),
             *("--config", f"{storage.CONFIG_FOLDER}/{names.RUN_CONFIG_KEY}", "--attempt", str(attempt)),
+            *(("--recorded-step", str(recorded_step)) if recorded_step else ()),
         ),
         env=(*_driver_env(job, attempt), *tracking_env(job)),
         resources=needs.driver(job.spec, settings),
@@ -102,7 +125,7 @@ def _head(job: LowPrecisionRLJob, run_config: str, attempt: int, settings: Rende
         labels=metadata.labels(job, "head", attempt),
         volumes=(ray_volume, shm_volume, config_volume, token_volume, *storage.user_volumes(job.spec)),
         extra={"serviceAccountName": naming.driver_account(job.metadata.name, attempt), "shareProcessNamespace": True},
-        grace_seconds=120,
+        grace_seconds=HEAD_GRACE_S,
     )
     return pods.pod_template(pod, job.spec.pod_template, settings)
 
@@ -174,6 +197,7 @@ def _worker(
         resources=needs.worker(job.spec, ranks, planned, group.role, settings),
         mounts=(ray_mount, shm_mount, *storage.user_mounts(job.spec)),
         capabilities=("IPC_LOCK",) if rdma is not None else (),
+        pre_stop=RAYLET_LEAVES,
     )
     pod = pods.Pod(
         role=group.role,
@@ -181,6 +205,7 @@ def _worker(
         labels=metadata.labels(job, group.name, attempt),
         volumes=(ray_volume, shm_volume, *storage.user_volumes(job.spec)),
         extra=_placement(job, ranks, attempt),
+        grace_seconds=WORKER_GRACE_S,
     )
     return pods.pod_template(pod, job.spec.pod_template, settings)
 

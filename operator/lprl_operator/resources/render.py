@@ -55,13 +55,16 @@ class Wanted:
         """The finalise Job of a conversion, whose Indexed Job has this uid."""
         return finalise_document(self.job, conversion.name, convert_uid, conversion.config, self.settings)
 
-    def attempt_documents(self, attempt: int) -> tuple[Document, ...]:
-        """Everything an attempt owns; the RayCluster is last, so that its presence says that all is there."""
+    def attempt_documents(self, attempt: int, recorded_step: int = 0) -> tuple[Document, ...]:
+        """Everything an attempt owns; the RayCluster is last, so that its presence says that all is there.
+
+        `recorded_step`: of the newest checkpoint known, which the driver must find.
+        """
         if self.plan is None or self.inspection is None:
             raise ValueError("an attempt is rendered after the inspection")
         config = self._run_config(self.plan, self.inspection)
         cluster = raycluster.raycluster(
-            self.job, self.plan.ranks, worker_needs(self.plan), config["metadata"]["name"], attempt, self.settings
+            self.job, self.plan.ranks, worker_needs(self.plan), config["metadata"]["name"], attempt, self.settings, recorded_step
         )
         return (*self.surroundings(attempt), *self._protection(attempt, self.plan.ranks.nodes), cluster)
 

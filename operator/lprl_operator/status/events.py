@@ -45,6 +45,9 @@ _MAX_MESSAGE = 1024
 def events(old: LowPrecisionRLJobStatus, new: LowPrecisionRLJobStatus) -> tuple[Event, ...]:
     """One event per condition whose status or reason changed (messages change too often), and one per new attempt."""
     found = [_event(c) for c in new.conditions if _worth_telling(of.find(old.conditions, c.type), c)]
+    if of.is_true(new.conditions, Condition.FAILED):  # what failed is told once, as what it is
+        end = of.message(new.conditions, Condition.FAILED)
+        found = [e for e in found if e.type == "Warning" or not end or end not in e.message]
     if new.attempt > old.attempt and new.restart_not_before is None:
         found.append(Event("Normal", Reason.STARTING, f"attempt {new.attempt}"))
     return tuple(dict.fromkeys(found))

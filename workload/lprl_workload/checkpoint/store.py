@@ -105,6 +105,11 @@ class CheckpointStore:
             self._set_aside(found)
         return None
 
+    def nothing_to_resume(self, step: int) -> UserError:
+        """Return the refusal to begin a run anew of which a checkpoint was written that is not there."""
+        message = f"spec.checkpoint: {self.root} holds no intact checkpoint, though one of step {step} was written there"
+        return UserError(message, "put it back, or the volume it is on; to begin at step 0 make the job anew")
+
     def drop_after(self, step: int) -> None:
         """Remove checkpoints newer than `step`, newest first (a rollback)."""
         self.check_fence()

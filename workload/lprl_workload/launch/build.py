@@ -80,6 +80,13 @@ def ray_groups(run: RunConfig, paths: ResolvedPaths, waits: Callable[[str], None
     return trainer, trainer.rollout
 
 
+def lacking_now(run: RunConfig) -> str:
+    """Return which slots of a run the Ray cluster does not offer any more, in words. Blocks when Ray does not answer."""
+    from lprl_workload.launch.ray_room import lacking
+
+    return lacking(run.ranks)
+
+
 def _both(make: Callable[[], T], beside: "Future[Any]") -> T:
     """Make one thing while another is made; of two errors the one that is no chance is raised: the other may come of it."""
     try:
@@ -115,8 +122,11 @@ def check_folders(run: RunConfig, paths: ResolvedPaths) -> None:
             log.warning("%s: %s", folder, note)
 
 
-def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Reporter, groups: Groups) -> Assembled:
-    """Put a run together: input is checked before anything is written and any actor starts. Raises UserError."""
+def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Reporter, groups: Groups, recorded_step: int = 0) -> Assembled:
+    """Put a run together: input is checked before anything is written and any actor starts. Raises UserError.
+
+    `recorded_step`: of the checkpoint that an earlier attempt reported, 0 for none.
+    """
     check_backends(run.backends)
     check_folders(run, paths)
     me = owner_of(run)
@@ -124,6 +134,8 @@ def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Repor
     store = CheckpointStore(paths.run, attempt, run.checkpoint.keep)
     store.take_over()
     note_owner(before, me)
+    if recorded_step and not store.steps():
+        raise store.nothing_to_resume(recorded_step)
     load_from = intact_checkpoint(paths.load_from) if paths.load_from is not None and not store.steps() else None
     tokenizer: Any = load_tokenizer(paths.rollout)
     room = {"context": context_of(run), "response": run.sampling.max_response_tokens}
@@ -133,7 +145,7 @@ def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Repor
     evaluator = make_evaluator(run, paths, tokenizer, collector)
     trainer, rollout = groups(run, paths)
     records = Records(paths.run, attempt)
-    loop = Loop(run, trainer, rollout, collector, evaluator, store, records, reporter, load_from)
+    loop = Loop(run, trainer, rollout, collector, evaluator, store, records, reporter, load_from, recorded_step)
     return Assembled(loop, trainer, rollout, records, resumed_from(before, me))
 
 

@@ -4,8 +4,6 @@ import argparse
 import json
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +17,9 @@ from lprl_api.runconfig import RunConfig
 from lprl_api.text import one_line, shortened
 from lprl_workload.arguments import Parser, called_as, count
 from lprl_workload.config import ResolvedPaths, load_run_config
-from lprl_workload.errors import StopAskedError
-from lprl_workload.launch.build import Assembled, assemble, local_groups, make_reporter, ray_groups
+from lprl_workload.errors import StopAskedError, TerminatedError
+from lprl_workload.launch.build import Assembled, assemble, lacking_now, local_groups, make_reporter, ray_groups
+from lprl_workload.launch.departure import Departure
 from lprl_workload.launch.export import export_all
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.metrics.tracking import make_sinks
@@ -34,6 +33,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog=called_as("train"), description="Run one attempt of a job.")
     parser.add_argument("--config", type=Path, required=True, help="RunConfig, a JSON file")
     parser.add_argument("--attempt", type=count, help=f"number of this attempt, from 1; default ${ENV_ATTEMPT}, else 1")
+    parser.add_argument(
+        "--recorded-step", type=count, default=0, help="step of the checkpoint that an earlier attempt reported; default none"
+    )
     parser.add_argument("--in-process", action="store_true", help="everything in this process, without Ray")
     arguments = parser.parse_args(argv)
     if arguments.attempt is None:
@@ -53,12 +55,15 @@ def train_command(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     reporter: Reporter | None = None
+    departure = Departure(lambda saved, why: _vanish(reporter, saved, why))
     try:
         run = load_run_config(arguments.config)
         reporter = make_reporter(run, arguments.attempt)
-        outcome = drive(run, arguments.attempt, reporter, arguments.in_process)
+        outcome = drive(run, arguments, reporter, departure)
     except Exception as error:
         ending = ending_of(error, Reason.DRIVER_CRASHED)
+        if departure.asked.is_set() and ending.code in (ExitCode.CRASH, ExitCode.PROGRAM_ERROR, ExitCode.TRAINER_LOST):
+            ending = ending_of(TerminatedError(f"asked to end, and no checkpoint could be made: {ending.message}"), Reason.DRIVER_CRASHED)
         log.error("%s: %s", ending.reason, ending.text, exc_info=error if ending.unexpected else None)
         return _end(reporter, ending.code, ending.reason, ending.text)
     if outcome.suspended:
@@ -87,15 +92,23 @@ class Outcome:
     message: str
 
 
-def drive(run: RunConfig, attempt: int, reporter: Reporter, in_process: bool) -> Outcome:
-    """Run until finished or suspended."""
-    paths = ResolvedPaths.of(run)
-    stop = threading.Event()
-    _stop_on_sigterm(stop)
+def _vanish(reporter: Reporter | None, saved: bool, why: str) -> None:
+    """End a process that cannot end by itself: Ray holds its main thread."""
+    code, reason = (ExitCode.SUSPENDED, Reason.SUSPENDED) if saved else (ExitCode.TERMINATED, Reason.HEAD_LOST)
+    log.warning("ended from the side: %s", why)
+    write_termination(reason, f"asked to end (SIGTERM): {why}", reporter.progress if reporter is not None else None)
+    os._exit(code)
+
+
+def drive(run: RunConfig, arguments: argparse.Namespace, reporter: Reporter, departure: Departure) -> Outcome:
+    """Run until finished or suspended. With everything in this process, nothing ends it from the side."""
+    paths, attempt, in_process = ResolvedPaths.of(run), int(arguments.attempt), bool(arguments.in_process)
+    stop = departure.asked
+    departure.listen(watch=not in_process)
     before = time.monotonic()
 
     def waits(lacking: str) -> None:
-        _stop_on_sigterm(stop)  # ray.init has put its own handler there
+        departure.listen()  # ray.init has put its own handler there
         if not lacking:
             reporter.phase("loading", message="")
             return
@@ -105,14 +118,16 @@ def drive(run: RunConfig, attempt: int, reporter: Reporter, in_process: bool) ->
 
     try:
         groups = local_groups if in_process else partial(ray_groups, waits=waits)
-        assembled = assemble(run, paths, attempt, reporter, groups)
+        assembled = assemble(run, paths, attempt, reporter, groups, arguments.recorded_step)
     except StopAskedError as error:
         log.info("%s", error)
         return Outcome(True, f"suspended after step {reporter.progress.step}")
-    _stop_on_sigterm(stop)
+    departure.listen(watch=not in_process)
+    departure.guard(lambda: assembled.loop.ready, partial(lacking_now, run))
     try:
         sinks = _SinksOnce(run, paths, attempt, assembled)
         if assembled.loop.run(stop.is_set, sinks.attach) == "suspended":
+            departure.saved()
             return Outcome(True, f"suspended after step {reporter.progress.step}")
         reporter.phase("exporting")
         exports = export_all(run, paths, assembled.loop.state.step)
@@ -142,12 +157,6 @@ class _SinksOnce:
         if not self._done:
             self._records.attach(make_sinks(self._run.tracking, self._run.job_name, self._attempt, self._folder, step))
             self._done = True
-
-
-def _stop_on_sigterm(stop: threading.Event) -> None:
-    """Have SIGTERM set `stop`: the loop checkpoints after the step it is in, and ends."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
 
 
 def _summarise(

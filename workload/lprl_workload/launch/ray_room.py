@@ -21,6 +21,11 @@ def missing(ranks: Ranks, offered: dict[str, float]) -> str:
     return ", ".join(f"{int(offered.get(slot, 0))}/{count} {slot}" for slot, count in wanted.items() if offered.get(slot, 0) < count)
 
 
+def lacking(ranks: Ranks) -> str:
+    """Return what is missing now. Blocks when Ray does not answer."""
+    return missing(ranks, ray.cluster_resources())
+
+
 def wait_for_room(ranks: Ranks, waits: Callable[[str], None]) -> None:
     """Wait until every slot is there, however long it takes.
 

@@ -273,7 +273,7 @@ class Cache:
         keys = owners.owning_jobs(document)
         if owner is not None:
             keys = owner.keys | self._keys_through_owner(name.namespace, owner.value.owner_job)
-        tells = (pod.exit, pod.scheduling, pod.image_pull)
+        tells = (pod.exit, pod.scheduling, pod.image_pull, pod.stuck)
         # Its Job's end is what counts; the rest is told in turn.
         return self._shelves["JobPod"].put(name, Entry(uid, version, keys, pod, tells, ()))
 

@@ -34,6 +34,7 @@ class JobPod:
     exit: Exit | None
     scheduling: str
     image_pull: str
+    stuck: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ def with_pods(job: JobState, pods: Iterable[JobPod], refused: tuple[str, str] = 
         exits=tuple(exits[i] for i in sorted(exits)),
         scheduling=next((p.scheduling for p in waiting if p.scheduling), ""),
         image_pull=next((p.image_pull for p in waiting if p.image_pull), ""),
+        stuck=next((p.stuck for p in waiting if p.stuck), ""),
     )
 
 
@@ -139,8 +141,9 @@ def job_pod(document: Document) -> JobPod:
         job_uid=controller_uid(document),
         created=str(meta(document).get("creationTimestamp", "")),
         exit=_pod_exit(document, int(text) if str(text).isdigit() else 0),
-        scheduling=scheduling(document) or stuck(document),
+        scheduling=scheduling(document),
         image_pull=image_pull(document),
+        stuck=stuck(document),
     )
 
 

@@ -80,7 +80,7 @@ def test_a_pod_evicted_before_any_container_ended_has_an_exit() -> None:
 
 WAITING = [
     pytest.param("ErrImagePull", "image_pull", id="image"),
-    pytest.param("CreateContainerConfigError", "scheduling", id="secret-missing"),
+    pytest.param("CreateContainerConfigError", "stuck", id="secret-missing"),
 ]
 
 

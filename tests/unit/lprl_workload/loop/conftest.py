@@ -153,7 +153,9 @@ class Bench:
         self.control: Control | None = None
         self.score = reward_of
 
-    def attempt(self, number: int = 1, world: World | None = None, rows: int = 5) -> tuple[Loop, World, Trainer, Engines]:
+    def attempt(
+        self, number: int = 1, world: World | None = None, rows: int = 5, recorded_step: int = 0
+    ) -> tuple[Loop, World, Trainer, Engines]:
         world = world or World()
         engines = Engines(world, self.run.rollout_format)
         trainer = Trainer(world, engines)
@@ -165,7 +167,9 @@ class Bench:
             evaluator = Evaluator(self.run.evaluation, Prompts(3), collector, self.run.sampling, self.run.algorithm.seed)
         first = Progress(attempt=number, sequence=0, phase="starting", step=0, steps=self.run.algorithm.steps)
         reporter = Reporter(None, first, 60.0, self.control)
-        return Loop(self.run, trainer, engines, collector, evaluator, store, Records(self.root, number), reporter), world, trainer, engines
+        records = Records(self.root, number)
+        loop = Loop(self.run, trainer, engines, collector, evaluator, store, records, reporter, recorded_step=recorded_step)
+        return loop, world, trainer, engines
 
     def series(self) -> list[dict[str, Any]]:
         """Rows without what may differ between attempts."""
