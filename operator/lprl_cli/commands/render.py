@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lprl_api.advice import advise
 from lprl_api.errors import UserError
 from lprl_api.field_error import wrong
 from lprl_api.model_shape import Inspection
 from lprl_api.spec import LowPrecisionRLJob
 from lprl_cli import exits
-from lprl_cli.checked import checked_job, invalid
+from lprl_cli.checked import checked_job, invalid, tell
 from lprl_cli.commands.plan import manifest_of
 from lprl_cli.manifest import Manifest
 
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         plan = make_plan(job.spec, inspection=inspection)
     except PlanError as error:
         raise invalid(manifest, error.errors) from None
+    tell(manifest, advise(job.spec, plan.shape))
     settings = RenderSettings(image=args.image) if args.image else RenderSettings()
     documents = render_all(job, plan, inspection, settings)
     if args.output == "json":
