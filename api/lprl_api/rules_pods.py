@@ -1,4 +1,4 @@
-"""Rules on what is merged into pods: environment, labels, placement, resources."""
+"""Rules on what is merged into pods: environment, labels, placement, resources; and on what the driver's pod reports."""
 
 from collections.abc import Iterator
 
@@ -146,4 +146,11 @@ def _resources(case: Case) -> Iterator[FieldError]:
                 yield wrong(f"{where}.requests.{name}", request, f"the limit, {limit}: devices cannot be shared out")
 
 
-RULES: tuple[Rule, ...] = (_environment, _own_keys, _rollout, _tolerations, _affinity, _resources)
+def _reports(case: Case) -> Iterator[FieldError]:
+    """The interval is kept, so that a run whose step takes longer than `stallSeconds` is known to live by its reports alone."""
+    interval, stall = case.spec.progress.interval_seconds, case.spec.failure_policy.stall_seconds
+    if interval >= stall:
+        yield wrong("failurePolicy.stallSeconds", stall, f"more than progress.intervalSeconds ({interval:g}): reports would come too late")
+
+
+RULES: tuple[Rule, ...] = (_environment, _own_keys, _rollout, _tolerations, _affinity, _resources, _reports)

@@ -5,6 +5,7 @@ from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.together import together
 from tests.control_plane.harness.world import World
 
+OFTEN = {"intervalSeconds": 1}
 END_S = 150.0
 RECREATED_S = 400.0
 """A Job that comes back under its name before the Job controller looked gets its pods after five minutes; the operator gives it 2 s."""
@@ -95,7 +96,7 @@ def from_the_start(world: World, job: str) -> None:
 def deaf_driver(world: World, job: str) -> None:
     """It is not waited for longer than a stall."""
     limits = {"backoffSeconds": 0, "stallSeconds": 6}
-    world.apply(toy(job, world.namespace, {"step_s": 0.2, "silent": True}, failurePolicy=limits))
+    world.apply(toy(job, world.namespace, {"step_s": 0.2, "silent": True}, failurePolicy=limits, progress=OFTEN))
     world.wait(f"{job} trains", lambda: world.driver_log(job, "silent"), seconds=END_S)
     world.patch(job, suspend=True)
     world.wait_phase(job, "Suspended", seconds=END_S)
@@ -103,7 +104,7 @@ def deaf_driver(world: World, job: str) -> None:
 
 def stalled(world: World, job: str) -> None:
     hang = {"step_s": 0.2, "hang": {"attempts": [1], "step": 2}}
-    world.apply(toy(job, world.namespace, hang, failurePolicy={"backoffSeconds": 0, "stallSeconds": 5}))
+    world.apply(toy(job, world.namespace, hang, failurePolicy={"backoffSeconds": 0, "stallSeconds": 5}, progress=OFTEN))
     status = world.wait_phase(job, "Succeeded", seconds=END_S)
     assert (status["attempt"], status["restartsUsed"], [f["reason"] for f in status["failures"]]) == (2, 1, ["Stalled"])
     world.check_fence(job)

@@ -2,6 +2,9 @@
 
 from lprl_api import effective
 from lprl_api.formats import Int4Group
+from lprl_api.quantity import amount
+from lprl_api.runconfig import Ranks
+from lprl_api.spec import LowPrecisionRLJobSpec
 from lprl_api.weights import unmatched
 from lprl_operator.plan.memory import Sizing, make_engine
 from lprl_operator.plan.mismatch import expectation, warnings
@@ -29,3 +32,18 @@ def plan_notes(sizing: Sizing) -> tuple[str, ...]:
     if sizing.limit_bytes == 0:
         notes.append("host memory is not known: bytes are reported, not checked")
     return tuple(notes)
+
+
+def limit_notes(spec: LowPrecisionRLJobSpec, ranks: Ranks, planned_bytes: int) -> tuple[str, ...]:
+    """Limits of workers' memory that are below what a worker pod is planned to use, its /dev/shm included."""
+    found = []
+    for role in ("workers", "rollout") if ranks.placement == "split" else ("workers",):
+        layers = spec.pod_template.own_resources(role)
+        for path, resources in reversed(layers):
+            limit = resources.limits.get("memory")
+            if limit is not None:
+                if amount(limit) < planned_bytes:
+                    need = f"{planned_bytes / 1e9:.1f} GB planned for a worker"
+                    found.append(f"{path}.limits.memory {limit} is below the {need}: it may be killed for memory")
+                break
+    return tuple(dict.fromkeys(found))

@@ -14,7 +14,7 @@ from lprl_operator.plan import host, remedies
 from lprl_operator.plan.fit import Misfit, misfits
 from lprl_operator.plan.hardware import usable_bytes
 from lprl_operator.plan.memory import Sizing, gpu_groups, make_engine
-from lprl_operator.plan.notes import plan_notes
+from lprl_operator.plan.notes import limit_notes, plan_notes
 from lprl_operator.plan.parallel import make_groups
 from lprl_operator.plan.topology import candidates, roles
 from lprl_operator.plan.types import JobPlan
@@ -98,6 +98,8 @@ def _plan(case: Case, shape: ModelShape, inspection: Inspection | None, host_lim
     limit = usable_bytes(case.accelerator, ranks.slots_per_node, host_limit)
     sizing = Sizing(case, shape, case.accelerator, ranks, groups, limit)
     gpus = gpu_groups(sizing, case.rollout_format(shape))
+    items, shared = host.host_items(sizing, gpus), host.shared_memory_bytes(sizing)
+    planned = sum(item.bytes for item in items) + shared
     return JobPlan(
         shape=shape,
         parameters=parameters(shape),
@@ -107,12 +109,12 @@ def _plan(case: Case, shape: ModelShape, inspection: Inspection | None, host_lim
         engine=make_engine(sizing),
         roles=roles(ranks),
         gpus=gpus,
-        host=host.host_items(sizing, gpus),
-        shared_memory_bytes=host.shared_memory_bytes(sizing),
+        host=items,
+        shared_memory_bytes=shared,
         disk=host.disk(case, shape, inspection),
         rollout_format=case.rollout_format(shape),
         training_format=case.training_format(shape),
-        notes=plan_notes(sizing),
+        notes=(*plan_notes(sizing), *limit_notes(case.spec, ranks, planned)),
     )
 
 
