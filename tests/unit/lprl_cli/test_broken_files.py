@@ -161,4 +161,4 @@ def test_a_failed_run_says_why_on_stderr(tmp_path: Path, capsys: pytest.CaptureF
     assert finish(find(str(tmp_path)), report=False) == exits.JOB_FAILED
     both = capsys.readouterr()
     assert "error" not in both.out
-    assert "error: ShapeMismatch: spec.x: got 1; need 2\n  fix: change the fields named" in both.err
+    assert "error: ShapeMismatch: spec.x: got 1; need 2\n  fix: correct the fields named" in both.err
