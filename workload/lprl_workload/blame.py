@@ -21,7 +21,9 @@ PROGRAM = (
     NameError,
     NonFiniteError,
     NotImplementedError,
+    RecursionError,
     SyntaxError,
+    SystemExit,
     TypeError,
     ValueError,
 )
@@ -30,6 +32,8 @@ LIBRARIES = ("builtins.Exception", "jinja2.", "safetensors", "tokenizers.")
 """Plain exceptions (tokenizers raises them) and those of libraries that only read what they are given."""
 LINKS = ("nccl", "gloo", "connection", "socket", "timed out", "timeout", "cuda error", "cublas", "cudnn", "ecc", "peer")
 """Words of a RuntimeError of torch that tell of links and devices, which do fail by chance."""
+WRONG_DEVICE = ("no kernel image is available", "invalid device ordinal")
+"""What a device error says that no other node of the kind mends."""
 FULL_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -46,7 +50,8 @@ def blame_of(error: BaseException) -> Blame:
     if type(error) is RuntimeError:  # torch raises it for everything; its subclasses are of links and devices
         if any(words in text for words in FULL_MEMORY):
             return "memory"
-        return "chance" if any(word in text for word in LINKS) else "program"
+        by_chance = any(word in text for word in LINKS) and not any(words in text for words in WRONG_DEVICE)
+        return "chance" if by_chance else "program"
     return "chance"
 
 

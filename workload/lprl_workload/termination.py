@@ -32,6 +32,8 @@ PLACE_ERRNOS = {
     errno.EPERM: _PERMISSION,
     errno.EROFS: "its volume is mounted read-only: name a place on another one",
     errno.ENOTDIR: "a file stands where a folder is needed: name another place",
+    errno.ELOOP: "symbolic links there lead in a circle: name another place",
+    errno.ENAMETOOLONG: "that name is too long for its file system: name a shorter one",
     errno.EISDIR: "a folder stands where a file is needed: name another place, or move that folder away",
 }
 """Errors of a named file that the user's choice of places explains -> what to do."""

@@ -60,7 +60,7 @@ def train_command(argv: Sequence[str]) -> int:
         run = load_run_config(arguments.config)
         reporter = make_reporter(run, arguments.attempt)
         outcome = drive(run, arguments, reporter, departure)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a reward function that leaves by sys.exit(0) must not look like success
         ending = ending_of(error, Reason.DRIVER_CRASHED)
         if departure.asked.is_set() and ending.code in (ExitCode.CRASH, ExitCode.PROGRAM_ERROR, ExitCode.TRAINER_LOST):
             ending = ending_of(TerminatedError(f"asked to end, and no checkpoint could be made: {ending.message}"), Reason.DRIVER_CRASHED)

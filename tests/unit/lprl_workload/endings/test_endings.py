@@ -43,6 +43,8 @@ CASES = [
     ("errno-full", throw(OSError(errno.ENOSPC, "No space left", "/v/x")), *FULL, "/v/x: No space left"),
     ("permission", throw(PermissionError(errno.EACCES, "Permission denied", "/v/x")), *USER, "/v/x: Permission"),
     ("read-only", throw(OSError(errno.EROFS, "Read-only file system", "/v/x")), *USER, "mounted read-only"),
+    ("links", throw(OSError(errno.ELOOP, "Too many levels of symbolic links", "/v/x")), *USER, "lead in a circle"),
+    ("name", throw(OSError(errno.ENAMETOOLONG, "File name too long", "/v/x")), *USER, "a shorter one"),
     # of program and input: the same again at the same step ends the job
     ("attribute", lambda: object().decoder, *AGAIN, "has no attribute 'decoder' (test_endings.py:"),  # type: ignore[attr-defined]
     ("key", lambda: {}["rope"], *AGAIN, "KeyError: 'rope' (test_endings.py:"),
@@ -54,6 +56,9 @@ CASES = [
     ("no-number", throw(NonFiniteError("optimizer step 7: loss is nan")), *AGAIN, "learningRate"),
     ("gpu-full", throw(torch.OutOfMemoryError(CUDA_FULL)), *MEMORY, "lower topology.trainer.maxTokensPerGpu"),
     ("host-full", throw(MemoryError()), *MEMORY, "raise the memory of that container"),
+    ("exit", throw(SystemExit(0)), *AGAIN, "SystemExit: 0 (test_endings.py:"),
+    ("recursion", throw(RecursionError("maximum recursion depth exceeded")), *AGAIN, "maximum recursion depth"),
+    ("wrong-gpu", throw(RuntimeError("CUDA error: no kernel image is available for execution")), *AGAIN, "no kernel image"),
     ("remote", throw(RemoteError("trainer: set_up: rank 3 on h: KeyError: 'x'", "program")), *AGAIN, "rank 3"),
     # of chance: retried within the budget
     ("port", throw(OSError(errno.EADDRINUSE, "Address already in use")), *CHANCE, "Address already in use"),

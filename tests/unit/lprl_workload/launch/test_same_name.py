@@ -162,3 +162,14 @@ def test_the_driver_notes_refuses_resumes_and_says_when_nothing_is_left(job: Any
 
 def test_a_run_of_its_own_says_nothing_of_others() -> None:
     assert finish_message(4, 4, "") == finish_message(4, None, "") == "finished 4 steps"
+
+
+def leaves(prompt: str, response: str, label: str | None, metadata: dict[str, Any]) -> float:
+    """A reward function that ends the process as if all were done."""
+    raise SystemExit(0)
+
+
+def test_a_reward_function_that_leaves_is_no_success(job: Any) -> None:
+    data = job.run["data"] | {"reward": {"type": "python", "function": f"{__name__}:leaves"}}
+    code, said = drive(job, 1, "uid-1", data=data)
+    assert code in (ExitCode.PROGRAM_ERROR, ExitCode.USER_ERROR) and said.reason != "Succeeded"
