@@ -1,7 +1,10 @@
 """CEL rules of the CRD: the cheap part of rules.py, for clusters whose webhook is not reachable, and what only transitions show."""
 
 from lprl_api import names
+from lprl_api.algorithm import Algorithm
 from lprl_api.cel import Cel
+from lprl_api.effects import FIXED
+from lprl_api.trained import MAY_CHANGE
 
 NAME_RULES = (
     Cel(
@@ -13,17 +16,39 @@ NAME_RULES = (
 _STARTED = "has(oldSelf.status) && has(oldSelf.status.startTime)"
 
 
-def _fixed(field: str) -> Cel:
-    same = f"self.spec.{field} == oldSelf.spec.{field}"
-    return Cel(f"!({_STARTED}) || {same}", f"spec.{field} is immutable once the job has started: make a new job", f".spec.{field}")
+_TRAINS = "has(oldSelf.status) && has(oldSelf.status.trainingStartTime)"
 
 
+def _same(path: str, optional: bool = False) -> str:
+    new, old = f"self.spec.{path}", f"oldSelf.spec.{path}"
+    return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})" if optional else f"{new} == {old}"
+
+
+def _fixed(path: str) -> Cel:
+    """Equality of a part as a whole; of `algorithm`, of all fields but those that may change."""
+    if path == "algorithm":
+        free = {p.partition(".")[2] for p in MAY_CHANGE if p.startswith("algorithm.")}
+        fields = [(field.alias or name, field.default is None) for name, field in Algorithm.model_fields.items()]
+        same = " && ".join(f"({_same(f'algorithm.{name}', optional)})" for name, optional in fields if name not in free)
+    else:
+        same = f"({_same(path, path in _OPTIONAL)})"
+    message = f"spec.{path} is immutable once the job has started: make a new job"
+    return Cel(f"!({_STARTED}) || ({same})", message, None if path in _OPTIONAL else f".spec.{path}")
+
+
+_OPTIONAL = ("checkpoint.loadFrom",)
 TRANSITION_RULES = (
-    *(_fixed(field) for field in ("model", "precision", "data", "topology")),
+    *(_fixed(path) for path in FIXED),
     Cel(
         f"!({_STARTED}) || self.spec.algorithm.steps >= oldSelf.spec.algorithm.steps",
         "spec.algorithm.steps may only be raised once the job has started",
         ".spec.algorithm.steps",
+    ),
+    Cel(
+        f"!({_TRAINS}) || oldSelf.spec.volumes.all(name, name in self.spec.volumes && "
+        "self.spec.volumes[name].persistentVolumeClaim == oldSelf.spec.volumes[name].persistentVolumeClaim)",
+        "the claims of spec.volumes are immutable once training has begun: make a new job",
+        ".spec.volumes",
     ),
 )
 # An object default is checked before its own fields are defaulted, so rules on such objects look at has() first.

@@ -20,7 +20,8 @@ LABEL_ROLE = f"{GROUP}/role"
 LABEL_CONTENT_KEY = f"{GROUP}/content-key"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "lprl"
-ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
+ANNOTATION_MADE_FROM = f"{GROUP}/made-from"
+"""On Jobs and RayClusters: what of the job they were made from (`MadeFrom`)."""
 FIELD_MANAGER = "lprl-operator"
 
 PROGRESS_KEY = "progress.json"
@@ -65,6 +66,8 @@ class Reason:
     INVALID_SPEC = "InvalidSpec"
     DOES_NOT_FIT = "DoesNotFit"
     SHAPE_MISMATCH = "ShapeMismatch"
+    SPEC_CHANGED = "SpecChanged"
+    CORRECTED = "Corrected"
     # Inspected
     INSPECTING = "Inspecting"
     INSPECTED = "Inspected"

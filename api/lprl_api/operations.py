@@ -13,8 +13,10 @@ from lprl_api.sources import SecretKey, VolumePath
 class Conversion(Contract):
     """Where low-precision checkpoints are made and kept, and with how many pods."""
 
-    volume: Name = Field(description="Volume for converted models, an entry of spec.volumes.")
-    path: RelativePath = Field("converted", description="Folder inside the volume; conversions are cached by content. Default converted.")
+    volume: Name = Field(description="Volume for converted models, an entry of spec.volumes. Immutable after start.")
+    path: RelativePath = Field(
+        "converted", description="Folder inside the volume; conversions are cached by content. Immutable after start. Default converted."
+    )
     parallelism: PositiveInt = Field(4, description="Conversion pods at a time, each with a range of shards. Default 4.")
     threads: PositiveInt | None = Field(None, description="CPU threads of one pod. Default: its CPU limit.")
     max_relative_rms_error: PositiveFloat | None = Field(
@@ -26,11 +28,17 @@ class Conversion(Contract):
 class Checkpoint(Contract):
     """Training checkpoints and exports."""
 
-    volume: Name = Field(description="Volume for checkpoints, an entry of spec.volumes.")
-    path: RelativePath = Field("checkpoints", description="Folder inside the volume; the job's name is appended. Default checkpoints.")
-    every_steps: PositiveInt = Field(20, description="Checkpoint every so many steps, and at the end. Default 20.")
-    keep: PositiveInt = Field(3, description="Newest checkpoints kept. Default 3.")
-    load_from: VolumePath | None = Field(None, description="Checkpoint to start from when the job has none of its own. Default none.")
+    volume: Name = Field(description="Volume for checkpoints, an entry of spec.volumes. Immutable after start.")
+    path: RelativePath = Field(
+        "checkpoints", description="Folder inside the volume; the job's name is appended. Immutable after start. Default checkpoints."
+    )
+    every_steps: PositiveInt = Field(
+        20, description="Checkpoint every so many steps, and at the end. An edit takes effect with the next attempt. Default 20."
+    )
+    keep: PositiveInt = Field(3, description="Newest checkpoints kept. An edit takes effect with the next attempt. Default 3.")
+    load_from: VolumePath | None = Field(
+        None, description="Checkpoint to start from when the job has none of its own. Immutable after start. Default none."
+    )
     export_formats: tuple[Literal["bf16", "fp8", "int4"], ...] = Field(
         ("bf16",), description="Hugging Face folders written at the end. Default [bf16]."
     )
@@ -56,7 +64,7 @@ class Volume(Contract):
     """A volume mounted into every pod of the job at /volumes/NAME."""
 
     persistent_volume_claim: ObjectName = Field(
-        description="Claim in the job's namespace (locally: a folder of this name under --volumes)."
+        description="Claim in the job's namespace (locally: a folder of this name under --volumes). Immutable once a driver has begun."
     )
     read_only: bool = Field(False, description="Mount read-only. Default false.")
 

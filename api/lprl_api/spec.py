@@ -31,31 +31,45 @@ class LowPrecisionRLJobSpec(Contract):
 
     model: Model = Field(description="The policy's starting weights. Immutable after start.")
     precision: Precision = Field(Precision(), description="Training and rollout precision. Immutable after start.")
-    conversion: Conversion = Field(description="Where low-precision checkpoints are made and kept.")
-    data: Data = Field(description="Training prompts and reward. Immutable after start.")
-    algorithm: Algorithm = Field(description="RL objective and batch sizes.")
-    optimizer: Optimizer = Field(Optimizer(), description="AdamW.")
-    sampling: Sampling = Field(Sampling(), description="How training responses are drawn.")
-    evaluation: Evaluation | None = Field(None, description="Held-out evaluation. Default none.")
-    topology: Topology = Field(Topology(), description="Nodes and layouts. Immutable after start.")
-    backends: Backends = Field(Backends(), description="Trainer and rollout implementations.")
-    weight_sync: WeightSync = Field(WeightSync(), description="How new weights reach the engines.")
-    checkpoint: Checkpoint = Field(description="Training checkpoints and exports.")
-    stability: Stability = Field(Stability(), description="Guard on the training/rollout mismatch.")
-    failure_policy: FailurePolicy = Field(FailurePolicy(), description="Restarts and time limits.")
-    volumes: Annotated[dict[Name, Volume], Field(min_length=1, max_length=16)] = Field(
-        description="Volumes by name; other fields refer to them."
+    conversion: Conversion = Field(
+        description="Where low-precision checkpoints are made and kept. "
+        "The place is immutable after start; the rest takes effect with the next attempt."
     )
-    tracking: Tracking = Field(Tracking(), description="Where metrics go.")
-    progress: ProgressReports = Field(ProgressReports(), description="Progress reports.")
-    pod_template: PodTemplate = Field(PodTemplate(), description="Merged into every pod of the job.")
-    suspend: bool = Field(False, description="Checkpoint, then release the cluster; false resumes. Default false.")
+    data: Data = Field(description="Training prompts and reward. Immutable after start.")
+    algorithm: Algorithm = Field(description="RL objective and batch sizes. Immutable after start, but steps: they may be raised, at once.")
+    optimizer: Optimizer = Field(Optimizer(), description="AdamW. Immutable after start.")
+    sampling: Sampling = Field(Sampling(), description="How training responses are drawn. Immutable after start.")
+    evaluation: Evaluation | None = Field(
+        None, description="Held-out evaluation. An edit takes effect with the next attempt. Default none."
+    )
+    topology: Topology = Field(Topology(), description="Nodes and layouts. Immutable after start.")
+    backends: Backends = Field(Backends(), description="Trainer and rollout implementations. Immutable after start.")
+    weight_sync: WeightSync = Field(
+        WeightSync(), description="How new weights reach the engines. An edit takes effect with the next attempt."
+    )
+    checkpoint: Checkpoint = Field(
+        description="Training checkpoints and exports. Their place is immutable after start; the rest takes effect with the next attempt."
+    )
+    stability: Stability = Field(Stability(), description="Guard on the training/rollout mismatch. An edit takes effect at once.")
+    failure_policy: FailurePolicy = Field(FailurePolicy(), description="Restarts and time limits. An edit takes effect at once.")
+    volumes: Annotated[dict[Name, Volume], Field(min_length=1, max_length=16)] = Field(
+        description="Volumes by name; other fields refer to them. "
+        "A claim can be corrected until a driver has begun, then it is immutable; readOnly takes effect with the next attempt."
+    )
+    tracking: Tracking = Field(Tracking(), description="Where metrics go. An edit takes effect with the next attempt.")
+    progress: ProgressReports = Field(ProgressReports(), description="Progress reports. An edit takes effect with the next attempt.")
+    pod_template: PodTemplate = Field(
+        PodTemplate(),
+        description="Merged into every pod of the job. An edit remakes pods that wait; a running attempt takes it with the next attempt.",
+    )
+    suspend: bool = Field(False, description="Checkpoint, then release the cluster; false resumes; at once. Default false.")
     active_deadline_seconds: PositiveInt | None = Field(
         None,
-        description="Fail the job when it has been active this long, seconds; suspended time does not count. Default none.",
+        description="Fail the job when it has been active this long, seconds; suspended time does not count. "
+        "An edit takes effect at once. Default none.",
     )
     ttl_seconds_after_finished: NonNegativeInt | None = Field(
-        None, description="Delete the job this long after it finished, seconds. Default: keep."
+        None, description="Delete the job this long after it finished, seconds; an edit takes effect at once. Default: keep."
     )
 
 

@@ -141,8 +141,10 @@ class LowPrecisionRLJobStatus(Documented):
     """Step at which the current budget started."""
     restart_not_before: str | None = None
     """End of the back-off of the next attempt."""
-    spec_hash: str | None = None
-    """Hash of the immutable part of the spec when the job started."""
+    spec_parts: dict[str, str] = {}
+    """Hash of each part of the spec as it was last accepted: tells what an edit changed."""
+    prepared_claims: str | None = None
+    """Hash of the claims that source and conversions of the newest attempt are on."""
     inspection: Inspection | None = None
     """What the inspection of the source found."""
     plan: PlanStatus = PlanStatus()
@@ -160,7 +162,9 @@ class LowPrecisionRLJobStatus(Documented):
     attempt_started_at: str | None = None
     """When the current attempt started, RFC 3339 UTC."""
     start_time: str | None = None
-    """When the job first started, RFC 3339 UTC."""
+    """When the job first started, RFC 3339 UTC; from then on what decides the result may not change."""
+    training_start_time: str | None = None
+    """When a driver first began to load the model, RFC 3339 UTC; from then on the claims of spec.volumes may not change."""
     completion_time: str | None = None
     """When it succeeded or failed, RFC 3339 UTC."""
     active_seconds: NonNegativeInt = 0

@@ -8,13 +8,15 @@ rules can still be edited, and so does everything about a job that is being dele
 from collections.abc import Mapping
 from typing import Any
 
+from lprl_api import effects
 from lprl_api.advice import advise
 from lprl_api.errors import UserError
 from lprl_api.field_error import InvalidJob
 from lprl_api.parse import parse_job
 from lprl_api.rules import check
+from lprl_api.spec import LowPrecisionRLJobSpec
 from lprl_operator.plan.plan import make_plan
-from lprl_operator.reconcile.intake import status_of
+from lprl_operator.reconcile.intake import changed_after_start, status_of
 
 Document = Mapping[str, Any]
 MAX_MESSAGE = 8 * 1024
@@ -47,6 +49,8 @@ def _warnings(request: Document) -> dict[str, Any]:
     """Judge a job; return the warnings as the API server takes them, or raise UserError."""
     job, before = request.get("object") or {}, request.get("oldObject") or {}
     spec = parse_job(job).spec
+    if before and (fields := _refused(before, spec)):
+        raise changed_after_start(fields)
     errors = check(spec)
     if errors:
         raise InvalidJob(errors)
@@ -55,3 +59,14 @@ def _warnings(request: Document) -> dict[str, Any]:
         make_plan(spec, inspection=inspection)
     told = advise(spec, inspection.shape if inspection is not None else None)
     return {"warnings": [str(warning)[:MAX_WARNING] for warning in told]} if told else {}
+
+
+def _refused(before: Document, spec: LowPrecisionRLJobSpec) -> tuple[str, ...]:
+    """Fields of a job that has started that may not change; what it was before need not be legal by today's rules."""
+    status = status_of(before)
+    if status.start_time is None:
+        return ()
+    try:
+        return effects.refused(parse_job(before).spec, spec, status.training_start_time is not None)
+    except UserError:
+        return ()

@@ -148,6 +148,15 @@ def test_transitions_and_columns() -> None:
     written = kubectl("patch", "lprl", NAME, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
     assert written.returncode == 0, written.stderr
     for spec in (
+        {"optimizer": {"learningRate": 0.5}},
+        {"algorithm": {"seed": 5}},
+        {"algorithm": {"globalBatchSize": 16}},
+        {"algorithm": {"kl": {"coefficient": 0.1}}},
+        {"sampling": {"maxResponseTokens": 5}},
+        {"backends": {"rollout": "torch"}},
+        {"checkpoint": {"path": "elsewhere"}},
+        {"checkpoint": {"loadFrom": {"volume": "models", "path": "x"}}},
+        {"conversion": {"path": "elsewhere"}},
         {"precision": {"rollout": "bf16"}},
         {"topology": {"nodes": 2}},
         {"data": {"shuffle": False}},
@@ -156,6 +165,12 @@ def test_transitions_and_columns() -> None:
         assert "immutable once the job has started" in patch(spec)
     assert "may only be raised" in patch({"algorithm": {"steps": 10}})
     assert patch({"algorithm": {"steps": 60}, "suspend": True, "ttlSecondsAfterFinished": 5}) == ""
+    claim = {"volumes": {"models": {"persistentVolumeClaim": "right"}}}
+    assert patch(claim | {"checkpoint": {"everySteps": 3, "keep": 2}, "podTemplate": {"nodeSelector": {"a": "b"}}}) == ""
+    status["trainingStartTime"] = "2026-01-01T00:00:00Z"
+    kubectl("patch", "lprl", NAME, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+    assert "claims of spec.volumes are immutable once training has begun" in patch({"volumes": {"models": {"persistentVolumeClaim": "x"}}})
+    assert patch({"volumes": {"more": {"persistentVolumeClaim": "x"}}}) == ""
     header, row = kubectl("get", "lprljobs", NAME).stdout.splitlines()
     assert header.split() == ["NAME", "PHASE", "PRECISION", "NODES", "CONVERTED", "STEP", "REWARD", "AGE"]
     assert row.split()[:7] == [NAME, "Running", "fp8/fp8", "1/1", "3/3", "12/50", "0.71"]

@@ -16,6 +16,7 @@ from lprl_operator.reconcile.failures import MAX_MESSAGE, Move, Verdict, newest_
 from lprl_operator.reconcile.inspecting import next_number, refusal, refusal_note
 from lprl_operator.reconcile.observed import PodState
 from lprl_operator.resources import naming
+from lprl_operator.resources.made_from import annotated, made_from
 
 MAX_BACKOFF_S = 3600
 GOING_S = 4.0
@@ -37,7 +38,7 @@ def end_attempt(case: Case, verdict: Verdict) -> Decision:
     # A number this job never had is an earlier job's: nobody's failure, unless it happens again.
     earlier = newest is not None and newest > case.status.attempt and all(f.reason != Reason.FENCED for f in case.status.failures)
     charged = verdict.move is Move.RESTART and not earlier
-    if not charged:
+    if not charged and verdict.reason != Reason.CORRECTED:
         case = endings.record(case, verdict)
     if charged:
         case = _refilled(endings.record(case, verdict))
@@ -72,7 +73,8 @@ def next_attempt(case: Case) -> Decision:
         return Decision(decision.memory, decision.findings, (), min(wait_s, LATER_S))
     gone = case.status.attempt
     number = next_number(case)
-    started = {"restart_not_before": None, "attempt_started_at": None, "progress_sequence": 0, "progress_time": None}
+    started: dict[str, object] = {"restart_not_before": None, "attempt_started_at": None, "progress_sequence": 0, "progress_time": None}
+    started["prepared_claims"] = made_from(case.job).claims
     case = case.remember(attempt=number, **started)
     removals = _attempt_removals(case, gone) if gone else ()
     return provision(case, removals)
@@ -85,7 +87,8 @@ def provision(case: Case, removals: tuple[Action, ...] = ()) -> Decision:
     if refused is not None:
         return refused
     known = case.status.training.checkpoint
-    creates = tuple(Create(d) for d in case.wanted.attempt_documents(attempt, known.step if known is not None else 0))
+    *others, cluster = case.wanted.attempt_documents(attempt, known.step if known is not None else 0)
+    creates = tuple(Create(d) for d in (*others, annotated(cluster, made_from(case.job, case.status))))
     note = refusal_note(case)
     reason = Reason.CLUSTER_REFUSED if note else Reason.PROVISIONING
     findings = (

@@ -16,6 +16,7 @@ from lprl_operator.reconcile.inspecting import next_number, refusal, refusal_not
 from lprl_operator.reconcile.observed import JobState
 from lprl_operator.resources import metadata, naming
 from lprl_operator.resources.conversions import Conversion
+from lprl_operator.resources.made_from import annotated, is_outdated, made_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,10 @@ class Step:
 
 
 def convert_stage(case: Case) -> Decision | None:
-    """Get every conversion made; None when they are (an attempt proves that they were)."""
+    """Get every conversion made; None when they are (an attempt on the same claims proves that they were)."""
     wanted = case.wanted.conversions()
-    if case.status.attempt > 0 or not wanted:
+    prepared = case.status.attempt > 0 and case.status.prepared_claims in (None, made_from(case.job).claims)
+    if prepared or not wanted:
         return None
     refused = refusal(case, "Job", Reason.CONVERSION_FAILED, Condition.CONVERTED)
     if refused is not None:
@@ -83,21 +85,33 @@ def _step(case: Case, conversion: Conversion) -> Step:
     if stale is not None:
         return stale
     if convert is None:
-        create = Create(case.wanted.convert_document(conversion))
+        create = Create(annotated(case.wanted.convert_document(conversion), made_from(case.job)))
         return Step(Reason.CONVERTING, "the conversion Job is being created", actions=(create,))
     if final is not None and final.finished == "Complete":
         return Step(Reason.CONVERTED, str(conversion.target), conversion.shards, done=True)
     for job in (final, convert):
         if job is not None and job.finished == "Failed":
             return Step(Reason.CONVERSION_FAILED, job.message, failed=job_verdict(job, Reason.CONVERSION_FAILED))
+    if (again := _corrected(case, convert, final)) is not None:
+        return again
     joins = _join(case, convert)
     if final is not None:
         return Step(Reason.FINALISING, trouble(final) or "verifying and publishing", conversion.shards, joins)
     done = sum(len(range(i, conversion.shards, convert.completions)) for i in convert.completed)
     if convert.finished != "Complete":
         return Step(_running_reason(convert), _words(convert, conversion, done), done, joins)
-    create = Create(case.wanted.finalise_document(conversion, convert.uid))
+    create = Create(annotated(case.wanted.finalise_document(conversion, convert.uid), made_from(case.job)))
     return Step(Reason.FINALISING, "all shards are converted", done, (*joins, create))
+
+
+def _corrected(case: Case, convert: JobState, final: JobState | None) -> Step | None:
+    """A Job whose pods wait and that this job alone wants is made anew when the job was corrected; finished shards are kept."""
+    job = final or convert
+    waits = not job.finished and not job.running and not job.deleting
+    if not waits or convert.owner_uids != {case.uid} or not is_outdated(job.made_from, case.job):
+        return None
+    delete = Delete(case.ref("batch/v1", "Job", job.name), job.uid, job.resource_version)
+    return Step(Reason.CORRECTED, f"{job.name} is made anew from the corrected spec", actions=(delete,))
 
 
 def _foreign(convert: JobState | None, final: JobState | None) -> JobState | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from lprl_api.names import Condition, Reason
 from lprl_api.status import LowPrecisionRLJobStatus
-from lprl_operator.reconcile import attempts, converting, endings, inspecting, running, suspending
+from lprl_operator.reconcile import attempts, converting, corrections, endings, inspecting, running, suspending
 from lprl_operator.reconcile.decision import Case, Decision, Finding, judged_valid
 from lprl_operator.reconcile.failures import Move, Verdict
 
@@ -66,6 +66,7 @@ def _attempt(case: Case) -> Decision | None:
 STAGES: tuple[Stage, ...] = (
     _deadline,
     suspending.suspend_stage,
+    corrections.correct_stage,
     inspecting.inspect_stage,
     converting.convert_stage,
     _attempt,
@@ -94,7 +95,7 @@ def _passed(case: Case) -> tuple[Finding, ...]:
     found = [suspending.not_suspended(case)]
     plan = case.wanted.plan
     if plan is not None:
-        found.append(Finding(Condition.VALIDATED, "True", Reason.VALID, plan.summary))
+        found.append(Finding(Condition.VALIDATED, "True", Reason.VALID, "; ".join(filter(None, (plan.summary, corrections.pending(case))))))
     elif case.problem is None:
         found.append(Finding(Condition.VALIDATED, "Unknown", Reason.INSPECTING, "the rules that need the model's shape wait for it"))
     inspection = case.status.inspection

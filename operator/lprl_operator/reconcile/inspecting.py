@@ -4,19 +4,21 @@ from pydantic import ValidationError
 
 from lprl_api.model_shape import Inspection
 from lprl_api.names import Condition, Reason
+from lprl_api.spec import LowPrecisionRLJob
 from lprl_operator.reconcile import endings
-from lprl_operator.reconcile.actions import Create
+from lprl_operator.reconcile.actions import Action, Create, Delete
 from lprl_operator.reconcile.decision import LATER_S, SOON_S, Case, Decision, Finding
 from lprl_operator.reconcile.failures import Move, Verdict, job_verdict
 from lprl_operator.reconcile.observed import JobState, Observed
+from lprl_operator.resources.made_from import annotated, is_outdated, made_from, on_other_claims
 
 
-def inspection_of(seen: Observed, uid: str) -> Inspection | None:
-    """The inspection a finished inspect Job of this job reported, None while there is none that can be read."""
-    job = seen.inspect
-    if job is None or job.finished != "Complete" or uid not in job.owner_uids:
+def inspection_of(seen: Observed, job: LowPrecisionRLJob) -> Inspection | None:
+    """The inspection a finished inspect Job of this job, on these claims, reported; None while there is none that can be read."""
+    found = seen.inspect
+    if found is None or found.finished != "Complete" or job.metadata.uid not in found.owner_uids or on_other_claims(found.made_from, job):
         return None
-    for end in job.exits:
+    for end in found.exits:
         try:
             return Inspection.model_validate_json(end.message)
         except ValidationError:
@@ -33,10 +35,14 @@ def inspect_stage(case: Case) -> Decision | None:
         refused = refusal(case, "Job", Reason.INSPECTION_FAILED, Condition.INSPECTED)
         if refused is not None:
             return refused
-        return _waiting(case, "the inspect Job is being created", (Create(case.wanted.inspect_document()),))
+        return _waiting(case, "the inspect Job is being created", (Create(annotated(case.wanted.inspect_document(), made_from(case.job))),))
     if case.uid not in job.owner_uids or job.deleting:
         whose = f"Job {job.name} of before" if case.uid in job.owner_uids else f"Job {job.name}, which is not this job's,"
         return _waiting(case, f"waits for {whose} to be gone")
+    waits = not job.finished and not job.running
+    if (waits and is_outdated(job.made_from, case.job)) or (job.finished and on_other_claims(job.made_from, case.job)):
+        again = Delete(case.ref("batch/v1", "Job", job.name), job.uid)
+        return _waiting(case, f"{job.name} is made anew from the corrected spec", (again,), Reason.CORRECTED)
     if job.finished == "Failed":
         return _failed(case, job_verdict(job, Reason.INSPECTION_FAILED))
     if job.finished == "Complete":
@@ -92,10 +98,10 @@ def refusal_note(case: Case) -> str:
     return "; ".join(f"{r.ref} refused, trying again: {r.message}" for r in case.seen.refusals if not r.permanent)
 
 
-def _waiting(case: Case, message: str, actions: tuple[Create, ...] = ()) -> Decision:
+def _waiting(case: Case, message: str, actions: tuple[Action, ...] = (), reason: str = Reason.INSPECTING) -> Decision:
     note = refusal_note(case)
     findings = (
-        Finding(Condition.INSPECTED, "False", Reason.INSPECTING, note or message),
+        Finding(Condition.INSPECTED, "False", reason, note or message),
         Finding(Condition.PROGRESSING, "False", Reason.NOT_STARTED),
     )
     return Decision(case.status, findings, actions, SOON_S if actions and not note else LATER_S)

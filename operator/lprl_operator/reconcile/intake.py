@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from lprl_api import effects
 from lprl_api.errors import UserError
 from lprl_api.field_error import FieldError, InvalidJob
 from lprl_api.images import missing_backends
@@ -20,12 +21,9 @@ from lprl_operator.plan.types import JobPlan
 from lprl_operator.reconcile.decision import Case, judged_valid
 from lprl_operator.reconcile.inspecting import inspection_of
 from lprl_operator.reconcile.observed import Observed
-from lprl_operator.resources.naming import content_hash
+from lprl_operator.reconcile.recall import recalled
 from lprl_operator.resources.render import render
 from lprl_operator.resources.settings import RenderSettings
-
-IMMUTABLE = ("model", "precision", "data", "topology")
-"""Parts of the spec that may not change once the job started."""
 
 
 def intake(document: Mapping[str, Any], seen: Observed, now: datetime, settings: RenderSettings) -> Case:
@@ -35,21 +33,26 @@ def intake(document: Mapping[str, Any], seen: Observed, now: datetime, settings:
     a `problem`.
     """
     job = parse_job(document)
-    status = status_of(document)
-    digest = content_hash({part: getattr(job.spec, part).document() for part in IMMUTABLE}, 16)
-    # A newer version's fields and defaults make another digest of a spec that nobody edited.
-    edited = not judged_valid(status, job.metadata.generation)
-    if edited and status.spec_hash is not None and status.spec_hash != digest and status.start_time is not None:
-        return Case(job, status, seen, render(job, None, None, settings), now, _changed(), Reason.INVALID_SPEC)
-    inspection = status.inspection or inspection_of(seen, job.metadata.uid)
-    status = status.model_copy(update={"inspection": inspection, "spec_hash": digest})
+    status = recalled(status_of(document), seen, job.metadata.uid, job.metadata.creation_timestamp)
+    parts = effects.digests(job.spec)
+    # A newer version reads a spec that nobody edited another way.
+    edited = not judged_valid(status, job.metadata.generation) and bool(status.spec_parts)
+    changes = effects.changed(status.spec_parts, parts) if edited else ()
+    fixed = (*(effects.FIXED if status.start_time else ()), *((effects.CLAIMS,) if status.training_start_time else ()))
+    if refused := tuple(path for path in changes if path in fixed):
+        return Case(job, status, seen, render(job, None, None, settings), now, changed_after_start(refused), Reason.INVALID_SPEC)
+    known = None if effects.CLAIMS in changes else status.inspection  # on another claim is another source
+    inspection = known or inspection_of(seen, job)
+    status = status.model_copy(update={"inspection": inspection, "spec_parts": parts})
     plan, problem, reason = _plan(_question(job, status, settings.image))
     return Case(job, status, seen, render(job, plan, inspection, settings), now, problem, reason)
 
 
 def status_of(document: Mapping[str, Any]) -> LowPrecisionRLJobStatus:
     """Return the status of a document; a job that was never looked at has an empty one."""
-    return LowPrecisionRLJobStatus.model_validate(document.get("status") or {})
+    known = {field.alias or name for name, field in LowPrecisionRLJobStatus.model_fields.items()}
+    # Fields of another version say nothing here.
+    return LowPrecisionRLJobStatus.model_validate({k: v for k, v in (document.get("status") or {}).items() if k in known})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ def _plan(question: _Question) -> tuple[JobPlan | None, UserError | None, str]:
     return (None, problem, Reason.INVALID_SPEC) if missing else (plan, None, Reason.VALID)
 
 
-def _changed() -> InvalidJob:
-    need = "the values the job was started with; make another job to run other ones"
-    return InvalidJob([FieldError(", ".join(f"spec.{part}" for part in IMMUTABLE), "a change after the start", need)])
+def changed_after_start(fields: tuple[str, ...]) -> InvalidJob:
+    """The refusal of an edit of what decides the result; `fields`: dotted, below spec."""
+    need = "the values the job was started with: put them back, or make another job to run other ones"
+    return InvalidJob([FieldError(", ".join(f"spec.{path}" for path in fields), "a change after the start", need)])

@@ -84,6 +84,10 @@ class JobState:
     """Why it has no pod: what the API server (quota, LimitRange, Pod Security, a webhook) said to the Job controller."""
     stuck: str = ""
     """`CreateContainerConfigError: ...` and the like of a container that has a node and an image and cannot be made."""
+    running: int = 0
+    """Pods that run and are ready."""
+    made_from: str = ""
+    """Annotation that says what of which job it was made from."""
     owner_job: str = ""
     """Name of the batch Job it belongs to: of a finalise Job, its conversion."""
     foreign: bool = False
@@ -164,6 +168,8 @@ class ClusterState:
     ready_workers: int = 0
     wanted_workers: int = 0
     """Sum of replicas x numOfHosts of the RayCluster's own spec."""
+    made_from: str = ""
+    """Annotation that says what of the job it was made from."""
     refused: str = ""
     """Message of a Warning event InvalidRayClusterSpec: KubeRay stops there and sets no condition."""
 

@@ -113,7 +113,7 @@ def _out_of_time(case: Case, cluster: ClusterState) -> Verdict | None:
         return Verdict(Move.FAIL, Reason.IMAGE_PULL_FAILED, f"pod {pull.name}: {pull.image_pull}")
     timeout, waited = policy.provision_timeout_seconds, case.seconds_since(case.status.attempt_started_at)
     progress = case.progress()
-    if timeout is not None and not _begun(case, progress) and not _ready(cluster) and waited >= timeout:
+    if timeout is not None and not begun(case, progress) and not _ready(cluster) and waited >= timeout:
         return Verdict(Move.RESTART, Reason.PROVISION_TIMEOUT, f"not ready after {timeout} s: {_workers(case, cluster)}")
     silent = progress is None or progress.sequence == case.status.progress_sequence or _waits_in_vain(case, cluster, progress)
     if silent and case.status.progress_time is not None and case.seconds_since(case.status.progress_time) >= policy.stall_seconds:
@@ -125,10 +125,12 @@ def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision
     progress, leaving = case.progress(), head is not None and head.deleting
     ready = _ready(cluster) and not leaving
     case = _clocked(case, cluster, progress)
+    if begun(case, progress) and case.status.training_start_time is None:
+        case = case.remember(training_start_time=case.stamp())
     findings: tuple[Finding, ...] = (_cluster_finding(case, cluster, ready),)
     if leaving and head is not None:
         findings = (Finding(Condition.CLUSTER_READY, "False", Reason.HEAD_LOST, f"the head pod {head.name} is being deleted"),)
-    if _begun(case, progress):
+    if begun(case, progress):
         text = _doing(case, progress) if progress is not None else "; ".join(filter(None, (NO_REPORT, refusal_note(case))))
         findings += (Finding(Condition.PROGRESSING, "True", Reason.RUNNING, text),)
     else:
@@ -137,13 +139,13 @@ def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision
         findings += (Finding(Condition.PROGRESSING, "False", Reason.STARTING, f"attempt {case.status.attempt}: {text}"),)
     nodes = Count(min(cluster.ready_workers, cluster.wanted_workers), cluster.wanted_workers)
     actions = control_update(case, suspend=False)
-    calm = _calm_s(case) if ready and _begun(case, progress) else LATER_S
-    if progress is None and _begun(case, progress):
+    calm = _calm_s(case) if ready and begun(case, progress) else LATER_S
+    if progress is None and begun(case, progress):
         calm = min(calm, LATER_S)
     return Decision(case.status, findings, actions, SOON_S if actions and not case.seen.refusals else calm, nodes=nodes)
 
 
-def _begun(case: Case, progress: Progress | None) -> bool:
+def begun(case: Case, progress: Progress | None) -> bool:
     """Whether the driver does more than wait for its workers, as far as is known."""
     if progress is None:
         return case.status.progress_sequence > 0
@@ -159,7 +161,7 @@ def _calm_s(case: Case) -> float:
 def _waits_in_vain(case: Case, cluster: ClusterState, progress: Progress) -> bool:
     """Whether the driver waits though all its workers are there, and were when we last looked: it would wait for ever."""
     nodes = case.status.nodes
-    return not _begun(case, progress) and _ready(cluster) and 0 < nodes.wanted <= nodes.ready and case.status.progress_time is not None
+    return not begun(case, progress) and _ready(cluster) and 0 < nodes.wanted <= nodes.ready and case.status.progress_time is not None
 
 
 def _clocked(case: Case, cluster: ClusterState, progress: Progress | None) -> Case:

@@ -1,5 +1,6 @@
 """Status difference -> events; sent only after the status write they belong to succeeded, so each is sent once."""
 
+from lprl_api import effects
 from lprl_api.names import Condition, Reason
 from lprl_api.status import ConditionStatus, LowPrecisionRLJobStatus
 from lprl_api.text import shortened
@@ -50,7 +51,19 @@ def events(old: LowPrecisionRLJobStatus, new: LowPrecisionRLJobStatus) -> tuple[
         found = [e for e in found if e.type == "Warning" or not end or end not in e.message]
     if new.attempt > old.attempt and new.restart_not_before is None:
         found.append(Event("Normal", Reason.STARTING, f"attempt {new.attempt}"))
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys([*_edit(old, new), *found]))
+
+
+def _edit(old: LowPrecisionRLJobStatus, new: LowPrecisionRLJobStatus) -> tuple[Event, ...]:
+    """An accepted edit of a job that lives, and when it takes effect."""
+    if not old.spec_parts or new.completion_time is not None or old.observed_generation == new.observed_generation:
+        return ()
+    paths = tuple(path for path in effects.changed(old.spec_parts, new.spec_parts) if path != "suspend")
+    if not paths:
+        return ()
+    runs = new.attempt > 0 and new.training_start_time is not None
+    told = effects.when(paths) if runs else f"{', '.join(paths)}: nothing trains yet, what waits is made anew with it"
+    return (Event("Normal", Reason.SPEC_CHANGED, f"generation {new.observed_generation} of the spec: {told}"),)
 
 
 def _worth_telling(before: ConditionStatus | None, after: ConditionStatus) -> bool:

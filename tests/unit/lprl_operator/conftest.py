@@ -192,7 +192,9 @@ class World:
         if kind == "Job" and meta["name"] not in self.jobs:
             completions = document["spec"].get("completions", 1)
             owner_job = next((o["name"] for o in meta["ownerReferences"] if o["kind"] == "Job"), "")
-            self.jobs[meta["name"]] = JobState(meta["name"], self._uid(), "1", owners, completions, owner_job=owner_job)
+            self.jobs[meta["name"]] = JobState(
+                meta["name"], self._uid(), "1", owners, completions, owner_job=owner_job, made_from=_made_from(document)
+            )
             assert meta["name"].endswith("-inspect") or LABEL_CONTENT_KEY in meta["labels"]
         elif kind == "RayCluster" and meta["name"] not in self.clusters:
             self._create_cluster(document, owners)
@@ -223,7 +225,9 @@ class World:
         assert not any(c.attempt != attempt for c in self.clusters.values()), "one cluster at a time"
         wanted = sum(g["replicas"] for g in document["spec"]["workerGroupSpecs"])
         name = document["metadata"]["name"]
-        self.clusters[name] = ClusterState(attempt, name, self._uid(), "1", owners, self.now, wanted_workers=wanted)
+        self.clusters[name] = ClusterState(
+            attempt, name, self._uid(), "1", owners, self.now, wanted_workers=wanted, made_from=_made_from(document)
+        )
         self.created_attempts.append(attempt)
 
     def _delete(self, action: Delete) -> None:
@@ -403,6 +407,10 @@ class World:
                 continue
             kept.append(_changed(pod, deleting=True) if orphan else pod)
         self.pods = kept
+
+
+def _made_from(document: dict[str, Any]) -> str:
+    return str(document["metadata"].get("annotations", {}).get("lprl.dev/made-from", ""))
 
 
 def _changed(value: Any, **changes: Any) -> Any:

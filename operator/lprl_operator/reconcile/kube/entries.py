@@ -41,7 +41,7 @@ def reduced(kind: str, document: Document) -> tuple[Any, Any, tuple[Any, ...], f
     if kind == "Job":
         job = reduce.job_state(document)
         turns = (job.finished, job.deleting, job.suspended)
-        return job, replace(job, owner_uids=frozenset(), resource_version=""), turns, keys
+        return job, replace(job, owner_uids=frozenset(), resource_version="", running=0), turns, keys
     if kind == "RayCluster":
         cluster = reduce.cluster_state(document)
         return cluster, cluster and replace(cluster, resource_version=""), cluster.turns if cluster else (), keys

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
-from lprl_api.names import CONTROL_KEY, LABEL_ATTEMPT, PROGRESS_KEY, TERMINATION_MESSAGE_BYTES
+from lprl_api.names import ANNOTATION_MADE_FROM, CONTROL_KEY, LABEL_ATTEMPT, PROGRESS_KEY, TERMINATION_MESSAGE_BYTES
 from lprl_operator.reconcile.kube.owners import controller_uid, holders, is_foreign, owning_batch_job
 from lprl_operator.reconcile.observed import ClusterState, ContainerState, Exit, JobState, PodState
 from lprl_operator.resources import refused_pods
@@ -63,6 +63,11 @@ def label(document: Document, key: str) -> str:
     return str((meta(document).get("labels") or {}).get(key, ""))
 
 
+def made_from(document: Document) -> str:
+    """The annotation that says what an object was made from."""
+    return str((meta(document).get("annotations") or {}).get(ANNOTATION_MADE_FROM, ""))
+
+
 def attempt_of(document: Document) -> int | None:
     """The attempt an object is labelled with."""
     text = label(document, LABEL_ATTEMPT)
@@ -102,6 +107,8 @@ def job_state(document: Document) -> JobState:
         deleting="deletionTimestamp" in meta(document),
         owner_job=owning_batch_job(document),
         foreign=is_foreign(document),
+        running=int(status.get("ready") or 0),
+        made_from=made_from(document),
     )
 
 
@@ -244,6 +251,7 @@ def cluster_state(document: Document) -> ClusterState | None:
         head_ready=head.get("status") == "True",
         head_reason=str(head.get("reason", "")),
         provisioned=is_true(found, "RayClusterProvisioned"),
+        made_from=made_from(document),
         replica_failure=_replica_failure(failure) if failure.get("status") == "True" else "",
         ready_workers=int(status.get("readyWorkerReplicas") or 0),
         wanted_workers=sum(int(g.get("replicas") or 0) * int(g.get("numOfHosts") or 1) for g in spec.get("workerGroupSpecs") or ()),

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from lprl_api.names import ANNOTATION_MADE_FROM
 from lprl_operator.reconcile.local.pods import LocalPod, PodOrder, message_of
 from lprl_operator.reconcile.local.store import ObjectStore, holders, is_foreign
 from lprl_operator.reconcile.observed import Exit, JobState
@@ -148,4 +149,6 @@ def job_state(job: Mapping[str, Any], pods: Sequence[LocalPod]) -> JobState:
         exits=tuple(newest[i] for i in sorted(newest)),
         owner_job=next((o["name"] for o in meta.get("ownerReferences", ()) if o["kind"] == "Job"), ""),
         foreign=is_foreign(job),
+        running=sum(1 for pod in pods if not pod.ended),
+        made_from=meta.get("annotations", {}).get(ANNOTATION_MADE_FROM, ""),
     )

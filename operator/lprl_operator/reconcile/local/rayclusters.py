@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lprl_api.names import LABEL_ATTEMPT
+from lprl_api.names import ANNOTATION_MADE_FROM, LABEL_ATTEMPT
 from lprl_operator.reconcile.local.environment import write_secret
 from lprl_operator.reconcile.local.folders import Folders
 from lprl_operator.reconcile.local.pods import LocalPod, PodOrder, state_of
@@ -216,6 +216,7 @@ def cluster_state(cluster: Mapping[str, Any], pods: Sequence[LocalPod], ready: C
         provisioned=ready_workers >= wanted and head is not None and ready(head),
         ready_workers=ready_workers,
         wanted_workers=wanted,
+        made_from=meta.get("annotations", {}).get(ANNOTATION_MADE_FROM, ""),
     )
 
 
