@@ -20,6 +20,8 @@ from lprl_operator.reconcile.kube.kubeconfig import access
 
 Document = dict[str, Any]
 POLL_S = 0.5
+PATIENCE = float(os.environ.get("LPRL_E2E_PATIENCE", "1"))
+"""Deadlines of waits are so many times what the tests say: for a busy machine or a slow registry."""
 PATHS = {
     "lprl": "/apis/lprl.dev/v1alpha1/namespaces/{}/lowprecisionrljobs",
     "jobs": "/apis/batch/v1/namespaces/{}/jobs",
@@ -58,7 +60,7 @@ class Kube:
 
     def paste(self, script: str, folder: Path, timeout_s: float) -> str:
         """Run a bash script in a folder as somebody with kubectl, helm and this checkout's `lprl` on the PATH; return what it printed."""
-        done = self._run(["bash"], script, timeout_s, folder)
+        done = self._run(["bash"], script, timeout_s * PATIENCE, folder)
         assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return done.stdout
 
@@ -98,6 +100,7 @@ class Kube:
 
 def wait(check: Callable[[], Any], what: str, seconds: float, told: Callable[[], str] = lambda: "") -> Any:
     """Return the first true answer; fails saying what it waited for and what `told` says by then."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while not (found := check()):
         assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}\n{told()}"
