@@ -3,7 +3,8 @@
 $LPRL_E2E_KUBECONFIG names a cluster of yours, with KubeRay and with the images of this checkout (pushed, or loaded into its nodes;
 $LPRL_E2E_OPERATOR_IMAGE and $LPRL_E2E_WORKLOAD_IMAGE when they are named otherwise); $LPRL_E2E_STORAGE_CLASS a class for ReadWriteMany
 claims there, else folders of its one node are used. Without it, up.sh of $LPRL_DEVCLUSTER (or of shared/devcluster beside the
-checkout) starts a node on this machine, which takes root. $LPRL_E2E_KEEP leaves everything running, $LPRL_E2E_PATIENCE multiplies deadlines.
+checkout) starts a node on this machine, which takes root. $LPRL_E2E_KEEP leaves everything running; $LPRL_E2E_PATIENCE multiplies
+deadlines.
 
 What installs and uninstalls as the pages say, or needs the only node, its folders or the API server's audit log, runs on a node of this
 machine only.

@@ -12,12 +12,19 @@ DEMO = Path("/var/lib/lprl-demo")
 """The folder on the node that examples/cluster/volumes.yaml names."""
 
 
-def follow(kube: Kube, found: Iterable[Block], folder: Path, seconds: float) -> str:
-    """Run blocks in a folder that has the checkout's files but takes what the commands write; return what they print."""
+def follow(kube: Kube, found: Iterable[Block], folder: Path, seconds: float, last_as: str = "") -> str:
+    """Run blocks in a folder that has the checkout's files but takes what the commands write; return what they print.
+
+    The last command is run with the rights of user `last_as`, where that is named.
+    """
     for part in ("charts", "examples", "images", "crds"):
         if not (folder / part).exists():
             (folder / part).symlink_to(ROOT / part)
-    return kube.paste(script(found, folder), folder, seconds)
+    text = script(found, folder)
+    if last_as:  # helm takes the user from its environment
+        *before, last = text.rstrip().split("\n")
+        text = "\n".join([*before, f"export HELM_KUBEASUSER={last_as}", last])
+    return kube.paste(text, folder, seconds)
 
 
 def leave(kube: Kube) -> None:
