@@ -89,3 +89,16 @@ def test_a_lost_worker_node_that_comes_back_is_waited_for(driver: Any, ray_nodes
     os.killpg(node.pid, signal.SIGKILL)
     ray_nodes.worker(trainer=1, rollout=1)
     assert run.wait().outcome() == plain_long.outcome()
+
+
+def test_a_driver_that_is_asked_to_go_while_it_rebuilds_ends_in_seconds(driver: Any, ray_nodes: Any, train_root: Path) -> None:
+    """Its workers went before it, as when a node is drained: nothing can be saved, and nothing comes back."""
+    node = ray_nodes.worker(trainer=1, rollout=1)
+    run = driver(ray_nodes, train_root, "leaving", changes=merged(LONG, {"algorithm": {"steps": 5000}}))
+    run.until(lambda p: p["step"] >= 3)
+    os.killpg(node.pid, signal.SIGKILL)
+    run.until(lambda p: p["trainerRestarts"] == 1)
+    run.process.terminate()
+    run.wait(ExitCode.TERMINATED)
+    said = json.loads(run.term.read_text())
+    assert said["reason"] == "HeadLost" and "nothing was there to save" in said["message"], said
