@@ -118,7 +118,9 @@ def _keys_rule(node: Schema) -> Cel | None:
     pattern = next(iter(node.get("patternProperties", ())), "")
     if pattern not in PATTERN_WORDS:
         return None
-    return Cel(f"self.all(key, key.matches({json.dumps(pattern)}))", f"keys must be {PATTERN_WORDS[pattern]}")
+    matches, words = f"key.matches({json.dumps(pattern)})", f"must be {PATTERN_WORDS[pattern]}"
+    named = f"self.filter(key, !{matches})[0] + {json.dumps(f': {words}')}"
+    return Cel(f"self.all(key, {matches})", expression=named)
 
 
 def _also(node: Schema, found: Schema) -> Schema:
