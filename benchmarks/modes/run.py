@@ -13,9 +13,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import tables
-from charts import draw
-from runs import Case, Result, Running, is_done, result_of
+from benchmarks.modes import tables
+from benchmarks.modes.charts import draw
+from benchmarks.modes.runs import Case
+from benchmarks.training import Result, Running, is_done, result_of
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ("1?-qwen3-*.yaml", "2?-qwen3-moe-*.yaml")

@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from runs import Result, document
+from benchmarks.training import Result, document
 
 HELDOUT_BAR = 0.8
 QAT, PLAIN_INT4 = "int4-qat/int4", "bf16/int4"
-ORDER = ("bf16/bf16", "bf16/fp8", "fp8/fp8", QAT, PLAIN_INT4)
+ORDER = ("bf16/bf16", "bf16/fp8", "fp8/fp8", "fp8-qat/fp8", QAT, PLAIN_INT4)
 
 
 def machine() -> dict[str, Any]:

@@ -35,6 +35,8 @@ _Dumper.add_representer(str, lambda d, v: d.represent_scalar("tag:yaml.org,2002:
 
 def example_shape(document: dict[str, Any]) -> ModelShape:
     architecture = document["metadata"]["labels"]["lprl.dev/demo-architecture"]
+    if architecture in SHAPES:
+        return SHAPES[architecture]
     return shape_from_config(model_config(architecture, "demo", 48, 0, 1, "bfloat16", False))
 
 

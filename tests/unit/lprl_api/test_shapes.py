@@ -25,6 +25,7 @@ from lprl_api.weights import active_parameters, all_weights, format_bytes, param
         ("llama-3.1-8b", 8.030, None),
         ("llama-3.1-70b", 70.554, None),
         ("llama-3.2-1b", 1.236, None),
+        ("smollm2-135m", 0.1345, None),
         ("moonlight-16b-a3b", 15.960, 2.915),
         ("kimi-k2-thinking", 1026.408, 32.862),
         ("deepseek-v3", 671.026, 37.552),
@@ -37,7 +38,7 @@ def test_parameters(name: str, total: float, active: float | None) -> None:
 
 
 def test_every_shape_has_a_count() -> None:
-    assert len(SHAPES) == 16
+    assert len(SHAPES) == 17
     assert all(parameters(shape) >= active_parameters(shape) for shape in SHAPES.values())
 
 

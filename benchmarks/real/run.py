@@ -1,0 +1,126 @@
+"""`make real`: train a real language model, SmolLM2-135M-Instruct, in the precision pairs.
+
+With a GPU: eight pairs, 100 steps each, three seeds for the pairs that differ, several at a time; writes docs/precision/real/.
+Without: one matched and one unmatched pair, a few steps each (minutes on two cores); writes bench-out/real/. Finished runs are kept,
+so that a second call only does what is missing. Exit code 1 when a run fails or, with a GPU, a matched pair does not learn.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.real import tables
+from benchmarks.real.cases import PAIRS, ROOT, SHORT, RealCase
+from benchmarks.training import Running, is_done, result_of
+
+from lprl_api.errors import UserError
+from lprl_fixtures.questions import KINDS
+from lprl_fixtures.smollm2 import ask, write_smollm2
+
+POLL_SECONDS, LINE_SECONDS = 0.5, 20.0
+SHORT_RUN = {"steps": 12, "rolloutBatchSize": 8, "samplesPerPrompt": 4, "learningRate": 3.0e-5}
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stdout.flush()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="folder of the model; made from its package where it is not there")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench-out" / "real", help="folder of the runs")
+    parser.add_argument("--publish", type=Path, help="folder of tables and pictures; default docs/precision/real with a GPU, else OUT")
+    parser.add_argument("--task", choices=sorted(KINDS), default="add1")
+    parser.add_argument("--steps", type=int, help="steps of a run")
+    parser.add_argument("--rate", type=float, help="learning rate")
+    parser.add_argument("--pairs", nargs="+", choices=[pair.label for pair in PAIRS], help="only these")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds of every pair; default 0, and 0 1 2 for pairs that differ")
+    parser.add_argument("--at-a-time", type=int, help="runs side by side; default 6 with a GPU, else 1")
+    return parser.parse_args()
+
+
+def model_folder(asked: Path | None, out: Path) -> Path:
+    """Return the model's folder, made and asked when it is not there."""
+    folder = asked or out / "smollm2"
+    if not (folder / "config.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        say(f"{folder}: {write_smollm2(folder)} bytes of weights")
+    for answer in ask(folder):
+        say(f"{'ok  ' if answer.right else 'MISS'} {answer.question} -> {answer.said.strip()!r}")
+    return folder
+
+
+def cases(args: argparse.Namespace, model: Path, gpu: bool) -> list[RealCase]:
+    chosen = [pair for pair in PAIRS if pair.label in (args.pairs or ([p.label for p in PAIRS] if gpu else SHORT))]
+    changes = dict(SHORT_RUN) if not gpu else {}
+    changes |= {"steps": args.steps} if args.steps else {}
+    changes |= {"learningRate": args.rate} if args.rate else {}
+    seeds = {pair.label: args.seeds or ((0, 1, 2) if gpu and pair.more_seeds else (0,)) for pair in chosen}
+    found = [RealCase(pair, seed, model, gpu, args.task, changes) for pair in chosen for seed in seeds[pair.label]]
+    return sorted(found, key=lambda case: case.seed)
+
+
+def run_all(todo: Sequence[RealCase], folder: Path, at_a_time: int, threads: int) -> list[str]:
+    """Run the cases, some at a time; returns the failures."""
+    waiting, failures, running = list(todo), list[str](), list[Running]()
+    said = time.monotonic()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_a_time:
+                case = waiting.pop(0)
+                running.append(Running(case, folder / case.name, threads))
+            time.sleep(POLL_SECONDS)
+            for one in list(running):
+                code = one.poll()
+                if code is None:
+                    continue
+                running.remove(one)
+                say(f"{'done   ' if code == 0 else 'FAILED '} {one.line()}; {len(waiting) + len(running)} to go")
+                failures += [f"{one.case.name}: exit {code}\n{one.tail()}"] if code else []
+            if time.monotonic() - said > LINE_SECONDS:
+                said = time.monotonic()
+                say("running " + " | ".join(one.line() for one in running))
+    finally:
+        for one in running:
+            one.stop()
+    return failures
+
+
+def main() -> int:
+    import torch
+
+    args, gpu = arguments(), torch.cuda.is_available()
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        every = cases(args, model_folder(args.model, args.out), gpu)
+    except UserError as error:
+        sys.stderr.write(f"error: {error.message}\n  fix: {error.remedy}\n")
+        return 3
+    todo = [case for case in every if not is_done(case, args.out / case.name)]
+    at_a_time = args.at_a_time or (6 if gpu else 1)
+    say(f"{len(every)} runs on {tables.device()}, {len(every) - len(todo)} finished before, {at_a_time} at a time in {args.out}")
+    failures = run_all(todo, args.out, at_a_time, 2)
+    finished = [case for case in every if is_done(case, args.out / case.name)]
+    target = args.publish or (ROOT / "docs" / "precision" / "real" if gpu else args.out)
+    target.mkdir(parents=True, exist_ok=True)
+    sys.stderr.write("".join(f"{text}\n\n" for text in failures))
+    if not finished:
+        return 1
+    results = [result_of(case, args.out / case.name) for case in finished]
+    tables.write(results, [case.name for case in every if case not in finished], target, args.task)
+    say(f"wrote results.md, results.json, curves.svg, mismatch.svg in {target}")
+    judged = tables.gains(results) if gpu else [_rises(r.figures.mode, r.figures.reward_first, r.figures.reward_last) for r in results[:1]]
+    for passed, text in judged:
+        say(f"{'ok  ' if passed else 'MISS'} {text}")
+    return 0 if not failures and all(passed for passed, _ in judged) else 1
+
+
+def _rises(label: str, first: float, last: float) -> tuple[bool, str]:
+    return last > first, f"{label}: reward {first:.3f} at first, {last:.3f} over the last steps"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
