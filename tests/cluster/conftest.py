@@ -34,8 +34,8 @@ OURS = "LPRL_E2E_KUBECONFIG" not in os.environ
 """The cluster is a node of this machine, for this session alone."""
 ORDER = ("test_first_job", "test_training_job", "test_reproducers", "test_examples", "test_faults", "test_pages")
 """The first installs on an empty cluster, as documented, and the last takes everything away; the rest share one installation."""
-AT_ONCE = 3
-"""Reproducers beside each other: most of the time they wait."""
+AT_ONCE = 1
+"""Reproducers at a time, beside a job that trains: two Rays that start keep two cores busy, four keep each other from ever starting."""
 ONLY_OURS = ("test_first_job", "test_training_job", "test_pages")
 REQUESTS = {
     "headCpu": "100m",
@@ -175,7 +175,7 @@ def submit(kube: Kube, namespace: str) -> Iterator[Callable[[Document], Job]]:
 
 @pytest.fixture(scope="session")
 def beside(request: pytest.FixtureRequest, kube: Kube, namespace: str, place: Callable[[str], str]) -> Iterator[dict[str, Future[None]]]:
-    """The chosen reproducers, which mostly wait, beside each other and beside the tests that begin with this."""
+    """The chosen reproducers, in a thread beside the tests from when this is asked for."""
     chosen = {
         item.callspec.params.get("name")
         for item in request.session.items

@@ -1,6 +1,6 @@
 """What users of a real cluster met, each as they did it, ending as it should.
 
-Scenarios of a minute or two that mostly wait; they run beside each other, each with jobs of its own name.
+Scenarios of a minute or two, each with jobs of its own name: they run beside a job that trains.
 """
 
 import json
@@ -155,4 +155,3 @@ SCENARIOS: dict[str, Callable[[Kube, str, Place], None]] = {
         misspelt_placement,
     )
 }
-"""The longest first."""

@@ -5,7 +5,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,14 @@ EDITS: dict[str, Document] = {
 
 
 @pytest.fixture(scope="module")
-def toy(kube: Kube, beside: dict[str, Future[None]], place: Callable[[str], str]) -> Iterator[Job]:
-    """The job of the page, past its first steps; reproducers start and end beside it."""
+def toy(request: pytest.FixtureRequest, kube: Kube, place: Callable[[str], str]) -> Iterator[Job]:
+    """The job of the page, past its first steps; from then on reproducers run beside it."""
     job = Job(kube, place(TEAM), "toy")
     spec: dict[str, Any] = {"algorithm__steps": 20000, "checkpoint__everySteps": EVERY, "progress__intervalSeconds": INTERVAL_S}
     job.apply(tiny(job.name, **spec))
     job.wait_phase("Running", seconds=2 * START_S)
     job.wait_step(20, 120)
+    request.getfixturevalue("beside")
     yield job
     job.delete()
 
