@@ -22,15 +22,6 @@ TEAM, LEAD = "team-a", "lead"
 """The page's team, and its admin, who has no right outside of it."""
 
 
-def a_team(kube: Kube) -> None:
-    """A namespace with an admin."""
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TEAM}}
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"}
-    lead = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": LEAD}
-    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": LEAD, "namespace": TEAM}}
-    kube.apply([namespace, {**binding, "roleRef": role, "subjects": [lead]}])
-
-
 def no_release(kube: Kube) -> None:
     """The CRD, which stays, and no operator."""
     for release, namespace in (("lprl", SYSTEM), ("lprl", TEAM), ("lprl-cluster", SYSTEM)):
@@ -47,7 +38,7 @@ def nothing_installed(kube: Kube) -> None:
 def kueue(kube: Kube) -> None:
     """Kueue, and the page's namespace."""
     node(kube.kubeconfig.parent, "--kuberay", "--kueue")
-    a_team(kube)
+    kube.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TEAM}}])
 
 
 def first_job_succeeded(kube: Kube) -> None:
@@ -66,7 +57,7 @@ def team_is_served(kube: Kube) -> None:
     job.delete()
 
 
-GIVEN: dict[Section, Callable[[Kube], None]] = {ONE_NAMESPACE: a_team, BY_HAND: no_release, README: nothing_installed, KUEUE: kueue}
+GIVEN: dict[Section, Callable[[Kube], None]] = {BY_HAND: no_release, README: nothing_installed, KUEUE: kueue}
 """What a section takes for granted, beside what the sections before it left."""
 THEN: dict[Section, Callable[[Kube], None]] = {ONE_NAMESPACE: team_is_served, README: first_job_succeeded}
 """What holds after it, beside that each command did what it does."""
