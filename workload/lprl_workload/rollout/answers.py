@@ -7,6 +7,8 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
+from lprl_workload.rollout.answer_forms import choice, chosen, latex, percentage, plain, product, same_time, without_unit
+
 MAX_NUMBER_CHARACTERS = 200
 """Longer digit strings are compared as text only."""
 MAX_EXPONENT = 400
@@ -32,12 +34,12 @@ _UNITS = {
     **dict.fromkeys(("mg", "g", "kg", "t", "lb", "oz"), "mass"),
     **dict.fromkeys(("ms", "s", "min", "h", "d"), "time"),
 }
-_UNIT = re.compile(r"[\d}]\s*(?:\\(?:text|mathrm|mbox)\s*\{\s*([A-Za-z]+)\s*\}|([A-Za-z]+))$")
+_UNIT = re.compile(r"[\d}]\s*(?:\\(?:text|mathrm|mbox)\s*\{\s*([A-Za-z]+)\s*\}|([A-Za-z]+))(?:\^(?:(\d)|\{(\d)\}))?$")
 
 
 def canonical(answer: str) -> str:
     """Return an answer without what does not change it: dollar signs, sizing commands, spaces that separate nothing, a full stop."""
-    text = _GROUP_GAP.sub("", answer.replace("−", "-").replace("{,}", ","))
+    text = _GROUP_GAP.sub("", latex(answer).replace("{,}", ","))
     text = _SPACING.sub(" ", _NOISE.sub("", text)).strip()
     text = re.sub(r" +", " ", _LOOSE.sub("", text)).rstrip(". ")
     while len(text) > 1 and text[0] == "{" and text.find("}") == len(text) - 1:
@@ -80,16 +82,31 @@ def same_answer(found: str, label: str) -> bool | None:
     left, right = canonical(found), canonical(label)
     if not left or not right:
         return False
-    if left == right:
+    if left == right or plain(left) == plain(right) or same_time(left, right):
         return True
+    letters = [(choice(a), chosen(b)) for a, b in ((left, right), (right, left))]
+    if any(all(pair) for pair in letters):
+        return any(a == b for a, b in letters if a and b)
     numbers = as_number(found), as_number(label)
     if None not in numbers:
         return numbers[0] == numbers[1]
+    for number, other in zip(numbers, (right, left), strict=True):
+        verdict = _measured(number, other) if number is not None else None
+        if verdict is not None:
+            return verdict
     if _words_differ(left, right) or _units_differ(left, right):
         return False
     if any(number is None and _unreadable(text) for number, text in zip(numbers, (left, right), strict=True)):
         return False
     return None
+
+
+def _measured(number: Fraction, other: str) -> bool | None:
+    """Return whether a number with a unit or per cent says `number`; None when the other is none."""
+    percent = percentage(other)
+    bare = percent if percent is not None else without_unit(other)
+    value = as_number(bare) if bare is not None else None
+    return None if value is None else number == value or (percent is not None and number * 100 == value)
 
 
 def _unreadable(text: str) -> bool:
@@ -118,20 +135,21 @@ def _words_differ(left: str, right: str) -> bool:
 def _units_differ(left: str, right: str) -> bool:
     """Return whether both name a unit of the same quantity, and not the same one."""
     a, b = (_unit(text) for text in (left, right))
-    return a is not None and b is not None and a != b and _UNITS[a] == _UNITS[b]
+    return a is not None and b is not None and a != b and _UNITS[a[0]] == _UNITS[b[0]]
 
 
-def _unit(text: str) -> str | None:
+def _unit(text: str) -> tuple[str, str] | None:
+    """Return unit and power."""
     found = _UNIT.search(text)
     name = (found[1] or found[2]) if found else None
-    return name if name in _UNITS else None
+    return (name, found[3] or found[4] or "1") if found and name in _UNITS else None
 
 
 def for_algebra(answer: str) -> str:
     """Return an answer as an algebra system reads it as meant: 1e3 as 1000, 1 1/2 as 3/2; anything else as it was written."""
     number = as_number(answer)
     if number is None:
-        return text_for_algebra(answer)
+        return product(text_for_algebra(answer))
     if _PLAIN.fullmatch(answer.strip().strip("$").strip()):
         return answer
     return _written_out(number, answer)
@@ -139,7 +157,7 @@ def for_algebra(answer: str) -> str:
 
 def text_for_algebra(text: str) -> str:
     """Return running text with such numbers written out."""
-    return _IN_TEXT.sub(_rewritten, text)
+    return _IN_TEXT.sub(_rewritten, latex(text))
 
 
 def _rewritten(found: re.Match[str]) -> str:

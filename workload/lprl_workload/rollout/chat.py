@@ -25,7 +25,7 @@ class Chat:
 
     def __init__(self, data: Data, tokenizer: Any) -> None:
         """Check the settings against the tokenizer; raises UserError naming the field."""
-        self._data, self._tokenizer = data, tokenizer
+        self._data, self._tokenizer, self._takes_tools = data, tokenizer, False
         check_text(data.system_prompt or "", "data.systemPrompt")
         check_texts(data.chat_template_kwargs, "data.chatTemplateKwargs")
         if data.apply_chat_template:
@@ -55,6 +55,11 @@ class Chat:
             if written_messages(value, where) is not None:
                 raise UserError(f"{where}: found JSON text of chat messages, needs text while data.applyChatTemplate is false")
             return check_text(value, where)
+        if tools and not self._takes_tools:
+            raise UserError(
+                f"{where}: the row has tools (data.toolsKey) and the chat template has none, so they would be left out",
+                "set data.toolsKey to null and write the tools into the prompts, or set chat_template.jinja right",
+            )
         messages = messages_of(value, where, self._data.system_prompt)
         text = self._apply(messages, where, tools)
         for place, message in enumerate(messages):
@@ -107,6 +112,7 @@ class Chat:
                 "data.applyChatTemplate: the model's tokenizer has no chat template", "set it to false, or add chat_template.jinja"
             )
         source = " ".join(map(str, template.values())) if isinstance(template, Mapping) else str(template)
+        self._takes_tools = re.search(r"\btools\b", source) is not None
         for name in self._data.chat_template_kwargs:
             if name in OURS:
                 raise UserError(f"data.chatTemplateKwargs.{name}: set by lprl itself", "leave it out: these are variables of the template")

@@ -166,7 +166,10 @@ class PromptDataset:
     def _metadata(self, row: dict[str, Any], where: str) -> Mapping[str, Any]:
         key = self._data.metadata_key
         where = f"{where} key {key!r}"
-        metadata = _json_value(self._optional(row, key), where, dict) or {}
+        found = self._optional(row, key)
+        if isinstance(found, str) and found.strip()[:1] not in ("{", "n"):
+            raise UserError(f"{where}: found text, needs a mapping", "name another column in data.metadataKey, or set it to null")
+        metadata = _json_value(found, where, dict) or {}
         check_texts(metadata, where)
         if self._data.reward.type == "remote":
             jsonable(metadata, where)
@@ -178,7 +181,8 @@ class PromptDataset:
         if value is None and reward in COMPARING:
             keys = f"; keys found: {self._keys(row)}" if key and isinstance(lookup(row, key), Missing) else ""
             found = f"no value under {key!r} (data.labelKey)" if key else "data.labelKey is null"
-            raise UserError(f"{where}: {found}, needs the label that reward {reward!r} compares with{keys}")
+            remedy = "name the key of the label in data.labelKey" if keys or not key else "leave the row out, or write its label"
+            raise UserError(f"{where}: {found}, needs the label that reward {reward!r} compares with{keys}", remedy)
         return label_of(value, f"{where} key {key!r}", key or "", reward)
 
     def _keys(self, row: dict[str, Any]) -> str:

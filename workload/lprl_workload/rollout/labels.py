@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -18,6 +19,9 @@ MATHEMATICAL = COMPARING - {"exact"}
 """Of these, rewards for which JSON text is never an answer as such, so that it is read."""
 ANSWER_KEYS = ("ground_truth", "answer", "label", "solution", "target", "final_answer")
 """Names of nested keys that hold an answer more often than others, told first."""
+
+_FINAL = re.compile(r"(?:^|\n)[ \t]*####[ \t]*(\S[^\n]*?)\s*$")
+"""The last line of a worked solution as GSM8K writes it."""
 
 
 def label_of(value: Any, where: str, key: str, reward: str) -> Label:
@@ -86,7 +90,8 @@ def _answer(value: Any, where: str, reward: str) -> str:
         raise UserError(f"{where}: found {kind(value)} ({quoted(value)}), reward {reward!r} compares with text or a number")
     if not value.strip():
         raise UserError(f"{where}: empty, reward {reward!r} could only be 0", "leave the row out, or correct its label")
-    return check_text(value, where)
+    final = _FINAL.search(value) if reward in MATHEMATICAL else None
+    return check_text(final[1] if final else value, where)
 
 
 def _nested(mapping: Mapping[str, Any], key: str) -> str:

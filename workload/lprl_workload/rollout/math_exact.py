@@ -14,12 +14,15 @@ MAX_PERMUTED = 5
 def confirmed(gold: Any, found: Any) -> bool:
     """Return whether two SymPy objects that math-verify calls equal are equal as numbers too.
 
-    What holds no pair of numbers (strings, symbols, relations) is believed.
+    What holds no pair of numbers (strings, symbols) is believed.
     """
     from sympy import Basic, Interval
+    from sympy.core.relational import Relational
 
     if not isinstance(gold, Basic) or not isinstance(found, Basic):
         return True
+    if isinstance(gold, Relational) and isinstance(found, Relational) and (gold.func, gold.lhs) == (found.func, found.lhs):
+        return confirmed(gold.rhs, found.rhs)
     parts = _elements(gold), _elements(found)
     if parts[0] is not None and parts[1] is not None and len(parts[0]) == len(parts[1]):
         ordered = isinstance(gold, Interval) or len(parts[0]) > MAX_PERMUTED

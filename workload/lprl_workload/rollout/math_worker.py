@@ -18,7 +18,8 @@ def judge(response: str, label: str, limit_s: int) -> bool:
     gold = parse(f"\\boxed{{{label}}}", extraction_config=kinds, parsing_timeout=limit_s)
     found = parse(response, extraction_config=kinds, parsing_timeout=limit_s)
     # Parsed texts are believed only beside each other: compared with values they say nothing.
-    return any(verify(g, f, timeout_seconds=limit_s) and confirmed(g, f) for g in gold for f in found)
+    # An inequality is the interval of its solutions, whichever of the two the label is.
+    return any(verify(g, f, timeout_seconds=limit_s, allow_set_relation_comp=True) and confirmed(g, f) for g in gold for f in found)
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from lprl_workload.rollout.answers import for_algebra, same_answer, text_for_algebra
+from lprl_workload.rollout.answer_forms import choice, said_choice
+from lprl_workload.rollout.answers import canonical, for_algebra, same_answer, text_for_algebra
 from lprl_workload.rollout.reward_text import last_boxed
 
 MAX_RESPONSE_CHARACTERS = 20_000
@@ -108,4 +109,8 @@ def _by_text(response: str, label: str) -> bool | None:
     if not response.strip():
         return False
     boxed = last_boxed(response)
-    return None if boxed is None else same_answer(boxed, label)
+    if boxed is not None:
+        return same_answer(boxed, label)
+    letter = choice(canonical(label))
+    said = said_choice(response) if letter else None
+    return None if said is None else said == letter

@@ -2,12 +2,17 @@
 
 import re
 
-from lprl_workload.rollout.answers import as_number, canonical
+from lprl_workload.rollout.answer_forms import latex
+from lprl_workload.rollout.answers import canonical, same_answer
 
 TAIL_CHARACTERS = 300
 """DAPO looks for `Answer:` in this many last characters only."""
-_ANSWER = re.compile(r"answer\s*:\s*([^\n]+)", re.IGNORECASE)
+_ANSWER = re.compile(r"answer\W{0,3}?:\s*([^\n]+)", re.IGNORECASE)
 _BOXED = ("\\boxed", "\\fbox")
+_MATH_MODE = re.compile(r"^\\[(\[]\s*(.*?)\s*\\[)\]]\.?$")
+_FRACTION = re.compile(r"([-+]?)\\[dt]?frac ?(?:\{(\d+)\}|(\d)) ?(?:\{(\d+)\}|(\d))")
+_LISTED = re.compile(r", (?!\d{3}(?!\d))")
+"""A space after a comma that cannot be one of thousands."""
 _EQUALS = re.compile(r"(?<![<>!\\])=")
 _TYPESET = re.compile(r"\\(?:text|textbf|mathrm|mbox|overline)\s*\{([^{}]*)\}")
 _DEGREES = re.compile(r"\^\s*(?:\{\s*)?\\circ(?:\s*\})?")
@@ -57,7 +62,7 @@ def dapo_answer(response: str) -> str | None:
     if not found:
         return None
     line = str(found[-1]).strip()
-    return last_boxed(line) or line.lstrip("$* ").rstrip("$*. ")
+    return last_boxed(line) or _MATH_MODE.sub(r"\1", line.strip("`* ")).lstrip("$* ").rstrip("$*. ")
 
 
 def dapo_right(response: str, label: str) -> bool:
@@ -65,13 +70,12 @@ def dapo_right(response: str, label: str) -> bool:
     answer = dapo_answer(response)
     if answer is None:
         return False
-    found, wanted = _dapo_plain(answer), _dapo_plain(label)
-    left, right = as_number(found), as_number(wanted)
-    return bool(found) and (found == wanted or (left is not None and left == right))
+    return same_answer(_dapo_plain(answer), _dapo_plain(last_boxed(label) or label)) is True
 
 
 def _dapo_plain(answer: str) -> str:
     r"""Return the text DAPO compares: `x = 42 \text{ cm}` says 42."""
-    text = _EQUALS.split(answer)[-1]
+    text = _EQUALS.split(latex(answer))[-1]
     text = _DEGREES.sub("", _TYPESET.sub(r"\1", text))
-    return canonical(_DAPO_UNITS.sub("", canonical(text)))
+    text = _LISTED.sub(",", canonical(_DAPO_UNITS.sub("", canonical(text))))
+    return f"{part[1]}{part[2] or part[3]}/{part[4] or part[5]}" if (part := _FRACTION.fullmatch(text)) else text

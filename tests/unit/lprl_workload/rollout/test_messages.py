@@ -162,6 +162,8 @@ def test_a_message_the_template_leaves_out_is_told(tmp_path: Path, prompt: Any, 
         ),
         pytest.param({"system_prompt": "a\udc00"}, r"data.systemPrompt: lone surrogate \\udc00", id="surrogate"),
         pytest.param({"tools_key": "tools", "row": {"tools": ["f"]}}, "'tools': found text in the list, needs mappings", id="tool-names"),
+        pytest.param({"tools_key": "tools", "row": {"tools": [{"name": "f"}]}}, "has tools .* the chat template has none", id="no-tools"),
+        pytest.param({"row": {"metadata": "gsm8k"}}, "'metadata': found text, needs a mapping", id="metadata-of-another-kind"),
     ],
 )
 def test_a_setting_that_would_change_nothing_is_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
