@@ -131,5 +131,10 @@ def _check_groups(text: Mapping[str, Any], read: Read) -> None:
         return  # told with the dimensions
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or experts % groups:
         raise read.error("n_group", f"a divisor of n_routed_experts ({experts})")
+    if experts // groups < 2:
+        raise read.error("n_group", f"at most {experts // 2}: a group of experts is ranked by its two best")
     if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= chosen <= groups:
         raise read.error("topk_group", f"a number from 1 to n_group ({groups})")
+    each, most = text.get("num_experts_per_tok"), chosen * (experts // groups)
+    if isinstance(each, int) and each > most:
+        raise read.error("num_experts_per_tok", f"at most {most}, the experts of topk_group {chosen} groups")

@@ -30,6 +30,14 @@ ARCHITECTURES: dict[Family, str] = {
     "qwen3-moe": "Qwen3MoeForCausalLM",
     "deepseek-v3": "DeepseekV3ForCausalLM",
 }
+_MISSING_KEYS: Mapping[Family, Mapping[str, int]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "qwen2": {"num_key_value_heads": 32},
+    "qwen3": {"num_key_value_heads": 32},
+    "qwen3-moe": {"num_key_value_heads": 4},
+    "deepseek-v3": {"max_position_embeddings": 4096, "q_lora_rank": 1536, "n_shared_experts": 1, "first_k_dense_replace": 3},
+}
+"""What transformers' class of a family, and so every engine, takes for a key that is missing. A null key may mean something else."""
 _DTYPES: tuple[Dtype, ...] = ("bfloat16", "float16", "float32")
 _MAX_DIMENSION = 1 << 32
 _MISSING = object()
@@ -90,7 +98,7 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
     family = _family(read, text)
     check_computed(text, family, read)
     heads, hidden = read.number("num_attention_heads"), read.number("hidden_size")
-    mla = _mla(read) if family == "deepseek-v3" else None
+    mla = _mla(read, text) if family == "deepseek-v3" else None
     ffn = read.number("intermediate_size")
     return ModelShape(
         architecture=_architecture(text, family),
@@ -98,7 +106,7 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
         layers=read.number("num_hidden_layers"),
         hidden=hidden,
         heads=heads,
-        kv_heads=heads if mla else _kv_heads(read, heads),
+        kv_heads=heads if mla else _kv_heads(read, text, family, heads),
         head_dim=mla.qk_nope_head_dim + mla.qk_rope_head_dim if mla else _head_dim(read, family, hidden, heads),
         ffn=ffn,
         vocab=read.number("vocab_size"),
@@ -106,7 +114,7 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
         qk_norm=family in ("qwen3", "qwen3-moe"),
         attention_bias=family == "qwen2" or read.flag("attention_bias", False),
         mlp_bias=family == "llama" and read.flag("mlp_bias", False),
-        max_positions=read.number("max_position_embeddings", 32768),
+        max_positions=read.number("max_position_embeddings", _MISSING_KEYS[family].get("max_position_embeddings", 32768)),
         dtype=_dtype(read, outer),
         moe=_moe(read, text, family),
         mla=mla,
@@ -159,8 +167,13 @@ def _architecture(text: Mapping[str, Any], family: Family) -> str:
     return found if found is not None and found in ARCHITECTURES.values() else ARCHITECTURES[family]
 
 
-def _kv_heads(read: _Reader, heads: int) -> int:
-    found = read.number("num_key_value_heads", heads)
+def _if_missing(text: Mapping[str, Any], family: Family, key: str, null: int) -> int:
+    """Return what stands for a number that is not there: the class's own default for a missing key, `null` for a null one."""
+    return null if key in text else _MISSING_KEYS[family].get(key, null)
+
+
+def _kv_heads(read: _Reader, text: Mapping[str, Any], family: Family, heads: int) -> int:
+    found = read.number("num_key_value_heads", _if_missing(text, family, "num_key_value_heads", heads))
     if heads % found:
         raise read.error("num_key_value_heads", f"a divisor of num_attention_heads ({heads})")
     return found
@@ -176,9 +189,9 @@ def _head_dim(read: _Reader, family: Family, hidden: int, heads: int) -> int:
     return hidden // heads
 
 
-def _mla(read: _Reader) -> Mla:
+def _mla(read: _Reader, text: Mapping[str, Any]) -> Mla:
     return Mla(
-        q_lora_rank=read.optional("q_lora_rank"),
+        q_lora_rank=read.optional("q_lora_rank") if "q_lora_rank" in text else _MISSING_KEYS["deepseek-v3"]["q_lora_rank"],
         kv_lora_rank=read.number("kv_lora_rank"),
         qk_nope_head_dim=read.number("qk_nope_head_dim"),
         qk_rope_head_dim=read.number("qk_rope_head_dim"),
@@ -195,8 +208,9 @@ def _moe(read: _Reader, text: Mapping[str, Any], family: Family) -> Moe | None:
         if read.number("moe_layer_freq", 1) != 1:
             raise read.error("moe_layer_freq", "1 (every layer after the first dense ones is a mixture of experts)")
         experts = read.number("n_routed_experts")
-        shared = read.number("n_shared_experts", 0, least=0) * read.number("moe_intermediate_size")
-        dense = read.number("first_k_dense_replace", 0, least=0)
+        shared = read.number("n_shared_experts", _if_missing(text, family, "n_shared_experts", 0), least=0)
+        shared *= read.number("moe_intermediate_size")
+        dense = read.number("first_k_dense_replace", _if_missing(text, family, "first_k_dense_replace", 0), least=0)
     else:
         return None
     chosen = read.number("num_experts_per_tok")

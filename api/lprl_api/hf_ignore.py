@@ -16,6 +16,8 @@ PREFIXES = ("model.", "language_model.model.", "model.language_model.", "languag
 """What may stand before `layers.N` in a rule: nobody says here what the checkpoint's tensors are called."""
 _EXPERTS = "mlp.experts"
 _PARENT = re.compile(r"(?:^|\.)layers\.\d+(?:\.self_attn|\.mlp(?:\.shared_experts?|\.experts\.\d+)?)?$")
+_PLACES = ("", "self_attn.", "mlp.", f"{_EXPERTS}.0.")
+"""Where in a layer a rule that names the end of a path may apply."""
 _LAYERS = 128
 """Layers asked about where the shape is not known."""
 
@@ -37,7 +39,8 @@ def matcher(rules: Iterable[str]) -> Callable[[str], bool]:
 def excluded(ignored: Iterable[str], *, with_parts: bool = False) -> tuple[str, ...]:
     """Return the glob patterns that `ignored` names beyond what no format ever quantises. Raises UserError for one that is no glob.
 
-    `with_parts`: a name stands for the modules below it too, as in `modules_to_not_convert` (`model.layers.0.self_attn`).
+    `with_parts`: a name stands for the modules below it too, and for those whose path ends in it, as in `modules_to_not_convert`
+    (`model.layers.0.self_attn`, `o_proj`).
     """
     found = []
     for rule in ignored:
@@ -47,6 +50,8 @@ def excluded(ignored: Iterable[str], *, with_parts: bool = False) -> tuple[str, 
             found.append(f"{rule}.*")
         elif kind_of(f"{rule}.weight") is not None:
             found.append(rule)
+        elif with_parts and any(kind_of(f"model.layers.0.{place}{rule}.weight") for place in _PLACES):
+            found.append(f"*.{rule}")
     return tuple(dict.fromkeys(found))
 
 

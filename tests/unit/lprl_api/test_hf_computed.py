@@ -94,6 +94,12 @@ REFUSED = {
     "deepseek-groups-do-not-divide": ("deepseek-v3", {"n_group": 3}, r"n_group: got '3'; needs a divisor of n_routed_experts \(8\)"),
     "deepseek-no-groups": ("deepseek-v3", {"n_group": None}, "n_group: got 'None'"),
     "deepseek-too-many-groups": ("deepseek-v3", {"topk_group": 3}, r"topk_group: got '3'; needs a number from 1 to n_group \(2\)"),
+    "deepseek-groups-of-one-expert": ("deepseek-v3", {"n_group": 8, "topk_group": 4}, "n_group: got '8'; needs at most 4: a group"),
+    "deepseek-more-experts-than-in-the-groups": (
+        "deepseek-v3",
+        {"num_experts_per_tok": 5},
+        "num_experts_per_tok: got '5'; needs at most 4",
+    ),
     "longrope": ("llama", {"rope_scaling": LONG}, "rope_scaling: got .*needs a rope_type of default, linear"),
     "old-name-of-longrope": ("llama", {"rope_scaling": LONG | {"rope_type": None, "type": "su"}}, "rope_scaling"),
     "mrope": ("qwen2", {"rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]}}, "rope_scaling"),

@@ -1,8 +1,10 @@
 """config.json of a folder -> ModelShape and WeightFormat, with errors that name the file and say what to do."""
 
 from pathlib import Path
+from typing import Any
 
 from lprl_api import config_file
+from lprl_api.errors import UserError
 from lprl_api.formats import WeightFormat
 from lprl_api.model_shape import ModelShape
 from lprl_workload.folder.header import read_json
@@ -10,21 +12,35 @@ from lprl_workload.folder.header import read_json
 CONFIG = "config.json"
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config.json of a model folder. Raises UserError; where there is none, by what the folder holds instead."""
+    path = folder / CONFIG
+    if path.exists() or not folder.is_dir():
+        return read_json(path)
+    if snapshots := sorted(folder.glob(f"snapshots/*/{CONFIG}")):
+        raise UserError(
+            f"{path}: no such file; {folder} is a cache of Hugging Face", f"name the folder of a revision: {snapshots[-1].parent}"
+        )
+    if (folder / "adapter_config.json").exists():
+        raise UserError(f"{path}: no such file; {folder} holds an adapter", "merge it into its base model first, and name that folder")
+    return read_json(path)
+
+
 def read_shape(folder: Path) -> ModelShape:
     """Return the shape of a model folder. Raises UserError naming file and key."""
-    return config_file.shape_of(read_json(folder / CONFIG), str(folder / CONFIG))
+    return config_file.shape_of(read_config(folder), str(folder / CONFIG))
 
 
 def read_format(folder: Path) -> WeightFormat:
     """Return the format a model folder is in. Raises UserError naming file and key."""
-    return config_file.format_of(read_json(folder / CONFIG), str(folder / CONFIG))
+    return config_file.format_of(read_config(folder), str(folder / CONFIG))
 
 
 def read_model_class(folder: Path) -> str | None:
     """Return the class of a model whose language model is a part of it (`text_config`), None for a plain language model."""
-    return config_file.whole_model_of(read_json(folder / CONFIG), str(folder / CONFIG))
+    return config_file.whole_model_of(read_config(folder), str(folder / CONFIG))
 
 
 def check_trainable(folder: Path) -> None:
     """Refuse a folder that can be converted and served but not trained: raises UserError for a model inside `text_config`."""
-    config_file.check_trainable(read_json(folder / CONFIG), str(folder / CONFIG))
+    config_file.check_trainable(read_config(folder), str(folder / CONFIG))

@@ -96,17 +96,17 @@ def _check_numbers(place: str, names: Iterable[str]) -> None:
 
 def _nothing(place: str, names: Collection[str]) -> UserError:
     """Return the error of a folder without weights, by what it holds instead."""
-    remedy = "convert the model to safetensors first; pickled weights are never read"
     for name in sorted(names):
         if name.lower().endswith(SUFFIX) and not name.endswith(SUFFIX):
             return UserError(f"{place}: no .safetensors files; {name} is written in another case", f"rename it to {SINGLE_FILE}")
         if name.endswith(SUFFIX):
             return UserError(f"{place}: no model, only {name}", "name the folder of the base model, or merge the adapter into it first")
         if name.endswith(_PICKLED):
+            remedy = "convert the model to safetensors first; pickled weights are never read"
             return UserError(f"{place}: no .safetensors files, only pickled ones such as {name}", remedy)
         if name.endswith(".gguf"):
             return UserError(f"{place}: no .safetensors files; {name} is GGUF", "name the Hugging Face folder it was made from")
-    return UserError(f"{place}: no .safetensors files", remedy)
+    return UserError(f"{place}: no .safetensors files", f"{COMPLETE}, or name the folder that holds the weights")
 
 
 def _not_read(weights: Iterable[str], counted: Collection[str], reason: str) -> tuple[str, ...]:

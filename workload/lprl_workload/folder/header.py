@@ -21,6 +21,8 @@ MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library itself."""
 MAX_JSON_BYTES = 256 * 1024 * 1024
 MAX_NAME_CHARACTERS = 512
+LFS_POINTER = b"version https://git-lfs"
+"""How the text file begins that Git keeps in the place of a large one."""
 DAMAGED = "this file is cut or damaged: download or copy it again"
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -98,7 +100,13 @@ def read_header(path: Path) -> tuple[TensorInfo, ...]:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
+            start = file.read(len(LFS_POINTER))
+            if start == LFS_POINTER:
+                raise UserError(
+                    f"{path}: a pointer of Git LFS, not the file itself", "git lfs pull in that folder, or download the model again"
+                )
+            file.seek(8)
+            length = int.from_bytes(start[:8], "little")
             if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
                 raise UserError(f"{path}: not a safetensors file (header of {length} bytes in a file of {size})", DAMAGED)
             raw = file.read(length)

@@ -81,6 +81,9 @@ def test_a_sparse_giant_is_not_read(make_model: Any) -> None:
     ("change", "match"),
     [
         pytest.param(lambda f: (f / "config.json").unlink(), "config.json: no such file", id="no-config"),
+        pytest.param(
+            lambda f: (f / FIRST).write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n"), "pointer of Git LFS", id="lfs"
+        ),
         pytest.param(lambda f: (f / "config.json").write_text("{}"), "model_type: missing", id="empty-config"),
         pytest.param(lambda f: next(f.glob("*.safetensors")).unlink(), "missing, but named by", id="no-shard"),
         pytest.param(lambda f: set_config(f, vocab_size=7), r"config.json says \[7, 64\]", id="embedding"),
@@ -190,3 +193,16 @@ def test_samples_lie_in_every_tensor_of_a_usual_shard() -> None:
     assert positions == sorted(positions) and positions[0] == 64 and positions[-1] == start - SAMPLE_BYTES
     many = [TensorInfo(str(i), "U8", (8,), 64 + 8 * i, 8) for i in range(100_000)]
     assert len(sample_positions(many, 64, 64 + 800_000)) <= 514
+
+
+def test_a_folder_without_a_config_is_told_by_what_it_holds(make_model: Any, tmp_path: Path) -> None:
+    folder, cache = make_model(), tmp_path / "models--Org--Model"
+    shutil.copytree(folder, cache / "snapshots" / "0123abc")
+    with pytest.raises(UserError, match="is a cache of Hugging Face") as refused:
+        inspect_folder(cache, "")
+    assert str(cache / "snapshots" / "0123abc") in refused.value.remedy
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds an adapter") as refused:
+        inspect_folder(folder, "")
+    assert "merge it into its base model" in refused.value.remedy

@@ -39,7 +39,8 @@ def test_files_that_are_the_model(names: list[str], weight_map: dict[str, str] |
 @pytest.mark.parametrize(
     ("names", "weight_map", "match", "remedy"),
     [
-        pytest.param([], None, "no .safetensors files", "convert the model", id="nothing"),
+        pytest.param([], None, "no .safetensors files", "complete the download", id="nothing"),
+        pytest.param(["config.json", "tokenizer.json"], None, "no .safetensors files", "complete the download", id="no-weights-yet"),
         pytest.param([SINGLE_FILE, A, B], MAP, f"reads {SINGLE_FILE}, {INDEX_FILE} names {A}, {B}", "remove", id="fine-tune-over-base"),
         pytest.param([SINGLE_FILE, A], {"a": A}, "two models", "fine-tune saved over its base", id="one-shard-beside-one-file"),
         pytest.param([A], MAP, f"{B}: missing, but named", "complete the download", id="shard-missing"),

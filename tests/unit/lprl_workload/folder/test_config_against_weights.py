@@ -175,6 +175,15 @@ REFUSED: list[tuple[str, str, str, Change, str, str]] = [
         r"shape \[32, 64\]",
         "diff",
     ),
+    ("adapter-inside", "qwen3", "bf16", edit(lambda t: t | {f"{UP}.lora_A.default.weight": torch.ones(8, 64)}), "lora_A", "merge the ada"),
+    (
+        "adapters-names",
+        "qwen3",
+        "bf16",
+        edit(lambda t: {f"base_model.model.{n}": v for n, v in t.items()}),
+        "begin with 'base",
+        "merge the",
+    ),
     ("fused-fp8-experts", "qwen3-moe", "fp8", fused_as_transformers_saves_them, "quantised experts of a layer in one tensor", "one by one"),
 ]
 
@@ -222,6 +231,13 @@ def layer_listed_as_plain(folder: Path) -> None:
     section(modules_to_not_convert=["lm_head", "model.layers.0.self_attn", "model.layers.0.mlp"])(folder)
 
 
+def projection_listed_by_its_last_name(folder: Path) -> None:
+    """As transformers reads a list: a name stands for every module whose path ends in it."""
+    end = ".o_proj.weight"
+    edit(lambda t: {n: v.bfloat16() if n.endswith(end) else v for n, v in t.items() if not n.endswith(f"{end}_scale_inv")})(folder)
+    section(modules_to_not_convert=["lm_head", "o_proj"])(folder)
+
+
 def equal_head(folder: Path) -> None:
     edit(lambda t: t | {"lm_head.weight": t["model.embed_tokens.weight"].clone()})(folder)
     set_config(folder, tie_word_embeddings=True)
@@ -245,6 +261,7 @@ READ: list[tuple[str, str, str, Change, str]] = [
         listed_as_plain,
         "",
     ),
+    ("fp8-with-a-projection-plain-as-listed", "qwen3", "fp8", projection_listed_by_its_last_name, ""),
     ("fp8-with-a-layer-plain-as-listed", "qwen3", "fp8", layer_listed_as_plain, ""),
     (
         "tied-fp8-with-an-equal-head",
