@@ -14,16 +14,32 @@ RESULT_FIELDS = ("model", "precision", "data", "algorithm", "optimizer", "sampli
 """Parts of a spec that decide what is trained."""
 MAY_CHANGE = ("model.shape", "algorithm.steps")
 """Fields below them that do not: a shape is for planning, and steps may be raised."""
+ACCESS = ("huggingFace.tokenSecret", "s3.secret", "cache")
+"""Fields of a model source that say how it is reached, not what it is."""
+NO_PART = (
+    *MAY_CHANGE,
+    *(f"model.{model}.{field}" for model in ("source", "reference") for field in ACCESS),
+    *(f"data.reward.{field}" for field in ("headersSecret", "timeoutSeconds", "retries")),
+)
+"""What a run folder does not compare: another job may go on in it with other credentials and patience."""
 
 
 def trained_document(spec: LowPrecisionRLJobSpec) -> dict[str, Any]:
     """Return what decides the result, JSON-ready, camelCase, every default written out: a default written or not is the same."""
     whole = effective(spec).document()
     found = {field: whole[field] for field in RESULT_FIELDS}
-    for path in MAY_CHANGE:
-        part, _, leaf = path.partition(".")
-        found[part] = {key: value for key, value in found[part].items() if key != leaf}
+    for path in NO_PART:
+        found = _without(found, path.split("."))
     return found
+
+
+def _without(document: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    """Return a document without the value at a path, where there is one."""
+    key, *rest = path
+    if not rest:
+        return {name: value for name, value in document.items() if name != key}
+    inner = document.get(key)
+    return {**document, key: _without(inner, rest)} if isinstance(inner, dict) else document
 
 
 def differences(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:

@@ -33,10 +33,25 @@ def test_a_default_and_its_omission_are_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("algorithm.steps", 999), ("model.shape", "qwen3-4b"), ("failurePolicy.maxRestarts", 9), ("checkpoint.everySteps", 3)],
+    [
+        ("algorithm.steps", 999),
+        ("model.shape", "qwen3-4b"),
+        ("failurePolicy.maxRestarts", 9),
+        ("checkpoint.everySteps", 3),
+        ("data.reward.timeoutSeconds", 7.5),
+        ("data.reward.retries", 2),
+    ],
 )
 def test_what_does_not_decide_the_result_is_left_out(path: str, value: Any) -> None:
     assert differences(trained(), trained(changed(MANIFEST, f"spec.{path}", value))) == ()
+
+
+def test_a_rotated_secret_is_no_other_model() -> None:
+    sources = [{"huggingFace": {"repo": "org/model", "tokenSecret": {"name": name, "key": "token"}}} for name in ("old", "new")]
+    first, second = (trained(changed(MANIFEST, "spec.model.source", source)) for source in sources)
+    assert differences(first, second) == ()
+    other = trained(changed(MANIFEST, "spec.model.source", {"huggingFace": {"repo": "org/other"}}))
+    assert differences(first, other) == ("model.source.huggingFace.repo",)
 
 
 @pytest.mark.parametrize(
