@@ -44,5 +44,6 @@ Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a
 """A DNS-1123 label."""
 _BANNED = r"/\x00-\x1f\x7f-\x9f"
 _SEGMENT = rf"([^.{_BANNED}][^{_BANNED}]*|\.|\.[^.{_BANNED}][^{_BANNED}]*|\.\.[^{_BANNED}]+)"
-RelativePath = Annotated[str, Field(min_length=1, max_length=1024, pattern=rf"^{_SEGMENT}(/{_SEGMENT})*$")]
+PATH_PATTERN = rf"^{_SEGMENT}(/{_SEGMENT})*$"
+RelativePath = Annotated[str, Field(min_length=1, max_length=1024, pattern=PATH_PATTERN)]
 """A path inside a volume: relative, without `..` components or control characters (terminal escapes among them)."""

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from lprl_api import names
+from lprl_api.base import PATH_PATTERN
 from lprl_api.field_error import FieldError, InvalidJob, as_text
 from lprl_api.kube_names import PATTERN_WORDS
 from lprl_api.partial import partial_spec, strictly
@@ -161,10 +162,12 @@ _NEEDS = {
     "tuple_type": "a list",
     "list_type": "a list",
 }
+_PATH_WORDS = "a path inside the volume: no / at its beginning or end, no .. or empty part, no control character"
 
 
 def _need(detail: ErrorDetails) -> str:
-    words = PATTERN_WORDS.get(detail.get("ctx", {}).get("pattern", ""))
+    pattern = detail.get("ctx", {}).get("pattern", "")
+    words = _PATH_WORDS if pattern == PATH_PATTERN else PATTERN_WORDS.get(pattern)
     if words is not None:
         return words
     template = _NEEDS.get(detail["type"])

@@ -13,6 +13,8 @@ from lprl_workload.rollout.reward_item import RewardItem, finite
 from lprl_workload.rollout.time_limit import TimeLimitError, time_limit
 
 RewardFunction = Callable[[str, str, str | None, Mapping[str, Any]], Any]
+PLACES = {"prompt": 0, "response": 1, "solution_str": 1, "label": 2, "ground_truth": 2, "metadata": 3, "extra_info": 3}
+"""Where a parameter of this name must stand, since all four are passed by position."""
 CALL = "f(prompt, response, label, metadata)"
 IMPORTABLE = "the module must be installed in the image or on PYTHONPATH"
 LONGEST = 300
@@ -98,6 +100,11 @@ def _check_callable(where: str, function: Any) -> None:
         signature.bind("", "", None, {})
     except TypeError as error:
         raise UserError(f"{where} takes {signature}, is called as {CALL}: {error}", "give it these four parameters") from error
+    for place, name in enumerate(signature.parameters):
+        if PLACES.get(name, place) != place:
+            raise UserError(
+                f"{where} takes {signature}, is called as {CALL}: its {name!r} would get another one's value", "put them in this order"
+            )
 
 
 def _said(error: BaseException) -> str:

@@ -108,6 +108,8 @@ def test_a_function_that_raises_is_told_with_its_last_line_and_the_users_line(sc
             "def f(solution, truth):\n    return 1", "f", r"f takes \(solution, truth\), is called as f\(prompt, response", id="two"
         ),
         pytest.param("def f(p, r, l, m, extra):\n    return 1", "f", "takes .*missing a required argument: 'extra'", id="five"),
+        pytest.param("def f(response, label, prompt, metadata):\n    return 1", "f", "its 'response' would get another", id="order"),
+        pytest.param("def f(solution_str, truth, a, b):\n    return 1", "f", "its 'solution_str' would get another", id="verl-order"),
         pytest.param("def f(*, prompt, response, label, metadata):\n    return 1", "f", "takes .*too many positional", id="keywords-only"),
         pytest.param("async def f(p, r, l, m):\n    return 1", "f", "is an async function", id="async"),
         pytest.param("def f(p, r, l, m):\n    yield 1", "f", "is an async function or a generator", id="generator"),
