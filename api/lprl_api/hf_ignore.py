@@ -4,6 +4,7 @@ A rule is a module's name (or the end of its path), or `re:` and a regular expre
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
@@ -26,7 +27,7 @@ def matcher(rules: Iterable[str]) -> Callable[[str], bool]:
     """Return a function that says whether any of `rules` names a module."""
     plain, patterns = set(), []
     for rule in rules:
-        patterns.append(re.compile(rule[3:])) if rule.startswith("re:") else plain.add(rule)
+        patterns.append(_compiled(rule)) if rule.startswith("re:") else plain.add(rule)
 
     def named(module: str) -> bool:
         parts = module.split(".")
@@ -36,16 +37,27 @@ def matcher(rules: Iterable[str]) -> Callable[[str], bool]:
     return named
 
 
-def excluded(ignored: Iterable[str], *, with_parts: bool = False) -> tuple[str, ...]:
-    """Return the glob patterns that `ignored` names beyond what no format ever quantises. Raises UserError for one that is no glob.
+def _compiled(rule: str) -> re.Pattern[str]:
+    try:
+        return re.compile(rule[3:])
+    except re.error as error:
+        raise UserError(f"quantization_config: {rule}: no regular expression ({error})", "restore the model's own config.json") from error
+
+
+def excluded(ignored: Iterable[str], shape: ModelShape | None = None, *, with_parts: bool = False) -> tuple[str, ...]:
+    """Return the glob patterns that `ignored` names beyond what no format ever quantises.
+
+    A regular expression that is no glob becomes those of the modules of `shape` it matches; without a shape it is a UserError.
 
     `with_parts`: a name stands for the modules below it too, and for those whose path ends in it, as in `modules_to_not_convert`
     (`model.layers.0.self_attn`, `o_proj`).
     """
-    found = []
+    found: list[str] = []
     for rule in ignored:
         if rule.startswith("re:"):
-            found.append(_glob(rule[3:]))
+            found += _globs(rule, shape)
+        elif with_parts and f".{_EXPERTS}".endswith(f".{rule}"):
+            found.append(f"*.{_EXPERTS}.*")
         elif rule.endswith(f".{_EXPERTS}") or (with_parts and _PARENT.search(rule)):
             found.append(f"{rule}.*")
         elif kind_of(f"{rule}.weight") is not None:
@@ -59,7 +71,17 @@ def excluded_experts(ignored: Iterable[str], shape: ModelShape | None) -> tuple[
     """Return those of `excluded` that name routed experts; rules about others may be any regular expression."""
     known = tuple(_experts(shape))
     about = [rule for rule in ignored if any(map(matcher([rule]), known)) or rule.endswith(f".{_EXPERTS}")]
-    return tuple(glob for glob in excluded(about) if any(fnmatchcase(module, glob) for module in known))
+    return tuple(glob for glob in excluded(about, shape) if any(fnmatchcase(module, glob) for module in known))
+
+
+def untargeted(targets: Sequence[str], shape: ModelShape | None) -> tuple[str, ...]:
+    """Return the glob patterns of the linear modules that no target of a scheme names."""
+    if shape is None or not targets or "Linear" in targets:
+        return ()
+    wanted = matcher(targets)
+    if not _modules(shape, wanted):
+        return ()  # classes of an engine, whose modules are not known here
+    return _modules(shape, lambda module: not wanted(module), every_prefix=True)
 
 
 def routed_only(ignored: Sequence[str], targets: Sequence[str], shape: ModelShape | None) -> bool:
@@ -93,6 +115,34 @@ def _experts(shape: ModelShape | None) -> Iterator[str]:
     for layer in range(layers):
         for prefix in PREFIXES:
             yield from (f"{prefix}layers.{layer}.{_EXPERTS}.0.{name}" for name in ("gate_proj", "up_proj", "down_proj"))
+
+
+def _modules(shape: ModelShape, named: Callable[[str], bool], *, every_prefix: bool = False) -> tuple[str, ...]:
+    """Return globs of the linear modules that `named` holds for under one prefix, or under all."""
+    hit, missed = defaultdict[str, list[int]](list), set[str]()
+    holds = all if every_prefix else any
+    for layer in range(shape.layers + shape.mtp_layers):
+        for weight in layer_weights(shape, layer):
+            if weight.kind not in LINEAR_KINDS:
+                continue
+            one = f"layers.{layer}.{weight.module.replace('*', '0')}"
+            if holds(named(prefix + one) for prefix in PREFIXES):
+                hit[weight.module].append(layer)
+            else:
+                missed.add(weight.module)
+    alike = tuple(f"*.{module}" for module in hit if module not in missed)
+    return alike + tuple(f"*layers.{layer}.{module}" for module in hit if module in missed for layer in hit[module])
+
+
+def _globs(rule: str, shape: ModelShape | None) -> tuple[str, ...]:
+    """Return the globs of a regular expression: its own translation, or the modules of the shape it matches."""
+    _compiled(rule)
+    try:
+        return (_glob(rule[3:]),)
+    except UserError:
+        if shape is None:
+            raise
+    return _modules(shape, matcher([rule]))
 
 
 def _glob(regex: str) -> str:

@@ -3,6 +3,7 @@
 The other direction, and which weights are quantised at all, is the converter's (lprl_workload/quant/).
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from lprl_api import hf_ignore as ignore_rules
@@ -94,13 +95,13 @@ def _parse_compressed(section: Json, shape: ModelShape | None) -> WeightFormat:
     ignored = section.get("ignore") or ()
     match kind, bits, strategy:
         case "float", 8, "channel" if file_format in FLOAT_FORMATS:
-            return Fp8Channel(activations=activations, exclude_modules=ignore_rules.excluded(ignored))
+            return Fp8Channel(activations=activations, exclude_modules=_plain(ignored, targets, shape))
         case "float", 8, "tensor" if file_format in FLOAT_FORMATS:
-            return Fp8Tensor(activations=activations, exclude_modules=ignore_rules.excluded(ignored))
+            return Fp8Tensor(activations=activations, exclude_modules=_plain(ignored, targets, shape))
         case "int", 4, "group" if group in (32, 64, 128) and file_format == "pack-quantized":
             routed = ignore_rules.routed_only(ignored, targets, shape)
             scope = Scope.ROUTED_EXPERTS if routed else Scope.ALL_LINEAR
-            excluded = ignore_rules.excluded_experts(ignored, shape) if routed else ignore_rules.excluded(ignored)
+            excluded = ignore_rules.excluded_experts(ignored, shape) if routed else _plain(ignored, targets, shape)
             return Int4Group(group_size=group, scope=scope, exclude_modules=excluded)
     raise UserError(
         f"quantization_config.config_groups: weights of type {kind!r}, {bits} bits, strategy {strategy!r}, "
@@ -108,6 +109,11 @@ def _parse_compressed(section: Json, shape: ModelShape | None) -> WeightFormat:
         "fits float 8 bits channel or tensor, or int 4 bits group 32/64/128 pack-quantized",
         "use the model's BF16, FP8 or compressed-tensors INT4 version",
     )
+
+
+def _plain(ignored: Sequence[str], targets: Sequence[str], shape: ModelShape | None) -> tuple[str, ...]:
+    """Return what a scheme for all linear layers leaves out: ignored, or named by no target."""
+    return tuple(dict.fromkeys((*ignore_rules.excluded(ignored, shape), *ignore_rules.untargeted(targets, shape))))
 
 
 def _scheme(section: Json) -> tuple[tuple[Any, ...], tuple[str, ...]]:
