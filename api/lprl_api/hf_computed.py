@@ -101,7 +101,8 @@ def _check_window(text: Mapping[str, Any], read: Read) -> None:
     if inert:
         return
     needs = "full attention in every layer: engines serve this architecture without a window"
-    if any(kind != "full_attention" for kind in text.get("layer_types") or ()):
+    kinds = text.get("layer_types") or ()
+    if not isinstance(kinds, list | tuple) or any(kind != "full_attention" for kind in kinds):
         raise read.error("layer_types", needs)
     if text.get("use_sliding_window", window is not None) and (window is not None or text.get("use_sliding_window")):
         raise read.error("use_sliding_window" if "use_sliding_window" in text else "sliding_window", needs)

@@ -20,6 +20,7 @@ KEYS = ("quantization_config", "compression_config")
 SECTION = "quantization_config"
 WEIGHT_ONLY = "weight_only"
 """Our own mark of block FP8 whose activations stay in BF16. Engines ask their own switch: quant_method fp8 knows no such key."""
+_RESTORE = "restore the model's own config.json"
 FLOAT_FORMATS = ("float-quantized", "naive-quantized")
 """File formats of compressed-tensors that store E4M3 codes as they are."""
 
@@ -75,7 +76,9 @@ def _shape(config: Json) -> ModelShape | None:
 
 def _parse_fp8(section: Json) -> WeightFormat:
     check_keys(section, keys.FP8, SECTION)
-    excluded = ignore_rules.excluded(section.get("modules_to_not_convert") or section.get("ignored_layers") or (), with_parts=True)
+    excluded = ignore_rules.excluded(
+        _names(section, "modules_to_not_convert", SECTION) or _names(section, "ignored_layers", SECTION), with_parts=True
+    )
     size = section.get("weight_block_size")
     if size is None:
         return Fp8Tensor(exclude_modules=excluded)
@@ -92,7 +95,7 @@ def _parse_compressed(section: Json, shape: ModelShape | None) -> WeightFormat:
     scheme, targets = _scheme(section)
     activations = _activations(section)
     kind, bits, strategy, group, file_format = scheme
-    ignored = section.get("ignore") or ()
+    ignored = _names(section, "ignore", SECTION)
     match kind, bits, strategy:
         case "float", 8, "channel" if file_format in FLOAT_FORMATS:
             return Fp8Channel(activations=activations, exclude_modules=_plain(ignored, targets, shape))
@@ -109,6 +112,16 @@ def _parse_compressed(section: Json, shape: ModelShape | None) -> WeightFormat:
         "fits float 8 bits channel or tensor, or int 4 bits group 32/64/128 pack-quantized",
         "use the model's BF16, FP8 or compressed-tensors INT4 version",
     )
+
+
+def _names(section: Json, key: str, place: str) -> tuple[str, ...]:
+    """Return a list of names; a missing or null one is empty. Raises UserError for anything else."""
+    value = section.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{place}.{key}: got {str(value)[:80]!r}; needs a list of names", _RESTORE)
+    return tuple(value)
 
 
 def _plain(ignored: Sequence[str], targets: Sequence[str], shape: ModelShape | None) -> tuple[str, ...]:
@@ -133,7 +146,10 @@ def _scheme(section: Json) -> tuple[tuple[Any, ...], tuple[str, ...]]:
             continue
         check_keys(weights, keys.WEIGHTS, f"{place}.weights")
         file_format = group.get("format") or section.get("format")
-        found.setdefault((*_numbers(weights), file_format), []).extend(group.get("targets") or ())
+        scheme = (*_numbers(weights), file_format)
+        if any(isinstance(value, list | dict) for value in scheme):
+            raise UserError(f"{place}.weights: got {str(weights)[:80]!r}; needs numbers and names", _RESTORE)
+        found.setdefault(scheme, []).extend(_names(group, "targets", place))
     if len(found) != 1:
         raise UserError(f"quantization_config.config_groups: {len(found)} weight schemes; exactly one is supported")
     scheme, targets = next(iter(found.items()))

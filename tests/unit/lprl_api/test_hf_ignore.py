@@ -66,3 +66,23 @@ def test_modules_that_a_published_rule_keeps_in_high_precision(section: dict[str
 def test_a_rule_that_is_no_regular_expression_is_refused() -> None:
     with pytest.raises(UserError, match=r"re:\*\.mlp: no regular expression"):
         parse_quantization_config(MODEL | {"quantization_config": compressed(8, ["re:*.mlp"])}, shape_from_config(MODEL))
+
+
+ODD = {
+    "a-name": (FP8 | {"modules_to_not_convert": "lm_head"}, "modules_to_not_convert: got 'lm_head'; needs a list of names"),
+    "a-number": (FP8 | {"ignored_layers": 3}, "ignored_layers: got '3'"),
+    "list-of-numbers": (compressed(8, [1]), "ignore: got"),  # type: ignore[list-item]
+    "targets": (compressed(8, [], (1,)), "group_0.targets: got"),  # type: ignore[arg-type]
+    "format": (compressed(8, []) | {"format": []}, "group_0.weights: got|not supported"),
+}
+
+
+@pytest.mark.parametrize(("section", "match"), ODD.values(), ids=ODD)
+def test_a_list_that_is_none_is_refused_by_name(section: dict[str, Any], match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        parse_quantization_config(MODEL | {"quantization_config": section}, shape_from_config(MODEL))
+
+
+def test_layer_types_that_are_no_list_are_refused_by_name() -> None:
+    with pytest.raises(UserError, match="layer_types: got '3'"):
+        shape_from_config(MODEL | {"layer_types": 3})
