@@ -68,9 +68,9 @@ def write_smollm2(folder: Path) -> int:
 
     Returns the bytes of the weights. Raises UserError when the package is missing.
     """
+    path = package_file()
     import gguf
 
-    path = package_file()
     reader = gguf.GGUFReader(str(path))
     fields = {name: field.contents() for name, field in reader.fields.items() if name.startswith(("llama.", "tokenizer.ggml."))}
     weights = dict(_weights(reader, int(fields["llama.attention.head_count"]), int(fields["llama.attention.head_count_kv"])))
