@@ -45,9 +45,10 @@ def arguments() -> argparse.Namespace:
 def model_folder(asked: Path | None, out: Path) -> Path:
     """Return the model's folder, made and asked when it is not there."""
     folder = asked or out / "smollm2"
-    if not (folder / "config.json").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        say(f"{folder}: {write_smollm2(folder)} bytes of weights")
+    if (folder / "config.json").is_file():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"{folder}: {write_smollm2(folder)} bytes of weights")
     for answer in ask(folder):
         say(f"{'ok  ' if answer.right else 'MISS'} {answer.question} -> {answer.said.strip()!r}")
     return folder
