@@ -15,6 +15,8 @@ from lprl_api import names
 END_S = 150.0
 ADMITTED_S = 400.0
 """KubeRay may look only after 300 s at a cluster that was held in the moment its head came up."""
+TOUCH_S = 15.0
+"""After which an admitted cluster without a head is touched."""
 LOOKS_S = 6.0
 """Longer than a few looks of the operator at a job that waits."""
 GATE = "kueue.x-k8s.io/admission"
@@ -38,6 +40,22 @@ def edit_cluster(world: World, name: str, admit: bool) -> Document:
         except ApiError as error:
             if error.status != 409:  # KubeRay wrote its status meanwhile
                 raise
+
+
+def admit(world: World, name: str) -> Document:
+    """Admit a RayCluster and see to it that KubeRay looks: held in the moment its head came up, it would only after 300 s."""
+    admitted = edit_cluster(world, name, admit=True)
+    touched = time.monotonic()
+
+    def started() -> bool:
+        nonlocal touched
+        if time.monotonic() - touched > TOUCH_S:
+            touched = time.monotonic()
+            world.api.patch("RayCluster", world.namespace, name, {"metadata": {"annotations": {"example.com/touched": str(touched)}}})
+        return any(p["metadata"]["labels"].get("ray.io/cluster") == name for p in world.pods("head"))
+
+    world.wait(f"{name}: its head", started, seconds=ADMITTED_S)
+    return admitted
 
 
 def edited(cluster: Document, admit: bool) -> Document:
@@ -90,7 +108,7 @@ def queue_of_clusters(world: World, job: str) -> None:
     world.wait_reason(job, "ClusterReady", "Queued", seconds=END_S)
     never_fought(world, f"{job}-a1", held)
     held_by_kuberay(world, f"{job}-a1")
-    admitted = edit_cluster(world, f"{job}-a1", admit=True)
+    admitted = admit(world, f"{job}-a1")
     world.wait_phase(job, "Running", seconds=ADMITTED_S)
     never_fought(world, f"{job}-a1", admitted)
     heads = [p for p in world.pods("head") if p["metadata"]["labels"][names.LABEL_JOB] == job]
@@ -101,7 +119,7 @@ def queue_of_clusters(world: World, job: str) -> None:
     edit_cluster(world, f"{job}-a2", admit=False)
     world.wait_reason(job, "ClusterReady", "Queued", seconds=END_S)
     held_by_kuberay(world, f"{job}-a2")
-    edit_cluster(world, f"{job}-a2", admit=True)
+    admit(world, f"{job}-a2")
     status = world.wait_phase(job, "Succeeded", seconds=ADMITTED_S)
     assert (status["attempt"], status["restartsUsed"], [f["reason"] for f in status["failures"]]) == (2, 0, ["Evicted"])
 
@@ -173,8 +191,9 @@ def progress_deleted(world: World, job: str) -> None:
     world.api.delete("ConfigMap", world.namespace, f"{job}-a1-progress")
     world.patch(job, suspend=True)
     world.wait_phase(job, "Suspended", seconds=END_S)
-    world.script(job, step_s=0.0, report_s=0.5)
     world.patch(job, suspend=False)
+    world.wait_phase(job, "Running", seconds=END_S)
+    world.script(job, step_s=0.0, report_s=0.5)  # the pods of the first attempt, and what they were told, are gone
     status = world.wait_phase(job, "Succeeded", seconds=END_S)
     assert (status["attempt"], status["restartsUsed"], status.get("failures", [])) == (2, 0, [])
 
