@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -23,6 +24,7 @@ LAST_STEPS = 10
 """`reward_last` is the mean over this many last steps."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 DONE = "done.json"
+LINE_SECONDS, POLL_SECONDS = 20.0, 0.5
 
 
 class Case(Protocol):
@@ -196,3 +198,35 @@ def write_run(job: LowPrecisionRLJob, folder: Path) -> Path:
     path = folder / "run.json"
     path.write_text(json.dumps(config.document()))
     return path
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stdout.flush()
+
+
+def run_all(todo: Sequence[Case], folder: Path, at_a_time: int, threads: int = 1) -> list[str]:
+    """Run the cases, some at a time, with a line for each that ended and now and then one for those that run; returns the failures."""
+    waiting, failures, running = list(todo), list[str](), list[Running]()
+    said = time.monotonic()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_a_time:
+                case = waiting.pop(0)
+                running.append(Running(case, folder / case.name, threads))
+            time.sleep(POLL_SECONDS)
+            for one in list(running):
+                code = one.poll()
+                if code is None:
+                    continue
+                running.remove(one)
+                say(f"done    {one.line()}; {len(waiting) + len(running)} to go" if code == 0 else f"FAILED  {one.case.name}: exit {code}")
+                if code:
+                    failures.append(f"{one.case.name}: exit {code}\n{one.tail()}")
+            if time.monotonic() - said > LINE_SECONDS:
+                said = time.monotonic()
+                say("running " + " | ".join(one.line() for one in running))
+    finally:
+        for one in running:
+            one.stop()
+    return failures

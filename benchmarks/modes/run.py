@@ -9,22 +9,19 @@ the steps of three seeds, below that of bf16/int4.
 import argparse
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.modes import tables
 from benchmarks.modes.charts import draw
 from benchmarks.modes.runs import Case
-from benchmarks.training import Result, Running, is_done, result_of
+from benchmarks.training import Result, is_done, result_of, run_all, say
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ("1?-qwen3-*.yaml", "2?-qwen3-moe-*.yaml")
 MORE_SEEDS = (tables.QAT, tables.PLAIN_INT4)
 """Pairs that are compared over seeds 0, 1 and 2; the others run with seed 0."""
 AT_A_TIME = 2
-LINE_SECONDS = 20.0
-POLL_SECONDS = 0.5
 
 
 def cases(steps: int | None, seeds: Sequence[int]) -> list[Case]:
@@ -32,38 +29,6 @@ def cases(steps: int | None, seeds: Sequence[int]) -> list[Case]:
     examples = [path for pattern in EXAMPLES for path in sorted((ROOT / "examples").glob(pattern))]
     found = [Case(path, seed, steps) for seed in seeds for path in examples]
     return [case for case in found if case.seed == seeds[0] or case.mode in MORE_SEEDS]
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-    sys.stdout.flush()
-
-
-def run_all(todo: Sequence[Case], folder: Path) -> list[str]:
-    """Run the cases, two at a time; returns the failures."""
-    waiting, failures, running = list(todo), list[str](), list[Running]()
-    said = time.monotonic()
-    try:
-        while waiting or running:
-            while waiting and len(running) < AT_A_TIME:
-                case = waiting.pop(0)
-                running.append(Running(case, folder / case.name))
-            time.sleep(POLL_SECONDS)
-            for one in list(running):
-                code = one.poll()
-                if code is None:
-                    continue
-                running.remove(one)
-                say(f"done    {one.line()}; {len(waiting) + len(running)} to go" if code == 0 else f"FAILED  {one.case.name}: exit {code}")
-                if code:
-                    failures.append(f"{one.case.name}: exit {code}\n{one.tail()}")
-            if time.monotonic() - said > LINE_SECONDS:
-                said = time.monotonic()
-                say("running " + " | ".join(one.line() for one in running))
-    finally:
-        for one in running:
-            one.stop()
-    return failures
 
 
 def publish(results: Sequence[Result], missing: Sequence[str], folder: Path, target: Path) -> None:
@@ -95,7 +60,7 @@ def main() -> int:
     every = cases(6, (0,)) if args.quick else cases(None, (0, 1, 2))
     todo = [case for case in every if not is_done(case, folder / case.name)]
     say(f"{len(every)} runs, {len(every) - len(todo)} finished before, {AT_A_TIME} at a time in {folder}")
-    failures = [] if args.draw else run_all(todo, folder)
+    failures = [] if args.draw else run_all(todo, folder, AT_A_TIME)
     finished = [case for case in every if is_done(case, folder / case.name)]
     missing = [case.name for case in every if case not in finished]
     if not finished:

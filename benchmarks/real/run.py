@@ -7,25 +7,17 @@ so that a second call only does what is missing. Exit code 1 when a run fails or
 
 import argparse
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.real import tables
 from benchmarks.real.cases import PAIRS, ROOT, SHORT, RealCase
-from benchmarks.training import Running, is_done, result_of
+from benchmarks.training import is_done, result_of, run_all, say
 
 from lprl_api.errors import UserError
 from lprl_fixtures.questions import KINDS
 from lprl_fixtures.smollm2 import ask, write_smollm2
 
-POLL_SECONDS, LINE_SECONDS = 0.5, 20.0
 SHORT_RUN = {"steps": 12, "rolloutBatchSize": 8, "samplesPerPrompt": 4, "learningRate": 3.0e-5}
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-    sys.stdout.flush()
 
 
 def arguments() -> argparse.Namespace:
@@ -62,32 +54,6 @@ def cases(args: argparse.Namespace, model: Path, gpu: bool) -> list[RealCase]:
     seeds = {pair.label: args.seeds or ((0, 1, 2) if gpu and pair.more_seeds else (0,)) for pair in chosen}
     found = [RealCase(pair, seed, model, gpu, args.task, changes) for pair in chosen for seed in seeds[pair.label]]
     return sorted(found, key=lambda case: case.seed)
-
-
-def run_all(todo: Sequence[RealCase], folder: Path, at_a_time: int, threads: int) -> list[str]:
-    """Run the cases, some at a time; returns the failures."""
-    waiting, failures, running = list(todo), list[str](), list[Running]()
-    said = time.monotonic()
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_a_time:
-                case = waiting.pop(0)
-                running.append(Running(case, folder / case.name, threads))
-            time.sleep(POLL_SECONDS)
-            for one in list(running):
-                code = one.poll()
-                if code is None:
-                    continue
-                running.remove(one)
-                say(f"{'done   ' if code == 0 else 'FAILED '} {one.line()}; {len(waiting) + len(running)} to go")
-                failures += [f"{one.case.name}: exit {code}\n{one.tail()}"] if code else []
-            if time.monotonic() - said > LINE_SECONDS:
-                said = time.monotonic()
-                say("running " + " | ".join(one.line() for one in running))
-    finally:
-        for one in running:
-            one.stop()
-    return failures
 
 
 def main() -> int:
