@@ -41,12 +41,14 @@ def while_running(world: World, job: str) -> None:
 
 def while_inspecting(world: World, job: str) -> None:
     world.apply(toy(job, world.namespace, sim=annotations(inspection(TOY, "a1" * 32), inspect_hold="yes")))
-    world.wait(f"{job}: inspect pod", lambda: pods_of(world, "inspect", job))
+    held = world.wait(f"{job}: inspect pod", lambda: pods_of(world, "inspect", job))
     world.patch(job, suspend=True)
     world.wait_phase(job, "Suspended", seconds=END_S)
     world.wait(f"{job}: no Job", lambda: not world.of("Job", f"lprl.dev/job={job}"))
     world.patch(job, suspend=False)
-    world.wait(f"{job}: another inspect pod", lambda: pods_of(world, "inspect", job))
+    # The first pod outlives its Job by as long as the garbage collector takes: releasing that one would leave the next held for ever.
+    another = world.wait(f"{job}: another inspect pod", lambda: set(pods_of(world, "inspect", job)) - set(held), seconds=RECREATED_S)
+    assert len(another) == 1
     world.release("inspect")
     assert world.wait_phase(job, "Succeeded", seconds=END_S)["attempt"] == 1
 
