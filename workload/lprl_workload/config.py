@@ -1,9 +1,9 @@
 """RunConfig and the environment of a process -> frozen values. No defaults for the run live here: the operator wrote them all."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -68,6 +68,8 @@ class RankInfo:
     """Torch device: cpu, cuda:0, ..."""
     master_addr: str = "127.0.0.1"
     master_port: int = 0
+    store: Any = field(default=None, compare=False)
+    """The meeting point itself, where this process opened it already (rank 0); never leaves the process."""
 
 
 def load_contract(path: Path, model: type[_C]) -> _C:

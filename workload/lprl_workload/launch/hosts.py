@@ -1,9 +1,8 @@
 """What runs inside the actor processes: one trainer rank, one engine. No Ray here; ray_cluster.py makes actors of these."""
 
 import os
-import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from lprl_workload.sync.channel_broadcast import BroadcastGroup, Meeting, receiv
 from lprl_workload.sync.channel_disk import receive_from
 from lprl_workload.sync.cuda_ipc import BucketHandle, open_handle
 from lprl_workload.train.actor import TrainActor
+from lprl_workload.train.group import open_store
 
 ENV_ADDRESS = "LPRL_HOST_ADDRESS"
 """Address other actors reach this process at; default: its Ray node's."""
@@ -37,13 +37,6 @@ class Place:
     pid: int
 
 
-def free_port() -> int:
-    """Return a TCP port nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("", 0))
-        return int(sock.getsockname()[1])
-
-
 class TrainHost:
     """One trainer rank in a process of its own."""
 
@@ -51,16 +44,18 @@ class TrainHost:
         self._actor: TrainActor | None = None
         self._group: BroadcastGroup | None = None
         self._store: Any = None
+        self._rendezvous: Any = None
 
-    def free_port(self) -> int:
-        """Return a free port of this host, for the ranks' rendezvous."""
-        return free_port()
+    def open_rendezvous(self) -> int:
+        """Open the ranks' meeting point and return its port. It stays open: a port that is only looked up may be taken meanwhile."""
+        self._rendezvous = open_store("0.0.0.0", 0, serve=True)
+        return int(self._rendezvous.port)
 
     def set_up(self, run: RunConfig, paths: ResolvedPaths, rank: RankInfo) -> None:
         """Join the ranks and load the model."""
         set_up_process()
-        self._run, self._paths, self._rank = run, paths, rank
-        self._actor = make_trainer(run, paths, rank)
+        self._run, self._paths, self._rank = run, paths, replace(rank, store=self._rendezvous)
+        self._actor = make_trainer(run, paths, self._rank)
 
     @property
     def actor(self) -> TrainActor:

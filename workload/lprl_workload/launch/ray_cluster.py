@@ -21,7 +21,8 @@ from lprl_workload.errors import TrainerLostError
 from lprl_workload.groups import TokenValues
 from lprl_workload.launch.deal import collect, deal, response_tokens
 from lprl_workload.launch.hosts import Place, TrainHost
-from lprl_workload.launch.ray_engines import ObjectStoreFan, RayRolloutGroup, announcer
+from lprl_workload.launch.ray_engines import RayRolloutGroup
+from lprl_workload.launch.ray_fan import ObjectStoreFan, announcer
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
 from lprl_workload.sync.channel import WeightChannel
 from lprl_workload.sync.channel_broadcast import BroadcastChannel, Meeting
@@ -38,8 +39,10 @@ MEETING_TIMEOUT_S = 300.0
 class TrainActorHost(TrainHost):
     """TrainHost that builds the channel to the engines on rank 0."""
 
-    def push(self, run: RunConfig, handles: Sequence[Any], numbers: Sequence[int], way: str, fmt: Any, version: int) -> SyncReport | None:
-        """Push to `handles` by `way` on rank 0 (store, broadcast, disk); take part in gathering elsewhere."""
+    def push(
+        self, run: RunConfig, handles: Sequence[Any], numbers: Sequence[int], near: Sequence[bool], way: str, fmt: Any, version: int
+    ) -> SyncReport | None:
+        """Push to `handles` by `way` on rank 0 (store, broadcast, disk), whose node runs those that are `near`; gather elsewhere."""
         channel: WeightChannel | None = None
         size = run.weight_sync.bucket_bytes
         if self._rank.rank == 0:
@@ -51,7 +54,7 @@ class TrainActorHost(TrainHost):
                     root = self._paths.run / "sync"
                     channel = DiskChannel(root, size, announcer(handles, numbers, root))
                 case _:
-                    channel = LocalChannel([ObjectStoreFan(handles, numbers)] if handles else [], size)
+                    channel = LocalChannel([ObjectStoreFan(handles, numbers, near)] if handles else [], size)
         try:
             return self.push_over(channel, fmt, version)
         except Exception:
@@ -104,8 +107,10 @@ class RayTrainGroup:
         if way == "broadcast":
             self._meet()
         handles = [self.rollout.handles[number] for number in stale]
+        places = [self.rollout.place_of(number) for number in stale]
+        near = [place is not None and place.node == self._places[0].node for place in places]
         try:
-            report: SyncReport = self._everywhere("push", self._run, handles, stale, way, self.rollout.format, version)[0]
+            report: SyncReport = self._everywhere("push", self._run, handles, stale, near, way, self.rollout.format, version)[0]
         except Exception:
             self._joined = None
             raise
@@ -141,7 +146,7 @@ class RayTrainGroup:
         handles, found = place(actor.remote, self._run.ranks.trainer_ranks, "placing trainer ranks")
         order = sorted(range(len(handles)), key=lambda n: (found[n].address, found[n].node, n))
         self._handles, self._places = [handles[n] for n in order], [found[n] for n in order]
-        port = int(self._get([self._handles[0].free_port.remote()], "free port")[0])
+        port = int(self._get([self._handles[0].open_rendezvous.remote()], "open rendezvous")[0])
         calls = [handle.set_up.remote(self._run, self._paths, self._rank(number, port)) for number, handle in enumerate(self._handles)]
         self._get(calls, "loading trainer ranks")
 

@@ -2,8 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -14,11 +13,11 @@ from lprl_api.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths
 from lprl_workload.data import Bucket, Completion, GenerationRequest, SamplingParams
 from lprl_workload.errors import DeadlineError, EngineLostError
-from lprl_workload.launch.deal import spans
+from lprl_workload.launch.deal import spans, turns
 from lprl_workload.launch.hosts import EngineHost, Place
+from lprl_workload.launch.ray_fan import wait_engines
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
 from lprl_workload.sync.channel_broadcast import Meeting
-from lprl_workload.sync.cuda_ipc import share
 
 log = logging.getLogger(__name__)
 ROLLOUT_SLOT = "lprl_rollout"
@@ -49,6 +48,8 @@ class RayRolloutGroup:
         """Changes whenever an engine process is replaced: broadcast groups of before are void."""
         self.handles: list[Any] = [None] * run.ranks.engines
         self._places: list[Place | None] = [None] * run.ranks.engines
+        self._turns: list[int | None] = [None] * run.ranks.engines
+        """Each engine's position among those of its node, kept while it lives: it decides which devices are the engine's."""
         self._finished: dict[tuple[int, int], list[Completion]] = {}
         self._asked: tuple[Sequence[GenerationRequest], SamplingParams] | None = None
         self._start(range(run.ranks.engines))
@@ -95,6 +96,10 @@ class RayRolloutGroup:
     def _who(self, number: int) -> str:
         where = self._places[number]
         return f"engine {number} on {where.address}" if where is not None else f"engine {number}"
+
+    def place_of(self, number: int) -> Place | None:
+        """Return where an engine runs."""
+        return self._places[number]
 
     def ask(self, number: int, refs: list[Any], what: str) -> list[Any]:
         """Return results of engine `number`; raises EngineLostError when it died."""
@@ -162,10 +167,11 @@ class RayRolloutGroup:
         options = actor_options(self._run, ROLLOUT_SLOT, self._run.ranks.slots_per_engine)
         actor = ray.remote(concurrency_groups={"health": 1}, **options)(EngineActorHost)
         for number in numbers:
-            self._places[number] = None
+            self._places[number] = self._turns[number] = None
         handles, found = place(actor.remote, len(numbers), "placing engines")
         for number, handle, where in zip(numbers, handles, found, strict=True):
             self.handles[number], self._places[number] = handle, where
+        self._turns = turns(self._places, self._turns)
         self._set_up(numbers)
 
     def _set_up(self, numbers: Sequence[int]) -> None:
@@ -176,58 +182,7 @@ class RayRolloutGroup:
             raise EngineLostError(numbers[error.number], str(error)) from error
 
     def _device(self, number: int) -> str:
-        """Return the first device of an engine: its position among the engines of its node."""
+        """Return the first device of an engine."""
         if self._run.ranks.accelerator == "cpu":
             return "cpu"
-        mine = self._places[number]
-        before = sum(place is not None and mine is not None and place.node == mine.node for place in self._places[:number])
-        return f"cuda:{before * self._run.ranks.slots_per_engine}"
-
-
-class ObjectStoreFan:
-    """Receiver that forwards to engine actors through Ray's object store (one copy a node), or by CUDA handle."""
-
-    def __init__(self, handles: Sequence[Any], numbers: Sequence[int]) -> None:
-        self._handles, self._numbers = list(handles), list(numbers)
-
-    def begin_update(self, version: int) -> None:
-        """Begin on every engine."""
-        self._all(lambda handle: handle.begin_update.remote(version))
-
-    def load_bucket(self, bucket: Bucket) -> None:
-        """Load on every engine; returns when all have, so one bucket is staged at a time."""
-        if bucket.data.is_cuda:
-            handle_of_bucket = share(bucket)
-            self._all(lambda handle: handle.load_handle.remote(handle_of_bucket))
-        else:
-            # As numpy, which Ray shares without a copy.
-            stored = ray.put((bucket.entries, bucket.data.numpy()))
-            self._all(lambda handle: handle.load_stored.remote(stored))
-
-    def end_update(self, version: int, digest: str) -> None:
-        """Confirm with every engine."""
-        self._all(lambda handle: handle.end_update.remote(version, digest))
-
-    def _all(self, call: Callable[[Any], Any]) -> None:
-        wait_engines([call(handle) for handle in self._handles], self._numbers)
-
-
-def wait_engines(refs: Sequence[Any], numbers: Sequence[int]) -> None:
-    """Wait for calls to engines `numbers`; raises EngineLostError for one that died."""
-    try:
-        get_all(refs, "weight update", who=lambda position: f"engine {numbers[position]}")
-    except ActorLostError as error:
-        raise EngineLostError(numbers[error.number], str(error)) from error
-
-
-def announcer(handles: Sequence[Any], numbers: Sequence[int], root: Path | None) -> Callable[[int], Callable[[], None]]:
-    """Return the `announce` of a broadcast channel (root None) or of a disk channel."""
-
-    def announce(version: int) -> Callable[[], None]:
-        if root is None:
-            refs = [handle.receive_broadcast.remote(version) for handle in handles]
-        else:
-            refs = [handle.receive_disk.remote(root, version) for handle in handles]
-        return lambda: wait_engines(refs, numbers)
-
-    return announce
+        return f"cuda:{(self._turns[number] or 0) * self._run.ranks.slots_per_engine}"

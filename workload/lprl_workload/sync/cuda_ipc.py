@@ -45,4 +45,4 @@ def open_handle(handle: BucketHandle) -> Bucket:
         if str(torch.cuda.get_device_properties(index).uuid) == handle.device_uuid:
             before, after = handle.arguments[:_DEVICE_ARGUMENT], handle.arguments[_DEVICE_ARGUMENT + 1 :]
             return Bucket(handle.entries, _REBUILD(*before, index, *after))
-    raise WeightMismatchError(f"GPU {handle.device_uuid} of the sender is not visible to this engine; use transport broadcast")
+    raise WeightMismatchError(f"GPU {handle.device_uuid} of the sender is not visible to this engine")

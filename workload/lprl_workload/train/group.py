@@ -5,10 +5,16 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import TCPStore
 
 from lprl_workload.config import RankInfo
 
 TIMEOUT = timedelta(minutes=30)
+
+
+def open_store(host: str, port: int, serve: bool) -> TCPStore:
+    """Open the ranks' meeting point (`serve`; port 0 takes a free one and keeps it: read `.port`), or connect to it."""
+    return TCPStore(host, port, None, serve, TIMEOUT, wait_for_workers=False)
 
 
 class Group:
@@ -22,8 +28,8 @@ class Group:
             if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)
             backend = "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl"
-            address = f"tcp://{rank.master_addr}:{rank.master_port}"
-            dist.init_process_group(backend, init_method=address, rank=rank.rank, world_size=rank.world, timeout=TIMEOUT)
+            store = rank.store or open_store(rank.master_addr, rank.master_port, serve=rank.rank == 0)
+            dist.init_process_group(backend, store=store, rank=rank.rank, world_size=rank.world, timeout=TIMEOUT)
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Add `tensor` over ranks in place; the order of additions depends on the number of ranks only."""
