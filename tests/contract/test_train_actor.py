@@ -21,9 +21,9 @@ from lprl_workload.data import TrainSample
 from lprl_workload.errors import NonFiniteError
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.slots import weight_slots
+from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
 from lprl_workload.quant.scheme import dequantize, module_of, quantize
 from lprl_workload.quant.select import Selection
-from lprl_workload.train.actor import TrainActor
 from lprl_workload.train.actor_torch import TorchTrainActor
 
 FORMATS: dict[str, WeightFormat] = {
@@ -104,8 +104,15 @@ def make(folder: Path, fmt: WeightFormat, **changes: Any) -> TorchTrainActor:
     return TorchTrainActor(run_config(folder, fmt, **changes), paths_of(folder), RankInfo(0, 1, "cpu"))
 
 
-def step(actor: TrainActor, samples: list[TrainSample]) -> dict[str, float]:
-    return actor.train(samples, len(samples), sum(len(s.response_ids) for s in samples))
+def step(actor: TorchTrainActor, samples: list[TrainSample]) -> dict[str, float]:
+    parts = dealt(plan_of(actor._run, samples), samples, 0)
+    return actor.train(parts, len(samples), response_tokens(samples))
+
+
+def logprobs(actor: TorchTrainActor, samples: list[TrainSample], temperature: float, reference: bool = False) -> list[tuple[float, ...]]:
+    plan = plan_of(actor._run, samples)
+    ask = actor.reference_logprobs if reference else actor.logprobs
+    return collect(plan, [ask(dealt(plan, samples, 0), temperature)], len(samples))
 
 
 @pytest.fixture(params=[f"{a}/{f}" for a in ARCHITECTURES for f in FORMATS])
@@ -156,7 +163,7 @@ def test_training_raises_the_likelihood_of_good_samples(case: Any) -> None:
     good = [n for n, s in enumerate(samples) if s.advantage[0] > 0]
 
     def likelihood() -> float:
-        rows = actor.logprobs(samples, 1.0)
+        rows = logprobs(actor, samples, 1.0)
         return sum(sum(rows[n]) for n in good)
 
     before = likelihood()
@@ -207,7 +214,7 @@ def test_micro_batch_size_and_recomputation_do_not_change_the_step(folders: dict
 def test_logprobs_are_what_training_measures(folders: dict[str, Path]) -> None:
     actor = make(folders["qwen3"], FORMATS["fp8"])
     samples = batch(5)
-    rows = actor.logprobs(samples, 1.0)
+    rows = logprobs(actor, samples, 1.0)
     assert [len(r) for r in rows] == [len(s.response_ids) for s in samples]
     exact = [TrainSample(s.prompt_ids, s.response_ids, r, s.advantage) for s, r in zip(samples, rows, strict=True)]
     metrics = step(actor, exact)
@@ -218,19 +225,19 @@ def test_logprobs_are_what_training_measures(folders: dict[str, Path]) -> None:
 def test_reference_stays_while_the_policy_moves(folders: dict[str, Path]) -> None:
     actor = make(folders["qwen3-moe"], FORMATS["bf16"])
     samples = batch(6)
-    reference = actor.reference_logprobs(samples, 1.0)
-    assert reference == actor.logprobs(samples, 1.0)
+    reference = logprobs(actor, samples, 1.0, reference=True)
+    assert reference == logprobs(actor, samples, 1.0)
     step(actor, samples)
-    assert actor.reference_logprobs(samples, 1.0) == reference
-    assert actor.logprobs(samples, 1.0) != reference
+    assert logprobs(actor, samples, 1.0, reference=True) == reference
+    assert logprobs(actor, samples, 1.0) != reference
 
 
 def test_temperature_scales_logits(folders: dict[str, Path]) -> None:
     actor = make(folders["qwen3"], FORMATS["bf16"])
     samples = batch(7, count=2)
-    cold, warm = actor.logprobs(samples, 0.25), actor.logprobs(samples, 1.0)
+    cold, warm = logprobs(actor, samples, 0.25), logprobs(actor, samples, 1.0)
     assert cold != warm
-    hot = actor.logprobs(samples, 1e6)
+    hot = logprobs(actor, samples, 1e6)
     vocab = shape_of(folders["qwen3"]).vocab
     assert hot[0][0] == pytest.approx(-torch.tensor(float(vocab)).log().item(), abs=1e-4)
 
@@ -260,6 +267,7 @@ def test_correction_switch(folders: dict[str, Path]) -> None:
 def worker(rank: int, folder: str, fmt: str, shard: bool, port: int, out: str, resume: str | None) -> None:
     torch.set_num_threads(1)
     config = run_config(Path(folder), FORMATS[fmt])
+    config = config.model_copy(update={"ranks": config.ranks.model_copy(update={"trainer_ranks": 2, "data_parallel": 2})})
     actor = TorchTrainActor(config, paths_of(Path(folder)), RankInfo(rank, 2, "cpu", "127.0.0.1", port), shard=shard)
     if resume:
         actor.load(Path(resume))
@@ -267,8 +275,8 @@ def worker(rank: int, folder: str, fmt: str, shard: bool, port: int, out: str, r
     for n in range(3):
         samples = batch(n)
         # Rank 1 gets nothing in the last step: it must still take part in every collective.
-        own = samples[rank::2] if n < 2 else (samples if rank == 0 else [])
-        metrics.append(actor.train(own, len(samples), sum(len(s.response_ids) for s in samples)))
+        samples = samples if n < 2 else samples[:1]
+        metrics.append(actor.train(dealt(plan_of(config, samples), samples, rank), len(samples), response_tokens(samples)))
     actor.save(Path(out))
     weights = {item.name: item.tensor for item in actor.export_weights()}
     assert (rank == 0) == bool(weights)
@@ -301,7 +309,7 @@ def two_ranks(folder: Path, fmt: str, shard: bool, out: Path, resume: Path | Non
 def test_two_ranks_replicated_and_sharded_equal_one(folders: dict[str, Path], tmp_path: Path, fmt: str) -> None:
     folder = folders["qwen3-moe"]
     single = make(folder, FORMATS[fmt])
-    alone = [step(single, batch(n)) for n in range(3)]
+    alone = [step(single, batch(n) if n < 2 else batch(n)[:1]) for n in range(3)]
     replicated = two_ranks(folder, fmt, False, tmp_path / "dp")
     sharded = two_ranks(folder, fmt, True, tmp_path / "fsdp")
     for n, want in enumerate(alone):
@@ -310,7 +318,7 @@ def test_two_ranks_replicated_and_sharded_equal_one(folders: dict[str, Path], tm
                 assert other["metrics"][n][key] == pytest.approx(want[key], rel=2e-3, abs=1e-6), (n, key)
     single.save(tmp_path)
     # A sharded checkpoint goes on replicated, with equal losses, and the other way round.
-    further = [step(single, batch(n)) for n in range(3)]
+    further = [step(single, batch(n) if n < 2 else batch(n)[:1]) for n in range(3)]
     crossed = two_ranks(folder, fmt, False, tmp_path / "crossed", resume=tmp_path / "fsdp")
     back = two_ranks(folder, fmt, True, tmp_path / "back", resume=tmp_path / "dp")
     for n, want in enumerate(further):

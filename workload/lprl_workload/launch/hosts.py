@@ -12,7 +12,7 @@ from lprl_api.formats import WeightFormat
 from lprl_api.runconfig import RunConfig
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.config import RankInfo, ResolvedPaths
-from lprl_workload.data import Bucket, Completion, GenerationRequest, Metrics, SamplingParams, SyncReport, TrainSample
+from lprl_workload.data import Bucket, Completion, GenerationRequest, Metrics, SamplingParams, SyncReport
 from lprl_workload.groups import TokenValues
 from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
 from lprl_workload.quant.select import Selection
@@ -21,7 +21,7 @@ from lprl_workload.sync.channel import WeightChannel, push_weights
 from lprl_workload.sync.channel_broadcast import BroadcastGroup, Meeting, receive, serve_store
 from lprl_workload.sync.channel_disk import receive_from
 from lprl_workload.sync.cuda_ipc import BucketHandle, open_handle
-from lprl_workload.train.actor import TrainActor
+from lprl_workload.train.actor import MicroBatches, TrainActor
 from lprl_workload.train.group import open_store
 
 ENV_ADDRESS = "LPRL_HOST_ADDRESS"
@@ -63,17 +63,17 @@ class TrainHost:
         assert self._actor is not None
         return self._actor
 
-    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
+    def logprobs(self, parts: MicroBatches, temperature: float) -> list[list[TokenValues]]:
         """See TrainActor."""
-        return self.actor.logprobs(samples, temperature)
+        return self.actor.logprobs(parts, temperature)
 
-    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
+    def reference_logprobs(self, parts: MicroBatches, temperature: float) -> list[list[TokenValues]]:
         """See TrainActor."""
-        return self.actor.reference_logprobs(samples, temperature)
+        return self.actor.reference_logprobs(parts, temperature)
 
-    def train(self, samples: Sequence[TrainSample], global_samples: int, global_tokens: int) -> Metrics:
+    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int) -> Metrics:
         """See TrainActor."""
-        return self.actor.train(samples, global_samples, global_tokens)
+        return self.actor.train(parts, global_samples, global_tokens)
 
     def set_correction(self, enabled: bool) -> None:
         """See TrainActor."""

@@ -8,7 +8,8 @@ from lprl_api.runconfig import RunConfig
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.data import Completion, GenerationRequest, Metrics, SamplingParams, SyncReport, TrainSample
 from lprl_workload.groups import TokenValues
-from lprl_workload.launch.deal import response_tokens, spans
+from lprl_workload.launch.deal import spans
+from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
 from lprl_workload.quant.select import Selection
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.sync.channel import push_weights
@@ -72,15 +73,18 @@ class LocalTrainGroup:
 
     def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
         """Ask the rank."""
-        return self._actor.logprobs(samples, temperature)
+        plan = plan_of(self._run, samples)
+        return collect(plan, [self._actor.logprobs(dealt(plan, samples, 0), temperature)], len(samples))
 
     def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
         """Ask the rank."""
-        return self._actor.reference_logprobs(samples, temperature)
+        plan = plan_of(self._run, samples)
+        return collect(plan, [self._actor.reference_logprobs(dealt(plan, samples, 0), temperature)], len(samples))
 
     def train(self, samples: Sequence[TrainSample]) -> Metrics:
         """Train on the whole batch."""
-        return self._actor.train(samples, len(samples), response_tokens(samples))
+        parts = dealt(plan_of(self._run, samples), samples, 0)
+        return self._actor.train(parts, len(samples), response_tokens(samples))
 
     def set_correction(self, enabled: bool) -> None:
         """Tell the rank."""

@@ -19,8 +19,8 @@ from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics, SyncReport, TrainSample
 from lprl_workload.errors import TrainerLostError
 from lprl_workload.groups import TokenValues
-from lprl_workload.launch.deal import collect, deal, response_tokens
 from lprl_workload.launch.hosts import Place, TrainHost
+from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
 from lprl_workload.launch.ray_engines import RayRolloutGroup
 from lprl_workload.launch.ray_fan import ObjectStoreFan, announcer
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
@@ -86,14 +86,12 @@ class RayTrainGroup:
         return self._dealt("reference_logprobs", samples, temperature)
 
     def train(self, samples: Sequence[TrainSample]) -> Metrics:
-        """Deal the batch, balanced by tokens; the metrics are the same on every rank."""
-        parts = self._parts(samples)
+        """Deal the batch; the metrics are those of the first data index' answering rank, the same on every one."""
+        plan = plan_of(self._run, samples)
         tokens = response_tokens(samples)
-        calls = [
-            handle.train.remote([samples[n] for n in part], len(samples), tokens) for handle, part in zip(self._handles, parts, strict=True)
-        ]
+        calls = [h.train.remote(dealt(plan, samples, rank), len(samples), tokens) for rank, h in enumerate(self._handles)]
         found: list[Metrics] = self._get(calls, "train")
-        return found[0]
+        return found[plan.mesh.answering_rank(0)]
 
     def set_correction(self, enabled: bool) -> None:
         """Tell every rank."""
@@ -182,16 +180,10 @@ class RayTrainGroup:
         self._get([mine], "join broadcast group")
         self._joined = key
 
-    def _parts(self, samples: Sequence[TrainSample]) -> list[list[int]]:
-        return deal(samples, len(self._handles), self._run.algorithm.balance_data)
-
     def _dealt(self, method: str, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
-        parts = self._parts(samples)
-        calls = [
-            getattr(handle, method).remote([samples[n] for n in part], temperature)
-            for handle, part in zip(self._handles, parts, strict=True)
-        ]
-        return collect(parts, self._get(calls, method), len(samples))
+        plan = plan_of(self._run, samples)
+        calls = [getattr(h, method).remote(dealt(plan, samples, rank), temperature) for rank, h in enumerate(self._handles)]
+        return collect(plan, self._get(calls, method), len(samples))
 
     def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
         return self._get([getattr(handle, method).remote(*arguments) for handle in self._handles], method)

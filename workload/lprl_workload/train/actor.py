@@ -6,6 +6,9 @@ from typing import Protocol
 
 from lprl_workload.data import Metrics, NamedTensor, TrainSample
 
+MicroBatches = Sequence[Sequence[TrainSample]]
+"""A rank's samples, by micro-batch."""
+
 
 class TrainActor(Protocol):
     """One rank of the trainer. All ranks of a run call every method together, in the same order (collectives inside).
@@ -17,17 +20,17 @@ class TrainActor(Protocol):
     def optimizer_steps(self) -> int:
         """Optimizer steps done since the start of the run."""
 
-    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
-        """Return the current policy's log-probabilities of this rank's response tokens, [R] per sample."""
+    def logprobs(self, parts: MicroBatches, temperature: float) -> list[list[tuple[float, ...]]]:
+        """Return the current policy's log-probabilities of this rank's response tokens, [R] per sample of each micro-batch."""
 
-    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
+    def reference_logprobs(self, parts: MicroBatches, temperature: float) -> list[list[tuple[float, ...]]]:
         """Return the reference policy's log-probabilities; the reference is loaded on first use."""
 
-    def train(self, samples: Sequence[TrainSample], global_samples: int, global_tokens: int) -> Metrics:
-        """Do one optimizer step on this rank's samples of a global batch.
+    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int) -> Metrics:
+        """Do one optimizer step on this rank's micro-batches of a global batch.
 
         Args:
-            samples: this rank's part, possibly empty.
+            parts: this rank's micro-batches, run in order; equally many on every rank (train/step_plan.py), some may be empty.
             global_samples: samples of the global batch over all ranks, a loss denominator.
             global_tokens: response tokens of the global batch over all ranks, the other one.
 

@@ -14,12 +14,12 @@ from lprl_api.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics, NamedTensor, TrainSample
 from lprl_workload.errors import NonFiniteError
+from lprl_workload.train.actor import MicroBatches
 from lprl_workload.train.batch import MicroBatch, collate
 from lprl_workload.train.build import build_reference, build_trained, set_dropout
 from lprl_workload.train.diagnostics import TOKEN_SUMS, largest_difference, means, token_sums
 from lprl_workload.train.group import Group
 from lprl_workload.train.loss import Denominators, LossTerms, TokenBatch, compute_loss
-from lprl_workload.train.pack import micro_batches
 from lprl_workload.train.policy import Policy
 from lprl_workload.train.schedule import learning_rate, total_steps
 from lprl_workload.train.state import load_state, save_state
@@ -59,18 +59,18 @@ class TorchTrainActor:
         """Optimizer steps done since the start of the run."""
         return self._steps
 
-    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
-        """Return the current policy's log-probabilities of this rank's response tokens, [R] per sample."""
-        return self._logprobs(self._trained.policy, samples, temperature)
+    def logprobs(self, parts: MicroBatches, temperature: float) -> list[list[tuple[float, ...]]]:
+        """Return the current policy's log-probabilities of this rank's response tokens, [R] per sample of each micro-batch."""
+        return self._logprobs(self._trained.policy, parts, temperature)
 
-    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
+    def reference_logprobs(self, parts: MicroBatches, temperature: float) -> list[list[tuple[float, ...]]]:
         """Return the reference policy's log-probabilities (BF16 weights); the reference is loaded on first use."""
         if self._reference is None:
             self._reference = build_reference(self._paths.reference, self._run.shape, self._group, self._shard)
-        return self._logprobs(self._reference, samples, temperature)
+        return self._logprobs(self._reference, parts, temperature)
 
-    def train(self, samples: Sequence[TrainSample], global_samples: int, global_tokens: int) -> Metrics:
-        """Do one optimizer step on this rank's samples of a global batch; see TrainActor.
+    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int) -> Metrics:
+        """Do one optimizer step on this rank's micro-batches of a global batch; see TrainActor.
 
         Raises NonFiniteError, on every rank and before anything changed, when the loss or a gradient is not finite and
         algorithm.checkForNan is set; otherwise such a step leaves the weights alone (metric skipped_steps 1).
@@ -81,8 +81,8 @@ class TorchTrainActor:
         denominators = Denominators(global_samples, global_tokens, self._run.sampling.max_response_tokens)
         sums = torch.zeros(1 + len(TOKEN_SUMS), dtype=torch.float64, device=self._group.device)
         largest = torch.zeros((), dtype=torch.float64, device=self._group.device)
-        for part in self._micro_batches(samples):
-            terms, tokens = self._loss([samples[n] for n in part] or [IDLE], denominators)
+        for part in self._run_parts(parts):
+            terms, tokens = self._loss(part or [IDLE], denominators)
             terms.loss.backward()  # type: ignore[no-untyped-call]
             masters.collect()
             sums += torch.cat([terms.loss.detach().double().reshape(1), token_sums(tokens, terms)])
@@ -145,17 +145,11 @@ class TorchTrainActor:
         self._group.close()
         self._reference = None
 
-    def _micro_batches(self, samples: Sequence[TrainSample]) -> Iterator[list[int]]:
-        """Yield sample numbers per micro-batch; sharded, every rank makes equally many forward passes, some without samples."""
-        lengths = [len(s.prompt_ids) + len(s.response_ids) for s in samples]
-        groups = micro_batches(lengths, self._run.trainer.max_tokens_per_gpu)
-        count = len(groups)
-        if self._shard:
-            count = int(self._group.max_(torch.tensor(count, device=self._group.device)))
-        for number in range(count):
-            yield groups[number] if number < len(groups) else []
+    def _run_parts(self, parts: MicroBatches) -> MicroBatches:
+        """Return the micro-batches that take a forward pass: sharded, also empty ones (collectives inside)."""
+        return [part for part in parts if part or self._shard]
 
-    def _loss(self, samples: list[TrainSample], denominators: Denominators) -> tuple[LossTerms, TokenBatch]:
+    def _loss(self, samples: Sequence[TrainSample], denominators: Denominators) -> tuple[LossTerms, TokenBatch]:
         algorithm = self._run.algorithm
         batch = collate(samples, self._group.device)
         wants_entropy = algorithm.entropy_coefficient != 0
@@ -178,14 +172,15 @@ class TorchTrainActor:
         return batch.spread(logp), batch.spread(entropy)
 
     @torch.no_grad()
-    def _logprobs(self, policy: Policy, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
+    def _logprobs(self, policy: Policy, parts: MicroBatches, temperature: float) -> list[list[tuple[float, ...]]]:
         policy.eval()
-        results: list[tuple[float, ...]] = [()] * len(samples)
-        for part in self._micro_batches(samples):
-            batch = collate([samples[n] for n in part] or [IDLE], self._group.device)
-            logp, _ = self._forward(policy, batch, temperature, entropy_gradient=False)
-            for number, row, length in zip(part, logp.tolist(), batch.lengths, strict=False):
-                results[number] = tuple(row[:length])
+        results: list[list[tuple[float, ...]]] = []
+        for part in parts:
+            results.append([])
+            if part or self._shard:
+                batch = collate(part or [IDLE], self._group.device)
+                logp, _ = self._forward(policy, batch, temperature, entropy_gradient=False)
+                results[-1] = [tuple(row[:length]) for row, length, _ in zip(logp.tolist(), batch.lengths, part, strict=False)]
         return results
 
     def _check(self, loss: float, norm: float) -> bool:
