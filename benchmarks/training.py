@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Protocol
 
-from lprl_api.hf_config import shape_from_config
-from lprl_api.model_shape import Inspection
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.model.model_shape import Inspection
+from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_operator.plan.plan import make_plan
 from lprl_operator.resources.runconfig import run_config
 from lprl_operator.resources.settings import RenderSettings

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from lprl_api.model_shape import ModelShape, Moe
+from lprl_api.model.model_shape import ModelShape, Moe
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, EXPERT_FFN, VOCAB = 2048, 32, 4, 128, 6144, 768, 32000
 SHARD_BYTES = 600_000_000

@@ -8,8 +8,8 @@ import json
 import time
 from pathlib import Path
 
-from lprl_api.formats import Fp8Block, Int4Group
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.formats import Fp8Block, Int4Group
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.convert.run import convert_shards
 
 

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lprl_api.formats import Fp8Block, Int4Group
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.formats import Fp8Block, Int4Group
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.quant.select import Selection
 
 BLOCK, GROUP = 128, 128

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from benchmarks.training import write_run
 
-from lprl_api.parse import parse_job
+from lprl_api.rules.parse import parse_job
 from lprl_fixtures.architectures import Architecture
 from lprl_fixtures.generate import ModelOptions, TaskOptions, generate_model, generate_task
 

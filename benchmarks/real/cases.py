@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from benchmarks.training import write_run
 
-from lprl_api.parse import parse_job
+from lprl_api.rules.parse import parse_job
 from lprl_fixtures.questions import Question, write_questions
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from lprl_api.derived.run_folder import Content, Owner, check_folder, content_of
+from lprl_api.derived.trained import trained_document
 from lprl_api.errors import UserError
 from lprl_api.field_error import InvalidJob
-from lprl_api.parse import parse_job
-from lprl_api.run_folder import Content, Owner, check_folder, content_of
-from lprl_api.spec import LowPrecisionRLJob
-from lprl_api.trained import trained_document
+from lprl_api.rules.parse import parse_job
+from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_cli.runfolder import RunFolder
 
 KEPT = ("lock", "secrets")

@@ -4,9 +4,9 @@ import sys
 
 from lprl_api.errors import UserError
 from lprl_api.field_error import FieldError, InvalidJob
-from lprl_api.parse import parse_job
-from lprl_api.rules import check
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.rules.check import check
+from lprl_api.rules.parse import parse_job
+from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_cli.manifest import Manifest
 
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lprl_api.config_file import check_trainable, format_of, shape_of, source_quantization, whole_model_of
 from lprl_api.errors import UserError
-from lprl_api.model_shape import Inspection
+from lprl_api.model.config_file import check_trainable, format_of, shape_of, source_quantization, whole_model_of
+from lprl_api.model.model_shape import Inspection
 
 UNKNOWN_FINGERPRINT = "0" * 64
 _REMEDY = "give the model's config.json"

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lprl_operator.controller import reconcile
-from lprl_operator.reconcile.cluster_local import LocalCluster
-from lprl_operator.reconcile.observed import Key, Observed
+from lprl_operator.decide.observed import Key, Observed
+from lprl_operator.places.local.cluster import LocalCluster
 from lprl_operator.resources.settings import RenderSettings
 
 POLL_SECONDS = 0.2

@@ -8,8 +8,8 @@ import kopf
 
 from lprl_api.errors import UserError
 from lprl_operator import handlers, kinds, logs, settings
+from lprl_operator.kube.api import KubeApi, Unavailable
 from lprl_operator.metrics import OperatorMetrics
-from lprl_operator.reconcile.kube.api import KubeApi, Unavailable
 from lprl_operator.runtime import Runtime
 from lprl_operator.scraping import Gate, serve
 from lprl_operator.webhook import CertificateKeeper, WebhookServer

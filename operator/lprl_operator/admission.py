@@ -8,15 +8,15 @@ rules can still be edited, and so does everything about a job that is being dele
 from collections.abc import Mapping
 from typing import Any
 
-from lprl_api import effects
-from lprl_api.advice import advise
+from lprl_api.derived import effects
 from lprl_api.errors import UserError
 from lprl_api.field_error import InvalidJob
-from lprl_api.parse import parse_job
-from lprl_api.rules import check
-from lprl_api.spec import LowPrecisionRLJobSpec
+from lprl_api.rules.advice import advise
+from lprl_api.rules.check import check
+from lprl_api.rules.parse import parse_job
+from lprl_api.spec.job import LowPrecisionRLJobSpec
+from lprl_operator.decide.intake import changed_after_start, status_of
 from lprl_operator.plan.plan import make_plan
-from lprl_operator.reconcile.intake import changed_after_start, status_of
 
 Document = Mapping[str, Any]
 MAX_MESSAGE = 8 * 1024

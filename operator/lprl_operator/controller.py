@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from lprl_api.field_error import InvalidJob
-from lprl_api.status import LowPrecisionRLJobStatus
-from lprl_operator.reconcile.actions import Action, Event
-from lprl_operator.reconcile.cluster import Cluster, Conflict
-from lprl_operator.reconcile.decide import consequential, decide, remembers
-from lprl_operator.reconcile.intake import intake, status_of
-from lprl_operator.reconcile.observed import Key, Observed
+from lprl_api.wire.status import LowPrecisionRLJobStatus
+from lprl_operator.decide.actions import Action, Event
+from lprl_operator.decide.decide import consequential, decide, remembers
+from lprl_operator.decide.intake import intake, status_of
+from lprl_operator.decide.observed import Key, Observed
+from lprl_operator.places.cluster import Cluster, Conflict
 from lprl_operator.resources.settings import RenderSettings
 from lprl_operator.status.events import events
 from lprl_operator.status.project import project, refuse

@@ -7,7 +7,7 @@ serves the new kind, and then stays blind to it; and it needs the right to list 
 import asyncio
 
 from lprl_api import names
-from lprl_operator.reconcile.kube.api import ApiError, KubeApi, Unavailable
+from lprl_operator.kube.api import ApiError, KubeApi, Unavailable
 
 KINDS = {names.PLURAL: f"/apis/{names.GROUP}/{names.VERSION}", "rayclusters": "/apis/ray.io/v1"}
 """Plural and the discovery document it has to be in. Everybody who is authenticated may read these."""

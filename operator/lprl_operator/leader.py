@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from lprl_operator.reconcile.kube import paths
-from lprl_operator.reconcile.kube.api import ApiError, KubeApi
-from lprl_operator.reconcile.observed import ObjectRef
+from lprl_operator.decide.observed import ObjectRef
+from lprl_operator.kube import paths
+from lprl_operator.kube.api import ApiError, KubeApi
 from lprl_operator.settings import Identity, LeaderElection
 
 log = logging.getLogger(__name__)

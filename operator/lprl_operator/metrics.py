@@ -8,9 +8,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lprl_api.names import Condition
-from lprl_api.status import Phase
-from lprl_operator.reconcile.kube.summary import Summary
-from lprl_operator.reconcile.observed import Key
+from lprl_api.wire.status import Phase
+from lprl_operator.decide.observed import Key
+from lprl_operator.places.kube.summary import Summary
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 GAUGES: tuple[tuple[str, str, str], ...] = (

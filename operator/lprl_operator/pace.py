@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from lprl_operator.reconcile.observed import Key
+from lprl_operator.decide.observed import Key
 
 ROUTINE_PER_S = 10.0
 """Looks for routine news of jobs that run (a step more), over all jobs: each of 10 jobs once a second, each of 1,000 every 100 s."""

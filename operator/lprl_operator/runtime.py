@@ -9,16 +9,16 @@ from typing import Any
 
 from lprl_api import names
 from lprl_operator.controller import reconcile
+from lprl_operator.decide.observed import Key
+from lprl_operator.kube.api import ApiError, KubeApi, Unavailable
 from lprl_operator.leader import Elector
 from lprl_operator.logs import about
 from lprl_operator.metrics import OperatorMetrics
 from lprl_operator.pace import Pace
-from lprl_operator.reconcile.cluster import Conflict
-from lprl_operator.reconcile.cluster_kube import KubeCluster
-from lprl_operator.reconcile.kube.api import ApiError, KubeApi, Unavailable
-from lprl_operator.reconcile.kube.cache import Cache
-from lprl_operator.reconcile.kube.eventlog import EventLog
-from lprl_operator.reconcile.observed import Key
+from lprl_operator.places.cluster import Conflict
+from lprl_operator.places.kube.cache import Cache
+from lprl_operator.places.kube.cluster import KubeCluster
+from lprl_operator.places.kube.eventlog import EventLog
 from lprl_operator.settings import Identity, OperatorSettings
 from lprl_operator.workqueue import WorkQueue
 

@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from lprl_operator.reconcile.kube.api import ApiError, KubeApi
+from lprl_operator.kube.api import ApiError, KubeApi
 
 log = logging.getLogger(__name__)
 REMEMBER_S = 60.0

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from lprl_api.base import Contract
 from lprl_api.errors import UserError
 from lprl_api.kube_names import LabelKey
-from lprl_api.quantity import Quantity, amount
+from lprl_api.spec.quantity import Quantity, amount
 from lprl_operator.resources.settings import RenderSettings
 
 ENV_CONFIG = "LPRL_OPERATOR_CONFIG"

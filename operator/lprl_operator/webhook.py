@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from lprl_operator import admission, certificates
-from lprl_operator.reconcile.kube import paths
-from lprl_operator.reconcile.kube.api import MERGE, ApiError, KubeApi
-from lprl_operator.reconcile.observed import ObjectRef
+from lprl_operator.decide.observed import ObjectRef
+from lprl_operator.kube import paths
+from lprl_operator.kube.api import MERGE, ApiError, KubeApi
 from lprl_operator.settings import Identity, Webhook
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from typing import Any
 
 from tests.chart import tools
 
-from lprl_operator.reconcile.kube.api import KubeApi
-from lprl_operator.reconcile.local.ports import free_port
+from lprl_operator.kube.api import KubeApi
+from lprl_operator.places.local.ports import free_port
 
 
 def free_ports(count: int) -> list[int]:

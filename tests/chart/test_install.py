@@ -13,7 +13,7 @@ import yaml
 from tests.chart import tools
 from tests.chart.tools import CHART, CRD, ROOT, kubectl, read
 
-from lprl_api.presets import preset_manifest
+from lprl_api.catalog.presets import preset_manifest
 
 pytestmark = pytest.mark.cluster
 NAMESPACE = "lprl-chart-install"

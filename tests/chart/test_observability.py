@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.chart import tools
 from tests.chart.tools import CHART, ROOT
 
+from lprl_operator.decide.observed import Key
 from lprl_operator.metrics import OperatorMetrics
-from lprl_operator.reconcile.kube.summary import summary
-from lprl_operator.reconcile.observed import Key
+from lprl_operator.places.kube.summary import summary
 
 ENV_PROMTOOL = "LPRL_PROMTOOL"
 """promtool, where it is not on PATH; without it get-promtool.sh brings Debian's."""

@@ -14,7 +14,7 @@ from tests.chart import operators, tools
 from tests.chart.tools import CHART, CRD, kubectl, read
 from tests.contract.hand import Hand, manifest
 
-from lprl_operator.reconcile.kube.api import MERGE, KubeApi
+from lprl_operator.kube.api import MERGE, KubeApi
 
 pytestmark = pytest.mark.cluster
 NAMESPACE = "lprl-chart-queue"

@@ -19,13 +19,13 @@ from tests.chart.conftest import AUDITED, NAMESPACE
 from tests.chart.tools import CHART, kubectl, read
 from tests.contract.hand import Hand, manifest
 
-from lprl_operator.reconcile.actions import Create
-from lprl_operator.reconcile.cluster_kube import KubeCluster
-from lprl_operator.reconcile.kube.api import MERGE, ApiError, KubeApi
-from lprl_operator.reconcile.kube.cache import Cache
-from lprl_operator.reconcile.kube.eventlog import EventLog
-from lprl_operator.reconcile.kube.reader import Reader
-from lprl_operator.reconcile.observed import Key
+from lprl_operator.decide.actions import Create
+from lprl_operator.decide.observed import Key
+from lprl_operator.kube.api import MERGE, ApiError, KubeApi
+from lprl_operator.places.kube.cache import Cache
+from lprl_operator.places.kube.cluster import KubeCluster
+from lprl_operator.places.kube.eventlog import EventLog
+from lprl_operator.places.kube.reader import Reader
 from lprl_operator.settings import Identity, parse
 from lprl_operator.webhook import CertificateKeeper, WebhookServer
 

@@ -9,7 +9,7 @@ import pytest
 from tests.chart import tools
 from tests.chart.tools import CHART, CRD, kubectl, read
 
-from lprl_api.presets import preset_manifest
+from lprl_api.catalog.presets import preset_manifest
 
 pytestmark = pytest.mark.cluster
 ADMINISTRATION, TEAM, OTHER = "lprl-chart-admin", "lprl-chart-team", "lprl-chart-other"

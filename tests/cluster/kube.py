@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from lprl_operator.reconcile.kube.api import ApiError, KubeApi, Unavailable
-from lprl_operator.reconcile.kube.kubeconfig import access
+from lprl_operator.kube.api import ApiError, KubeApi, Unavailable
+from lprl_operator.kube.kubeconfig import access
 
 Document = dict[str, Any]
 POLL_S = 0.5

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lprl_api import names
-from lprl_api.model_shape import Inspection, ModelShape
-from lprl_api.progress import Progress, Termination
-from lprl_operator.reconcile.kube import reduce
-from lprl_operator.reconcile.kube.api import MERGE, ApiError, KubeApi
+from lprl_api.model.model_shape import Inspection, ModelShape
+from lprl_api.wire.progress import Progress, Termination
+from lprl_operator.kube.api import MERGE, ApiError, KubeApi
+from lprl_operator.places.kube import reduce
 
 SHAPE = ModelShape(
     architecture="Qwen3ForCausalLM",

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lprl_operator.reconcile.kube.api import KubeApi
+from lprl_operator.kube.api import KubeApi
 
 PAUSE_S = 0.3
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lprl_operator.reconcile.local.ports import free_port
+from lprl_operator.places.local.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from lprl_api import names
-from lprl_api.crd import crd
-from lprl_api.status import LowPrecisionRLJobStatus
+from lprl_api.crd.generate import crd
+from lprl_api.wire.status import LowPrecisionRLJobStatus
 from lprl_operator import certificates
 from lprl_operator.admission import review
 from lprl_operator.controller import consider
-from lprl_operator.reconcile.kube.api import ApiError, KubeApi
-from lprl_operator.reconcile.observed import Observed
+from lprl_operator.decide.observed import Observed
+from lprl_operator.kube.api import ApiError, KubeApi
 from lprl_operator.resources.settings import RenderSettings
 from lprl_operator.settings import Identity, Webhook
 from lprl_operator.webhook import CertificateKeeper, WebhookServer

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from lprl_api import names
-from lprl_operator.reconcile.actions import Create, Delete, ref_of
-from lprl_operator.reconcile.cluster_local import LocalCluster
-from lprl_operator.reconcile.local.folders import Folders
-from lprl_operator.reconcile.observed import Key, Observed
+from lprl_operator.decide.actions import Create, Delete, ref_of
+from lprl_operator.decide.observed import Key, Observed
+from lprl_operator.places.local.cluster import LocalCluster
+from lprl_operator.places.local.folders import Folders
 
 KEY = Key("default", "toy")
 OWNER = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "toy", "uid": "u1"}

@@ -10,17 +10,17 @@ from typing import Any, Protocol
 import pytest
 
 from lprl_api import names
-from lprl_api.crd import crd
-from lprl_operator.reconcile.actions import AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner, ref_of
-from lprl_operator.reconcile.cluster import Cluster, Conflict
-from lprl_operator.reconcile.cluster_kube import KubeCluster
-from lprl_operator.reconcile.cluster_local import LocalCluster
-from lprl_operator.reconcile.kube import paths
-from lprl_operator.reconcile.kube.api import MERGE, ApiError, KubeApi
-from lprl_operator.reconcile.kube.cache import Cache
-from lprl_operator.reconcile.kube.eventlog import EventLog
-from lprl_operator.reconcile.local.folders import Folders
-from lprl_operator.reconcile.observed import Key, ObjectRef, Observed
+from lprl_api.crd.generate import crd
+from lprl_operator.decide.actions import AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner, ref_of
+from lprl_operator.decide.observed import Key, ObjectRef, Observed
+from lprl_operator.kube import paths
+from lprl_operator.kube.api import MERGE, ApiError, KubeApi
+from lprl_operator.places.cluster import Cluster, Conflict
+from lprl_operator.places.kube.cache import Cache
+from lprl_operator.places.kube.cluster import KubeCluster
+from lprl_operator.places.kube.eventlog import EventLog
+from lprl_operator.places.local.cluster import LocalCluster
+from lprl_operator.places.local.folders import Folders
 
 SPEC = {
     "model": {"source": {"volume": "v", "path": "m"}},

@@ -17,14 +17,14 @@ from tests.conftest import USERS_KUBECONFIG
 from tests.contract.hand import Hand, manifest
 
 from lprl_api import names
-from lprl_api.crd import crd
+from lprl_api.crd.generate import crd
 from lprl_api.names import ExitCode
 from lprl_operator.controller import reconcile
-from lprl_operator.reconcile.cluster_kube import KubeCluster
-from lprl_operator.reconcile.kube.api import MERGE, ApiError, KubeApi
-from lprl_operator.reconcile.kube.cache import Cache
-from lprl_operator.reconcile.kube.eventlog import EventLog
-from lprl_operator.reconcile.observed import Key
+from lprl_operator.decide.observed import Key
+from lprl_operator.kube.api import MERGE, ApiError, KubeApi
+from lprl_operator.places.kube.cache import Cache
+from lprl_operator.places.kube.cluster import KubeCluster
+from lprl_operator.places.kube.eventlog import EventLog
 from lprl_operator.resources.settings import RenderSettings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from tests.unit.lprl_api.illegal.test_illegal import patched
 
-from lprl_api.crd import crd
-from lprl_api.parse import parse_job
-from lprl_api.presets import PRESETS, preset_manifest
+from lprl_api.catalog.presets import PRESETS, preset_manifest
+from lprl_api.crd.generate import crd
+from lprl_api.rules.parse import parse_job
 from lprl_operator.resources import pods
 
 ILLEGAL = Path(__file__).parents[1] / "unit" / "lprl_api" / "illegal"

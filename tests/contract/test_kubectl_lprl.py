@@ -23,7 +23,7 @@ from tests.contract.test_crash_points import WATCHED, ready
 from lprl_api import names
 from lprl_cli import exits
 from lprl_cli.main import main
-from lprl_operator.reconcile.kube.api import MERGE, ApiError, KubeApi
+from lprl_operator.kube.api import MERGE, ApiError, KubeApi
 
 __all__ = ["ready"]
 pytestmark = pytest.mark.cluster

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
-from lprl_api.model_shape import ModelShape
-from lprl_api.precision import Scope
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.spec.precision import Scope
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_fixtures.shape import model_shape
 from lprl_workload.buckets import Digest, make_bucket, pack
 from lprl_workload.data import GenerationRequest, NamedTensor, SamplingParams
-from lprl_workload.errors import WeightMismatchError
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.served import ServedModel
+from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.quant.scheme import quantize
 from lprl_workload.quant.select import Selection
 from lprl_workload.rollout.engine import RolloutEngine

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
-from lprl_api.model_shape import Mla, ModelShape, Moe
-from lprl_api.precision import Scope
-from lprl_api.runconfig import RunConfig
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
+from lprl_api.model.model_shape import Mla, ModelShape, Moe
+from lprl_api.spec.precision import Scope
+from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.generate import ModelOptions, generate_model
-from lprl_operator.reconcile.local.ports import free_port
+from lprl_operator.places.local.ports import free_port
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import TrainSample
-from lprl_workload.errors import NonFiniteError
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.slots import weight_slots
 from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
+from lprl_workload.process.errors import NonFiniteError
 from lprl_workload.quant.scheme import dequantize, module_of, quantize
 from lprl_workload.quant.select import Selection
 from lprl_workload.train.actor_torch import TorchTrainActor
@@ -30,7 +30,7 @@ FORMATS: dict[str, WeightFormat] = {
     "bf16": Bf16(),
     "fp8": Fp8Block(),
     "fp8-ue8m0": Fp8Block(scale_format="ue8m0"),
-    # Training fp8 knows blocks only (rules_precision.py); fp8-qat every strategy: products in BF16, activations as they are.
+    # Training fp8 knows blocks only (rules/precision.py); fp8-qat every strategy: products in BF16, activations as they are.
     "fp8-qat": Fp8Block(activations="none"),
     "fp8-channel-qat": Fp8Channel(activations="none"),
     "int4-qat": Int4Group(group_size=32, scope=Scope.ALL_LINEAR, exclude_modules=("*.kv_b_proj",)),

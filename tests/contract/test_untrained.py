@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lprl_api.formats import Bf16, Fp8Block, Int4Group
-from lprl_api.hf_config import shape_from_config
+from lprl_api.model.formats import Bf16, Fp8Block, Int4Group
+from lprl_api.model.hf_config import shape_from_config
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.convert.cli import export_command

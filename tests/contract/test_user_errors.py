@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 from tests.unit.lprl_operator.conftest import SETTINGS, World, manifest
-from tests.unit.lprl_operator.reconcile.steps import advance, condition, look, status
+from tests.unit.lprl_operator.decide.steps import advance, condition, look, status
 from tests.unit.lprl_workload.launch.conftest import Inspected
 
-from lprl_api.content_key import content_key
-from lprl_api.formats import Fp8Block
+from lprl_api.model.content_key import content_key
+from lprl_api.model.formats import Fp8Block
 from lprl_api.names import TERMINATION_MESSAGE_BYTES, ExitCode
-from lprl_api.runconfig import ConvertConfig
+from lprl_api.wire.runconfig import ConvertConfig
 from lprl_cli.commands.run import finish
 from lprl_cli.runfolder import RunFolder
 from lprl_fixtures.runs import VOLUME, write_inputs
-from lprl_operator.reconcile.observed import Exit
+from lprl_operator.decide.observed import Exit
 from lprl_workload.__main__ import main
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lprl_api.formats import Bf16, Fp8Block, Int4Group, WeightFormat
-from lprl_api.hf_config import shape_from_config
-from lprl_api.precision import Scope
+from lprl_api.model.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.spec.precision import Scope
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_workload.buckets import Digest
 from lprl_workload.data import Bucket, GenerationRequest, NamedTensor, SamplingParams
-from lprl_workload.errors import WeightMismatchError
 from lprl_workload.hf.folder import read_folder
+from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.quant.select import Selection
 from lprl_workload.rollout.engine_torch import TorchEngine
 from lprl_workload.sync.channel import WeightChannel, push_weights

@@ -7,7 +7,7 @@ from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.plane import KIND, ControlPlane
 from tests.control_plane.harness.world import World
 
-from lprl_api.presets import PRESETS
+from lprl_api.catalog.presets import PRESETS
 
 LARGEST = "kimi-k2-thinking-int4"
 DRIVER = {"step_s": 0.0, "report_s": 0.5, "hold_at": 2}

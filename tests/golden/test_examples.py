@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from lprl_api import names
-from lprl_api.hf_config import shape_from_config
-from lprl_api.model_shape import Inspection, ModelShape
-from lprl_api.parse import parse_job
-from lprl_api.presets import PRESETS, preset_manifest
-from lprl_api.runconfig import RunConfig
-from lprl_api.shapes import SHAPES
+from lprl_api.catalog.presets import PRESETS, preset_manifest
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.model.model_shape import Inspection, ModelShape
+from lprl_api.model.shapes import SHAPES
+from lprl_api.rules.parse import parse_job
+from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.architectures import model_config
 from lprl_operator.plan.explain import explain
 from lprl_operator.plan.plan import make_plan

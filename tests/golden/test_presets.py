@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lprl_api.parse import parse_job
-from lprl_api.presets import PRESETS, preset_manifest
+from lprl_api.catalog.presets import PRESETS, preset_manifest
+from lprl_api.rules.parse import parse_job
 from lprl_operator.plan.explain import explain
 from lprl_operator.plan.plan import make_plan
 

@@ -9,7 +9,7 @@ import torch
 
 from lprl_workload.buckets import Digest, pack, unpack
 from lprl_workload.data import Bucket, NamedTensor
-from lprl_workload.errors import WeightMismatchError
+from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.sync.channel_broadcast import BroadcastChannel, BroadcastGroup, Meeting, receive, serve_store
 from lprl_workload.sync.cuda_ipc import open_handle, share
 

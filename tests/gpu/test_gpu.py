@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from lprl_api.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.hf_config import shape_from_config
-from lprl_api.runconfig import RunConfig
+from lprl_api.model.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.architectures import Architecture
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_fixtures.runs import run_config

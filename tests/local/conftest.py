@@ -16,7 +16,7 @@ from tests.local.forked import Forked
 
 from lprl_api.names import ExitCode
 from lprl_fixtures.runs import merged, run_config, write_inputs
-from lprl_operator.reconcile.local.ports import free_port
+from lprl_operator.places.local.ports import free_port
 
 DEADLINE_S = 240.0
 RAY_ENV = {

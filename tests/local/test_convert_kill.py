@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import save_file
 from tests.local.forker import Forker
 
-from lprl_api.content_key import content_key
 from lprl_api.errors import UserError
-from lprl_api.formats import Fp8Block, Int4Group, WeightFormat
-from lprl_api.runconfig import ConvertConfig
-from lprl_api.sources import ModelSource, VolumePath
+from lprl_api.model.content_key import content_key
+from lprl_api.model.formats import Fp8Block, Int4Group, WeightFormat
+from lprl_api.spec.sources import ModelSource, VolumePath
+from lprl_api.wire.runconfig import ConvertConfig
 from lprl_fixtures.architectures import model_config
 from lprl_fixtures.tensors import tensor_specs
 from lprl_fixtures.weights import initial_tensor, split

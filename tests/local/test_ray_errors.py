@@ -11,8 +11,8 @@ import ray
 from tests.local.conftest import RAY_ENV, Ray
 
 from lprl_api.errors import StorageFullError, UserError
-from lprl_workload.errors import EngineLostError, RemoteError
 from lprl_workload.launch.ray_link import ActorLostError, get_all, place
+from lprl_workload.process.errors import EngineLostError, RemoteError
 
 pytestmark = pytest.mark.ray
 

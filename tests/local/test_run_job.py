@@ -17,8 +17,8 @@ import yaml
 
 from lprl_cli import exits
 from lprl_cli.runfolder import RunFolder, find
-from lprl_operator.reconcile.local.folders import Folders
-from lprl_operator.reconcile.local.process import marked_processes
+from lprl_operator.places.local.folders import Folders
+from lprl_operator.places.local.process import marked_processes
 
 pytestmark = pytest.mark.ray
 STEPS = 40

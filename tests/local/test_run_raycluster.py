@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from lprl_api import names
-from lprl_operator.reconcile.actions import Create, Delete, ref_of
-from lprl_operator.reconcile.cluster_local import LocalCluster
-from lprl_operator.reconcile.local.folders import Folders
-from lprl_operator.reconcile.local.process import marked_processes
-from lprl_operator.reconcile.observed import Key, Observed
+from lprl_operator.decide.actions import Create, Delete, ref_of
+from lprl_operator.decide.observed import Key, Observed
+from lprl_operator.places.local.cluster import LocalCluster
+from lprl_operator.places.local.folders import Folders
+from lprl_operator.places.local.process import marked_processes
 
 pytestmark = pytest.mark.ray
 KEY = Key("default", "toy")
@@ -122,9 +122,9 @@ def test_a_killed_worker_comes_back_and_a_killed_head_does_not(cluster: LocalClu
 SUPERVISOR = """
 import sys, time
 from pathlib import Path
-from lprl_operator.reconcile.actions import Create
-from lprl_operator.reconcile.cluster_local import LocalCluster
-from lprl_operator.reconcile.local.folders import Folders
+from lprl_operator.decide.actions import Create
+from lprl_operator.places.local.cluster import LocalCluster
+from lprl_operator.places.local.folders import Folders
 import json
 root = Path(sys.argv[1])
 with LocalCluster(Folders.of(root / "state", root / "volumes")) as cluster:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lprl_api.names import ExitCode
-from lprl_api.progress import Control
-from lprl_api.topology import Stability
+from lprl_api.spec.topology import Stability
+from lprl_api.wire.progress import Control
 from lprl_fixtures.runs import merged
 
 SHORT = {"algorithm": {"steps": 12}, "evaluation": {"every_steps": 4}, "progress": {"interval_seconds": 0.2}}

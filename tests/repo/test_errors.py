@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lprl_api.names import ExitCode
-from lprl_operator.reconcile.failures import DRIVER
+from lprl_operator.decide.failures import DRIVER
 from lprl_operator.resources.jobs import failure_policy
 from lprl_workload.__main__ import usage
 

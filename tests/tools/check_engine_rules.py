@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "lprl_workload" / "q
 import engine_rules
 from ignore_cases import DECLARED, SHAPES, TOWER, asked, cases, tensors
 
-from lprl_api.formats import Fp8Block
+from lprl_api.model.formats import Fp8Block
 from lprl_workload.quant.config_json import quantization_config
 from lprl_workload.quant.select import Selection
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lprl_api.formats import rollout_format, training_format
-from lprl_api.hf_config import shape_from_config
-from lprl_api.precision import Precision
-from lprl_api.runconfig import RunConfig
+from lprl_api.model.formats import rollout_format, training_format
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.spec.precision import Precision
+from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.architectures import Architecture, Size
 from lprl_fixtures.generate import ModelOptions, TaskOptions, generate_model, generate_task
 

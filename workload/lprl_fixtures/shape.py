@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lprl_api.model_shape import Mla, ModelShape, Moe
+from lprl_api.model.model_shape import Mla, ModelShape, Moe
 
 FAMILIES = {"qwen3": "qwen3", "qwen3_moe": "qwen3-moe", "deepseek_v3": "deepseek-v3", "qwen2": "qwen2", "llama": "llama"}
 

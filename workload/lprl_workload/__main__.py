@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from lprl_api.names import ExitCode, Reason
-from lprl_workload.arguments import UsageError
-from lprl_workload.termination import run_guarded
+from lprl_workload.process.arguments import UsageError
+from lprl_workload.process.termination import run_guarded
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lprl_workload.data import Bucket, BucketEntry, NamedTensor
-from lprl_workload.errors import WeightMismatchError
+from lprl_workload.process.errors import WeightMismatchError
 
 ALIGNMENT = 16
 """Offsets are multiples of this many bytes, so that every dtype can be viewed in place."""

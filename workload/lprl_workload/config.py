@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from lprl_api.base import Contract
 from lprl_api.errors import UserError
 from lprl_api.names import DEFAULT_VOLUMES_ROOT, ENV_VOLUMES_ROOT
-from lprl_api.runconfig import RunConfig
-from lprl_api.sources import DataFile, VolumePath
+from lprl_api.spec.sources import DataFile, VolumePath
+from lprl_api.wire.runconfig import RunConfig
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 """A ConfigMap holds at most 1 MiB; anything larger is not one of ours."""

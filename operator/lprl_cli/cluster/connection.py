@@ -11,8 +11,8 @@ from lprl_api import names
 from lprl_api.errors import UserError
 
 try:
-    from lprl_operator.reconcile.kube import kubeconfig, paths
-    from lprl_operator.reconcile.kube.api import MERGE, ApiError, KubeApi, Unavailable
+    from lprl_operator.kube import kubeconfig, paths
+    from lprl_operator.kube.api import MERGE, ApiError, KubeApi, Unavailable
 except ModuleNotFoundError as missing:  # an install without the extra has no Kubernetes client
     raise UserError(f"jobs in a cluster need the package {missing.name}", "pip install '.[operator]' in the checkout") from None
 

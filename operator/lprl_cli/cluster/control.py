@@ -3,7 +3,7 @@
 import argparse
 
 from lprl_api.errors import UserError
-from lprl_api.status import Phase
+from lprl_api.wire.status import Phase
 from lprl_cli import exits
 from lprl_cli.cluster.connection import connect
 from lprl_cli.cluster.table import phase

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 from lprl_api import names
 from lprl_cli.cluster.connection import LIST_LIMIT, Connection, Document, checked_name
-from lprl_operator.reconcile.kube import paths
-from lprl_operator.reconcile.kube.api import ApiError, Unavailable
+from lprl_operator.kube import paths
+from lprl_operator.kube.api import ApiError, Unavailable
 
 WATCH_S = 240
 """A watch is asked to end after this and made anew."""

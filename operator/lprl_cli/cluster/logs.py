@@ -13,9 +13,9 @@ from lprl_cli import exits
 from lprl_cli.cluster.connection import Connection, Document, connect, said
 from lprl_cli.cluster.pods import Source, choose, sources
 from lprl_cli.cluster.table import age, aligned
-from lprl_operator.reconcile.kube import paths
-from lprl_operator.reconcile.kube.api import ApiError, Unavailable
-from lprl_operator.reconcile.observed import ObjectRef
+from lprl_operator.decide.observed import ObjectRef
+from lprl_operator.kube import paths
+from lprl_operator.kube.api import ApiError, Unavailable
 
 LIMIT_BYTES = 32 * 1024 * 1024
 """Of what is printed without --follow or --tail all."""

@@ -13,9 +13,9 @@ from lprl_cli.cluster.logs import job_pods
 from lprl_cli.cluster.pods import choose, sources
 from lprl_cli.cluster.table import aligned, phase
 from lprl_cli.live import number
-from lprl_operator.reconcile.kube import paths
-from lprl_operator.reconcile.kube.api import ApiError
-from lprl_operator.reconcile.observed import ObjectRef
+from lprl_operator.decide.observed import ObjectRef
+from lprl_operator.kube import paths
+from lprl_operator.kube.api import ApiError
 from lprl_operator.resources.network import METRICS_PORT_NAME
 
 LIMIT_BYTES = 1024 * 1024

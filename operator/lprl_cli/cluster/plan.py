@@ -2,7 +2,7 @@
 
 import argparse
 
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.model_shape import ModelShape
 from lprl_cli.cluster.connection import connect
 from lprl_cli.manifest import Manifest
 

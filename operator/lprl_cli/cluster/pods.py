@@ -7,7 +7,7 @@ from typing import Any
 from lprl_api import names
 from lprl_api.errors import UserError
 from lprl_api.names import Condition
-from lprl_api.status import Phase
+from lprl_api.wire.status import Phase
 from lprl_cli.cluster.table import phase
 from lprl_cli.live import printable
 

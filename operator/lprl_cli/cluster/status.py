@@ -12,7 +12,7 @@ from lprl_api.errors import UserError
 from lprl_cli import exits
 from lprl_cli.cluster import jobs, table
 from lprl_cli.cluster.connection import Connection, Document, connect
-from lprl_operator.reconcile.kube.api import ApiError
+from lprl_operator.kube.api import ApiError
 
 EVENTS_S = 5.0
 """Between two looks at a job's events."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lprl_api.names import Condition
-from lprl_api.status import Phase
+from lprl_api.wire.status import Phase
 from lprl_cli import exits
 from lprl_cli.live import duration, printable
 

@@ -24,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the manifest; deviations from the published setup and warnings are comments."""
-    from lprl_api.advice import advise
-    from lprl_api.parse import parse_job
-    from lprl_api.presets import PRESETS, preset_manifest
+    from lprl_api.catalog.presets import PRESETS, preset_manifest
+    from lprl_api.rules.advice import advise
+    from lprl_api.rules.parse import parse_job
 
     if args.preset is None:
         for preset in PRESETS.values():

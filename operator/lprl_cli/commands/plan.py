@@ -4,11 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-from lprl_api.advice import advise
 from lprl_api.errors import UserError
 from lprl_api.field_error import wrong
-from lprl_api.model_shape import Inspection, ModelShape
-from lprl_api.spec import LowPrecisionRLJob, LowPrecisionRLJobSpec
+from lprl_api.model.model_shape import Inspection, ModelShape
+from lprl_api.rules.advice import advise
+from lprl_api.spec.job import LowPrecisionRLJob, LowPrecisionRLJobSpec
 from lprl_cli import exits
 from lprl_cli.arguments import at_least
 from lprl_cli.checked import checked_job, invalid, tell
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
 
 def manifest_of(text: str, name: str | None = None) -> Manifest:
     """Return the manifest of a file or of a preset."""
-    from lprl_api.presets import PRESETS, preset_manifest
+    from lprl_api.catalog.presets import PRESETS, preset_manifest
 
     if text in PRESETS and not Path(text).exists():
         manifest = Manifest(dict(preset_manifest(text)), text, {"": 1})
@@ -62,7 +62,7 @@ def _is_name(text: str) -> bool:
 
 def _wanted(args: argparse.Namespace) -> tuple[Manifest, ModelShape | None]:
     """Return what to plan, with the shape that is known of it beside its spec."""
-    from lprl_api.presets import PRESETS
+    from lprl_api.catalog.presets import PRESETS
 
     if place.named(args) or (place.called_as_kubectl() and _is_name(args.job) and args.job not in PRESETS):
         from lprl_cli.cluster import plan
@@ -122,10 +122,10 @@ def _known(
 
 
 def _list() -> int:
-    from lprl_api.accelerators import ACCELERATORS
-    from lprl_api.presets import PRESETS
-    from lprl_api.shapes import SHAPES
-    from lprl_api.weights import parameters
+    from lprl_api.catalog.accelerators import ACCELERATORS
+    from lprl_api.catalog.presets import PRESETS
+    from lprl_api.model.shapes import SHAPES
+    from lprl_api.model.weights import parameters
 
     print("shapes (spec.model.shape)")
     for name, shape in SHAPES.items():

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lprl_api.advice import advise
 from lprl_api.errors import UserError
 from lprl_api.field_error import wrong
-from lprl_api.model_shape import Inspection
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.model.model_shape import Inspection
+from lprl_api.rules.advice import advise
+from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_cli import exits
 from lprl_cli.checked import checked_job, invalid, tell
 from lprl_cli.commands.plan import manifest_of
@@ -104,8 +104,8 @@ def _first(error: ValidationError, shown: int = 3) -> str:
 
 
 def _assumed(manifest: Manifest, job: LowPrecisionRLJob) -> Inspection:
-    from lprl_api.shapes import SHAPES
-    from lprl_api.weights import parameters
+    from lprl_api.model.shapes import SHAPES
+    from lprl_api.model.weights import parameters
 
     if job.spec.model.shape is None:
         need = "a known shape to render with (lprl plan --shapes), or --model or --inspection"

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lprl_api.derived.run_folder import steps_of
 from lprl_api.errors import UserError
-from lprl_api.run_folder import steps_of
 from lprl_cli import again, exits
 from lprl_cli.checked import checked_job
 from lprl_cli.live import printable
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
 def run_document(document: Mapping[str, Any], args: argparse.Namespace) -> int:
     """Run a checked manifest; `args` holds state_dir, volumes, secrets, restart, plain and no_report."""
-    from lprl_operator.reconcile.cluster_local import LocalCluster
-    from lprl_operator.reconcile.local.folders import Folders
+    from lprl_operator.places.local.cluster import LocalCluster
+    from lprl_operator.places.local.folders import Folders
 
     name = document["metadata"]["name"]
     state, volumes = Path(args.state_dir or Path("runs") / name), Path(args.volumes)
@@ -85,7 +85,7 @@ def _begin(found: RunFolder, document: Mapping[str, Any]) -> bool:
 def _supervise(cluster: Any, found: RunFolder, plain: bool) -> None:
     from lprl_cli.live import make_view
     from lprl_cli.supervise import Supervisor
-    from lprl_operator.reconcile.observed import Key
+    from lprl_operator.decide.observed import Key
 
     meta = found.job()["metadata"]
     view = make_view(plain)

@@ -23,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
 
 def judged(manifest: Manifest) -> tuple[list[FieldError], list[FieldError]]:
     """Return every schema error and every rule a manifest breaks, and the warnings on it."""
-    from lprl_api.advice import advise
-    from lprl_api.parse import parse_job
-    from lprl_api.rules import check
+    from lprl_api.rules.advice import advise
+    from lprl_api.rules.check import check
+    from lprl_api.rules.parse import parse_job
 
     try:
         spec = parse_job(manifest.document).spec

@@ -14,7 +14,7 @@ from lprl_cli import exits
 from lprl_cli.cluster.place import called_as_kubectl
 
 ENV_CALLED_AS = "LPRL_CALLED_AS"
-"""Read by lprl_workload/arguments.py; the two share no code."""
+"""Read by lprl_workload/process/arguments.py; the two share no code."""
 WORKLOAD = {"inspect": "inspect", "convert": "convert-all", "verify": "verify", "export": "export"}
 
 

@@ -4,8 +4,8 @@ from html import escape
 from typing import Any
 
 from lprl_api.errors import UserError
-from lprl_api.model_shape import Inspection
-from lprl_api.parse import parse_job
+from lprl_api.model.model_shape import Inspection
+from lprl_api.rules.parse import parse_job
 from lprl_cli.report.charts import bar
 from lprl_cli.report.style import cell, table
 from lprl_cli.runfolder import RunFolder

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from lprl_api.model_shape import ModelShape
-from lprl_api.rule_case import Case
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.rules.case import Case
 from lprl_operator.plan.memory import Sizing, fallback_format, gpu_groups
 from lprl_operator.plan.types import GpuGroup, Item, JobPlan
 

@@ -1,6 +1,6 @@
 """What a device offers a plan: usable bytes, and what a process takes before any tensor."""
 
-from lprl_api.accelerators import GIB, Accelerator
+from lprl_api.catalog.accelerators import GIB, Accelerator
 
 RUNTIME_BYTES = 3 * GIB
 """CUDA context, NCCL channels, cuBLAS/TE workspaces and allocator slack of a GPU process."""

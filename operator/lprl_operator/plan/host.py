@@ -1,11 +1,11 @@
 """Host memory and /dev/shm of a worker node, and disk of the job."""
 
-from lprl_api import effective
-from lprl_api.accelerators import GIB
-from lprl_api.formats import Bf16, export_format
-from lprl_api.model_shape import Inspection, ModelShape
-from lprl_api.rule_case import Case
-from lprl_api.weights import format_bytes, parameters
+from lprl_api.catalog.accelerators import GIB
+from lprl_api.derived import effective
+from lprl_api.model.formats import Bf16, export_format
+from lprl_api.model.model_shape import Inspection, ModelShape
+from lprl_api.model.weights import format_bytes, parameters
+from lprl_api.rules.case import Case
 from lprl_operator.plan import memory_trainer
 from lprl_operator.plan.memory import Sizing
 from lprl_operator.plan.memory_engine import sequence_tokens

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from lprl_api.accelerators import Accelerator
-from lprl_api.formats import Bf16, WeightFormat
-from lprl_api.model_shape import ModelShape
-from lprl_api.rule_case import Case
-from lprl_api.runconfig import Ranks
+from lprl_api.catalog.accelerators import Accelerator
+from lprl_api.model.formats import Bf16, WeightFormat
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.rules.case import Case
+from lprl_api.wire.runconfig import Ranks
 from lprl_operator.plan import hardware, memory_trainer
 from lprl_operator.plan.memory_engine import EngineMemory, engine_runtime_bytes, sequence_tokens, sglang_memory, torch_memory
 from lprl_operator.plan.parallel import StageWeights, stage_weights

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from lprl_api import effective
-from lprl_api.accelerators import Accelerator
-from lprl_api.formats import Bf16, WeightFormat
-from lprl_api.model_shape import ModelShape
-from lprl_api.spec import LowPrecisionRLJobSpec
-from lprl_api.weights import all_weights, selects, weight_bytes
+from lprl_api.catalog.accelerators import Accelerator
+from lprl_api.derived import effective
+from lprl_api.model.formats import Bf16, WeightFormat
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.model.weights import all_weights, selects, weight_bytes
+from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_operator.plan.hardware import CPU_RUNTIME_BYTES
 
 TORCH_CONCURRENCY = 32

@@ -2,10 +2,10 @@
 activations follow Korthikanti et al. (arXiv 2205.05198), table 2, with the layer's real widths and flash attention.
 """
 
-from lprl_api import effective
-from lprl_api.formats import Bf16, Fp8Block, WeightFormat
-from lprl_api.model_shape import ModelShape
-from lprl_api.spec import LowPrecisionRLJobSpec
+from lprl_api.derived import effective
+from lprl_api.model.formats import Bf16, Fp8Block, WeightFormat
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_operator.plan.parallel import StageWeights
 from lprl_operator.plan.types import Groups, Item
 

@@ -6,8 +6,8 @@ Measured with SmolLM2-135M-Instruct (dense) on one H200: SGLang 0.5.17 against a
 
 from dataclasses import dataclass
 
-from lprl_api.algorithm import Algorithm
-from lprl_api.precision import Precision, Rollout, Training
+from lprl_api.spec.algorithm import Algorithm
+from lprl_api.spec.precision import Precision, Rollout, Training
 
 SOURCE = "SmolLM2-135M on SGLang, one H200"
 

@@ -1,11 +1,11 @@
 """Remarks on a plan: legal and fitting, and still worth knowing."""
 
-from lprl_api import effective
-from lprl_api.formats import Int4Group
-from lprl_api.quantity import amount
-from lprl_api.runconfig import Ranks
-from lprl_api.spec import LowPrecisionRLJobSpec
-from lprl_api.weights import unmatched
+from lprl_api.derived import effective
+from lprl_api.model.formats import Int4Group
+from lprl_api.model.weights import unmatched
+from lprl_api.spec.job import LowPrecisionRLJobSpec
+from lprl_api.spec.quantity import amount
+from lprl_api.wire.runconfig import Ranks
 from lprl_operator.plan.memory import Sizing, make_engine
 from lprl_operator.plan.mismatch import expectation, warnings
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from lprl_api.formats import WeightFormat
-from lprl_api.model_shape import ModelShape
-from lprl_api.rules_shape import stage_layers
-from lprl_api.topology import TrainerLayout
-from lprl_api.weights import Weight, embedding_weight, head_weights, layer_weights, selects
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.model.weights import Weight, embedding_weight, head_weights, layer_weights, selects
+from lprl_api.rules.shape import stage_layers
+from lprl_api.spec.topology import TrainerLayout
 from lprl_operator.plan.types import Groups
 
 

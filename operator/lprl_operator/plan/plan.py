@@ -1,15 +1,15 @@
 """make_plan: a legal spec and a shape to the whole plan, or every reason why not."""
 
-from lprl_api import effective
+from lprl_api.derived import effective
 from lprl_api.errors import UserError
 from lprl_api.field_error import FieldError, wrong
-from lprl_api.model_shape import Inspection, ModelShape
-from lprl_api.rule_case import Case
-from lprl_api.rules import check
-from lprl_api.rules_layout import engine_step, node_step
-from lprl_api.runconfig import Ranks
-from lprl_api.spec import LowPrecisionRLJobSpec
-from lprl_api.weights import parameters
+from lprl_api.model.model_shape import Inspection, ModelShape
+from lprl_api.model.weights import parameters
+from lprl_api.rules.case import Case
+from lprl_api.rules.check import check
+from lprl_api.rules.layout import engine_step, node_step
+from lprl_api.spec.job import LowPrecisionRLJobSpec
+from lprl_api.wire.runconfig import Ranks
 from lprl_operator.plan import host, remedies
 from lprl_operator.plan.fit import Misfit, misfits
 from lprl_operator.plan.hardware import usable_bytes

@@ -5,10 +5,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from lprl_api.accelerators import ACCELERATORS
+from lprl_api.catalog.accelerators import ACCELERATORS
 from lprl_api.field_error import FieldError, as_text
-from lprl_api.rule_case import Case
-from lprl_api.spec import LowPrecisionRLJobSpec
+from lprl_api.rules.case import Case
+from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_operator.plan.fit import Misfit
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

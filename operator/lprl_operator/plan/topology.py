@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from lprl_api import effective
-from lprl_api.rule_case import Case
-from lprl_api.rules_layout import engine_step, node_step
-from lprl_api.runconfig import Ranks
+from lprl_api.derived import effective
+from lprl_api.rules.case import Case
+from lprl_api.rules.layout import engine_step, node_step
+from lprl_api.wire.runconfig import Ranks
 from lprl_operator.plan.types import Role
 
 MAX_NODES = 1024

@@ -5,9 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from lprl_api.base import Contract, NonNegativeInt, PositiveInt
-from lprl_api.formats import WeightFormat
-from lprl_api.model_shape import ModelShape
-from lprl_api.runconfig import Ranks
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.wire.runconfig import Ranks
 
 PhaseName = Literal["training", "sync", "rollout"]
 

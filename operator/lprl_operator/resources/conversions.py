@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from lprl_api.content_key import content_key
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.model_shape import Inspection, SourceQuantization
-from lprl_api.runconfig import ConvertConfig
-from lprl_api.sources import VolumePath
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.model.content_key import content_key
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.model_shape import Inspection, SourceQuantization
+from lprl_api.spec.job import LowPrecisionRLJob
+from lprl_api.spec.sources import VolumePath
+from lprl_api.wire.runconfig import ConvertConfig
 from lprl_operator.resources import naming, sources
 
 SHARDS_PER_POD = 4

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from lprl_api.runconfig import InspectConfig
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.spec.job import LowPrecisionRLJob
+from lprl_api.wire.runconfig import InspectConfig
 from lprl_operator.resources import jobs, metadata, naming
 from lprl_operator.resources.settings import RenderSettings
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lprl_api.names import ExitCode
-from lprl_api.sources import ModelSource
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.spec.job import LowPrecisionRLJob
+from lprl_api.spec.sources import ModelSource
 from lprl_operator.resources import needs, pods, storage
 from lprl_operator.resources.settings import RenderSettings
 

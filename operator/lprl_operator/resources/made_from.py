@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lprl_api import effects
 from lprl_api.base import Contract, NonNegativeInt
+from lprl_api.derived import effects
 from lprl_api.names import ANNOTATION_MADE_FROM
-from lprl_api.spec import LowPrecisionRLJob
-from lprl_api.status import LowPrecisionRLJobStatus
+from lprl_api.spec.job import LowPrecisionRLJob
+from lprl_api.wire.status import LowPrecisionRLJobStatus
 
 
 class MadeFrom(Contract):

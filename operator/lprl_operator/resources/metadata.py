@@ -3,7 +3,7 @@
 from typing import Any
 
 from lprl_api import names
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.spec.job import LowPrecisionRLJob
 
 QUEUE_PREFIXES = ("kueue.x-k8s.io/", "volcano.sh/", "scheduling.volcano.sh/", "yunikorn.apache.org/", "kai.scheduler/")
 """Labels and annotations of batch schedulers, handed from the job to what they queue."""

@@ -5,9 +5,9 @@ A limit from a stronger side drops a request from a weaker one (Kubernetes then 
 
 from dataclasses import dataclass
 
-from lprl_api.pod_settings import Resources, stacked
-from lprl_api.runconfig import Ranks
-from lprl_api.spec import LowPrecisionRLJobSpec
+from lprl_api.spec.job import LowPrecisionRLJobSpec
+from lprl_api.spec.pod_settings import Resources, stacked
+from lprl_api.wire.runconfig import Ranks
 from lprl_operator.resources.settings import RenderSettings
 
 GPU_RESOURCE = "nvidia.com/gpu"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lprl_api import names
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_operator.resources import metadata, naming
 from lprl_operator.resources.settings import RenderSettings
 

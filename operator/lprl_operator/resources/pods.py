@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lprl_api.base import Contract
-from lprl_api.pod_settings import EnvVar, PodSettings, PodTemplate, Resources
-from lprl_api.sources import SecretKey
+from lprl_api.spec.pod_settings import EnvVar, PodSettings, PodTemplate, Resources
+from lprl_api.spec.sources import SecretKey
 from lprl_operator.resources import storage
 from lprl_operator.resources.settings import RenderSettings
 

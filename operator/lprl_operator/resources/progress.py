@@ -3,8 +3,8 @@
 from typing import Any
 
 from lprl_api import names
-from lprl_api.progress import Control
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.spec.job import LowPrecisionRLJob
+from lprl_api.wire.progress import Control
 from lprl_operator.resources import jobs, metadata, naming
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lprl_api import names
-from lprl_api.accelerators import ACCELERATORS
-from lprl_api.precision import Rollout, Training
-from lprl_api.runconfig import Ranks
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.catalog.accelerators import ACCELERATORS
+from lprl_api.spec.job import LowPrecisionRLJob
+from lprl_api.spec.precision import Rollout, Training
+from lprl_api.wire.runconfig import Ranks
 from lprl_operator.resources import metadata, naming, needs, network, pods, storage
 from lprl_operator.resources.needs import WorkerNeeds
 from lprl_operator.resources.settings import RenderSettings

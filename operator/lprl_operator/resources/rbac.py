@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_operator.resources import metadata, naming
 
 ROLE = "driver"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lprl_api.model_shape import Inspection
-from lprl_api.spec import LowPrecisionRLJob
+from lprl_api.model.model_shape import Inspection
+from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_operator.plan.types import JobPlan
 from lprl_operator.resources import conversions, network, progress, raycluster, rbac, runconfig, sources
 from lprl_operator.resources.conversions import Conversion

@@ -3,12 +3,12 @@
 from typing import Any
 
 from lprl_api import names
-from lprl_api.effective import effective
-from lprl_api.model_shape import Inspection
-from lprl_api.runconfig import CheckpointConfig, InspectConfig, Preflight, RunConfig
-from lprl_api.sources import ModelSource, VolumePath
-from lprl_api.spec import LowPrecisionRLJob
-from lprl_api.trained import trained_document
+from lprl_api.derived.effective import effective
+from lprl_api.derived.trained import trained_document
+from lprl_api.model.model_shape import Inspection
+from lprl_api.spec.job import LowPrecisionRLJob
+from lprl_api.spec.sources import ModelSource, VolumePath
+from lprl_api.wire.runconfig import CheckpointConfig, InspectConfig, Preflight, RunConfig
 from lprl_operator.plan.types import JobPlan
 from lprl_operator.resources import conversions, jobs, metadata, naming, pods, sources
 from lprl_operator.resources.settings import RenderSettings

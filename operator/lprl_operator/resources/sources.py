@@ -2,9 +2,9 @@
 
 import posixpath
 
-from lprl_api.source_folder import source_folder
-from lprl_api.sources import ModelSource, VolumePath
-from lprl_api.spec import LowPrecisionRLJob, LowPrecisionRLJobSpec
+from lprl_api.model.source_folder import source_folder
+from lprl_api.spec.job import LowPrecisionRLJob, LowPrecisionRLJobSpec
+from lprl_api.spec.sources import ModelSource, VolumePath
 
 
 def is_remote(source: ModelSource) -> bool:

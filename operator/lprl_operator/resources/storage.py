@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lprl_api import names
-from lprl_api.spec import LowPrecisionRLJobSpec
+from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_operator.resources import naming
 
 CONFIG_FOLDER = "/etc/lprl"

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from lprl_api.names import Condition
-from lprl_api.status import ConditionStatus
-from lprl_operator.reconcile.decision import Finding
+from lprl_api.wire.status import ConditionStatus
+from lprl_operator.decide.decision import Finding
 
 
 def set_conditions(old: Sequence[ConditionStatus], findings: Iterable[Finding], now: str, generation: int) -> tuple[ConditionStatus, ...]:

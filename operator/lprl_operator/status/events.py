@@ -1,10 +1,10 @@
 """Status difference -> events; sent only after the status write they belong to succeeded, so each is sent once."""
 
-from lprl_api import effects
+from lprl_api.derived import effects
 from lprl_api.names import Condition, Reason
-from lprl_api.status import ConditionStatus, LowPrecisionRLJobStatus
 from lprl_api.text import shortened
-from lprl_operator.reconcile.actions import Event
+from lprl_api.wire.status import ConditionStatus, LowPrecisionRLJobStatus
+from lprl_operator.decide.actions import Event
 from lprl_operator.status import conditions as of
 
 _WARNINGS = frozenset(

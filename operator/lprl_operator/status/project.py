@@ -6,10 +6,10 @@ from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_api.names import Condition, Reason
-from lprl_api.progress import Progress
-from lprl_api.status import ConditionStatus, ConversionStatus, LowPrecisionRLJobStatus, NodesStatus, Phase, PlanStatus, TrainingStatus
 from lprl_api.text import one_line
-from lprl_operator.reconcile.decision import Case, ConditionValue, Decision, Finding, format_time
+from lprl_api.wire.progress import Progress
+from lprl_api.wire.status import ConditionStatus, ConversionStatus, LowPrecisionRLJobStatus, NodesStatus, Phase, PlanStatus, TrainingStatus
+from lprl_operator.decide.decision import Case, ConditionValue, Decision, Finding, format_time
 from lprl_operator.status import conditions as of
 from lprl_operator.status import rewards
 

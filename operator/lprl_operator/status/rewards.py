@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from lprl_api.names import Condition, Reason
-from lprl_api.progress import Progress, RewardSample, RewardSignal
-from lprl_api.status import ConditionStatus
 from lprl_api.text import one_line
-from lprl_operator.reconcile.decision import ConditionValue, Finding
+from lprl_api.wire.progress import Progress, RewardSample, RewardSignal
+from lprl_api.wire.status import ConditionStatus
+from lprl_operator.decide.decision import ConditionValue, Finding
 from lprl_operator.status import conditions as of
 
 _STATES: dict[str, tuple[ConditionValue, str]] = {

@@ -26,8 +26,9 @@ from tests.control_plane.harness.script import CUT_OFF, Script, Store
 from tests.control_plane.harness.watching import Client, Document
 
 from lprl_api import names
+from lprl_api.checkpoint_ref import CheckpointRef
 from lprl_api.names import ExitCode
-from lprl_api.progress import CheckpointRef, Control, Progress, StabilityReport, Termination
+from lprl_api.wire.progress import Control, Progress, StabilityReport, Termination
 
 CONFIGMAPS = "/api/v1/namespaces/{}/configmaps/{}"
 Said = tuple[int, str, str]

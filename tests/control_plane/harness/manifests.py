@@ -7,9 +7,9 @@ from typing import Any
 from tests.control_plane.harness.plane import KIND, POOL
 
 from lprl_api import names
-from lprl_api.model_shape import Inspection, ModelShape, SourceQuantization
-from lprl_api.presets import PRESETS, preset_manifest
-from lprl_api.shapes import SHAPES
+from lprl_api.catalog.presets import PRESETS, preset_manifest
+from lprl_api.model.model_shape import Inspection, ModelShape, SourceQuantization
+from lprl_api.model.shapes import SHAPES
 
 Manifest = dict[str, Any]
 TOY = ModelShape(

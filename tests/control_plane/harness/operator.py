@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from tests.control_plane.harness.plane import CLUSTER_NAMESPACE, ControlPlane, Process
 
-from lprl_operator.reconcile.local.ports import free_port
+from lprl_operator.places.local.ports import free_port
 
 
 class Operator:

@@ -16,7 +16,7 @@ import yaml
 from tests.control_plane.harness.api import PLURALS, STRATEGIC, Api, ApiError, Document
 from tests.control_plane.harness.script import CUT_OFF
 
-from lprl_api.crd import crd
+from lprl_api.crd.generate import crd
 
 ROOT = Path(__file__).parents[3]
 ENV_DEVCLUSTER = "LPRL_DEVCLUSTER"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lprl_api.errors import UserError
-from lprl_api.source_folder import source_folder
-from lprl_api.sources import ModelSource, S3Source, VolumePath
+from lprl_api.model.source_folder import source_folder
+from lprl_api.spec.sources import ModelSource, S3Source, VolumePath
 from lprl_workload.convert.download import COMPLETE, DownloadProgress, is_complete
 from lprl_workload.convert.source import resolve_source
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lprl_api.checkpoint_tensors import checkpoint_tensors, fused_experts
-from lprl_api.hf_config import shape_from_config
-from lprl_api.weights import parameters
+from lprl_api.model.checkpoint_tensors import checkpoint_tensors, fused_experts
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.model.weights import parameters
 
 SMALL: dict[str, Any] = {
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4,

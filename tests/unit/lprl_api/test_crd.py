@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lprl_api.crd import crd, crd_yaml, schema
-from lprl_api.parse import parse_job
-from lprl_api.presets import preset_manifest
+from lprl_api.catalog.presets import preset_manifest
+from lprl_api.crd.generate import crd, crd_yaml, schema
+from lprl_api.rules.parse import parse_job
 
 ROOT = Path(__file__).parents[3]
 Path_ = tuple[str, ...]

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from lprl_api import effects
-from lprl_api.operations import Checkpoint, Conversion, Volume
-from lprl_api.parse import parse_job
-from lprl_api.presets import preset_manifest
-from lprl_api.spec import LowPrecisionRLJobSpec
+from lprl_api.catalog.presets import preset_manifest
+from lprl_api.derived import effects
+from lprl_api.rules.parse import parse_job
+from lprl_api.spec.job import LowPrecisionRLJobSpec
+from lprl_api.spec.operations import Checkpoint, Conversion, Volume
 
 WORDS = ("Immutable after start", "at once", "with the next attempt")
 

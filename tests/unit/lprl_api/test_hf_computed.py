@@ -20,8 +20,8 @@ from transformers.activations import ACT2CLS
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from lprl_api.errors import UserError
-from lprl_api.hf_computed import ACTIVATIONS, ROPE
-from lprl_api.hf_config import shape_from_config
+from lprl_api.model.hf_computed import ACTIVATIONS, ROPE
+from lprl_api.model.hf_config import shape_from_config
 
 COMMON = {
     "vocab_size": 32, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lprl_api.hf_config import shape_from_config
-from lprl_api.shapes import SHAPES
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.model.shapes import SHAPES
 
 CONFIGS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "configs.json").read_text())
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16
-from lprl_api.hf_config import shape_from_config
-from lprl_api.hf_quantization import parse_quantization_config
+from lprl_api.model.formats import Bf16
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.model.hf_quantization import parse_quantization_config
 
 MODEL = {
     "model_type": "qwen3_moe", "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2,

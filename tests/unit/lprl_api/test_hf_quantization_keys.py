@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.hf_quantization import parse_quantization_config
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.hf_quantization import parse_quantization_config
 
 INT4 = {
     "quant_method": "compressed-tensors",

@@ -6,7 +6,7 @@ import pytest
 import transformers
 
 from lprl_api.errors import UserError
-from lprl_api.hf_config import shape_from_config
+from lprl_api.model.hf_config import shape_from_config
 
 CLASSES: dict[str, Any] = {
     "LlamaForCausalLM": transformers.LlamaConfig,

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lprl_api.catalog.presets import PRESETS, preset_manifest
 from lprl_api.field_error import InvalidJob
-from lprl_api.parse import parse_job
-from lprl_api.presets import PRESETS, preset_manifest
-from lprl_api.rules import check
-from lprl_api.shapes import SHAPES
-from lprl_api.spec import LowPrecisionRLJobSpec
+from lprl_api.model.shapes import SHAPES
+from lprl_api.rules.check import check
+from lprl_api.rules.parse import parse_job
+from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_operator.plan.plan import PlanError, make_plan
 
 SIZES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16, 32, 64])

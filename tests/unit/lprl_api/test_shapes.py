@@ -2,9 +2,9 @@
 
 import pytest
 
-from lprl_api.formats import Bf16, Fp8Block, Int4Group
-from lprl_api.shapes import SHAPES
-from lprl_api.weights import active_parameters, all_weights, format_bytes, parameters, selects
+from lprl_api.model.formats import Bf16, Fp8Block, Int4Group
+from lprl_api.model.shapes import SHAPES
+from lprl_api.model.weights import active_parameters, all_weights, format_bytes, parameters, selects
 
 
 @pytest.mark.parametrize(

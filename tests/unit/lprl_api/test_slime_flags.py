@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lprl_api.crd import schema
-from lprl_api.presets import PRESETS, preset_manifest
+from lprl_api.catalog.presets import PRESETS, preset_manifest
+from lprl_api.crd.generate import schema
 
 TABLE = (Path(__file__).parents[3] / "docs" / "slime-flags.md").read_text()
 ROWS = [

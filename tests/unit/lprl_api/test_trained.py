@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lprl_api.parse import parse_job
-from lprl_api.trained import differences, trained_document
+from lprl_api.derived.trained import differences, trained_document
+from lprl_api.rules.parse import parse_job
 
 ROOT = Path(__file__).parents[3]
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from lprl_api.images import WORKLOAD
-from lprl_api.presets import PRESETS, preset_manifest
+from lprl_api.catalog.images import WORKLOAD
+from lprl_api.catalog.presets import PRESETS, preset_manifest
 from lprl_cli import exits
 from lprl_cli.main import main
 from lprl_operator.admission import MAX_WARNING, review
 from lprl_operator.controller import consider
-from lprl_operator.reconcile.observed import Observed
+from lprl_operator.decide.observed import Observed
 from lprl_operator.resources.settings import RenderSettings
 
 CANNOT = "this version's images cannot run"

@@ -66,7 +66,7 @@ def test_a_readable_quantisation_is_planned_with(tmp_path: Path, capsys: pytest.
 def test_an_int4_source_of_another_group_is_refused_as_the_operator_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = {**CONFIG, "quantization_config": packed(group_size=32)}
     manifest = tmp_path / "job.yaml"
-    from lprl_api.presets import preset_manifest
+    from lprl_api.catalog.presets import preset_manifest
 
     document = preset_manifest("qwen3-4b-fp8")
     document["spec"]["precision"] = {"rollout": "int4"}
@@ -88,7 +88,7 @@ def test_a_multimodal_model_is_planned_as_its_language_model_and_says_so(tmp_pat
 
 
 def test_a_multimodal_model_that_the_trainer_cannot_train_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lprl_api.presets import preset_manifest
+    from lprl_api.catalog.presets import preset_manifest
 
     document = preset_manifest("qwen3-4b-fp8")
     spec = document["spec"]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from lprl_api.derived.run_folder import Owner
+from lprl_api.derived.trained import trained_document
 from lprl_api.errors import UserError
 from lprl_api.names import all_reasons
-from lprl_api.parse import parse_job
-from lprl_api.run_folder import Owner
-from lprl_api.trained import trained_document
+from lprl_api.rules.parse import parse_job
 from lprl_cli import again
 from lprl_cli.commands.run import REMEDIES, finish, remedy_of
 from lprl_cli.runfolder import RunFolder, run_folder_of

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from lprl_api.model_shape import Inspection, ModelShape
+from lprl_api.model.model_shape import Inspection, ModelShape
 from lprl_api.names import CONTROL_KEY, LABEL_ATTEMPT, LABEL_CONTENT_KEY, ExitCode
-from lprl_api.parse import parse_job
-from lprl_operator.reconcile.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner
-from lprl_operator.reconcile.cluster import Conflict
-from lprl_operator.reconcile.observed import (
+from lprl_api.rules.parse import parse_job
+from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner
+from lprl_operator.decide.observed import (
     ClusterState,
     ContainerState,
     Exit,
@@ -26,6 +25,7 @@ from lprl_operator.reconcile.observed import (
     PodState,
     Refusal,
 )
+from lprl_operator.places.cluster import Conflict
 from lprl_operator.resources.render import render
 from lprl_operator.resources.settings import RenderSettings
 

@@ -4,8 +4,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from lprl_operator.kube.api import ApiError, Unavailable
 from lprl_operator.leader import Elector
-from lprl_operator.reconcile.kube.api import ApiError, Unavailable
 from lprl_operator.settings import Identity, LeaderElection
 
 SETTINGS = LeaderElection.model_validate({"leaseDurationSeconds": 15, "renewDeadlineSeconds": 10, "retryPeriodSeconds": 2})

@@ -6,9 +6,9 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from lprl_operator.decide.observed import Key
 from lprl_operator.metrics import GAUGES, OperatorMetrics
-from lprl_operator.reconcile.kube.summary import summary
-from lprl_operator.reconcile.observed import Key
+from lprl_operator.places.kube.summary import summary
 
 TRAINING = {"step": 3, "steps": 9, "reward": "0.5", "mismatch": "0.1", "tokensPerSecond": "5148"}
 

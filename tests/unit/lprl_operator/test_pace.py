@@ -2,8 +2,8 @@
 
 import pytest
 
+from lprl_operator.decide.observed import Key
 from lprl_operator.pace import MAX_PAUSE_S, MAX_STARTING_S, ROUTINE_PER_S, SHORTEST_S, STARTING_PER_S, Pace
-from lprl_operator.reconcile.observed import Key
 
 TOY = Key("ns", "toy")
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from lprl_api import names
+from lprl_operator.decide.observed import Key
+from lprl_operator.kube.api import ApiError, Unavailable
+from lprl_operator.kube.clock import ServerClock
 from lprl_operator.metrics import OperatorMetrics
-from lprl_operator.reconcile.kube.api import ApiError, Unavailable
-from lprl_operator.reconcile.kube.clock import ServerClock
-from lprl_operator.reconcile.observed import Key
 from lprl_operator.runtime import Runtime
 from lprl_operator.settings import Identity, parse
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from lprl_api.parse import parse_job
-from lprl_api.presets import preset_manifest
+from lprl_api.catalog.presets import preset_manifest
+from lprl_api.rules.parse import parse_job
 from lprl_operator.plan.plan import make_plan
 
 LOW, HIGH = {"resources": {"limits": {"memory": "1Gi"}}}, {"resources": {"limits": {"memory": "4Ti"}}}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lprl_api.algorithm import Algorithm
-from lprl_api.precision import Precision
+from lprl_api.spec.algorithm import Algorithm
+from lprl_api.spec.precision import Precision
 from lprl_operator.plan.mismatch import ROWS, UNMEASURED, expectation, expected, warnings
 
 

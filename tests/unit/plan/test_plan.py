@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from lprl_api.model_shape import Inspection, SourceQuantization
-from lprl_api.parse import parse_job
-from lprl_api.presets import PRESETS, preset_manifest
-from lprl_api.shapes import SHAPES
-from lprl_api.spec import LowPrecisionRLJobSpec
-from lprl_api.weights import unmatched
+from lprl_api.catalog.presets import PRESETS, preset_manifest
+from lprl_api.model.model_shape import Inspection, SourceQuantization
+from lprl_api.model.shapes import SHAPES
+from lprl_api.model.weights import unmatched
+from lprl_api.rules.parse import parse_job
+from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_operator.plan.explain import explain
 from lprl_operator.plan.plan import PlanError, make_plan
 from lprl_operator.plan.types import JobPlan

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.data import NamedTensor
 from lprl_workload.folder.files import SUFFIX
 from lprl_workload.folder.model import FILE_KEY
 from lprl_workload.hf.slots import further_layer
 from lprl_workload.hf.untrained import NOTE, note, untrained_weights
+from lprl_workload.io.tensor_file import save_tensors
 from lprl_workload.quant.config_json import strip_quantization
-from lprl_workload.tensor_file import save_tensors
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import logging
 from pathlib import Path
 
-from lprl_api.run_folder import OWNER, Content, Owner, check_folder, content_of
-from lprl_api.runconfig import RunConfig
+from lprl_api.derived.run_folder import OWNER, Content, Owner, check_folder, content_of
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.manifest import fsync
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from lprl_api.derived.run_folder import FENCE, step_name, steps_of
 from lprl_api.errors import UserError
-from lprl_api.run_folder import FENCE, step_name, steps_of
 from lprl_workload.checkpoint.manifest import MANIFEST, Damage, Manifest, fsync, verify, write_manifest
-from lprl_workload.errors import FencedError
+from lprl_workload.process.errors import FencedError
 
 log = logging.getLogger(__name__)
 

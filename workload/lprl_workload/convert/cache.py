@@ -1,6 +1,6 @@
 """Content-addressed reuse: a finished conversion serves everyone whose source and format are the same, and nobody else.
 
-The key is `lprl_api.content_key`. Equal keys mean equal fingerprints; that the weights are equal too is shown by the full
+The key is `lprl_api.model.content_key`. Equal keys mean equal fingerprints; that the weights are equal too is shown by the full
 digests in the manifest, which are compared with the source before a conversion is reused.
 """
 
@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from lprl_api.content_key import content_key
 from lprl_api.errors import UserError
-from lprl_api.runconfig import ConvertConfig
+from lprl_api.model.content_key import content_key
+from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.convert.files import MANIFEST, REPORT
 from lprl_workload.convert.manifest import ConversionManifest, FileRecord, SourceRecord, damaged_files, read_manifest
 from lprl_workload.convert.run import REPORTS

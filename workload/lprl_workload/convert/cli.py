@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from lprl_api.catalog.servable import folder_warnings
 from lprl_api.errors import UserError
-from lprl_api.formats import WeightFormat
-from lprl_api.model_shape import Inspection, ModelShape
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.model_shape import Inspection, ModelShape
 from lprl_api.names import ExitCode, Reason
-from lprl_api.runconfig import ConvertConfig
-from lprl_api.servable import folder_warnings
-from lprl_workload.arguments import UsageError, count, parser, positive_number
+from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.config import load_contract
 from lprl_workload.convert.console import ProgressLine
 from lprl_workload.convert.convert_all import WorkersFailed, convert_all
@@ -38,7 +37,8 @@ from lprl_workload.convert.report import summary
 from lprl_workload.convert.verify import Verification, verify_folder
 from lprl_workload.folder.config import read_shape
 from lprl_workload.hf.untrained import untrained_layers
-from lprl_workload.termination import write_termination
+from lprl_workload.process.arguments import UsageError, count, parser, positive_number
+from lprl_workload.process.termination import write_termination
 
 INDEX_ENV = "JOB_COMPLETION_INDEX"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import IO
 
 from lprl_api import names
-from lprl_api.content_key import content_key
-from lprl_api.formats import WeightFormat
-from lprl_api.model_shape import Inspection
-from lprl_api.runconfig import ConvertConfig
-from lprl_api.sources import ModelSource, VolumePath
+from lprl_api.model.content_key import content_key
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.model_shape import Inspection
+from lprl_api.spec.sources import ModelSource, VolumePath
+from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.convert.cache import claim, find_conversion, partial_of
 from lprl_workload.convert.console import ProgressLine, Tick
 from lprl_workload.convert.disk import require_free

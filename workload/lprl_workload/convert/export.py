@@ -4,11 +4,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lprl_api.content_key import content_key
 from lprl_api.errors import UserError
-from lprl_api.formats import WeightFormat
-from lprl_api.runconfig import ConvertConfig
-from lprl_api.sources import ModelSource, VolumePath
+from lprl_api.model.content_key import content_key
+from lprl_api.model.formats import WeightFormat
+from lprl_api.spec.sources import ModelSource, VolumePath
+from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.convert.cache import IDENTITY, claim, is_ours, partial_of
 from lprl_workload.convert.disk import require_free
 from lprl_workload.convert.files import CONFIG, MANIFEST

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lprl_api.catalog.servable import folder_warnings
 from lprl_api.errors import UserError
-from lprl_api.runconfig import ConvertConfig
-from lprl_api.servable import folder_warnings
+from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.convert.cache import check_key, find_conversion, partial_of
 from lprl_workload.convert.digest import digest_file
 from lprl_workload.convert.files import CONFIG, MANIFEST, REPORT, REPORT_TABLE, copied_files

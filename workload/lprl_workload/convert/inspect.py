@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from lprl_api import config_file
 from lprl_api.errors import UserError
-from lprl_api.formats import Int4Group, WeightFormat
-from lprl_api.model_shape import Inspection, SourceQuantization
-from lprl_api.module_kinds import kind_of
+from lprl_api.model import config_file
+from lprl_api.model.formats import Int4Group, WeightFormat
+from lprl_api.model.model_shape import Inspection, SourceQuantization
+from lprl_api.model.module_kinds import kind_of
 from lprl_api.names import TERMINATION_MESSAGE_BYTES
-from lprl_api.precision import Scope
+from lprl_api.spec.precision import Scope
 from lprl_workload.convert.disk import free_bytes
 from lprl_workload.convert.fingerprint import fingerprint
 from lprl_workload.folder.config import read_format, read_model_class, read_shape

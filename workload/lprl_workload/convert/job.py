@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lprl_api.runconfig import ConvertConfig
+from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.config import resolve
 from lprl_workload.convert.cache import check_key, check_reuse, claim, find_conversion, partial_of, share
 from lprl_workload.convert.disk import require_free

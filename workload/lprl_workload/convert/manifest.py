@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from lprl_api.base import Contract, NonNegativeInt
-from lprl_api.formats import WeightFormat
+from lprl_api.model.formats import WeightFormat
 from lprl_workload.convert.digest import digest_file, source_digest
 from lprl_workload.convert.files import MANIFEST, REPORT
 from lprl_workload.convert.writer import write_atomically

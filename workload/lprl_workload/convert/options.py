@@ -6,11 +6,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.precision import Scope
-from lprl_workload.arguments import UsageError
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.spec.precision import Scope
 from lprl_workload.convert.weights import ModelFolder
 from lprl_workload.folder.config import read_shape
+from lprl_workload.process.arguments import UsageError
 from lprl_workload.quant.select import expert_names, is_fused
 
 FORMATS = ("bf16", "fp8-block", "fp8-channel", "fp8-tensor", "int4-group")

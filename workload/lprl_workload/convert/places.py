@@ -6,7 +6,7 @@ from pathlib import Path
 from lprl_api.errors import UserError
 from lprl_workload.convert.cache import partial_of
 from lprl_workload.convert.disk import existing_parent
-from lprl_workload.termination import FULL_ERRNOS
+from lprl_workload.process.termination import FULL_ERRNOS
 
 
 def check_places(source: Path, target: Path) -> None:

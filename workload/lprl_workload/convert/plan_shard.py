@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.convert.writer import OutputTensor
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.files import INDEX_REMEDY

@@ -11,7 +11,7 @@ from huggingface_hub.errors import RevisionNotFoundError as NoRevision
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from lprl_api.errors import UserError
-from lprl_api.sources import HuggingFaceSource
+from lprl_api.spec.sources import HuggingFaceSource
 from lprl_workload.convert.download import ChangedDownload, InterruptedDownload, RemoteFile
 
 TOKEN_ENV = "HF_TOKEN"

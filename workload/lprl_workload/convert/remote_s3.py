@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lprl_api.errors import UserError
-from lprl_api.sources import S3Source
+from lprl_api.spec.sources import S3Source
 from lprl_workload.convert.download import CHUNK_BYTES, ChangedDownload, InterruptedDownload, RemoteFile
 from lprl_workload.convert.files import MAX_FILES, is_wanted
 

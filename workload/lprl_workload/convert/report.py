@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from lprl_api.base import Contract
-from lprl_api.formats import WeightFormat
+from lprl_api.model.formats import WeightFormat
 from lprl_workload.convert.disk import human_bytes
 from lprl_workload.convert.run import ShardReport, TensorReport
 from lprl_workload.quant.scheme import relative_rms

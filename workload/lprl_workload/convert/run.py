@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from lprl_api.base import Contract
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, WeightFormat
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.formats import Bf16, WeightFormat
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.convert.digest import digest_file
 from lprl_workload.convert.plan_shard import Piece, Planner
 from lprl_workload.convert.progress import Meter, ShardProgress

@@ -16,7 +16,7 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Tensor, Int4Group
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Tensor, Int4Group
 from lprl_workload.convert.digest import CHUNK_BYTES
 from lprl_workload.convert.plan_shard import Piece
 from lprl_workload.convert.writer import ShardWriter

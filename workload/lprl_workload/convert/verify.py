@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lprl_api.base import Contract
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Int4Group
+from lprl_api.model.formats import Bf16, Int4Group
 from lprl_workload.convert.files import MANIFEST
 from lprl_workload.convert.manifest import ConversionManifest, manifest_problem, read_manifest
 from lprl_workload.convert.weights import ModelFolder, StoredWeight

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, WeightFormat
+from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_workload.convert.files import CONFIG
 from lprl_workload.folder.config import read_format
 from lprl_workload.folder.header import read_json

@@ -10,11 +10,11 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from lprl_api.checkpoint_tensors import EMBEDDING, HEAD, PREFIX, checkpoint_tensors, fused_experts
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, WeightFormat
-from lprl_api.model_shape import ModelShape
-from lprl_api.module_kinds import text_prefix
+from lprl_api.model.checkpoint_tensors import EMBEDDING, HEAD, PREFIX, checkpoint_tensors, fused_experts
+from lprl_api.model.formats import Bf16, WeightFormat
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.model.module_kinds import text_prefix
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.files import COMPLETE, shown
 from lprl_workload.folder.header import TensorInfo

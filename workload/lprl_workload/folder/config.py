@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from lprl_api import config_file
 from lprl_api.errors import UserError
-from lprl_api.formats import WeightFormat
-from lprl_api.model_shape import ModelShape
+from lprl_api.model import config_file
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.folder.header import read_json
 
 CONFIG = "config.json"

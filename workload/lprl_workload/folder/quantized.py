@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import torch
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.hf_quantization_keys import HIGH_PRECISION
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.hf_quantization_keys import HIGH_PRECISION
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.header import DTYPES, TensorInfo
 from lprl_workload.quant.scheme import block_of

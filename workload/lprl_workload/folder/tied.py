@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from lprl_api.checkpoint_tensors import EMBEDDING, HEAD
 from lprl_api.errors import UserError
+from lprl_api.model.checkpoint_tensors import EMBEDDING, HEAD
 from lprl_workload.folder.contents import FolderContents
 
 ROWS = 4096

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lprl_api.formats import Fp8Block, Fp8Channel, Fp8Tensor, WeightFormat
+from lprl_api.model.formats import Fp8Block, Fp8Channel, Fp8Tensor, WeightFormat
 from lprl_workload.quant.fp8_block import activation_fake_quantize
 
 WHOLE_ROW = 0

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, WeightFormat
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.formats import Bf16, WeightFormat
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.hf.activations import InputQuantizer, activation_group
 from lprl_workload.hf.experts import DOWN_GROUP, GATE_UP_GROUP
 from lprl_workload.hf.slots import GATE_UP, WeightSlot

@@ -15,7 +15,7 @@ from torch import nn
 from transformers.initialization import no_init_weights
 
 from lprl_api.errors import UserError
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.hf.experts import EXPERTS, register_experts
 from lprl_workload.hf.head import use_float32_head
 

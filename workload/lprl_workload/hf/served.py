@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lprl_api.errors import UserError
-from lprl_api.formats import WeightFormat
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.hf.arithmetic import emulate_activations, selected_slots
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.model import build_model

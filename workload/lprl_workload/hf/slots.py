@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lprl_api.errors import UserError
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.model_shape import ModelShape
 
 GATE_UP = ".experts.gate_up_proj"
 DOWN = ".experts.down_proj"

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.data import NamedTensor
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.slots import further_layer, per_expert

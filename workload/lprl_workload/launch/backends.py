@@ -6,11 +6,11 @@ import random
 import numpy
 import torch
 
+from lprl_api.catalog.images import HELD
 from lprl_api.errors import UserError
-from lprl_api.formats import WeightFormat
-from lprl_api.images import HELD
-from lprl_api.runconfig import RunConfig
-from lprl_api.topology import Backends
+from lprl_api.model.formats import WeightFormat
+from lprl_api.spec.topology import Backends
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.train.actor import TrainActor

@@ -6,26 +6,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lprl_api.algorithm import Reward
-from lprl_api.effective import evaluation_sampling
+from lprl_api.derived.effective import evaluation_sampling
 from lprl_api.errors import UserError
-from lprl_api.progress import Control, Progress
-from lprl_api.runconfig import RunConfig
+from lprl_api.spec.algorithm import Reward
+from lprl_api.wire.progress import Control, Progress
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.owner import checked_content, note_owner, owner_of, resumed_from
 from lprl_workload.checkpoint.store import CheckpointStore, intact_checkpoint
-from lprl_workload.collect import Collector, Score
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Prompt
-from lprl_workload.evaluation import Evaluator
 from lprl_workload.folder.config import check_trainable
 from lprl_workload.folder.model import read_contents
-from lprl_workload.groups import RolloutGroup, TrainGroup
 from lprl_workload.launch.backends import check_backends, make_engine, make_trainer, set_up_process
 from lprl_workload.launch.local import LocalRolloutGroup, LocalTrainGroup
-from lprl_workload.loop import Loop
 from lprl_workload.metrics.configmaps import FileStore, open_store
 from lprl_workload.metrics.progress import LOCAL_INTERVAL_S, Reporter
-from lprl_workload.records import Records
+from lprl_workload.rl.collect import Collector, Score
+from lprl_workload.rl.evaluation import Evaluator
+from lprl_workload.rl.groups import RolloutGroup, TrainGroup
+from lprl_workload.rl.loop import Loop
+from lprl_workload.rl.records import Records
 from lprl_workload.rollout.dataset import PromptDataset
 from lprl_workload.rollout.decode import response_decoder
 from lprl_workload.rollout.prompt_tokens import context_of

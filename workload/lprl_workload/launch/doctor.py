@@ -11,12 +11,12 @@ from importlib import metadata
 from pathlib import Path
 
 from lprl_api import names
-from lprl_api.content_key import QUANTIZER_VERSION
+from lprl_api.model.content_key import QUANTIZER_VERSION
 from lprl_api.names import ExitCode
-from lprl_workload.arguments import Parser, called_as
 from lprl_workload.config import volumes_root
 from lprl_workload.convert.disk import existing_parent, free_bytes, human_bytes
 from lprl_workload.convert.job import available_cpus
+from lprl_workload.process.arguments import Parser, called_as
 
 NEEDED = (
     "lprl",

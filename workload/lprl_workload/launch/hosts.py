@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from lprl_api.formats import WeightFormat
-from lprl_api.runconfig import RunConfig
+from lprl_api.model.formats import WeightFormat
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Bucket, Completion, GenerationRequest, Metrics, SamplingParams, SyncReport
-from lprl_workload.groups import TokenValues
 from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
 from lprl_workload.quant.select import Selection
+from lprl_workload.rl.groups import TokenValues
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.sync.channel import WeightChannel, push_weights
 from lprl_workload.sync.channel_broadcast import BroadcastGroup, Meeting, receive, serve_store

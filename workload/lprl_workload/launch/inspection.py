@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from lprl_api.errors import StorageFullError, UserError
-from lprl_api.model_shape import Inspection
+from lprl_api.model.model_shape import Inspection
 from lprl_api.names import ExitCode
-from lprl_api.runconfig import InspectConfig
-from lprl_workload.arguments import parser
+from lprl_api.wire.runconfig import InspectConfig
 from lprl_workload.config import load_contract, resolve
 from lprl_workload.convert.cli import print_notes
 from lprl_workload.convert.console import ProgressLine
@@ -22,7 +21,8 @@ from lprl_workload.convert.source import resolve_source
 from lprl_workload.convert.verify import rule_difference
 from lprl_workload.convert.weights import ModelFolder
 from lprl_workload.folder.config import check_trainable
-from lprl_workload.termination import write_message
+from lprl_workload.process.arguments import parser
+from lprl_workload.process.termination import write_message
 
 T = TypeVar("T")
 RULE_SAMPLE = 8

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lprl_api.formats import WeightFormat
-from lprl_api.runconfig import RunConfig
+from lprl_api.model.formats import WeightFormat
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.data import Completion, GenerationRequest, Metrics, SamplingParams, SyncReport, TrainSample
-from lprl_workload.groups import TokenValues
-from lprl_workload.launch.deal import spans
+from lprl_workload.launch.deal import response_tokens, spans
 from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
 from lprl_workload.quant.select import Selection
+from lprl_workload.rl.groups import TokenValues
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.sync.channel import push_weights
 from lprl_workload.sync.channel_local import LocalChannel

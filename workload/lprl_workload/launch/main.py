@@ -12,18 +12,18 @@ from pathlib import Path
 
 from lprl_api.errors import UserError
 from lprl_api.names import ENV_ATTEMPT, ExitCode, Reason
-from lprl_api.progress import MESSAGE_CHARACTERS
-from lprl_api.runconfig import RunConfig
 from lprl_api.text import one_line, shortened
-from lprl_workload.arguments import Parser, called_as, count
+from lprl_api.wire.progress import MESSAGE_CHARACTERS
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths, load_run_config
-from lprl_workload.errors import StopAskedError, TerminatedError
 from lprl_workload.launch.build import Assembled, assemble, lacking_now, local_groups, make_reporter, ray_groups
 from lprl_workload.launch.departure import Departure
 from lprl_workload.launch.export import export_all
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.metrics.tracking import make_sinks
-from lprl_workload.termination import ending_of, write_termination
+from lprl_workload.process.arguments import Parser, called_as, count
+from lprl_workload.process.errors import StopAskedError, TerminatedError
+from lprl_workload.process.termination import ending_of, write_termination
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from lprl_api.runconfig import RunConfig
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.data import TrainSample
 from lprl_workload.train.mesh import TrainMesh
 from lprl_workload.train.step_plan import StepPlan, TokenBudget, schedule

@@ -12,23 +12,23 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lprl_api.algorithm import Data, Sampling
-from lprl_api.effective import context_length, evaluation_sampling
+from lprl_api.checkpoint_ref import CheckpointRef
+from lprl_api.derived.effective import context_length, evaluation_sampling
+from lprl_api.derived.run_folder import Owner, content_of, step_name
 from lprl_api.errors import UserError
-from lprl_api.model_shape import EarlierRun, ModelShape
-from lprl_api.progress import CheckpointRef
-from lprl_api.run_folder import Owner, content_of, step_name
-from lprl_api.runconfig import Preflight
+from lprl_api.model.model_shape import EarlierRun, ModelShape
+from lprl_api.spec.algorithm import Data, Sampling
+from lprl_api.wire.runconfig import Preflight
 from lprl_workload.checkpoint.owner import checked_content
 from lprl_workload.checkpoint.store import intact_checkpoint
 from lprl_workload.config import resolve
 from lprl_workload.convert.disk import existing_parent
 from lprl_workload.folder.config import read_shape
 from lprl_workload.launch.backends import check_backends
+from lprl_workload.process.termination import MISSING_ERRNOS, PLACE_ERRNOS
 from lprl_workload.rollout.dataset import PromptDataset
 from lprl_workload.rollout.reward import make_scorer
 from lprl_workload.rollout.tokens import load_tokenizer
-from lprl_workload.termination import MISSING_ERRNOS, PLACE_ERRNOS
 
 log = logging.getLogger(__name__)
 Check = Callable[[], object]

@@ -14,16 +14,17 @@ from typing import Any, TypeVar
 import ray
 
 from lprl_api.errors import UserError
-from lprl_api.runconfig import RunConfig
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics, SyncReport, TrainSample
-from lprl_workload.errors import TrainerLostError
-from lprl_workload.groups import TokenValues
+from lprl_workload.launch.deal import collect, response_tokens
 from lprl_workload.launch.hosts import Place, TrainHost
 from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
 from lprl_workload.launch.ray_engines import RayRolloutGroup
 from lprl_workload.launch.ray_fan import ObjectStoreFan, announcer
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
+from lprl_workload.process.errors import TrainerLostError
+from lprl_workload.rl.groups import TokenValues
 from lprl_workload.sync.channel import WeightChannel
 from lprl_workload.sync.channel_broadcast import BroadcastChannel, Meeting
 from lprl_workload.sync.channel_disk import DiskChannel

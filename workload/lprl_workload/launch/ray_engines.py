@@ -8,15 +8,15 @@ from typing import Any
 import ray
 import torch
 
-from lprl_api.formats import WeightFormat
-from lprl_api.runconfig import RunConfig
+from lprl_api.model.formats import WeightFormat
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths
 from lprl_workload.data import Bucket, Completion, GenerationRequest, SamplingParams
-from lprl_workload.errors import DeadlineError, EngineLostError
 from lprl_workload.launch.deal import spans, turns
 from lprl_workload.launch.hosts import EngineHost, Place
 from lprl_workload.launch.ray_fan import wait_engines
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
+from lprl_workload.process.errors import DeadlineError, EngineLostError
 from lprl_workload.sync.channel_broadcast import Meeting
 
 log = logging.getLogger(__name__)

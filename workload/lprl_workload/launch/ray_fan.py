@@ -7,8 +7,8 @@ from typing import Any
 import ray
 
 from lprl_workload.data import Bucket
-from lprl_workload.errors import EngineLostError
 from lprl_workload.launch.ray_link import ActorLostError, get_all
+from lprl_workload.process.errors import EngineLostError
 from lprl_workload.sync.cuda_ipc import share
 
 

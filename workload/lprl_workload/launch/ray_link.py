@@ -12,12 +12,12 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from lprl_api.errors import UserError
-from lprl_api.runconfig import RunConfig
 from lprl_api.text import last_words, one_line
-from lprl_workload.blame import blame_of
-from lprl_workload.errors import DeadlineError, EngineLostError, FencedError, NonFiniteError, RemoteError, WeightMismatchError
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.launch.hosts import ENV_ADDRESS, Place
-from lprl_workload.termination import FULL_ERRNOS, PLACE_ERRNOS
+from lprl_workload.process.blame import blame_of
+from lprl_workload.process.errors import DeadlineError, EngineLostError, FencedError, NonFiniteError, RemoteError, WeightMismatchError
+from lprl_workload.process.termination import FULL_ERRNOS, PLACE_ERRNOS
 
 log = logging.getLogger(__name__)
 CONNECT_DEADLINE_S = 300.0

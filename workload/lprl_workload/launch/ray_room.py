@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import ray
 
-from lprl_api.runconfig import Ranks
+from lprl_api.wire.runconfig import Ranks
 from lprl_workload.launch.ray_cluster import TRAINER_SLOT
 from lprl_workload.launch.ray_engines import ROLLOUT_SLOT
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lprl_api.progress import Control, DriverPhase, Progress
+from lprl_api.wire.progress import Control, DriverPhase, Progress
 from lprl_workload.metrics.configmaps import ConfigMapStore
 from lprl_workload.metrics.turns import Turns
 

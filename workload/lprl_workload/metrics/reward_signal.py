@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lprl_api.progress import RewardSample, RewardSignal
+from lprl_api.wire.progress import RewardSample, RewardSignal
 from lprl_workload.data import Prompt, Sample
 
 FIRST_STEPS = 3

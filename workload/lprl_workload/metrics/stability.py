@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
-from lprl_api.progress import StabilityReport
-from lprl_api.topology import Stability
+from lprl_api.spec.topology import Stability
+from lprl_api.wire.progress import StabilityReport
 
 NOISE_FLOOR = {"k3": 1e-6, "logprob-diff": 1e-4}
 """A baseline below this counts as this: with equal precisions on both sides the mismatch is rounding noise around 1e-14, and five

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lprl_api.operations import Mlflow, Tracking, Wandb
+from lprl_api.spec.operations import Mlflow, Tracking, Wandb
 from lprl_workload.metrics.sinks import Guarded, PrometheusSink, Row, Sink, TensorBoardSink
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 A report is a write of the API server, and makes one more by the operator; a thousand jobs share that server.
 """
 
-from lprl_api.progress import Progress
+from lprl_api.wire.progress import Progress
 
 BURST = 4
 """Reports out of turn that may follow each other; one more for every interval that passes. A run's start takes two of them."""

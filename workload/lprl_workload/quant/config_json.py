@@ -7,8 +7,8 @@ int4-group               compressed-tensors `pack-quantized`, strategy group, sy
 
 from collections.abc import Iterable
 
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.hf_quantization import KEYS, WEIGHT_ONLY, Json, find_quantization_config, parse_quantization_config, strip_quantization
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.hf_quantization import KEYS, WEIGHT_ONLY, Json, find_quantization_config, parse_quantization_config, strip_quantization
 from lprl_workload.quant import ignore
 from lprl_workload.quant.select import Selection
 

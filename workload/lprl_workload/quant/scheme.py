@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_workload.quant.fp8_block import dequantize_fp8, quantize_fp8
 from lprl_workload.quant.int4_group import dequantize_int4, pack, quantize_int4, unpack
 from lprl_workload.quant.source import rounded

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Int4Group, WeightFormat
-from lprl_api.model_shape import ModelShape
-from lprl_api.module_kinds import kind_of, text_prefix
-from lprl_api.precision import Scope
+from lprl_api.model.formats import Bf16, Int4Group, WeightFormat
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.model.module_kinds import kind_of, text_prefix
+from lprl_api.spec.precision import Scope
 
 __all__ = ["FUSED_DOWN", "FUSED_GATE_UP", "TOGETHER", "Selection", "expert_names", "is_fused", "kind_of", "text_prefix"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Buffer
 
-from lprl_api.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
+from lprl_api.model.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
 from lprl_workload.quant.fp8_block import dequantize_fp8, quantize_fp8, tiles
 from lprl_workload.quant.int4_group import QMAX, check_groups, dequantize_int4, pack, quantize_int4
 from lprl_workload.quant.native import kernels

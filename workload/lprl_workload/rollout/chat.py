@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lprl_api.algorithm import Data
 from lprl_api.errors import UserError
+from lprl_api.spec.algorithm import Data
 from lprl_workload.rollout.messages import messages_of, written_messages
 from lprl_workload.rollout.texts import check_text, check_texts, kind, quoted
 

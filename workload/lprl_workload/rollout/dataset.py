@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lprl_api.algorithm import Data
 from lprl_api.errors import UserError
+from lprl_api.spec.algorithm import Data
 from lprl_workload.data import Prompt
 from lprl_workload.rollout import rows_parquet
 from lprl_workload.rollout.chat import Chat

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from lprl_api.errors import UserError
-from lprl_api.formats import WeightFormat
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.buckets import Digest, unpack
 from lprl_workload.data import Bucket, Completion, GenerationRequest, SamplingParams
-from lprl_workload.errors import WeightMismatchError
 from lprl_workload.hf.model import compute_dtype
 from lprl_workload.hf.served import ServedModel
+from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.rollout.generation import Row, StopRule, batches, generate_rows
 from lprl_workload.rollout.kv_cache import bytes_per_token, free_cache_bytes
 from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.model_shape import ModelShape
 
 FIRST_SPARE = 16
 """Spare positions of the first allocation; every later one adds half of what is there."""

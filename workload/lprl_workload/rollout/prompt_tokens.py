@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lprl_api.runconfig import RunConfig
+from lprl_api.wire.runconfig import RunConfig
 
 TOKENIZE_ROWS = 1024
 """Texts tokenised at a time when lengths are counted."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from lprl_api.algorithm import Reward
 from lprl_api.errors import UserError
+from lprl_api.spec.algorithm import Reward
 from lprl_workload.rollout.reward_item import RewardItem, Scorer
 from lprl_workload.rollout.reward_math import MathJudge
 from lprl_workload.rollout.reward_python import PythonScorer

@@ -14,8 +14,8 @@ from http.client import HTTPException
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from lprl_api.algorithm import Reward
 from lprl_api.errors import UserError
+from lprl_api.spec.algorithm import Reward
 from lprl_workload.rollout.reward_item import RewardItem, as_number
 from lprl_workload.rollout.texts import jsonable, quoted
 

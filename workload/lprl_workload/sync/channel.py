@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from lprl_api.formats import WeightFormat
+from lprl_api.model.formats import WeightFormat
 from lprl_workload.buckets import Digest, pack
 from lprl_workload.data import Bucket, NamedTensor, SyncReport
 from lprl_workload.quant.select import Selection

@@ -17,7 +17,7 @@ from torch._C._distributed_c10d import PrefixStore, ProcessGroupGloo, Store, TCP
 
 from lprl_workload.buckets import as_bytes
 from lprl_workload.data import Bucket, NamedTensor, SyncReport
-from lprl_workload.errors import WeightMismatchError
+from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.sync.channel import Outgoing, Receiver
 from lprl_workload.sync.wire import MAX_HEADER_BYTES, decode_entries, encode_entries
 

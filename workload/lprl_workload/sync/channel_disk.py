@@ -13,9 +13,9 @@ from safetensors import safe_open
 
 from lprl_workload.buckets import make_bucket, unpack
 from lprl_workload.data import NamedTensor, SyncReport
-from lprl_workload.errors import WeightMismatchError
+from lprl_workload.io.tensor_file import save_tensors
+from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.sync.channel import Outgoing, Receiver
-from lprl_workload.tensor_file import save_tensors
 
 Confirm = Callable[[], None]
 MAX_MANIFEST_BYTES = 64 * 1024

@@ -12,7 +12,7 @@ import torch
 from torch.multiprocessing import reductions
 
 from lprl_workload.data import Bucket, BucketEntry
-from lprl_workload.errors import WeightMismatchError
+from lprl_workload.process.errors import WeightMismatchError
 
 _REDUCE: Callable[..., tuple[Any, tuple[Any, ...]]] = reductions.reduce_tensor
 _REBUILD: Callable[..., torch.Tensor] = reductions.rebuild_cuda_tensor

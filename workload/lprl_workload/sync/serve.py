@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lprl_api.formats import Bf16, WeightFormat
+from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_workload.data import NamedTensor
 from lprl_workload.quant.scheme import dequantize, module_of, quantize, relative_rms
 from lprl_workload.quant.select import Selection

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from lprl_workload.data import BucketEntry
-from lprl_workload.errors import WeightMismatchError
+from lprl_workload.process.errors import WeightMismatchError
 
 MAX_HEADER_BYTES = 256 * 1024 * 1024
 """More than any bucket's table of entries; bounds what a receiver allocates on a broken header."""

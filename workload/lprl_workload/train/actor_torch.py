@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from lprl_api.algorithm import Correction
-from lprl_api.runconfig import RunConfig
+from lprl_api.spec.algorithm import Correction
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics, NamedTensor, TrainSample
-from lprl_workload.errors import NonFiniteError
+from lprl_workload.process.errors import NonFiniteError
 from lprl_workload.train.actor import MicroBatches
 from lprl_workload.train.batch import MicroBatch, collate
 from lprl_workload.train.build import build_reference, build_trained, set_dropout

@@ -7,8 +7,8 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from lprl_api import effective
-from lprl_api.algorithm import Algorithm
+from lprl_api.derived import effective
+from lprl_api.spec.algorithm import Algorithm
 from lprl_workload.data import Sample
 
 STD_EPSILON = 1e-6

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from lprl_api.algorithm import Optimizer
 from lprl_api.errors import UserError
-from lprl_api.formats import WeightFormat
-from lprl_api.model_shape import ModelShape
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.spec.algorithm import Optimizer
 from lprl_workload.hf.arithmetic import emulate_activations, selected_slots
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.model import build_model

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lprl_api.algorithm import Correction
+from lprl_api.spec.algorithm import Correction
 from lprl_workload.train.kl import MAX_LOG_RATIO
 
 

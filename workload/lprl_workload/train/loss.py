@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lprl_api.algorithm import Algorithm, Correction
-from lprl_api.effective import loss_aggregation
+from lprl_api.derived.effective import loss_aggregation
+from lprl_api.spec.algorithm import Algorithm, Correction
 from lprl_workload.train.correction import Weights, correction_weights
 from lprl_workload.train.kl import MAX_LOG_RATIO, kl_estimate
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lprl_api.algorithm import Optimizer
-from lprl_api.formats import Int4Group, WeightFormat
+from lprl_api.model.formats import Int4Group, WeightFormat
+from lprl_api.spec.algorithm import Optimizer
 from lprl_workload.hf.slots import GATE_UP
 from lprl_workload.quant.scheme import fake_quantize
 from lprl_workload.train.group import Group

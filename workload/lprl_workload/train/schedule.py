@@ -2,8 +2,8 @@
 
 import math
 
-from lprl_api.algorithm import Algorithm, Optimizer
-from lprl_api.effective import optimizer_steps
+from lprl_api.derived.effective import optimizer_steps
+from lprl_api.spec.algorithm import Algorithm, Optimizer
 
 
 def total_steps(algorithm: Algorithm) -> int:

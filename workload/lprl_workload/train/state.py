@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lprl_api.errors import UserError
 from lprl_workload.hf.model import read_json
-from lprl_workload.tensor_file import save_tensors
+from lprl_workload.io.tensor_file import save_tensors
 from lprl_workload.train.masters import Master, Masters
 
 SCHEMA = 1

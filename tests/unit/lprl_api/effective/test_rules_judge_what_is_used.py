@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import yaml
 
-from lprl_api.effective import effective
+from lprl_api.catalog.presets import PRESETS, preset_manifest
+from lprl_api.derived.effective import effective
+from lprl_api.derived.trained import trained_document
 from lprl_api.field_error import FieldError, InvalidJob
-from lprl_api.parse import parse_job
-from lprl_api.presets import PRESETS, preset_manifest
-from lprl_api.rule_case import Case
-from lprl_api.rules import check
-from lprl_api.shapes import SHAPES
-from lprl_api.spec import LowPrecisionRLJobSpec
-from lprl_api.trained import trained_document
+from lprl_api.model.shapes import SHAPES
+from lprl_api.rules.case import Case
+from lprl_api.rules.check import check
+from lprl_api.rules.parse import parse_job
+from lprl_api.spec.job import LowPrecisionRLJobSpec
 
 TABLE = Path(__file__).parents[1] / "illegal"
 BASES: dict[str, dict[str, Any]] = {

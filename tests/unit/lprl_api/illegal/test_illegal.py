@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from lprl_api.catalog.presets import PRESETS, preset_manifest
 from lprl_api.field_error import FieldError, InvalidJob
-from lprl_api.parse import parse_job
-from lprl_api.presets import PRESETS, preset_manifest
-from lprl_api.rules import check
+from lprl_api.rules.check import check
+from lprl_api.rules.parse import parse_job
 from lprl_operator.admission import review
 from lprl_operator.controller import consider
+from lprl_operator.decide.observed import Observed
 from lprl_operator.plan.plan import PlanError, make_plan
-from lprl_operator.reconcile.observed import Observed
 from lprl_operator.resources.settings import RenderSettings
 
 HERE = Path(__file__).parent

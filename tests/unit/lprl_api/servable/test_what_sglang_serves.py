@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from lprl_api.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.model_shape import Mla, ModelShape, Moe
-from lprl_api.parse import parse_job
-from lprl_api.precision import Scope
-from lprl_api.presets import PRESETS, preset_manifest
-from lprl_api.rules import check
-from lprl_api.servable import folder_warnings, servable_tensors, servable_without, unservable
-from lprl_api.shapes import SHAPES
+from lprl_api.catalog.presets import PRESETS, preset_manifest
+from lprl_api.catalog.servable import folder_warnings, servable_tensors, servable_without, unservable
+from lprl_api.model.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.model_shape import Mla, ModelShape, Moe
+from lprl_api.model.shapes import SHAPES
+from lprl_api.rules.check import check
+from lprl_api.rules.parse import parse_job
+from lprl_api.spec.precision import Scope
 
 SMOL = ModelShape(
     architecture="Qwen3ForCausalLM", family="qwen3", layers=30, hidden=576, heads=9, kv_heads=3, head_dim=64, ffn=1536, vocab=49152,

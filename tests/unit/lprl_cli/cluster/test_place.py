@@ -14,7 +14,7 @@ from lprl_cli.cluster import jobs
 from lprl_cli.cluster.connection import Connection, checked_name
 from lprl_cli.cluster.place import command_first
 from lprl_cli.main import main
-from lprl_operator.reconcile.kube.api import ApiError, Unavailable
+from lprl_operator.kube.api import ApiError, Unavailable
 
 PLUGIN = "/usr/local/bin/kubectl-lprl"
 NOWHERE = """apiVersion: v1

@@ -7,8 +7,8 @@ import pytest
 from tests.unit.lprl_operator.resources.test_pod_settings import pod_specs
 
 from lprl_api.errors import UserError
-from lprl_api.parse import parse_job
-from lprl_api.quantity import amount
+from lprl_api.rules.parse import parse_job
+from lprl_api.spec.quantity import amount
 from lprl_operator.plan.plan import make_plan
 from lprl_operator.resources.render import render_all
 from lprl_operator.resources.settings import RenderSettings

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from tests.unit.lprl_api.illegal.test_illegal import patched, refusals
 
-from lprl_api.parse import parse_job
-from lprl_api.quantity import amount
+from lprl_api.rules.parse import parse_job
+from lprl_api.spec.quantity import amount
 from lprl_operator.plan.plan import make_plan
 from lprl_operator.resources.render import render_all
 from lprl_operator.resources.settings import RenderSettings

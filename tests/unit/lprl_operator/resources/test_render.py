@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lprl_api.model_shape import Inspection, SourceQuantization
-from lprl_api.parse import parse_job
-from lprl_api.runconfig import ConvertConfig, InspectConfig, RunConfig
+from lprl_api.model.model_shape import Inspection, SourceQuantization
+from lprl_api.rules.parse import parse_job
+from lprl_api.wire.runconfig import ConvertConfig, InspectConfig, RunConfig
 from lprl_operator.plan.plan import make_plan
 from lprl_operator.resources import conversions, naming, pods, sources
 from lprl_operator.resources.render import UID_WHEN_MADE, render_all

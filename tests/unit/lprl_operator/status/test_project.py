@@ -3,8 +3,8 @@
 import pytest
 
 from lprl_api.names import Condition
-from lprl_api.status import LowPrecisionRLJobStatus, Phase
-from lprl_operator.reconcile.decision import Finding
+from lprl_api.wire.status import LowPrecisionRLJobStatus, Phase
+from lprl_operator.decide.decision import Finding
 from lprl_operator.status.conditions import set_conditions
 from lprl_operator.status.events import events
 from lprl_operator.status.project import message, phase

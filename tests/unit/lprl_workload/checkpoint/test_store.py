@@ -8,7 +8,7 @@ import pytest
 from lprl_api.errors import UserError
 from lprl_workload.checkpoint.manifest import Damage, verify
 from lprl_workload.checkpoint.store import CheckpointStore, intact_checkpoint
-from lprl_workload.errors import FencedError
+from lprl_workload.process.errors import FencedError
 
 
 def write_text(text: str):  # type: ignore[no-untyped-def]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DeepseekV3Config, PreTrainedModel, Qwen3Config, Qwen3MoeConfig
 
-from lprl_api.formats import WeightFormat
-from lprl_api.model_shape import Mla, ModelShape, Moe
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.model_shape import Mla, ModelShape, Moe
 from lprl_workload.convert.run import ShardReport, convert_shards
 from lprl_workload.folder.model import read_contents
 from lprl_workload.quant.config_json import quantization_config, strip_quantization

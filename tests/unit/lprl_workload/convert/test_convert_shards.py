@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.precision import Scope
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.spec.precision import Scope
 from lprl_workload.convert import run as run_module
 from lprl_workload.convert.digest import digest_file, source_digest
 from lprl_workload.convert.progress import ShardProgress

@@ -11,8 +11,8 @@ from compressed_tensors.quantization import QuantizationConfig
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
-from lprl_api.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.precision import Scope
+from lprl_api.model.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.spec.precision import Scope
 from lprl_workload.quant.config_json import quantization_config
 from lprl_workload.quant.int4_group import pack, quantize_int4
 from lprl_workload.quant.scheme import dequantize, quantize

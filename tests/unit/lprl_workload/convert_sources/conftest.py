@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lprl_api.content_key import content_key
-from lprl_api.formats import WeightFormat
-from lprl_api.hf_config import shape_from_config
-from lprl_api.runconfig import ConvertConfig
-from lprl_api.sources import ModelSource, VolumePath
+from lprl_api.model.content_key import content_key
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.spec.sources import ModelSource, VolumePath
+from lprl_api.wire.runconfig import ConvertConfig
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_workload.convert.cache import claim, partial_of
 from lprl_workload.convert.fingerprint import fingerprint

@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from lprl_api.errors import StorageFullError, UserError
-from lprl_api.formats import Fp8Block, Int4Group
-from lprl_api.model_shape import Inspection
+from lprl_api.model.formats import Fp8Block, Int4Group
+from lprl_api.model.model_shape import Inspection
 from lprl_api.names import TERMINATION_MESSAGE_BYTES, ExitCode, Reason
-from lprl_api.progress import Termination
-from lprl_api.runconfig import InspectConfig
-from lprl_api.sources import ModelSource
-from lprl_workload import termination
+from lprl_api.spec.sources import ModelSource
+from lprl_api.wire.progress import Termination
+from lprl_api.wire.runconfig import InspectConfig
 from lprl_workload.__main__ import COMMANDS, main
 from lprl_workload.convert.console import ProgressLine, Tick, render
 from lprl_workload.convert.export import convert_folder
 from lprl_workload.convert.manifest import read_manifest
-from lprl_workload.errors import FencedError
-from lprl_workload.termination import USAGE, ending_of, run_guarded, write_message, write_termination
+from lprl_workload.process import termination
+from lprl_workload.process.errors import FencedError
+from lprl_workload.process.termination import USAGE, ending_of, run_guarded, write_message, write_termination
 
 
 @pytest.fixture(autouse=True)

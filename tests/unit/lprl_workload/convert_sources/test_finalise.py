@@ -12,7 +12,7 @@ import pytest
 from safetensors import safe_open
 
 from lprl_api.errors import StorageFullError, UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_workload.convert import disk
 from lprl_workload.convert.cache import check_key, check_reuse, claim, find_conversion, partial_of, share
 from lprl_workload.convert.export import convert_folder

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Channel, Int4Group, WeightFormat
-from lprl_api.hf_config import shape_from_config
-from lprl_api.precision import Scope
+from lprl_api.model.formats import Bf16, Fp8Channel, Int4Group, WeightFormat
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.spec.precision import Scope
 from lprl_workload.convert.export import convert_folder
 from lprl_workload.convert.inspect import inspect_folder
 from lprl_workload.convert.run import make_planner

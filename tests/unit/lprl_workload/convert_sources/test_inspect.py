@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Fp8Block, Int4Group
+from lprl_api.model.formats import Fp8Block, Int4Group
 from lprl_api.names import TERMINATION_MESSAGE_BYTES
 from lprl_workload.convert.export import convert_folder
 from lprl_workload.convert.fingerprint import SAMPLE_BYTES, fingerprint, sample_positions

@@ -2,11 +2,11 @@
 
 import pytest
 
-from lprl_api.content_key import QUANTIZER_VERSION, content_key
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Int4Group, WeightFormat
-from lprl_api.source_folder import source_folder
-from lprl_api.sources import HuggingFaceSource, ModelSource, S3Source, SecretKey, VolumePath
+from lprl_api.model.content_key import QUANTIZER_VERSION, content_key
+from lprl_api.model.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.model.source_folder import source_folder
+from lprl_api.spec.sources import HuggingFaceSource, ModelSource, S3Source, SecretKey, VolumePath
 from lprl_workload import quant
 
 CACHE = VolumePath(volume="cache", path="sources")

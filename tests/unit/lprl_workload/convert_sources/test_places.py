@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Fp8Block
+from lprl_api.model.formats import Fp8Block
 from lprl_api.names import ExitCode
 from lprl_workload.__main__ import main
 from lprl_workload.convert.cache import claim, find_conversion, partial_of

@@ -2,7 +2,7 @@
 
 import math
 
-from lprl_api.formats import Int4Group
+from lprl_api.model.formats import Int4Group
 from lprl_workload.convert.report import as_table, make_report, summary
 from lprl_workload.convert.run import ShardReport, TensorReport
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from lprl_api.errors import UserError
-from lprl_api.hf_config import shape_from_config
-from lprl_api.model_shape import Mla, Moe
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.model.model_shape import Mla, Moe
 from lprl_fixtures.architectures import ARCHITECTURES, Architecture, model_config
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lprl_api.formats import Bf16, Fp8Block, Int4Group
+from lprl_api.model.formats import Bf16, Fp8Block, Int4Group
 from lprl_workload.convert.export import convert_folder
 from lprl_workload.convert.verify import difference, verify_folder
 from lprl_workload.quant.int4_group import pack

@@ -10,11 +10,11 @@ import torch
 
 from lprl_api.errors import StorageFullError, UserError
 from lprl_api.names import TERMINATION_MESSAGE_BYTES, ExitCode, Reason
-from lprl_api.progress import Termination
 from lprl_api.text import last_words, one_line, shortened
-from lprl_workload.errors import FencedError, NonFiniteError, RecoveryExhaustedError, RemoteError, TrainerLostError
+from lprl_api.wire.progress import Termination
+from lprl_workload.process.errors import FencedError, NonFiniteError, RecoveryExhaustedError, RemoteError, TrainerLostError
+from lprl_workload.process.termination import ending_of, write_termination
 from lprl_workload.rollout.reward_remote import RewardServiceError
-from lprl_workload.termination import ending_of, write_termination
 
 
 def raised(make: Callable[[], object]) -> BaseException:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from tests.unit.lprl_workload.folder.odd_folders import INDEX, Tensors, fuse, set_config
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.precision import Scope
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.spec.precision import Scope
 from lprl_workload.convert.export import convert_folder
 from lprl_workload.convert.inspect import inspect_folder
 from lprl_workload.convert.verify import verify_folder

@@ -10,10 +10,10 @@ import torch
 from tests.unit.lprl_workload.folder.odd_folders import HEAD, Tensors, of, whole, without
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Fp8Block
+from lprl_api.model.formats import Fp8Block
 from lprl_api.names import ENV_TERMINATION_LOG, ENV_VOLUMES_ROOT, ExitCode
-from lprl_api.runconfig import InspectConfig
-from lprl_api.sources import ModelSource
+from lprl_api.spec.sources import ModelSource
+from lprl_api.wire.runconfig import InspectConfig
 from lprl_cli.commands.workload import _table
 from lprl_workload.__main__ import main
 from lprl_workload.convert.export import convert_folder

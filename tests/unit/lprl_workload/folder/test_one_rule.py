@@ -13,7 +13,7 @@ from tests.unit.lprl_workload.folder import odd_folders as odd
 from tests.unit.lprl_workload.folder.odd_folders import Tensors
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16
+from lprl_api.model.formats import Bf16
 from lprl_workload.convert.export import convert_folder
 from lprl_workload.convert.fingerprint import fingerprint
 from lprl_workload.convert.inspect import inspect_folder

@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers
 
-from lprl_api.model_shape import Mla, ModelShape, Moe
+from lprl_api.model.model_shape import Mla, ModelShape, Moe
 
 COMMON: dict[str, Any] = {
     "vocab_size": 60,

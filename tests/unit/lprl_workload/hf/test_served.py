@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.precision import Scope
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.spec.precision import Scope
 from lprl_workload.folder.model import read_contents
 from lprl_workload.hf.activations import fake_quantize_activations
 from lprl_workload.hf.folder import read_folder

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from lprl_api.derived.trained import trained_document
 from lprl_api.names import ExitCode
-from lprl_api.parse import parse_job
-from lprl_api.runconfig import InspectConfig, Preflight
-from lprl_api.trained import trained_document
+from lprl_api.rules.parse import parse_job
+from lprl_api.wire.runconfig import InspectConfig, Preflight
 from lprl_fixtures.runs import VOLUME, merged, run_config, write_inputs
 from lprl_workload.__main__ import main
 from lprl_workload.checkpoint.store import CheckpointStore

@@ -4,9 +4,9 @@ from typing import Any, get_args
 
 import pytest
 
+from lprl_api.catalog.images import HELD
 from lprl_api.errors import UserError
-from lprl_api.images import HELD
-from lprl_api.topology import Backends
+from lprl_api.spec.topology import Backends
 from lprl_workload.launch import backends
 
 CHOICES = [(side, name) for side in ("trainer", "rollout") for name in get_args(Backends.model_fields[side].annotation)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lprl_api.names import ENV_ATTEMPT, ExitCode, Reason
-from lprl_api.progress import Termination
+from lprl_api.wire.progress import Termination
 from lprl_fixtures.runs import VOLUME, run_config, write_inputs
 from lprl_workload.__main__ import main
 

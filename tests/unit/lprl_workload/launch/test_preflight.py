@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lprl_api.model_shape import Inspection
+from lprl_api.model.model_shape import Inspection
 from lprl_api.names import ExitCode
 from lprl_fixtures.runs import VOLUME
 from lprl_workload.launch import preflight

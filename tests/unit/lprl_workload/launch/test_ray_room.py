@@ -2,9 +2,9 @@
 
 import pytest
 
-from lprl_api.runconfig import Ranks
-from lprl_workload.errors import StopAskedError
+from lprl_api.wire.runconfig import Ranks
 from lprl_workload.launch import ray_room
+from lprl_workload.process.errors import StopAskedError
 
 RANKS = Ranks(
     placement="split",

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from lprl_api.derived.run_folder import Owner, changed_fields, content_of
 from lprl_api.errors import UserError
-from lprl_api.model_shape import Inspection
+from lprl_api.model.model_shape import Inspection
 from lprl_api.names import ExitCode
-from lprl_api.progress import Termination
-from lprl_api.run_folder import Owner, changed_fields, content_of
+from lprl_api.wire.progress import Termination
 from lprl_fixtures.runs import VOLUME, run_config
 from lprl_workload.__main__ import main
 from lprl_workload.launch.main import finish_message

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lprl_api.operations import Tracking
+from lprl_api.spec.operations import Tracking
 from lprl_workload.metrics.metric import Reduction, mean_std, reduce_metrics, reduce_one
 from lprl_workload.metrics.mismatch import mismatch, pass_at_k
 from lprl_workload.metrics.sinks import Guarded, JsonlFile, JsonlSink, PrometheusSink, Row, TensorBoardSink

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lprl_api.progress import Control, Progress
-from lprl_api.topology import Stability
+from lprl_api.spec.topology import Stability
+from lprl_api.wire.progress import Control, Progress
 from lprl_workload.metrics.configmaps import FileStore, KubernetesStore, open_store
 from lprl_workload.metrics.progress import Reporter
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from lprl_api.names import TERMINATION_MESSAGE_BYTES
-from lprl_api.progress import Progress, RewardSignal, Termination
+from lprl_api.wire.progress import Progress, RewardSignal, Termination
 from lprl_workload.data import Prompt, Sample
 from lprl_workload.metrics.reward_signal import SeenRewards, seen_rewards, told, watch
-from lprl_workload.termination import write_termination
+from lprl_workload.process.termination import write_termination
 
 
 def step(low: float, high: float | None = None) -> SeenRewards:

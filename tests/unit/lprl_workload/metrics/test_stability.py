@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from lprl_api.topology import Stability
+from lprl_api.spec.topology import Stability
 from lprl_workload.metrics.stability import Action, Guard, GuardState, observe
 
 Name = Literal["warn", "correct", "hold", "rollback", "fallback-bf16"]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lprl_api.progress import CheckpointRef, Progress, StabilityReport
+from lprl_api.checkpoint_ref import CheckpointRef
+from lprl_api.wire.progress import Progress, StabilityReport
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.metrics.turns import BURST, Turns
 

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lprl_api.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
+from lprl_api.model.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
 
 FORMATS = (
     Fp8Block(),

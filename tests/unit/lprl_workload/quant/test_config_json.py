@@ -1,9 +1,9 @@
 import pytest
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
-from lprl_api.model_shape import ModelShape, Moe
-from lprl_api.precision import Scope
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
+from lprl_api.model.model_shape import ModelShape, Moe
+from lprl_api.spec.precision import Scope
 from lprl_workload.quant.config_json import parse_quantization_config, quantization_config, strip_quantization
 from lprl_workload.quant.select import Selection
 

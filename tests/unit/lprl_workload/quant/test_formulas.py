@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lprl_api.errors import UserError
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
 from lprl_workload.quant.fp8_block import activation_fake_quantize, qscale_of, quantize_fp8
 from lprl_workload.quant.int4_group import dequantize_int4, pack, quantize_int4, unpack
 from lprl_workload.quant.scheme import dequantize, fake_quantize, quantize

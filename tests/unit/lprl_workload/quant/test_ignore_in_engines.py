@@ -14,7 +14,7 @@ from compressed_tensors.utils.match import is_match
 from torch import nn
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from lprl_api.formats import Fp8Block
+from lprl_api.model.formats import Fp8Block
 from lprl_workload.quant.config_json import parse_quantization_config, quantization_config
 from lprl_workload.quant.select import Selection
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.lprl_workload.quant.quant_weights import FORMATS, columns_of, examples, same_bits, weights
 
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
 from lprl_workload.quant.native import kernels
 from lprl_workload.quant.scheme import dequantize, fake_quantize, quantization_error, quantize, served_names, straight_through
 from lprl_workload.quant.slab import SlabEncoder, raw_bytes

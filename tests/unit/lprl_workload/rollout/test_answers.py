@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from tests.unit.lprl_workload.rollout.answer_pairs import DAPO, MATH
 
-from lprl_api.algorithm import Reward
+from lprl_api.spec.algorithm import Reward
 from lprl_workload.rollout.answers import as_number, canonical, for_algebra, same_answer, text_for_algebra
 from lprl_workload.rollout.reward import RewardItem, make_scorer
 from lprl_workload.rollout.reward_math import MathJudge

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from lprl_api.model_shape import Mla, ModelShape
+from lprl_api.model.model_shape import Mla, ModelShape
 from lprl_workload.data import GenerationRequest
 from lprl_workload.rollout.dynamic import keep_group
 from lprl_workload.rollout.generation import Row, StopRule, batches

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lprl_api.algorithm import Data
 from lprl_api.errors import UserError
+from lprl_api.spec.algorithm import Data
 from lprl_fixtures.tokenizer import build_tokenizer
 from lprl_workload.rollout.dataset import PromptDataset
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lprl_api.algorithm import Reward
 from lprl_api.errors import UserError
+from lprl_api.spec.algorithm import Reward
 from lprl_workload.rollout.answers import as_number, same_answer
 from lprl_workload.rollout.reward import RewardItem, make_scorer
 from lprl_workload.rollout.reward_math import MathJudge

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lprl_api.algorithm import Reward
 from lprl_api.errors import UserError
+from lprl_api.spec.algorithm import Reward
 from lprl_workload.rollout.reward import RewardItem
 from lprl_workload.rollout.reward_remote import AUTHORIZATION, CONCURRENCY, RemoteScorer, RewardServiceError
 

@@ -9,7 +9,7 @@ from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from lprl_api.algorithm import Data, Reward
+from lprl_api.spec.algorithm import Data, Reward
 from lprl_fixtures.tokenizer import build_tokenizer
 from lprl_workload.rollout.dataset import PromptDataset
 from lprl_workload.rollout.decode import response_decoder

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lprl_workload.buckets import ALIGNMENT, DTYPE_NAMES, Digest, make_bucket, pack, unpack
 from lprl_workload.data import Bucket, BucketEntry, NamedTensor
-from lprl_workload.errors import WeightMismatchError
+from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.sync.wire import decode_entries, encode_entries
 
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from lprl_api.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.model_shape import ModelShape
-from lprl_api.precision import Scope
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.spec.precision import Scope
 from lprl_workload.data import NamedTensor
 from lprl_workload.quant.scheme import dequantize, quantize
 from lprl_workload.quant.select import Selection

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lprl_api.algorithm import Algorithm
+from lprl_api.spec.algorithm import Algorithm
 from lprl_workload.data import Sample
 from lprl_workload.train.advantage import advantages, group_advantages, whiten
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lprl_api.algorithm import Algorithm, Correction
+from lprl_api.spec.algorithm import Algorithm, Correction
 from lprl_workload.train.correction import correction_weights
 from lprl_workload.train.diagnostics import TOKEN_SUMS, means, mismatch_k3, token_sums
 from lprl_workload.train.kl import kl_estimate, kl_per_token

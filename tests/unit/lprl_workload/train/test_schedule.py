@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lprl_api.algorithm import Algorithm, Optimizer
+from lprl_api.spec.algorithm import Algorithm, Optimizer
 from lprl_workload.train.schedule import learning_rate, total_steps
 
 

@@ -1,0 +1,1 @@
+"""What is known beforehand: accelerators, presets, images, what engines can serve."""

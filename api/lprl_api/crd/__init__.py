@@ -1,0 +1,1 @@
+"""The CustomResourceDefinition, generated: `python -m lprl_api.crd`."""

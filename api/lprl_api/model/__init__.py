@@ -1,0 +1,1 @@
+"""What a model is: its shape, every tensor of its checkpoint, weight formats, config.json."""

@@ -1,0 +1,59 @@
+"""A parsed config.json -> shape and format, with errors that name the file and say what to do: the same words wherever one is read."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from lprl_api.errors import UserError
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.hf_config import model_class, shape_from_config
+from lprl_api.model.hf_quantization import parse_quantization_config
+from lprl_api.model.model_shape import ModelShape, SourceQuantization
+
+_T = TypeVar("_T")
+_CONFIG = "config.json: "
+"""How the parsers call a file whose place they do not know."""
+
+
+def shape_of(config: dict[str, Any], where: str) -> ModelShape:
+    """Return the shape a config.json says; `where` names it in errors. Raises UserError naming file and key."""
+    return _of(config, where, shape_from_config, "name a model of a supported family, with the config.json it was published with")
+
+
+def format_of(config: dict[str, Any], where: str) -> WeightFormat:
+    """Return the format a config.json says its weights are in. Raises UserError naming file and key."""
+    return _of(config, where, parse_quantization_config, "use the model's BF16, FP8 or compressed-tensors INT4 version")
+
+
+def whole_model_of(config: dict[str, Any], where: str) -> str | None:
+    """Return the class of a model whose language model is a part of it (`text_config`), None for a plain language model."""
+    return _of(config, where, model_class, "")
+
+
+def check_trainable(config: dict[str, Any], where: str) -> None:
+    """Refuse a model that can be converted and served but not trained: raises UserError for one inside `text_config`."""
+    whole = whole_model_of(config, where)
+    if whole is not None:
+        raise UserError(
+            f"{where}: {whole} keeps its language model in text_config, which the torch trainer cannot train",
+            "name a language model of its own (its config.json has no text_config); lprl convert takes this one",
+        )
+
+
+def source_quantization(fmt: WeightFormat) -> SourceQuantization:
+    """Return a source's own precision, normalised."""
+    match fmt:
+        case Bf16():
+            return SourceQuantization()
+        case Fp8Block():
+            return SourceQuantization(format="fp8-block", block_size=fmt.block_size)
+        case Fp8Channel() | Fp8Tensor():
+            return SourceQuantization(format=fmt.kind)
+        case Int4Group():
+            return SourceQuantization(format="int4-group", group_size=fmt.group_size, scope=fmt.scope.value)
+
+
+def _of(config: dict[str, Any], where: str, parse: Callable[[dict[str, Any]], _T], remedy: str) -> _T:
+    try:
+        return parse(config)
+    except UserError as error:
+        raise UserError(f"{where}: {error.message.removeprefix(_CONFIG)}", error.remedy or remedy) from error

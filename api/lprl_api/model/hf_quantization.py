@@ -1,0 +1,171 @@
+"""The `quantization_config` of a Hugging Face config.json -> WeightFormat: pure, and every refusal names the key.
+
+The other direction, and which weights are quantised at all, is the converter's (lprl_workload/quant/).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from lprl_api.errors import UserError
+from lprl_api.model import hf_ignore as ignore_rules
+from lprl_api.model import hf_quantization_keys as keys
+from lprl_api.model.formats import Activations, Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.model.hf_quantization_keys import check_keys
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.spec.precision import Scope
+
+Json = dict[str, Any]
+KEYS = ("quantization_config", "compression_config")
+SECTION = "quantization_config"
+WEIGHT_ONLY = "weight_only"
+"""Our own mark of block FP8 whose activations stay in BF16. Engines ask their own switch: quant_method fp8 knows no such key."""
+_RESTORE = "restore the model's own config.json"
+FLOAT_FORMATS = ("float-quantized", "naive-quantized")
+"""File formats of compressed-tensors that store E4M3 codes as they are."""
+
+
+def find_quantization_config(config: Json) -> Json | None:
+    """Return the quantisation section of a config.json, also of a multimodal model's text_config; None for high precision.
+
+    Raises UserError for one that is no object, and for two that differ.
+    """
+    places = [("", config)]
+    if isinstance(config.get("text_config"), dict):
+        places.append(("text_config.", config["text_config"]))
+    found = [(f"{prefix}{key}", place[key]) for prefix, place in places for key in KEYS if place.get(key) is not None]
+    for name, section in found:
+        if not isinstance(section, dict):
+            raise UserError(f"config.json: {name}: got {str(section)[:80]!r}; needs an object", "restore the model's own config.json")
+        if section != found[0][1]:
+            what = f"config.json: {found[0][0]} and {name} say different things of the same weights"
+            raise UserError(what, "keep the section that was published with these weights")
+    return found[0][1] if found else None
+
+
+def strip_quantization(config: Json) -> Json:
+    """Return `config` without any quantisation section (a copy)."""
+    kept = {key: value for key, value in config.items() if key not in KEYS}
+    return {key: strip_quantization(value) if key == "text_config" and isinstance(value, dict) else value for key, value in kept.items()}
+
+
+def parse_quantization_config(config: Json, shape: ModelShape | None = None) -> WeightFormat:
+    """Return the format of a checkpoint from its config.json (ours or foreign); Bf16 when it has no quantisation section.
+
+    `shape` (default: what config.json says) tells which modules the section's rules are asked about.
+    Raises UserError naming the field for what no WeightFormat says: other methods, asymmetric or non-4-bit integers, several schemes,
+    and every key that would change the meaning of stored weights and is not applied.
+    """
+    section = find_quantization_config(config)
+    if section is None:
+        return Bf16()
+    method = section.get("quant_method")
+    if method == "fp8":
+        return _parse_fp8(section)
+    if method == "compressed-tensors":
+        return _parse_compressed(section, shape or _shape(config))
+    raise UserError(f"quantization_config.quant_method: {method!r} is not supported; fits fp8 or compressed-tensors")
+
+
+def _shape(config: Json) -> ModelShape | None:
+    try:
+        return shape_from_config(config)
+    except UserError:
+        return None  # told by who needs the shape itself
+
+
+def _parse_fp8(section: Json) -> WeightFormat:
+    check_keys(section, keys.FP8, SECTION)
+    excluded = ignore_rules.excluded(
+        _names(section, "modules_to_not_convert", SECTION) or _names(section, "ignored_layers", SECTION), with_parts=True
+    )
+    size = section.get("weight_block_size")
+    if size is None:
+        return Fp8Tensor(exclude_modules=excluded)
+    if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+        raise UserError(f"quantization_config.weight_block_size: {size!r}; needs two positive numbers")
+    ue8m0 = section.get("scale_fmt") == "ue8m0"
+    activations: Activations = "none" if section.get(WEIGHT_ONLY) is True else "dynamic"
+    scale_format: Literal["float32", "ue8m0"] = "ue8m0" if ue8m0 else "float32"
+    return Fp8Block(block_size=(size[0], size[1]), scale_format=scale_format, activations=activations, exclude_modules=excluded)
+
+
+def _parse_compressed(section: Json, shape: ModelShape | None) -> WeightFormat:
+    check_keys(section, keys.COMPRESSED, SECTION)
+    scheme, targets = _scheme(section)
+    activations = _activations(section)
+    kind, bits, strategy, group, file_format = scheme
+    ignored = _names(section, "ignore", SECTION)
+    match kind, bits, strategy:
+        case "float", 8, "channel" if file_format in FLOAT_FORMATS:
+            return Fp8Channel(activations=activations, exclude_modules=_plain(ignored, targets, shape))
+        case "float", 8, "tensor" if file_format in FLOAT_FORMATS:
+            return Fp8Tensor(activations=activations, exclude_modules=_plain(ignored, targets, shape))
+        case "int", 4, "group" if group in (32, 64, 128) and file_format == "pack-quantized":
+            routed = ignore_rules.routed_only(ignored, targets, shape)
+            scope = Scope.ROUTED_EXPERTS if routed else Scope.ALL_LINEAR
+            excluded = ignore_rules.excluded_experts(ignored, shape) if routed else _plain(ignored, targets, shape)
+            return Int4Group(group_size=group, scope=scope, exclude_modules=excluded)
+    raise UserError(
+        f"quantization_config.config_groups: weights of type {kind!r}, {bits} bits, strategy {strategy!r}, "
+        f"group_size {group}, format {file_format!r} are not supported; "
+        "fits float 8 bits channel or tensor, or int 4 bits group 32/64/128 pack-quantized",
+        "use the model's BF16, FP8 or compressed-tensors INT4 version",
+    )
+
+
+def _names(section: Json, key: str, place: str) -> tuple[str, ...]:
+    """Return a list of names; a missing or null one is empty. Raises UserError for anything else."""
+    value = section.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{place}.{key}: got {str(value)[:80]!r}; needs a list of names", _RESTORE)
+    return tuple(value)
+
+
+def _plain(ignored: Sequence[str], targets: Sequence[str], shape: ModelShape | None) -> tuple[str, ...]:
+    """Return what a scheme for all linear layers leaves out: ignored, or named by no target."""
+    return tuple(dict.fromkeys((*ignore_rules.excluded(ignored, shape), *ignore_rules.untargeted(targets, shape))))
+
+
+def _scheme(section: Json) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """Return (type, bits, strategy, group size, file format) of the one weight scheme, and the targets of its groups.
+
+    Groups without a weight scheme are about activations or the KV cache. Raises UserError for none, and for several that differ.
+    """
+    found: dict[tuple[Any, ...], list[str]] = {}
+    groups = section.get("config_groups") or {}
+    for name, group in groups.items() if isinstance(groups, dict) else ():
+        place = f"{SECTION}.config_groups.{name}"
+        if not isinstance(group, dict):
+            raise UserError(f"{place}: got {str(group)[:80]!r}; needs an object with weights and targets")
+        check_keys(group, keys.GROUP, place)
+        weights = group.get("weights")
+        if not isinstance(weights, dict):
+            continue
+        check_keys(weights, keys.WEIGHTS, f"{place}.weights")
+        file_format = group.get("format") or section.get("format")
+        scheme = (*_numbers(weights), file_format)
+        if any(isinstance(value, list | dict) for value in scheme):
+            raise UserError(f"{place}.weights: got {str(weights)[:80]!r}; needs numbers and names", _RESTORE)
+        found.setdefault(scheme, []).extend(_names(group, "targets", place))
+    if len(found) != 1:
+        raise UserError(f"quantization_config.config_groups: {len(found)} weight schemes; exactly one is supported")
+    scheme, targets = next(iter(found.items()))
+    return scheme, tuple(targets)
+
+
+def _activations(section: Json) -> Activations:
+    """Return whether engines quantise activations: a group without input_activations is weight-only."""
+    groups = section.get("config_groups")
+    schemes = [g.get("input_activations") for g in groups.values() if isinstance(g, dict)] if isinstance(groups, dict) else []
+    return "dynamic" if any(schemes) else "none"
+
+
+def _numbers(weights: Json) -> tuple[Any, ...]:
+    """Return (type, bits, strategy, group size) with what compressed-tensors takes for keys left out."""
+    group = weights.get("group_size")
+    derived = "tensor" if group is None else "channel" if group == -1 else "group"
+    strategy = weights.get("strategy") or derived
+    return str(weights.get("type", "int")).lower(), weights.get("num_bits", 8), str(strategy).lower(), group

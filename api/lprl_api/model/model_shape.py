@@ -1,0 +1,130 @@
+"""ModelShape: what planning, selection and backends need to know of a model, in numbers."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lprl_api.base import Documented, NonNegativeInt, PositiveInt
+from lprl_api.checkpoint_ref import CheckpointRef
+
+
+class Mla(Documented):
+    """Multi-head latent attention (DeepSeek-V2/V3 family), dimensions in channels."""
+
+    q_lora_rank: PositiveInt | None = None
+    """Rank of the query projection; none when it is not factored."""
+    kv_lora_rank: PositiveInt
+    """Rank of the key and value projection."""
+    qk_nope_head_dim: PositiveInt
+    """Query and key channels of a head without rotary embedding."""
+    qk_rope_head_dim: PositiveInt
+    """Query and key channels of a head with rotary embedding."""
+    v_head_dim: PositiveInt
+    """Value channels of a head."""
+
+
+class Moe(Documented):
+    """Routed and shared experts."""
+
+    experts: PositiveInt
+    """Routed experts of a layer."""
+    experts_per_token: PositiveInt
+    """Routed experts a token passes through."""
+    expert_ffn: PositiveInt
+    """Intermediate size of one routed expert."""
+    shared_expert_ffn: NonNegativeInt = 0
+    """Total intermediate size of the shared experts; 0 when there are none."""
+    dense_layers: NonNegativeInt = 0
+    """Leading layers with a dense MLP."""
+
+
+class ModelShape(Documented):
+    """Dimensions of a causal language model."""
+
+    architecture: str
+    """Hugging Face architecture, such as Qwen3MoeForCausalLM."""
+    family: Literal["llama", "qwen2", "qwen3", "qwen3-moe", "deepseek-v3"]
+    """Layout of its decoder layers."""
+    layers: PositiveInt
+    """Decoder layers."""
+    hidden: PositiveInt
+    """Channels of the residual stream."""
+    heads: PositiveInt
+    """Attention heads."""
+    kv_heads: PositiveInt
+    """Key and value heads."""
+    head_dim: PositiveInt
+    """Channels of a head."""
+    ffn: PositiveInt
+    """Intermediate size of a dense MLP."""
+    vocab: PositiveInt
+    """Rows of the token embedding."""
+    tied_embeddings: bool
+    """The output head is the token embedding."""
+    qk_norm: bool = False
+    """Queries and keys are normalised."""
+    attention_bias: bool = False
+    """Query, key and value projections have a bias; the output projection too, in families other than qwen2."""
+    mlp_bias: bool = False
+    """The dense MLP's projections have a bias (llama)."""
+    max_positions: PositiveInt = 32768
+    """Longest sequence, tokens."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Type of the weights."""
+    moe: Moe | None = None
+    """Experts; none for a dense model."""
+    mla: Mla | None = None
+    """Latent attention; none for a usual one."""
+    mtp_layers: NonNegativeInt = 0
+    """Multi-token-prediction layers in the checkpoint."""
+
+
+class SourceQuantization(Documented):
+    """Quantisation found in a source's config.json, normalised; `format` none means high precision."""
+
+    format: Literal["none", "fp8-block", "fp8-channel", "fp8-tensor", "int4-group"] = "none"
+    """Weight format; none is high precision."""
+    block_size: tuple[PositiveInt, PositiveInt] | None = None
+    """Rows and columns of a block (fp8-block)."""
+    group_size: PositiveInt | None = None
+    """Input channels of a group (int4-group)."""
+    symmetric: bool = True
+    """Groups have no zero point (int4-group)."""
+    scope: Literal["routed-experts", "all-linear"] | None = None
+    """Linear layers that are quantised (int4-group)."""
+
+
+class EarlierRun(Documented):
+    """What the run folder holds of an earlier job of this name."""
+
+    uid: str | None = None
+    """Its uid; none where its version did not note it."""
+    attempt: NonNegativeInt = 0
+    """Its newest attempt: this job's numbers begin above it."""
+    checkpoint: CheckpointRef | None = None
+    """Its newest checkpoint, which this job resumes from."""
+
+
+class Inspection(Documented):
+    """What the inspect Job says of a source; fits a termination message (4096 bytes)."""
+
+    shape: ModelShape
+    """Dimensions of the model."""
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """sha256 over config, headers, sizes, mtimes, volume identity and content samples of every shard."""
+    total_bytes: NonNegativeInt
+    """Bytes of the weights on disk."""
+    tensors: NonNegativeInt
+    """Tensors."""
+    shards: PositiveInt
+    """Weight files."""
+    quantization: SourceQuantization = SourceQuantization()
+    """Quantisation of the source."""
+    model_class: str | None = None
+    """Class that config.json names, where the language model is a part of it (text_config)."""
+    notes: tuple[str, ...] = ()
+    """What lies in the folder and is not the model, and why; the first few."""
+    free_bytes: NonNegativeInt | None = None
+    """Free bytes on the conversion volume when inspected."""
+    earlier: EarlierRun | None = None
+    """What an earlier job of this name left in the run folder; none when it left nothing."""

@@ -1,0 +1,46 @@
+"""Warnings about a legal spec: what will not run as it is, and what is written and does nothing. Told, never refused by the rules."""
+
+from collections.abc import Iterator
+
+from lprl_api.catalog.images import missing_backends
+from lprl_api.catalog.servable import folder_warnings
+from lprl_api.derived import effective
+from lprl_api.field_error import FieldError, wrong
+from lprl_api.model.formats import export_format
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.rules.case import Case
+from lprl_api.spec.job import LowPrecisionRLJobSpec
+
+
+def advise(spec: LowPrecisionRLJobSpec, shape: ModelShape | None = None) -> list[FieldError]:
+    """Return warnings on a spec that parses; `shape` as in rules.check."""
+    case = Case.of(spec, shape, None)
+    return [*missing_backends(spec), *_exports(case), *_unread(case), *_idle_guard(case)]
+
+
+def _exports(case: Case) -> Iterator[FieldError]:
+    if case.shape is None:
+        return
+    for index, name in enumerate(case.spec.checkpoint.export_formats):
+        told = folder_warnings(case.shape, export_format(case.spec.precision, name, case.shape.moe is not None))
+        if told:
+            yield wrong(f"checkpoint.exportFormats[{index}]", name, "; ".join(told))
+
+
+def _unread(case: Case) -> Iterator[FieldError]:
+    spec = case.spec
+    if spec.model.reference is not None and not effective.reads_reference(spec.algorithm.kl):
+        need = "nothing, or algorithm.kl.coefficient above 0, or algorithm.kl.measure: without them no reference is read"
+        yield wrong("model.reference", "a model", need)
+    if spec.optimizer.schedule == "constant" and spec.optimizer.min_learning_rate > 0:
+        need = "nothing with schedule constant, which never decays; or schedule linear or cosine"
+        yield wrong("optimizer.minLearningRate", spec.optimizer.min_learning_rate, need)
+
+
+def _idle_guard(case: Case) -> Iterator[FieldError]:
+    """A guard that measures its baseline for the whole run never acts."""
+    stability, steps = case.spec.stability, case.spec.algorithm.steps
+    first = stability.baseline_steps + stability.patience - 1
+    if stability.action != "warn" and stability.absolute_limit is None and first > steps:
+        need = f"a smaller baselineSteps or patience: stability.action {stability.action} cannot act before step {first} of {steps}"
+        yield wrong("stability.baselineSteps", stability.baseline_steps, need)

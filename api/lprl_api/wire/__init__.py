@@ -1,0 +1,1 @@
+"""What operator and pods tell each other: RunConfig, Progress, Status."""

@@ -1,0 +1,125 @@
+"""Progress (driver -> operator) and Control (operator -> driver), two keys of one ConfigMap."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lprl_api.base import Contract, Documented, NonNegativeInt
+from lprl_api.checkpoint_ref import CheckpointRef
+from lprl_api.spec.topology import Stability
+
+MESSAGE_CHARACTERS = 500
+"""Longest message of a report."""
+DriverPhase = Literal[
+    "starting",
+    "loading",
+    "syncing",
+    "generating",
+    "training",
+    "evaluating",
+    "checkpointing",
+    "exporting",
+    "held",
+    "stopping",
+    "finished",
+]
+
+
+class EvaluationResult(Documented):
+    """One held-out evaluation."""
+
+    step: NonNegativeInt
+    """Finished rollout steps when it was made."""
+    reward: float
+    """Mean reward of the held-out responses."""
+    pass_at: dict[str, float] = {}
+    """pass@k by k."""
+    served: str = ""
+    """Weights and activations the engines computed with."""
+
+
+class StabilityReport(Contract):
+    """State of the mismatch guard."""
+
+    state: Literal["measuring", "stable", "drifting", "corrected", "held", "rolled-back", "fallback-bf16"] = "measuring"
+    metric: str = "k3"
+    value: float | None = None
+    baseline: float | None = None
+    limit: float | None = None
+    since_step: NonNegativeInt | None = None
+
+
+class RewardSample(Contract):
+    """A response as its scorer saw it, shortened."""
+
+    prompt: str
+    """The end of the prompt."""
+    response: str
+    label: str
+    """Empty for none."""
+    reward: float
+
+
+class RewardSignal(Contract):
+    """Whether the rewards of a run differ at all: equal ones teach nothing, and often mean that prompts, labels and scorer do not fit."""
+
+    state: Literal["measuring", "varied", "all-zero", "all-equal"] = "measuring"
+    """`varied` from the first two rewards that differ on; the others say what held of all rewards of the run's first steps."""
+    value: float | None = None
+    """The reward all of them have; None while there is none, or once they differ."""
+    steps: NonNegativeInt = 0
+    """Steps looked at."""
+    responses: NonNegativeInt = 0
+    samples: tuple[RewardSample, ...] = Field((), max_length=3)
+    """Of the first step, as long as rewards are equal; at most 2 KiB as JSON."""
+
+
+class Progress(Contract):
+    """What the driver knows of the run; numbers are of the last finished step."""
+
+    schema_version: Literal[1] = 1
+    attempt: NonNegativeInt
+    sequence: NonNegativeInt
+    """Grows with every report of an attempt; the operator measures stalls by its own clock when this changes."""
+    phase: DriverPhase
+    """`starting` until the workers are there: nothing is trained yet and nothing is known of earlier steps."""
+    step: NonNegativeInt
+    """Finished rollout steps."""
+    steps: NonNegativeInt
+    weight_version: NonNegativeInt = 0
+    reward: float | None = None
+    mismatch_k3: float | None = None
+    logprob_diff: float | None = None
+    tokens_per_second: float | None = None
+    step_seconds: float | None = None
+    sync_seconds: float | None = None
+    seconds_left: float | None = None
+    evaluation: EvaluationResult | None = None
+    checkpoint: CheckpointRef | None = None
+    export: str | None = None
+    stability: StabilityReport = StabilityReport()
+    reward_signal: RewardSignal | None = None
+    """None until the driver knows what earlier attempts saw."""
+    effective_rollout: Literal["bf16", "fp8", "int4"] | None = None
+    """Set when the guard changed what is served."""
+    engine_restarts: NonNegativeInt = 0
+    trainer_restarts: NonNegativeInt = 0
+    message: str = ""
+
+
+class Control(Contract):
+    """What the operator asks of the driver; read in the answer to each progress patch."""
+
+    schema_version: Literal[1] = 1
+    suspend: bool = False
+    steps: NonNegativeInt
+    stability: Stability
+
+
+class Termination(Contract):
+    """The driver's and the converters' termination message (at most 4096 bytes as JSON)."""
+
+    reason: str
+    """A constant of names.Reason, or Succeeded."""
+    message: str
+    progress: Progress | None = None

@@ -1,0 +1,151 @@
+"""Stage 2: make what the run reads and the source lacks. Conversions are shared: each is owned by every job that wants it.
+
+The Indexed Job is what jobs share; its finalise Job belongs to it and goes with it.
+Invariants: a conversion in progress is joined, never repeated; a finished one that this job had no part in is deleted and run
+again, which checks its digests and skips every finished shard; a failed one counts only against the jobs that owned it.
+"""
+
+from dataclasses import dataclass
+
+from lprl_api.names import Condition, ExitCode, Reason
+from lprl_operator.decide import endings
+from lprl_operator.decide.actions import Action, AddOwner, Create, Delete
+from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
+from lprl_operator.decide.failures import Verdict, job_verdict, parse_termination
+from lprl_operator.decide.inspecting import next_number, refusal, refusal_note, trouble
+from lprl_operator.decide.observed import JobState
+from lprl_operator.resources import metadata, naming
+from lprl_operator.resources.conversions import Conversion
+from lprl_operator.resources.made_from import annotated, is_outdated, made_from
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far one conversion is."""
+
+    reason: str
+    message: str
+    shards_done: int = 0
+    actions: tuple[Action, ...] = ()
+    failed: Verdict | None = None
+    done: bool = False
+
+
+def convert_stage(case: Case) -> Decision | None:
+    """Get every conversion made; None when they are (an attempt on the same claims proves that they were)."""
+    wanted = case.wanted.conversions()
+    prepared = case.status.attempt > 0 and case.status.prepared_claims in (None, made_from(case.job).claims)
+    if prepared or not wanted:
+        return None
+    refused = refusal(case, "Job", Reason.CONVERSION_FAILED, Condition.CONVERTED)
+    if refused is not None:
+        return refused
+    steps = [_step(case, conversion) for conversion in wanted]
+    shards = Count(sum(s.shards_done for s in steps), sum(c.shards for c in wanted))
+    failed = next((s.failed for s in steps if s.failed is not None), None)
+    if failed is not None:
+        return endings.fail(case, failed, Finding(Condition.CONVERTED, "False", Reason.CONVERSION_FAILED, failed.message))
+    if all(s.done for s in steps):
+        return None
+    open_step = next(s for s in steps if not s.done)
+    actions = tuple(a for s in steps for a in s.actions)
+    if actions:  # while the conversion takes its time, what the first attempt needs beside its cluster is made
+        actions += tuple(Create(d) for d in case.wanted.surroundings(next_number(case)))
+    note = refusal_note(case)
+    findings = (
+        Finding(Condition.CONVERTED, "False", open_step.reason, note or open_step.message),
+        Finding(Condition.PROGRESSING, "False", Reason.NOT_STARTED),
+    )
+    return Decision(case.status, findings, actions, SOON_S if actions and not note else LATER_S, shards=shards)
+
+
+def converted(case: Case) -> Finding:
+    """The condition once this stage is passed."""
+    wanted = case.wanted.conversions()
+    if not wanted:
+        return Finding(Condition.CONVERTED, "True", Reason.CONVERSION_NOT_NEEDED, "the source is read as it is")
+    folders = ", ".join(str(c.target) for c in wanted)
+    reused = all(_was_there(case, c) for c in wanted)
+    return Finding(Condition.CONVERTED, "True", Reason.CONVERSION_REUSED if reused else Reason.CONVERTED, folders)
+
+
+def _was_there(case: Case, conversion: Conversion) -> bool:
+    """Whether every index found its shards converted already."""
+    job = case.seen.jobs.get(conversion.name)
+    ends = [parse_termination(e.message) for e in job.exits if e.exit_code == ExitCode.OK] if job is not None else []
+    return bool(ends) and all(t is not None and t.reason == Reason.CONVERSION_REUSED for t in ends)
+
+
+def _step(case: Case, conversion: Conversion) -> Step:
+    convert = case.seen.jobs.get(conversion.name)
+    final = case.seen.jobs.get(naming.finalise_job(conversion.name))
+    if (foreign := _foreign(convert, final)) is not None:
+        return Step(Reason.WAITING_FOR_CONVERSION, f"waits for Job {foreign.name}, which no job of this kind made, to be gone")
+    stale = _stale(case, convert, final)
+    if stale is not None:
+        return stale
+    if convert is None:
+        create = Create(annotated(case.wanted.convert_document(conversion), made_from(case.job)))
+        return Step(Reason.CONVERTING, "the conversion Job is being created", actions=(create,))
+    if final is not None and final.finished == "Complete":
+        return Step(Reason.CONVERTED, str(conversion.target), conversion.shards, done=True)
+    for job in (final, convert):
+        if job is not None and job.finished == "Failed":
+            return Step(Reason.CONVERSION_FAILED, job.message, failed=job_verdict(job, Reason.CONVERSION_FAILED))
+    if (again := _corrected(case, convert, final)) is not None:
+        return again
+    joins = _join(case, convert)
+    if final is not None:
+        return Step(Reason.FINALISING, trouble(final) or "verifying and publishing", conversion.shards, joins)
+    done = sum(len(range(i, conversion.shards, convert.completions)) for i in convert.completed)
+    if convert.finished != "Complete":
+        return Step(_running_reason(convert), _words(convert, conversion, done), done, joins)
+    create = Create(annotated(case.wanted.finalise_document(conversion, convert.uid), made_from(case.job)))
+    return Step(Reason.FINALISING, "all shards are converted", done, (*joins, create))
+
+
+def _corrected(case: Case, convert: JobState, final: JobState | None) -> Step | None:
+    """A Job whose pods wait and that this job alone wants is made anew when the job was corrected; finished shards are kept."""
+    job = final or convert
+    waits = not job.finished and not job.running and not job.deleting
+    if not waits or convert.owner_uids != {case.uid} or not is_outdated(job.made_from, case.job):
+        return None
+    delete = Delete(case.ref("batch/v1", "Job", job.name), job.uid, job.resource_version)
+    return Step(Reason.CORRECTED, f"{job.name} is made anew from the corrected spec", actions=(delete,))
+
+
+def _foreign(convert: JobState | None, final: JobState | None) -> JobState | None:
+    """A Job of such a name that is somebody else's: neither joined, which would have garbage collection delete it, nor deleted."""
+    if convert is not None and convert.foreign:
+        return convert
+    stray = final is not None and (final.foreign or naming.finalise_job(final.owner_job) != final.name)
+    return final if stray else None
+
+
+def _stale(case: Case, convert: JobState | None, final: JobState | None) -> Step | None:
+    """What stands in the way: Jobs on their way out, a finalise Job of an earlier conversion, ended ones that this job had no part in."""
+    leftover = final is not None and (convert is None or convert.uid not in final.owner_uids)
+    ended = convert is not None and (convert.finished == "Failed" or (final is not None and not leftover and bool(final.finished)))
+    foreign = ended and convert is not None and case.uid not in convert.owner_uids
+    doomed = [j for j, bad in ((convert, foreign), (final, foreign or leftover)) if j is not None and (bad or j.deleting)]
+    if not doomed:
+        return None
+    deletes = tuple(Delete(case.ref("batch/v1", "Job", j.name), j.uid, j.resource_version) for j in doomed if not j.deleting)
+    names = ", ".join(j.name for j in doomed)
+    return Step(Reason.WAITING_FOR_CONVERSION, f"waits for the earlier conversion ({names}) to be gone", actions=deletes)
+
+
+def _join(case: Case, convert: JobState) -> tuple[Action, ...]:
+    if case.uid in convert.owner_uids:
+        return ()
+    return (AddOwner(case.ref("batch/v1", "Job", convert.name), convert.uid, metadata.owner(case.job, controller=False)),)
+
+
+def _running_reason(job: JobState) -> str:
+    return Reason.WAITING_FOR_CONVERSION if job.suspended else Reason.CONVERTING
+
+
+def _words(job: JobState, conversion: Conversion, done: int) -> str:
+    text = f"{conversion.config.format.kind}: {done}/{conversion.shards} shards"
+    problem = trouble(job)
+    return f"{text}; {problem}" if problem else text

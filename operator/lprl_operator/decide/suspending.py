@@ -1,0 +1,89 @@
+"""Suspension: ask the driver to checkpoint and stop, then release the cluster; conversions go on for their other owners."""
+
+from lprl_api.names import Condition, Reason
+from lprl_operator.decide import endings
+from lprl_operator.decide.attempts import GOING_S, lingering, over
+from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Decision, Finding
+from lprl_operator.decide.failures import Move
+from lprl_operator.decide.running import control_update, driver_end
+
+
+def suspend_stage(case: Case) -> Decision | None:
+    """Bring a job that is to be suspended there; None for any other."""
+    if not case.job.spec.suspend:
+        return None
+    if over(case):
+        return _released(case)
+    ended = driver_end(case.seen.last_head(case.status.attempt))
+    if ended is not None and ended.move is Move.SUCCEED:
+        return endings.succeed(case, ended)
+    if ended is not None and ended.move is Move.FAIL:
+        return endings.fail(case, ended)
+    if ended is None and stopping(case):
+        actions = control_update(case, suspend=True)
+        findings = (Finding(Condition.SUSPENDED, "False", Reason.SUSPENDING, "the driver checkpoints and stops"),)
+        return Decision(_clocked(case).status, findings, actions, SOON_S if actions and not case.seen.refusals else LATER_S)
+    return _released(case.remember(restart_not_before=case.stamp()))
+
+
+def last_checkpoint(case: Case, why: str) -> Decision:
+    """Ask the driver to checkpoint and stop because the job is about to end."""
+    actions = control_update(case, suspend=True)
+    findings = (Finding(Condition.PROGRESSING, "True", Reason.RUNNING, why),)
+    return Decision(_clocked(case).status, findings, actions, SOON_S if actions and not case.seen.refusals else GOING_S)
+
+
+def resumed(case: Case) -> Case:
+    """Start or restart the clock of active time of a job that is not suspended."""
+    if case.status.active_since is not None:
+        return case
+    start = case.status.start_time or case.stamp()
+    return case.remember(active_since=case.stamp(), start_time=start)
+
+
+def not_suspended(case: Case) -> Finding:
+    """The condition of a job that is not (any more) suspended."""
+    again = case.status.active_seconds > 0
+    return Finding(Condition.SUSPENDED, "False", Reason.RESUMED if again else Reason.NOT_SUSPENDED)
+
+
+def stopping(case: Case) -> bool:
+    """Whether a driver runs that may still be on its way to a checkpoint."""
+    attempt = case.status.attempt
+    cluster, head = case.seen.cluster(attempt), case.seen.head(attempt)
+    if cluster is None or cluster.deleting or cluster.suspended or head is None or not head.alive:
+        return False
+    if head.driver is None or head.driver.state != "running" or head.unreachable_since is not None:
+        return False
+    return case.seconds_since(case.status.progress_time) < case.job.spec.failure_policy.stall_seconds
+
+
+def _clocked(case: Case) -> Case:
+    progress = case.progress()
+    if progress is not None and progress.sequence != case.status.progress_sequence:
+        return case.remember(progress_sequence=progress.sequence, progress_time=case.stamp())
+    return case if case.status.progress_time is not None else case.remember(progress_time=case.stamp())
+
+
+def _released(case: Case) -> Decision:
+    memory = endings.pause(case, case.status)
+    actions = endings.cleanup(case)
+    pods = lingering(case)
+    gone = not case.seen.clusters and not pods
+    left = ", ".join(sorted([c.name for c in case.seen.clusters] or [p.name for p in pods])[:3])
+    findings = (
+        Finding(Condition.SUSPENDED, "True", Reason.SUSPENDED, _where(case))
+        if gone
+        else Finding(Condition.SUSPENDED, "False", Reason.SUSPENDING, f"waits until {left} is gone"),
+        Finding(Condition.CLUSTER_READY, "False", Reason.CLUSTER_DELETED if memory.attempt else Reason.NOT_STARTED),
+        Finding(Condition.PROGRESSING, "False", Reason.SUSPENDED),
+    )
+    return Decision(memory, findings, actions, SOON_S if actions else None if gone else GOING_S)
+
+
+def _where(case: Case) -> str:
+    """Where the run goes on when it is resumed."""
+    training, kept = case.status.training, case.status.training.checkpoint
+    if kept is not None:
+        return f"released after step {training.step}; goes on from the checkpoint of step {kept.step} ({kept.path})"
+    return "released before a first checkpoint; begins at step 0" if case.status.attempt else "nothing was started yet"

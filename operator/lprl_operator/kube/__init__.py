@@ -1,0 +1,1 @@
+"""The API server itself: requests, paths, kubeconfig, the clocks of both sides."""

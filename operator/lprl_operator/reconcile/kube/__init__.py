@@ -1,1 +1,0 @@
-"""The Kubernetes side of the Cluster Protocol: requests, reduction of documents, caches."""

@@ -1,0 +1,16 @@
+"""Worlds at the point where tests begin."""
+
+import pytest
+from tests.unit.lprl_operator.decide.steps import advance
+
+
+@pytest.fixture
+def running(make_world, make_manifest, lib):
+    """Factory: a world whose job is at step 3 or so of attempt 1."""
+
+    def make(**spec):
+        policy = {"maxRestarts": 2, "backoffSeconds": 60, **spec.pop("failurePolicy", {})}
+        world = make_world(make_manifest(failurePolicy=policy, **spec))
+        return advance(world, lib, "Running")
+
+    return make

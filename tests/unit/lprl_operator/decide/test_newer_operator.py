@@ -1,0 +1,55 @@
+"""An operator of a newer version finds jobs that an older one judged: what runs is left running."""
+
+import pytest
+from tests.unit.lprl_operator.decide.steps import advance, condition, edit, look, status
+
+from lprl_api.errors import UserError
+from lprl_api.spec.job import LowPrecisionRLJobSpec
+from lprl_operator.decide import intake
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    """Plans are remembered by spec, and these tests change the planner."""
+    intake._plan.cache_clear()
+    yield
+    intake._plan.cache_clear()
+
+
+def stricter(monkeypatch):
+    def no(*_, **__):
+        raise UserError("does not fit any more", "use more nodes")
+
+    monkeypatch.setattr(intake, "make_plan", no)
+    intake._plan.cache_clear()
+
+
+def test_a_stricter_plan_ends_nothing(running, lib, monkeypatch):
+    world = running()
+    stricter(monkeypatch)
+    look(world, lib)
+    assert status(world)["phase"] == "Running"
+    advance(world, lib, "Succeeded")
+
+
+def test_it_counts_for_an_edit(running, lib, monkeypatch):
+    world = running()
+    stricter(monkeypatch)
+    edit(world, stability={"action": "hold"})
+    look(world, lib)
+    assert condition(world, "Validated")["reason"] == "DoesNotFit"
+
+
+def test_a_new_field_with_a_default_is_no_edit(running, lib, monkeypatch):
+    world = running()
+    kind = LowPrecisionRLJobSpec.model_fields["topology"].annotation
+    plain = kind.document
+    monkeypatch.setattr(kind, "document", lambda self: {**plain(self), "newer": 3})
+    look(world, lib)
+    assert status(world)["phase"] == "Running", status(world)["message"]
+    edit(world, stability={"action": "hold"})
+    look(world, lib)
+    assert status(world)["phase"] == "Running", "an edit that is allowed, after the upgrade"
+    edit(world, topology={**world.document["spec"]["topology"], "nodes": 1})
+    look(world, lib)
+    assert condition(world, "Validated")["status"] == "False", "one that is not"

@@ -1,0 +1,97 @@
+"""Reader: what a live read adds to what the watches told."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lprl_api import names
+from lprl_operator.decide.observed import Key
+from lprl_operator.places.kube import reduce
+from lprl_operator.places.kube.cache import Cache
+from lprl_operator.places.kube.reader import Reader
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TOY = Key("ns", "toy")
+JOBS = f"/apis/{names.API_VERSION}/namespaces/ns/{names.PLURAL}"
+
+
+class Lists:
+    """An API server that answers lists: items by path; what was asked for is noted."""
+
+    def __init__(self, **items: list[dict[str, Any]]) -> None:
+        self.items = items
+        self.asked: list[tuple[str, dict[str, str]]] = []
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        self.asked.append((path, query))
+        return {"items": self.items.get(path.rpartition("/")[2], [])}
+
+
+def meta(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "namespace": "ns", "uid": f"uid-{name}", "resourceVersion": "1", **more}
+
+
+def test_a_job_is_read_by_name_from_a_list() -> None:
+    document = {"metadata": meta("toy"), "spec": {}}
+    api, cache = Lists(**{names.PLURAL: [document]}), Cache()
+    assert Reader(api, cache).job(TOY) == document  # type: ignore[arg-type]
+    assert api.asked == [(JOBS, {"fieldSelector": "metadata.name=toy"})]
+    assert cache.uid(TOY) == "uid-toy"
+
+
+def test_a_job_that_is_gone_is_none() -> None:
+    assert Reader(Lists(), Cache()).job(TOY) is None  # type: ignore[arg-type]
+
+
+def inspect_job(ended: str) -> dict[str, Any]:
+    owner = {"kind": names.KIND, "name": "toy", "uid": "uid-toy", "controller": True}
+    status = {"conditions": [{"type": ended, "status": "True"}]} if ended else {}
+    return {"metadata": meta("toy-inspect", ownerReferences=[owner]), "spec": {}, "status": status}
+
+
+def inspect_pod(number: int = 0, code: int = 0, message: str = "the report") -> dict[str, Any]:
+    owner = {"kind": "Job", "name": "toy-inspect", "uid": "uid-toy-inspect", "controller": True}
+    labels = {reduce.JOB_NAME: "toy-inspect", names.LABEL_JOB: "toy"}
+    ended = {
+        "name": "inspect",
+        "state": {"terminated": {"exitCode": code, "message": message, "finishedAt": f"2026-01-01T00:00:0{number}Z"}},
+    }
+    status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [ended]}
+    return {
+        "metadata": meta(f"toy-inspect-{number}", creationTimestamp=f"2026-01-01T00:00:0{number}Z", ownerReferences=[owner], labels=labels),
+        "spec": {},
+        "status": status,
+    }
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_report_whose_pod_no_watch_told_of_yet_is_fetched(finished: bool) -> None:
+    """Jobs and pods are two watches: without this a job would be judged to have ended without a report."""
+    api, cache = Lists(pods=[inspect_pod()]), Cache()
+    cache.put("Job", inspect_job("Complete" if finished else ""))
+    Reader(api, cache).children(TOY, {"metadata": meta("toy")}, NOW)  # type: ignore[arg-type]
+    seen = cache.observed(TOY, "uid-toy", NOW).inspect
+    assert seen is not None and [e.message for e in seen.exits] == (["the report"] if finished else [])
+
+
+@pytest.mark.parametrize(("ended", "code", "message"), [("Complete", 0, "the report"), ("Failed", 3, "no config.json")])
+def test_an_earlier_pod_that_crashed_does_not_hide_how_the_job_ended(ended: str, code: int, message: str) -> None:
+    api, cache = Lists(pods=[inspect_pod(1, code, message)]), Cache()
+    cache.put("Job", inspect_job(ended))
+    cache.put("Pod", inspect_pod(0, 137, "killed"))
+    Reader(api, cache).children(TOY, {"metadata": meta("toy")}, NOW)  # type: ignore[arg-type]
+    seen = cache.observed(TOY, "uid-toy", NOW).inspect
+    assert seen is not None and (code, message) in [(e.exit_code, e.message) for e in seen.exits]
+
+
+def test_only_a_kind_that_is_listed_can_be_missing() -> None:
+    """Another one would never be found again, and every job would be read anew every few seconds because of it."""
+    cache = Cache()
+    reader = Reader(Lists(), cache)  # type: ignore[arg-type]
+    cache.put(names.KIND, {"metadata": meta("toy"), "spec": {}})
+    reader.children(TOY, {"metadata": meta("toy")}, NOW)
+    reader.kind_is_missing("PodMonitor")
+    assert not reader.is_due(TOY, NOW + timedelta(minutes=1))
+    reader.kind_is_missing("RayCluster")
+    assert reader.is_due(TOY, NOW + timedelta(minutes=1))

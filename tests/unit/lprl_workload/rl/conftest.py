@@ -1,0 +1,258 @@
+"""A run whose two sides are a few lines of arithmetic, deterministic, and note every call: for the loop's order and recovery.
+
+The trainer is one number w; a response's tokens and reward follow from (seed, w), so any difference in the order of pushes,
+seeds, positions or restored state changes every number after it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lprl_api.model.formats import WeightFormat
+from lprl_api.wire.progress import Control, Progress
+from lprl_api.wire.runconfig import RunConfig
+from lprl_workload.checkpoint.store import CheckpointStore
+from lprl_workload.data import Completion, GenerationRequest, Metrics, Prompt, SamplingParams, SyncReport, TrainSample
+from lprl_workload.metrics.progress import Reporter
+from lprl_workload.process.errors import EngineLostError, TrainerLostError
+from lprl_workload.rl.collect import Collector
+from lprl_workload.rl.evaluation import Evaluator
+from lprl_workload.rl.loop import Loop
+from lprl_workload.rl.records import Records
+
+
+def number(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "little")
+
+
+@dataclass
+class World:
+    """What both sides share: the journal of calls, and the faults still to come."""
+
+    journal: list[str] = field(default_factory=list)
+    faults: dict[str, list[Exception]] = field(default_factory=dict)
+    """Raised by the next calls of a method."""
+    k3: Callable[[int], float] = lambda step: 0.001
+    """Mismatch by optimizer step."""
+
+    def note(self, what: str) -> None:
+        self.journal.append(what)
+        waiting = self.faults.get(what.split()[0], [])
+        if waiting:
+            raise waiting.pop(0)
+
+
+class Engines:
+    def __init__(self, world: World, fmt: WeightFormat) -> None:
+        self.world, self.format, self.w, self.version, self.awake = world, fmt, 0.0, -1, True
+
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
+        assert self.version >= 0, "generated before the first push"
+        assert self.awake, "generated while asleep"
+        self.world.note(f"generate v{self.version} t{params.temperature:g}")
+        found = []
+        for request in requests:
+            token = number(request.seed, request.prompt_ids, self.w) % 1000
+            found.append(Completion((token, token + 1), (-0.5, -0.25), "stop" if token % 3 else "length", self.version, self.version))
+        return found
+
+    def sleep(self) -> None:
+        self.awake = False
+
+    def wake(self) -> None:
+        self.awake = True
+
+    def replace_lost(self) -> int:
+        self.world.note("replace")
+        self.version = -1
+        return 1
+
+    def switch_format(self, fmt: WeightFormat) -> None:
+        self.format, self.version = fmt, -1
+        self.world.note(f"format {fmt.kind}")
+
+    def close(self) -> None:
+        self.world.journal.append("close engines")
+
+
+class Trainer:
+    def __init__(self, world: World, engines: Engines) -> None:
+        self.world, self.engines = world, engines
+        self.w, self.steps, self.corrected = 1.0, 0, False
+
+    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
+        self.world.note("logprobs")
+        shift = self.world.k3(self.steps)
+        return [tuple(p + shift for p in s.rollout_logprobs) for s in samples]
+
+    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
+        self.world.note("reference")
+        return [s.rollout_logprobs for s in samples]
+
+    def train(self, samples: Sequence[TrainSample]) -> Metrics:
+        self.world.note(f"train {len(samples)}")
+        self.w += sum(s.advantage[0] * s.response_ids[0] for s in samples) / 1000 + self.corrected
+        self.steps += 1
+        return {"loss": self.w, "k3": self.world.k3(self.steps), "logprob_diff": 0.5, "learning_rate": 1e-3}
+
+    def set_correction(self, enabled: bool) -> None:
+        self.world.note(f"correction {enabled}")
+        self.corrected = enabled
+
+    def push(self, version: int) -> SyncReport:
+        assert version > self.engines.version
+        self.world.note(f"push v{version}")
+        self.engines.w, self.engines.version = self.w, version
+        return SyncReport(version, 1, 8, 0.0, 0.125, "d")
+
+    def save(self, directory: Path) -> None:
+        self.world.note("save")
+        (directory / "w.json").write_text(json.dumps([self.w, self.steps]))
+
+    def export(self, directory: Path) -> None:
+        (directory / "model.safetensors").write_text(str(self.w))
+
+    def load(self, directory: Path) -> None:
+        self.world.note("load")
+        self.w, self.steps = json.loads((directory / "w.json").read_text())
+
+    def rebuild(self) -> None:
+        self.world.note("rebuild")
+        self.w, self.steps, self.corrected = 1.0, 0, False
+
+    def close(self) -> None:
+        self.world.journal.append("close trainer")
+
+
+class Prompts:
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def take(self, position: int, count: int) -> tuple[list[Prompt], int]:
+        wanted = [n % self.rows for n in range(position, position + count)]
+        return [Prompt(n, f"p{n}", (n, n + 1), str(n)) for n in wanted], position + count
+
+
+def reward_of(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
+    return [float(number(prompt.index, text) % 2) for prompt, text in zip(prompts, texts, strict=True)]
+
+
+class Bench:
+    """Builds attempts of one run in a folder."""
+
+    def __init__(self, root: Path, document: dict[str, Any]) -> None:
+        self.root, self.run = root, RunConfig.model_validate(document)
+        self.control: Control | None = None
+        self.score = reward_of
+
+    def attempt(
+        self, number: int = 1, world: World | None = None, rows: int = 5, recorded_step: int = 0
+    ) -> tuple[Loop, World, Trainer, Engines]:
+        world = world or World()
+        engines = Engines(world, self.run.rollout_format)
+        trainer = Trainer(world, engines)
+        store = CheckpointStore(self.root, number, self.run.checkpoint.keep)
+        store.take_over()
+        collector = Collector(self.run, Prompts(rows), self.score, lambda ids: " ".join(map(str, ids)))
+        evaluator = None
+        if self.run.evaluation is not None:
+            evaluator = Evaluator(self.run.evaluation, Prompts(3), collector, self.run.sampling, self.run.algorithm.seed)
+        first = Progress(attempt=number, sequence=0, phase="starting", step=0, steps=self.run.algorithm.steps)
+        reporter = Reporter(None, first, 60.0, self.control)
+        records = Records(self.root, number)
+        loop = Loop(self.run, trainer, engines, collector, evaluator, store, records, reporter, recorded_step=recorded_step)
+        return loop, world, trainer, engines
+
+    def series(self) -> list[dict[str, Any]]:
+        """Rows without what may differ between attempts."""
+        rows = [json.loads(line) for line in (self.root / "metrics.jsonl").read_text().splitlines()]
+        dropped = ("attempt", "time", "weight_version", "tokens_per_second")
+        return [{k: v for k, v in row.items() if k not in dropped and not k.endswith("_seconds")} for row in rows]
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.root / "evaluations.jsonl").read_text().splitlines()]
+
+
+PATH = {"volume": "v", "path": "p"}
+DOCUMENT: dict[str, Any] = {
+    "job_name": "j",
+    "namespace": "n",
+    "job_uid": "u",
+    "model_path": PATH,
+    "reference_path": PATH,
+    "rollout_path": PATH,
+    "shape": {
+        "architecture": "Qwen3ForCausalLM",
+        "family": "qwen3",
+        "layers": 1,
+        "hidden": 64,
+        "heads": 1,
+        "kv_heads": 1,
+        "head_dim": 64,
+        "ffn": 64,
+        "vocab": 64,
+        "tied_embeddings": True,
+    },
+    "precision": {"rollout": "fp8"},
+    "rollout_format": {"kind": "fp8-block"},
+    "training_format": {"kind": "bf16"},
+    "data": {"prompts": PATH},
+    "algorithm": {"steps": 7, "rollout_batch_size": 3, "samples_per_prompt": 2, "global_batch_size": 3},
+    "optimizer": {"learning_rate": 1e-3},
+    "sampling": {"max_response_tokens": 4},
+    "evaluation": {"every_steps": 3, "prompts": PATH},
+    "ranks": {
+        "placement": "colocated",
+        "accelerator": "cpu",
+        "nodes": 1,
+        "slots_per_node": 1,
+        "trainer_ranks": 1,
+        "data_parallel": 1,
+        "engines": 1,
+        "slots_per_engine": 1,
+        "trainer_nodes": 1,
+        "rollout_nodes": 0,
+    },
+    "trainer": {},
+    "rollout": {},
+    "backends": {},
+    "weight_sync": {},
+    "checkpoint": {"directory": PATH, "every_steps": 2, "keep": 2, "load_from": None, "export_formats": ["bf16"]},
+    "stability": {"absolute_limit": 1.0, "relative_limit": None, "patience": 1},
+    "tracking": {},
+    "progress": {},
+    "refill_steps": 3,
+}
+
+
+def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return base | {k: changed(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in changes.items()}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Callable[..., Bench]:
+    """bench(changes): a run in a fresh folder; bench(changes, name) several in one test."""
+
+    def make(changes: dict[str, Any] | None = None, name: str = "run") -> Bench:
+        return Bench(tmp_path / name, changed(DOCUMENT, changes or {}))
+
+    return make
+
+
+@pytest.fixture
+def new_world() -> Callable[..., World]:
+    return World
+
+
+@pytest.fixture
+def lost() -> tuple[Callable[[], Exception], Callable[[], Exception]]:
+    """(an engine was lost, a trainer was lost)."""
+    return lambda: EngineLostError(0, "killed"), lambda: TrainerLostError("killed")

@@ -1,0 +1,1 @@
+"""Files of tensors, written aside and renamed."""

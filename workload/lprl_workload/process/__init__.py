@@ -1,0 +1,1 @@
+"""A pod's process: arguments, errors and whose fault they are, the message it ends with."""

@@ -1,0 +1,1 @@
+"""One reinforcement-learning run, top to bottom; knows no backend and no Ray."""

@@ -1,0 +1,299 @@
+"""One RL step, top to bottom, and the run around it. Knows groups, not processes.
+
+Order: the weights of step N are pushed before step N+1 generates; the first push comes before the first rollout; a step's
+row is durable before its checkpoint is visible, so a resumed run finds a row for every step it does not redo.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from lprl_api.checkpoint_ref import CheckpointRef
+from lprl_api.derived.run_folder import step_name
+from lprl_api.model.formats import Bf16
+from lprl_api.spec.topology import Stability
+from lprl_api.text import shortened
+from lprl_api.wire.progress import MESSAGE_CHARACTERS, DriverPhase, RewardSignal
+from lprl_api.wire.runconfig import RunConfig
+from lprl_workload.checkpoint.store import CheckpointStore
+from lprl_workload.data import Metrics, Sample, SyncReport
+from lprl_workload.metrics.metric import reduce_metrics
+from lprl_workload.metrics.progress import Reporter
+from lprl_workload.metrics.reward_signal import watch
+from lprl_workload.metrics.stability import Action, observe
+from lprl_workload.process.errors import TrainerLostError
+from lprl_workload.rl.collect import Collected, Collector
+from lprl_workload.rl.evaluation import Evaluator
+from lprl_workload.rl.groups import RolloutGroup, TrainGroup
+from lprl_workload.rl.prepare import measure, prepare
+from lprl_workload.rl.records import EMPTY, Records
+from lprl_workload.rl.recovery import Budget, ends_instead
+from lprl_workload.rl.run_state import RunState
+from lprl_workload.rl.serving import Serving
+
+log = logging.getLogger(__name__)
+Outcome = Literal["finished", "suspended"]
+LOG_EVERY_S = 1.0
+"""Between two lines of steps in the driver's log: the record of every step is metrics.jsonl."""
+TRAINER, MODEL = "trainer", "model"
+"""Folders of a checkpoint: the ranks' states, and the BF16 Hugging Face model."""
+
+
+class Loop:
+    """A run: `run()` resumes or starts, steps until done, and survives lost engines and trainers within a budget."""
+
+    def __init__(
+        self,
+        run: RunConfig,
+        trainer: TrainGroup,
+        rollout: RolloutGroup,
+        collector: Collector,
+        evaluator: Evaluator | None,
+        store: CheckpointStore,
+        records: Records,
+        reporter: Reporter,
+        load_from: Path | None = None,
+        recorded_step: int = 0,
+    ) -> None:
+        """Put a run together. `load_from`: checkpoint to begin from without one of its own; `recorded_step`: of one known to exist."""
+        self.run_config, self.state = run, RunState()
+        self.resumed_from: int | None = None
+        self.ready = False
+        """Whether the trainer holds a state that a checkpoint could be made of."""
+        self._trainer, self._rollout = trainer, rollout
+        self._collector, self._evaluator = collector, evaluator
+        self._store, self._records, self._reporter, self._load_from = store, records, reporter, load_from
+        self._serving = Serving(trainer, rollout, Budget("engines", run.refill_steps), run.rollout_format)
+        self._trainers = Budget("trainer ranks", run.refill_steps)
+        self._seconds: dict[str, float] = {}
+        self._saved: RunState | None = None
+        self._recorded_step = recorded_step
+        self._logged_at = -math.inf
+
+    def run(self, stop: Callable[[], bool], started: Callable[[int], None] = lambda step: None) -> Outcome:
+        """Step until done; return early, checkpointed, when `stop()` or the operator's control asks. `started(step)` follows the resume."""
+        self.ready = rebuild = False
+        while True:
+            try:
+                if rebuild:
+                    self._trainer.rebuild()
+                    rebuild = False
+                if not self.ready:
+                    self._start()
+                    started(self.state.step)
+                    self.ready = True
+                    self._reporter.update(message="")  # what was told of a loss is over
+                if self.state.step >= self.steps:
+                    return "finished"
+                if stop() or self._suspend_asked():
+                    self._checkpoint()
+                    return "suspended"
+                self._step()
+            except TrainerLostError as lost:
+                self.ready, rebuild = False, True
+                if ends_instead(lost, stop(), self._suspend_asked()):
+                    return "suspended"
+                log.warning("trainer lost at step %d (%s); rebuilding from the last checkpoint", self.state.step, lost)
+                self._trainers.spend(self.state.step, lost)
+                self._reporter.phase(
+                    "loading", trainer_restarts=self._trainers.total, message=shortened(f"trainer lost: {lost}", MESSAGE_CHARACTERS)
+                )
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run; the operator may raise what the job said first."""
+        control = self._reporter.control
+        return max(self.run_config.algorithm.steps, control.steps if control else 0)
+
+    def _step(self) -> None:
+        before = time.monotonic()
+        self._seconds = {}
+        step = self.state.step + 1
+        with self._phase("generating"):
+            batch = self._collector.collect(step, self.state.position, self._serving.generate)
+        with self._phase("held" if self._held else "training"):
+            self._rollout.sleep()
+            metrics = self._train(batch.samples)
+        report = self._push(self._serving.pushed + 1)
+        rewards = watch(self.state.rewards, batch.seen, last=step >= self.steps)
+        self.state = replace(self.state, step=step, position=batch.position, weight_version=report.version, rewards=rewards)
+        action = self._observe(metrics)
+        self._record(batch, metrics, report, time.monotonic() - before)
+        self._act(action)
+        if self.state.step == step:  # a rollback went back to an older step, evaluated and saved already
+            last = step >= self.steps
+            self._evaluate_if(self._evaluator is not None and (last or step % self._evaluator.settings.every_steps == 0))
+            if last or step % self.run_config.checkpoint.every_steps == 0:
+                self._checkpoint()
+
+    def _train(self, samples: Sequence[Sample]) -> Metrics:
+        """Do the optimizer steps of a rollout; while the guard holds updates, only measure the mismatch."""
+        run = self.run_config
+        if self._held:
+            return measure(samples, self._trainer, run.sampling.temperature)[1]
+        prepared = prepare(samples, run.algorithm, self._trainer, run.sampling.temperature)
+        return reduce_metrics(self._trainer.train(batch) for batch in prepared.batches) | prepared.mismatch
+
+    def _push(self, version: int) -> SyncReport:
+        with self._phase("syncing"):
+            report = self._serving.push(version)
+            self._rollout.wake()
+        return report
+
+    def _start(self) -> None:
+        """Resume from the newest intact checkpoint (of this run, else of `load_from`), or start; push before anything generates."""
+        with self._phase("loading"):
+            found = self._store.newest()
+            if found is None and self._recorded_step:
+                raise self._store.nothing_to_resume(self._recorded_step)
+            folder = found[0] if found else self._load_from
+            self.state = RunState.read(folder) if folder else RunState()
+            if not found:  # another run's rewards say nothing of these prompts
+                self.state = replace(self.state, rewards=RewardSignal())
+            if folder:
+                self._trainer.load(folder / TRAINER)
+            self._saved = self.state if found else None
+            self._records.truncate_after(self.state.step if found else EMPTY)
+            self.resumed_from = self.state.step if folder else None
+            log.info(f"resumed from step {self.state.step}: {folder}" if folder else "no checkpoint: starting at step 0")
+            self._trainer.set_correction(self.state.guard.corrected)
+            self._serving.serve(Bf16() if self.state.effective_rollout == "bf16" else self.run_config.rollout_format)
+        self._push(max(self.state.weight_version, self._serving.pushed + 1))
+        self._reporter.update(**self._records.last_step(), evaluation=self._records.last_evaluation())
+        self._report_state()
+        at_start = self._evaluator is not None and self._evaluator.settings.at_start
+        self._evaluate_if(at_start and self.state.step == 0 and self._records.last_evaluation() is None)
+
+    def _observe(self, metrics: Metrics) -> Action:
+        settings = self._stability
+        value = metrics.get("k3" if settings.metric == "k3" else "logprob_diff")
+        if value is None or not math.isfinite(value):
+            return "none"
+        guard, action = observe(self.state.guard, settings, self.state.step, value)
+        self.state = replace(self.state, guard=guard)
+        return action
+
+    def _act(self, action: Action) -> None:
+        """Execute what the guard decided."""
+        if action != "none":
+            log.warning("stability guard at step %d: %s (%s %s)", self.state.step, action, self._stability.metric, self.state.guard.value)
+        match action:
+            case "correct":
+                self._trainer.set_correction(True)
+            case "rollback":
+                self._roll_back()
+            case "fallback-bf16":
+                self._serving.serve(Bf16())
+                self.state = replace(self.state, effective_rollout="bf16", weight_version=self._push(self._serving.pushed + 1).version)
+        self._report_state()
+
+    def _roll_back(self) -> None:
+        """Go back to the last checkpoint before the drift, keeping what the guard learned, and make that durable first."""
+        guard = self.state.guard
+        found = self._store.newest(at_most=(guard.since_step or 1) - 1)
+        earlier = RunState.read(found[0]) if found else RunState()
+        if found:
+            self._trainer.load(found[0] / TRAINER)
+        else:
+            self._trainer.rebuild()
+        self._trainer.set_correction(True)
+        report = self._push(self._serving.pushed + 1)
+        self.state = replace(earlier, guard=replace(guard, over=0), weight_version=report.version)
+        self._checkpoint()
+        self._store.drop_after(self.state.step)
+        self._records.truncate_after(self.state.step)
+
+    def _evaluate_if(self, due: bool) -> None:
+        if not due or self._evaluator is None:
+            return
+        with self._phase("evaluating"):
+            result = self._evaluator.evaluate(self.state.step, self._serving.generate, self._serving.format)
+        self._records.evaluation(result)
+        self._reporter.update(evaluation=result)
+
+    def _checkpoint(self) -> None:
+        """Write everything needed to go on exactly from here, unless that is what was written last."""
+        if self._saved == self.state:
+            return
+
+        def write(folder: Path) -> None:
+            for name in (TRAINER, MODEL):
+                (folder / name).mkdir()
+            self._trainer.save(folder / TRAINER)
+            self._trainer.export(folder / MODEL)
+            self.state.write(folder)
+
+        with self._phase("checkpointing"):
+            self._store.save(self.state.step, write)
+        self._saved, self._recorded_step = self.state, self.state.step
+        self._report_state()
+
+    def _record(self, batch: Collected, metrics: Metrics, report: SyncReport, step_seconds: float) -> None:
+        """Make the step's row durable, then tell the operator."""
+        seconds = self._seconds
+        timing = {
+            "tokens_per_second": batch.generated_tokens / step_seconds,
+            "sync_seconds": seconds.get("syncing", 0.0),
+            "generate_seconds": seconds.get("generating", 0.0),
+            "train_seconds": seconds.get("training", 0.0) + seconds.get("held", 0.0),
+            "step_seconds": step_seconds,
+        }
+        sync = {"quantization_error": report.relative_rms_error, "weight_version": float(report.version)}
+        self._records.step(self.state.step, metrics | batch.metrics | timing | sync)
+        self._log_step(metrics | batch.metrics | timing)
+        self._records.rewards(self.state.rewards)
+        self._reporter.update(
+            reward=batch.metrics["reward"],
+            mismatch_k3=metrics.get("k3"),
+            logprob_diff=metrics.get("logprob_diff"),
+            seconds_left=step_seconds * max(0, self.steps - self.state.step),
+            **{name: timing[name] for name in ("tokens_per_second", "step_seconds", "sync_seconds")},
+        )
+
+    def _log_step(self, row: Metrics) -> None:
+        if self.state.step >= self.steps or time.monotonic() - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = time.monotonic()
+            shown = {"reward": "reward", "k3": "mismatch k3", "tokens_per_second": "tokens/s", "step_seconds": "seconds"}
+            told = ", ".join(f"{text} {row[name]:.4g}" for name, text in shown.items() if name in row)
+            log.info("step %d/%d: %s", self.state.step, self.steps, told)
+
+    def _report_state(self) -> None:
+        saved = self._saved
+        directory = self.run_config.checkpoint.directory
+        self._serving.step = self.state.step
+        self._reporter.update(
+            step=self.state.step,
+            steps=self.steps,
+            weight_version=self.state.weight_version,
+            stability=self.state.guard.report(self._stability),
+            reward_signal=self.state.rewards,
+            effective_rollout=self.state.effective_rollout,
+            engine_restarts=self._serving.budget.total,
+            checkpoint=CheckpointRef(step=saved.step, path=f"{directory}/{step_name(saved.step)}") if saved else None,
+        )
+
+    @contextmanager
+    def _phase(self, phase: DriverPhase) -> Iterator[None]:
+        """Report a phase and add its seconds to the step's."""
+        self._reporter.phase(phase)
+        before = time.monotonic()
+        yield
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.monotonic() - before
+
+    @property
+    def _held(self) -> bool:
+        return self.state.guard.state == "held"
+
+    @property
+    def _stability(self) -> Stability:
+        control = self._reporter.control
+        return control.stability if control else self.run_config.stability
+
+    def _suspend_asked(self) -> bool:
+        control = self._reporter.control
+        return control is not None and control.suspend

@@ -1,0 +1,41 @@
+"""What the loop itself remembers between steps: a small JSON document in every checkpoint."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from lprl_api.wire.progress import RewardSignal
+from lprl_workload.metrics.stability import Guard
+
+STATE_FILE = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """The loop's state after a finished step. Sampling needs no RNG state: seeds follow from step and prompt."""
+
+    step: int = 0
+    """Finished rollout steps."""
+    position: int = 0
+    """Prompts consumed since the start of the run."""
+    weight_version: int = 0
+    """Version of the weights after this step; 0 are the initial ones."""
+    guard: Guard = field(default_factory=Guard)
+    rewards: RewardSignal = field(default_factory=RewardSignal)
+    """Whether the run's rewards differ, from its first step on."""
+    effective_rollout: Literal["bf16", "fp8", "int4"] | None = None
+    """Set when the guard changed what is served."""
+
+    def write(self, folder: Path) -> None:
+        """Write state.json into a checkpoint."""
+        (folder / STATE_FILE).write_bytes(_ADAPTER.dump_json(self, indent=1))
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunState":
+        """Read state.json of a checkpoint."""
+        return _ADAPTER.validate_json((folder / STATE_FILE).read_bytes())
+
+
+_ADAPTER = TypeAdapter(RunState)
