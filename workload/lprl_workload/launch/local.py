@@ -7,7 +7,7 @@ from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.data import Completion, GenerationRequest, Metrics, SamplingParams, SyncReport, TrainSample
-from lprl_workload.launch.deal import response_tokens, spans
+from lprl_workload.launch.deal import spans
 from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
 from lprl_workload.quant.select import Selection
 from lprl_workload.rl.groups import TokenValues

@@ -17,7 +17,6 @@ from lprl_api.errors import UserError
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics, SyncReport, TrainSample
-from lprl_workload.launch.deal import collect, response_tokens
 from lprl_workload.launch.hosts import Place, TrainHost
 from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
 from lprl_workload.launch.ray_engines import RayRolloutGroup
