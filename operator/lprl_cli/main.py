@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "render": ("render", "print the Kubernetes objects a job becomes"),
     "inspect": ("workload", "read a model folder: shape, formats, fingerprint"),
     "convert": ("workload", "convert a model folder to FP8 or INT4, or back to BF16"),
-    "verify": ("workload", "check a converted folder: digests and error per tensor"),
+    "verify": ("workload", "check a converted folder: digests, error per tensor, what became of the model's answers"),
     "export": ("workload", "turn a training checkpoint into a Hugging Face folder in BF16, FP8 or INT4"),
     "crd": ("crd", "print the CustomResourceDefinition"),
     "doctor": ("doctor", "check what this machine has for a local run"),
@@ -83,10 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = command_first(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     if chosen in PASSED_THROUGH:
+        from lprl_cli.commands.verify import verify
         from lprl_cli.commands.workload import pass_through
 
         own = arguments[arguments.index(chosen) + 1 :]
-        return guarded(lambda: pass_through(str(chosen), own))
+        return guarded(lambda: verify(own) if chosen == "verify" else pass_through(str(chosen), own))
     parser = build_parser(chosen)
     args = parser.parse_args(arguments)
     if args.version:

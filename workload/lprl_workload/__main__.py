@@ -34,7 +34,12 @@ COMMANDS = {
     "convert-all": Command(
         f"{_CONVERT}:convert_all_command", "inspect, convert and publish on this machine", Reason.CONVERSION_FAILED, True
     ),
-    "verify": Command(f"{_CONVERT}:verify_command", "check a converted folder, with its error per tensor", Reason.CONVERSION_FAILED, True),
+    "verify": Command(
+        "lprl_workload.compare.cli:verify_command",
+        "check a converted folder: its error per tensor, and what became of the model's answers",
+        Reason.CONVERSION_FAILED,
+        True,
+    ),
     "export": Command(
         f"{_CONVERT}:export_command", "training checkpoint -> Hugging Face folders in BF16, FP8, INT4", Reason.CONVERSION_FAILED, True
     ),

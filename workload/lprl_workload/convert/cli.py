@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 from lprl_api.catalog.servable import folder_warnings
 from lprl_api.errors import UserError
@@ -34,10 +33,9 @@ from lprl_workload.convert.options import (
 )
 from lprl_workload.convert.places import check_places
 from lprl_workload.convert.report import summary
-from lprl_workload.convert.verify import Verification, verify_folder
 from lprl_workload.folder.config import read_shape
 from lprl_workload.hf.untrained import untrained_layers
-from lprl_workload.process.arguments import UsageError, count, parser, positive_number
+from lprl_workload.process.arguments import count, parser, positive_number
 from lprl_workload.process.termination import write_termination
 
 INDEX_ENV = "JOB_COMPLETION_INDEX"
@@ -138,54 +136,6 @@ def _warn(shape: ModelShape, fmt: WeightFormat) -> None:
     """Tell what SGLang cannot serve, before hours are spent on it."""
     for text in folder_warnings(shape, fmt):
         print(f"warning: {text}", file=sys.stderr)
-
-
-def verify_command(argv: Sequence[str]) -> int:
-    """Check a converted folder."""
-    options = parser(
-        "verify",
-        "Check a converted or published folder: the digest of every file against manifest.json, index and config.json against the\n"
-        "tensors, and with --source the error of every tensor. For INT4 it says what re-quantising by the own rule would change.",
-        "  python -m lprl_workload verify Qwen3-4B-FP8\n"
-        "  python -m lprl_workload verify Qwen3-4B-FP8 --source Qwen3-4B --max-error 0.04\n"
-        "  python -m lprl_workload verify Kimi-K2-Thinking               (how far is its INT4 from the own rule?)",
-    )
-    options.add_argument("folder", type=Path, metavar="FOLDER", help="converted folder")
-    options.add_argument("--source", type=Path, metavar="FOLDER", help="the folder it was made from")
-    options.add_argument("--max-error", type=positive_number, metavar="X", help="with --source: refuse a relative RMS error above X")
-    options.add_argument("--output", choices=("table", "json"), default="table", help="default table")
-    options.add_argument("--top", type=count, default=20, metavar="N", help="worst tensors shown; default 20")
-    chosen = options.parse_args(argv)
-    if chosen.max_error is not None and chosen.source is None:
-        raise UsageError("--max-error: there is nothing to compare with", "give the folder this one was made from with --source")
-    found = verify_folder(chosen.folder, chosen.source, chosen.max_error)
-    print(found.model_dump_json(by_alias=True, indent=1) if chosen.output == "json" else _verification_table(found, chosen.top))
-    if found.problems:
-        more = len(found.problems) - 1
-        told = f" ({more} more above)" if more else ""
-        raise UserError(f"{found.folder}: {found.problems[0]}{told}", "convert the source again")
-    return ExitCode.OK
-
-
-def _verification_table(found: Verification, top: int) -> str:
-    rows = [
-        f"{found.folder}: {found.format}, {found.files} files match their digests" if found.files else f"{found.folder}: {found.format}"
-    ]
-    exact = [t.by_the_rule for t in found.tensors if t.by_the_rule is not None]
-    if found.tensors:
-        rows.append(f"{len(found.tensors)} tensors compared; {sum(exact)} of {len(exact)} quantised ones are bit for bit the quantizer's")
-    if found.rule_difference is not None:
-        share = found.rule_difference.changed_values / max(found.rule_difference.values, 1)
-        rows.append(
-            f"re-quantising by the own INT4 rule changes {share:.2%} of the values, {found.rule_difference.codes_minus_8} codes are -8"
-        )
-    errors = [t.relative_rms_error for t in found.tensors if t.by_the_rule is not None]
-    if errors:
-        rows.append(f"relative RMS: median {median(errors):.6f}, worst {max(errors):.6f} of {len(errors)} quantised tensors")
-    worst = sorted((t for t in found.tensors if t.relative_rms_error), key=lambda t: (-t.relative_rms_error, t.name))[:top]
-    rows += [f"{'rel. RMS':>10}  {'max |error|':>11}  tensor"] if worst else []
-    rows += [f"{t.relative_rms_error:>10.6f}  {t.max_abs_error:>11.3e}  {t.name} ({t.format})" for t in worst]
-    return "\n".join([*rows, *(f"problem: {problem}" for problem in found.problems)])
 
 
 def export_command(argv: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ TERMINAL_INTERVAL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Where a piece of work is, in bytes of its input."""
+    """Where a piece of work is, in bytes of its input, or in `unit`s."""
 
     what: str
     done: int
@@ -24,10 +24,12 @@ class Tick:
     skipped: int
     """Part of `done` that an earlier run had finished: no evidence for the rate."""
     elapsed_s: float
+    unit: str = ""
+    """What is counted, such as `layer passes`; empty counts bytes."""
 
     @property
     def rate(self) -> float:
-        """Bytes per second of this run."""
+        """Bytes (or units) per second of this run."""
         return (self.done - self.skipped) / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
     @property
@@ -52,6 +54,8 @@ def render(tick: Tick) -> str:
     share = 100.0 * tick.done / tick.total if tick.total else 100.0
     left = tick.seconds_left
     when = "" if left is None else f", {_duration(left)} left"
+    if tick.unit:
+        return f"{tick.what}: {share:5.1f} %, {tick.done} of {tick.total} {tick.unit}{when}"
     return f"{tick.what}: {share:5.1f} %, {human_bytes(tick.done)} of {human_bytes(tick.total)}, {human_bytes(tick.rate)}/s{when}"
 
 

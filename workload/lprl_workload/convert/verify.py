@@ -13,6 +13,7 @@ from torch import Tensor
 from lprl_api.base import Contract
 from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, Int4Group
+from lprl_api.wire.answers import Answers
 from lprl_workload.convert.files import MANIFEST
 from lprl_workload.convert.manifest import ConversionManifest, manifest_problem, read_manifest
 from lprl_workload.convert.weights import ModelFolder, StoredWeight
@@ -61,6 +62,8 @@ class Verification(Contract):
     """Files whose digest was compared with the manifest."""
     tensors: tuple[TensorCheck, ...] = ()
     rule_difference: RuleDifference | None = None
+    answers: Answers | None = None
+    """What became of the model's answers; None where no texts were given, or the folder has problems."""
     problems: tuple[str, ...] = ()
 
     @property

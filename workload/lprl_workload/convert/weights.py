@@ -82,13 +82,22 @@ class ModelFolder:
 
     def weight(self, name: str) -> StoredWeight:
         """Return a logical weight, quantised if its scale is there; raises UserError when it is not in the folder."""
-        if name.endswith(".weight") and not isinstance(self.fmt, Bf16):
-            names = {part: self._stored(part) for part in served_names(name, self.fmt)}
-            if all(stored in self.index.where for stored in names.values()):
-                return StoredWeight(name, self.fmt, {part: self.tensor(stored) for part, stored in names.items()})
+        if names := self._served(name):
+            return StoredWeight(name, self.fmt, {part: self.tensor(stored) for part, stored in names.items()})
         if name in self.index.where:
             return StoredWeight(name, Bf16(), {name: self.tensor(name)})
         return StoredWeight(name, Bf16(), {name: self._of_fused(name)})
+
+    def is_quantized(self, name: str) -> bool:
+        """Return whether a logical weight is stored as codes and scales."""
+        return bool(self._served(name))
+
+    def _served(self, name: str) -> dict[str, str]:
+        """Return served name -> stored name of a quantised weight; empty for one in high precision."""
+        if not name.endswith(".weight") or isinstance(self.fmt, Bf16):
+            return {}
+        names = {part: self._stored(part) for part in served_names(name, self.fmt)}
+        return names if all(stored in self.index.where for stored in names.values()) else {}
 
     def _stored(self, part: str) -> str:
         """Return the name a served tensor is stored under: transformers writes FP8 scales without blocks under the block name."""

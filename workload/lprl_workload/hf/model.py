@@ -51,8 +51,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def build_model(folder: Path, shape: ModelShape, device: torch.device | str) -> Any:
-    """Return the causal language model of `folder`'s config.json in the compute dtype of `device`, weights uninitialised.
+def build_model(folder: Path, shape: ModelShape, device: torch.device | str, dtype: torch.dtype | None = None) -> Any:
+    """Return the causal language model of `folder`'s config.json in `dtype` (the device's own for None), weights uninitialised.
 
     No code of the folder runs (auto_map is ignored) and its quantization_config plays no part. Embeddings are tied where the
     shape says so. Returns a transformers PreTrainedModel in evaluation mode.
@@ -66,7 +66,9 @@ def build_model(folder: Path, shape: ModelShape, device: torch.device | str) -> 
         raise UserError(f"{folder / 'config.json'}: {error}", "restore the config.json the model was published with") from error
     register_experts()
     with no_init_weights(), torch.device(device):
-        model = model_class._from_config(config, dtype=compute_dtype(device), attn_implementation="sdpa", experts_implementation=EXPERTS)
+        model = model_class._from_config(
+            config, dtype=dtype or compute_dtype(device), attn_implementation="sdpa", experts_implementation=EXPERTS
+        )
     model.tie_weights()
     use_float32_head(model)
     for module in model.modules():

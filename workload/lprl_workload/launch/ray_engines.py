@@ -9,7 +9,6 @@ import ray
 import torch
 
 from lprl_api.model.formats import WeightFormat
-from lprl_api.names import ROLLOUT_SLOT
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths
 from lprl_workload.data import Bucket, Completion, GenerationRequest, SamplingParams
@@ -21,6 +20,8 @@ from lprl_workload.process.errors import DeadlineError, EngineLostError
 from lprl_workload.sync.channel_broadcast import Meeting
 
 log = logging.getLogger(__name__)
+ROLLOUT_SLOT = "lprl_rollout"
+"""Ray resource: one unit per GPU (or process on cpu) that may serve."""
 MISSED_HEALTH_CHECKS = 10
 """An engine that answers this many health checks in a row with silence is killed and replaced."""
 

@@ -1,0 +1,73 @@
+"""What a conversion does to a model's answers, in numbers: the result of `lprl verify --prompts`."""
+
+from typing import Literal
+
+from lprl_api.base import Contract
+
+
+class Distance(Contract):
+    """How far a model's next-token distributions are from its source's, over the positions that count. Logarithms are natural."""
+
+    positions: int
+    kl_mean: float
+    """Mean of KL(source || converted) over positions, nats."""
+    kl_p50: float
+    kl_p99: float
+    top1_agreement: float
+    """Share of positions in which both models' likeliest token is the same."""
+    nll_source: float
+    """Mean negative log-likelihood of the text's own tokens under the source, nats."""
+    nll_converted: float
+    nll_change: float
+    """nll_converted - nll_source: above 0, the converted model finds the text less likely."""
+
+
+class PartSensitivity(Contract):
+    """One part of the model left at the source's weights, everything else converted."""
+
+    layer: int
+    part: Literal["layer", "attention", "mlp"]
+    """mlp: also a layer's experts."""
+    modules: str
+    """Pattern of the part's modules, as `--exclude` and precision.excludeModules take it."""
+    kl_mean: float
+    """What is left of the mean KL."""
+    recovered: float
+    """1 - kl_mean / the converted model's; below 0 where leaving the part out makes it worse."""
+
+
+class Sensitivity(Contract):
+    """Which parts of the model the conversion is felt in."""
+
+    texts: int
+    """Texts it was measured on."""
+    kl_mean: float
+    """Of the converted model on these texts."""
+    parts: tuple[PartSensitivity, ...] = ()
+    """By layer."""
+
+
+class Advice(Contract):
+    """What to do, and what it would leave."""
+
+    kind: Literal["serve", "exclude", "group-size", "qat", "none-stands-out"]
+    text: str
+    kl_mean: float | None = None
+    """Mean KL measured on all texts with the advice taken; None where nothing was to be measured."""
+    exclude_modules: tuple[str, ...] = ()
+    group_size: int | None = None
+
+
+class Answers(Contract):
+    """A converted folder against its source on a file of texts."""
+
+    prompts: str
+    texts: int
+    left_out: int = 0
+    """Texts longer than was asked for."""
+    with_response: int
+    """Texts whose response counts; of the others, every token from the second on."""
+    device: str
+    distance: Distance
+    sensitivity: Sensitivity | None = None
+    advice: tuple[Advice, ...] = ()
