@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats import Activations, Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.spec.precision import Scope
 from lprl_workload.convert.weights import ModelFolder
 from lprl_workload.folder.config import read_shape
@@ -20,6 +20,7 @@ _HAVE = {
     "group_size": ("int4-group",),
     "scope": ("int4-group",),
     "scale_format": ("fp8-block",),
+    "activations": ("fp8-block", "fp8-channel", "fp8-tensor"),
     "exclude": _QUANTIZED,
     "max_error": _QUANTIZED,
 }
@@ -37,6 +38,8 @@ def format_options(options: argparse.ArgumentParser) -> None:
     scopes = tuple(scope.value for scope in Scope)
     options.add_argument("--scope", choices=scopes, help="what INT4 covers; default routed-experts when there are any, else all-linear")
     options.add_argument("--scale-format", choices=("float32", "ue8m0"), help="block FP8 scales; default float32")
+    means = "what engines do with the inputs of FP8 layers: quantise them (dynamic, the default) or leave them in BF16 (none: weight-only)"
+    options.add_argument("--activations", choices=("dynamic", "none"), help=means)
     options.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="modules left in high precision; may be repeated")
 
 
@@ -71,15 +74,16 @@ def check_exclusions(patterns: Iterable[str], source: Path) -> None:
 def weight_format(kind: str, options: argparse.Namespace, is_moe: bool) -> WeightFormat:
     """Return the format that `kind` (a row of FORMATS, or fp8 or int4) and the options say."""
     excluded = tuple(options.exclude)
+    activations: Activations = options.activations or "dynamic"
     match ALIASES.get(kind, kind):
         case "bf16":
             return Bf16()
         case "fp8-block":
-            return Fp8Block(scale_format=options.scale_format or "float32", exclude_modules=excluded)
+            return Fp8Block(scale_format=options.scale_format or "float32", activations=activations, exclude_modules=excluded)
         case "fp8-channel":
-            return Fp8Channel(exclude_modules=excluded)
+            return Fp8Channel(activations=activations, exclude_modules=excluded)
         case "fp8-tensor":
-            return Fp8Tensor(exclude_modules=excluded)
+            return Fp8Tensor(activations=activations, exclude_modules=excluded)
         case "int4-group":
             scope = Scope(options.scope or (Scope.ROUTED_EXPERTS if is_moe else Scope.ALL_LINEAR))
             return Int4Group(group_size=options.group_size or 128, scope=scope, exclude_modules=excluded)
