@@ -68,6 +68,8 @@ def _int4(group: int) -> tuple[dict[str, Any], ...]:
 
 BF16: tuple[dict[str, Any], ...] = ({"training": "bf16", "rollout": "bf16"},)
 WEIGHT_ONLY = {"SGLANG_FORCE_FP8_MARLIN": "1"}
+"""Block FP8 has no word for BF16 activations: SGLang's own switch (Hopper; GPUs without FP8 units do so by themselves)."""
+TENSOR = ("--to", "fp8-tensor", "--activations", "none")
 ENGINES = (
     Served("fp8-block", "padded", ("--to", "fp8-block"), _fp8("block", "dynamic", "fp8-qat", "fp8", "bf16")),
     Served("fp8-block-weight-only", "padded", ("--to", "fp8-block"), _fp8("block", "none", "fp8-qat", "bf16"), WEIGHT_ONLY),

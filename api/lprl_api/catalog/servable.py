@@ -8,7 +8,9 @@ Measured on an H200 with SGLang 0.5.17, read in 0.5.23; widths are those of one 
     fp8-channel, fp8-tensor   every shape
     int4-group   each fused matrix fits a Marlin tile: input channels in multiples of 128 and outputs of 64, or 64 and 128 (experts:
                  64 and 128); and whole groups of input channels
-    FP8 with activations none   the same kernels and tiles (read, served here in multiples of 128 only)
+    fp8-block, fp8-tensor with activations none   Marlin tiles, too (served here in multiples of 128). Block FP8 needs the engine's
+                 switch SGLANG_FORCE_FP8_MARLIN=1 on GPUs with FP8 units.
+    fp8-channel with activations none   not at all: its loader takes weights by channel without input_activations for packed ones
 
 The torch engine serves every shape.
 """
@@ -81,6 +83,9 @@ def unservable(shape: ModelShape, fmt: WeightFormat, tensor: int = 1, expert: in
         return ()
     if isinstance(fmt, Fp8Block) and shape.family == "llama":
         why = f"SGLang's {shape.architecture} renames the scales of block FP8 while it loads and would serve garbage"
+        return (Unservable("model", (), why),)
+    if isinstance(fmt, Fp8Channel):
+        why = "SGLang's loader of channel weights without activation quantisation takes the packed format alone and ends"
         return (Unservable("model", (), why),)
     return _unservable(shape, fmt, tensor, expert)
 
@@ -189,6 +194,9 @@ def folder_warnings(shape: ModelShape, fmt: WeightFormat) -> tuple[str, ...]:
     if isinstance(fmt, Int4Group):
         sizes = [size for size in (128, 64, 32) if not unservable(shape, fmt.model_copy(update={"group_size": size}))]
         fits = [f"group size {size}" for size in sizes] + fits
+    tensor = Fp8Tensor(activations="none", exclude_modules=fmt.exclude_modules)
+    if getattr(fmt, "activations", "dynamic") == "none" and not isinstance(fmt, Fp8Tensor) and not unservable(shape, tensor):
+        fits.insert(0, "fp8-tensor with BF16 activations")
     if patterns := servable_without(shape, fmt):
         fits.append(f"the same without {', '.join(patterns)} (precision.excludeModules; lprl convert: --exclude)")
     return (*(f"SGLang cannot serve {fmt.kind}: {entry}" for entry in found), f"what fits: {'; or '.join(fits)}")

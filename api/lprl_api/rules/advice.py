@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from lprl_api.catalog.images import missing_backends
+from lprl_api.catalog.mismatch import sequence_level, sequence_remedy
 from lprl_api.catalog.servable import folder_warnings
 from lprl_api.derived import effective
 from lprl_api.field_error import FieldError, wrong
@@ -10,12 +11,13 @@ from lprl_api.model.formats import export_format
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.rules.case import Case
 from lprl_api.spec.job import LowPrecisionRLJobSpec
+from lprl_api.spec.topology import ABSOLUTE_LIMIT
 
 
 def advise(spec: LowPrecisionRLJobSpec, shape: ModelShape | None = None) -> list[FieldError]:
     """Return warnings on a spec that parses; `shape` as in rules.check."""
     case = Case.of(spec, shape, None)
-    return [*missing_backends(spec), *_exports(case), *_unread(case), *_idle_guard(case)]
+    return [*missing_backends(spec), *_exports(case), *_unread(case), *_idle_guard(case), *_sequences(case)]
 
 
 def _exports(case: Case) -> Iterator[FieldError]:
@@ -38,9 +40,17 @@ def _unread(case: Case) -> Iterator[FieldError]:
 
 
 def _idle_guard(case: Case) -> Iterator[FieldError]:
-    """A guard that measures its baseline for the whole run never acts."""
+    """A guard that measures its baseline for the whole run never acts on a drift below the absolute limit that every job has."""
     stability, steps = case.spec.stability, case.spec.algorithm.steps
     first = stability.baseline_steps + stability.patience - 1
-    if stability.action != "warn" and stability.absolute_limit is None and first > steps:
+    if stability.action != "warn" and stability.absolute_limit in (None, ABSOLUTE_LIMIT) and first > steps:
         need = f"a smaller baselineSteps or patience: stability.action {stability.action} cannot act before step {first} of {steps}"
         yield wrong("stability.baselineSteps", stability.baseline_steps, need)
+
+
+def _sequences(case: Case) -> Iterator[FieldError]:
+    """Ratios of whole responses with a pair whose mismatch leaves them to a few of them."""
+    algorithm = case.spec.algorithm
+    path, remedy = sequence_level(algorithm), sequence_remedy(case.spec.precision)
+    if path is not None and remedy is not None:
+        yield wrong(path, algorithm.name if path == "algorithm.name" else algorithm.correction.level, remedy)

@@ -77,6 +77,11 @@ class WeightSync(Contract):
     )
 
 
+ABSOLUTE_LIMIT = 0.5
+"""Of k3 and of logprob-diff alike. Single steps of a real model reach 0.30 and 0.45 in healthy runs (bf16/fp8); unmatched INT4 stays
+above, and with a baseline as high no relative limit sees it (docs/precision/real/results.md, "The guard")."""
+
+
 class Stability(Contract):
     """Guard on the training/rollout mismatch."""
 
@@ -84,7 +89,11 @@ class Stability(Contract):
     relative_limit: Annotated[float, Field(gt=1)] | None = Field(
         5.0, description="Limit as a multiple of the baseline, the median of the first baselineSteps. Default 5."
     )
-    absolute_limit: NonNegativeFloat | None = Field(None, description="Limit in the metric's own unit. Default none.")
+    absolute_limit: NonNegativeFloat | None = Field(
+        ABSOLUTE_LIMIT,
+        description="Limit in the metric's own unit; the lower of the two limits holds, null switches this one off. Default 0.5: "
+        "above every step of healthy runs of a real model in any precision pair, below unmatched INT4's.",
+    )
     baseline_steps: PositiveInt = Field(5, description="Steps that make the baseline. Default 5.")
     patience: PositiveInt = Field(3, description="Consecutive steps over the limit before acting. Default 3.")
     action: Literal["warn", "correct", "hold", "rollback", "fallback-bf16"] = Field(

@@ -1,5 +1,6 @@
 """Remarks on a plan: legal and fitting, and still worth knowing."""
 
+from lprl_api.catalog.mismatch import expectation, remarks
 from lprl_api.derived import effective
 from lprl_api.model.formats import Int4Group
 from lprl_api.model.weights import unmatched
@@ -7,7 +8,6 @@ from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_api.spec.quantity import amount
 from lprl_api.wire.runconfig import Ranks
 from lprl_operator.plan.memory import Sizing, make_engine
-from lprl_operator.plan.mismatch import expectation, warnings
 
 
 def plan_notes(sizing: Sizing) -> tuple[str, ...]:
@@ -22,7 +22,7 @@ def plan_notes(sizing: Sizing) -> tuple[str, ...]:
         notes.append("dense INT4 is faster than BF16 below batch 48 only; it saves memory at any batch (FP8 is faster throughout)")
     if case.sglang:
         notes.append(f"mismatch to expect: {expectation(case.spec.precision)}")
-    notes += warnings(case.spec.precision, case.spec.algorithm)
+    notes += remarks(case.spec.precision)
     if sizing.groups.data_parallel * sizing.groups.context == 1 and not case.spec.optimizer.cpu_offload and not sizing.accelerator.is_cpu:
         notes.append("data parallel x context is 1: the optimizer state is not sharded")
     notes += [

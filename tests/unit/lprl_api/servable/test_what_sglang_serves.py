@@ -54,8 +54,10 @@ ROWS: list[tuple[str, ModelShape, WeightFormat, int, int, dict[str, str]]] = [
     ("channel FP8, Llama", LLAMA, Fp8Channel(), 1, 1, {}),
     ("channel FP8, any width", SMOL, Fp8Channel(), 1, 1, {}),
     ("tensor FP8, any width", SMOL, Fp8Tensor(), 1, 1, {}),
-    ("channel FP8 without activations, fused qkv 576 x 960", SMOL, Fp8Channel(activations="none"), 1, 1,
+    ("channel FP8 without activations, any width", PADDED, Fp8Channel(activations="none"), 1, 1, {"model": "the packed format alone"}),
+    ("tensor FP8 without activations, fused qkv 576 x 960", SMOL, Fp8Tensor(activations="none"), 1, 1,
      {"qkv_proj": "Marlin tile", "o_proj": "Marlin tile"}),
+    ("tensor FP8 without activations, multiples of 128", LLAMA, Fp8Tensor(activations="none"), 1, 1, {}),
     ("block FP8 without activations, multiples of 128", PADDED, Fp8Block(activations="none"), 1, 1, {}),
     ("INT4 g64, fused qkv 576 x 960", SMOL, int4(64), 1, 1, {"qkv_proj": "576 input and 960 output", "o_proj": "576 input and 576 output"}),
     ("INT4 g32, fused qkv 576 x 960", SMOL, int4(32), 1, 1, {"qkv_proj": "Marlin tile", "o_proj": "Marlin tile"}),
@@ -123,6 +125,9 @@ def test_remedies_are_tried_before_they_are_named() -> None:
     assert "what fits: group size 64; or group size 32; or fp8-channel with" in folder_warnings(moe(192), experts(128))[-1]
     assert folder_warnings(LLAMA, Fp8Block())[-1] == "what fits: fp8-channel with FP8 activations, which SGLang serves in every shape"
     assert folder_warnings(PADDED, Fp8Block()) == ()
+    weight_only = folder_warnings(LLAMA, Fp8Channel(activations="none"))
+    assert weight_only[-1].startswith("what fits: fp8-tensor with BF16 activations; or fp8-channel with FP8 activations")
+    assert "fp8-tensor" not in folder_warnings(SMOL, Fp8Channel(activations="none"))[-1]
 
 
 def job(preset: str, **changes: Any) -> Any:

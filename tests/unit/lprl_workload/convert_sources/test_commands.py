@@ -9,6 +9,7 @@ import pytest
 
 from lprl_api.errors import StorageFullError, UserError
 from lprl_api.model.formats import Fp8Block, Int4Group
+from lprl_api.model.hf_quantization import parse_quantization_config
 from lprl_api.model.model_shape import Inspection
 from lprl_api.names import TERMINATION_MESSAGE_BYTES, ExitCode, Reason
 from lprl_api.spec.sources import ModelSource
@@ -250,3 +251,16 @@ def test_already_converted_is_a_user_error(tmp_path: Path, make_model: Any, caps
     convert_folder(make_model(), tmp_path / "fp8", Fp8Block(), 1)
     assert main(["convert-all", str(tmp_path / "fp8"), str(tmp_path / "again"), "--to", "fp8"]) == ExitCode.USER_ERROR
     assert "is fp8-block already" in capsys.readouterr().err and not (tmp_path / "again.partial").exists()
+
+
+@pytest.mark.parametrize("to", ["fp8-block", "fp8-channel", "fp8-tensor"])
+def test_a_folder_says_that_its_engine_leaves_activations_alone(to: str, tmp_path: Path, make_model: Any) -> None:
+    source = make_model()
+    assert main(["convert-all", str(source), str(tmp_path / "out"), "--to", to, "--activations", "none"]) == 0
+    fmt = parse_quantization_config(json.loads((tmp_path / "out" / "config.json").read_text()))
+    assert fmt.kind == to and getattr(fmt, "activations", "") == "none"
+
+
+def test_activations_belong_to_fp8(tmp_path: Path, make_model: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert-all", str(make_model()), str(tmp_path / "out"), "--to", "int4-group", "--activations", "none"]) == USAGE
+    assert "--activations: int4-group has no such option" in capsys.readouterr().err

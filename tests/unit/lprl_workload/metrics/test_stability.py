@@ -11,7 +11,8 @@ Name = Literal["warn", "correct", "hold", "rollback", "fallback-bf16"]
 
 
 def settings(action: Name, **changes: object) -> Stability:
-    return Stability.model_validate({"action": action, "baseline_steps": 3, "patience": 2, "relative_limit": 5.0} | changes)
+    fields = {"action": action, "baseline_steps": 3, "patience": 2, "relative_limit": 5.0, "absolute_limit": None}
+    return Stability.model_validate(fields | changes)
 
 
 def play(values: list[float], rules: Stability) -> tuple[Guard, list[Action]]:
