@@ -212,3 +212,23 @@ def test_a_failed_run_goes_on_with_a_corrected_manifest_and_not_with_another(inp
     assert status["attempt"] == 2 and status.get("restartsUsed", 0) == 0, "above the fence of the life before, free of charge"
     assert any(e.get("reason") == "ResumesEarlierJob" for e in job.found.events())
     assert job.series() == finished.series()
+
+
+@pytest.mark.timeout(300)
+def test_a_driver_whose_main_thread_hangs_is_restarted_though_it_reports(inputs: Path, tmp_path: Path, finished: Job) -> None:
+    stall_s = 20
+    reward = {"type": "python", "function": "lprl_fixtures.runs:even_share_then_hang", "timeoutSeconds": 3600}
+    data = {"prompts": {"volume": "data", "path": "train.jsonl"}, "reward": reward}
+    job = Job(tmp_path, inputs, data=data, failurePolicy={"backoffSeconds": 0, "refillSteps": 1000, "stallSeconds": stall_s})
+    process = job.start()
+    wait(lambda: job.steps() == 7, "step 7, after which it hangs", 240)
+    hung_at = time.monotonic()
+    wait(lambda: bool(job.found.status().get("failures")), "the stall is seen", stall_s + 30)
+    assert time.monotonic() - hung_at < stall_s + 10
+    out, _ = process.communicate(timeout=400)
+    assert process.returncode == exits.OK, out
+    status = job.found.status()
+    (failure,) = status["failures"]
+    assert (status["attempt"], status["restartsUsed"], failure["reason"]) == (2, 1, "Stalled")
+    assert failure["message"] == f"step 8: rewards, 1 of 4 responses, no movement for {stall_s} s"
+    assert job.series() == finished.series() and job.processes == []

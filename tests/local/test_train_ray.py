@@ -69,6 +69,26 @@ def test_killed_engine_rank_and_driver_change_nothing(driver: Any, ray_nodes: An
         time.sleep(0.2)
 
 
+def test_an_engine_and_a_rank_that_hang_are_replaced_within_their_limit(
+    driver: Any, ray_nodes: Any, train_root: Path, plain_long: Any
+) -> None:
+    """Their processes live and say nothing; each is charged to its own budget, and the attempt goes on."""
+    ray_nodes.worker(trainer=1, rollout=1)
+    stall_s = 36
+    run = driver(ray_nodes, train_root, "hung", changes=merged(LONG, {"stall_seconds": stall_s}))
+    for step, kind, told in ((3, "EngineActorHost", "engine 0 lost at step"), (12, "TrainActorHost", "trainer lost at step")):
+        run.until(lambda p, step=step: p["step"] >= step)
+        os.kill(run.actors(kind)[0], signal.SIGSTOP)
+        before = time.monotonic()
+        run.until(lambda _, told=told: told in run.log.read_text())
+        assert time.monotonic() - before < stall_s / 2 + 10
+    assert run.wait().outcome() == plain_long.outcome()
+    found = json.loads(run.term.read_text())["progress"]
+    assert (found["engineRestarts"], found["trainerRestarts"]) == (1, 1)
+    assert "engine 0 on 127.0.0.1 did not answer for" in run.log.read_text()
+    assert "trainer: " in run.log.read_text() and "rank 0 on 127.0.0.1 did not answer for 18 s" in run.log.read_text()
+
+
 def test_two_ranks_and_two_engines_resume_exactly_after_sigterm(driver: Any, ray_nodes: Any, train_root: Path) -> None:
     for _ in range(2):
         ray_nodes.worker(trainer=1, rollout=1)

@@ -1,6 +1,8 @@
 """A small complete run on disk: model, task and the RunConfig the operator would write for it. For tests and experiments."""
 
+import itertools
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 from lprl_api.model.formats import rollout_format, training_format
 from lprl_api.model.hf_config import shape_from_config
+from lprl_api.names import ENV_ATTEMPT
 from lprl_api.spec.precision import Precision
 from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.architectures import Architecture, Size
@@ -102,3 +105,13 @@ def even_share_slowly(prompt: str, response: str, label: str | None, metadata: M
     """`even_share` after 20 ms, so that a run lasts long enough on any machine to be interrupted in its middle."""
     time.sleep(0.02)
     return even_share(prompt, response, label, metadata)
+
+
+def even_share_then_hang(prompt: str, response: str, label: str | None, metadata: Mapping[str, Any]) -> float:
+    """`even_share_slowly`, of which the first attempt never returns from the 30th call: its main thread hangs, its reports go on."""
+    if next(_calls) == 30 and os.environ.get(ENV_ATTEMPT) == "1":
+        time.sleep(1e6)
+    return even_share_slowly(prompt, response, label, metadata)
+
+
+_calls = itertools.count(1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lprl_workload.data import Bucket, BucketEntry, NamedTensor
 from lprl_workload.process.errors import WeightMismatchError
+from lprl_workload.process.movement import here
 
 ALIGNMENT = 16
 """Offsets are multiples of this many bytes, so that every dtype can be viewed in place."""
@@ -98,6 +99,7 @@ def pack(tensors: Iterable[NamedTensor], bucket_bytes: int) -> Iterator[Bucket]:
     waiting: list[NamedTensor] = []
     size = 0
     for item in tensors:
+        here.tick()
         nbytes = _aligned(item.tensor.numel() * item.tensor.element_size())
         if waiting and size + nbytes > bucket_bytes:
             yield make_bucket(waiting)
@@ -125,4 +127,5 @@ def unpack(bucket: Bucket) -> Iterator[NamedTensor]:
             numel *= size
         if raw.numel() != entry.nbytes or numel * dtype.itemsize != entry.nbytes:
             raise WeightMismatchError(f"{entry.name}: {raw.numel()} bytes in the bucket, {entry.dtype} {list(entry.shape)} does not fit")
+        here.tick()
         yield NamedTensor(entry.name, raw.view(dtype).reshape(entry.shape))

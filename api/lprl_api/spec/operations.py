@@ -49,7 +49,11 @@ class FailurePolicy(Contract):
 
     max_restarts: NonNegativeInt = Field(3, description="New attempts before the job fails; refills as steps advance. Default 3.")
     backoff_seconds: NonNegativeInt = Field(30, description="Delay before a new attempt, doubled each time. Default 30.")
-    stall_seconds: PositiveInt = Field(1800, description="No progress for this long starts a new attempt. Default 1800.")
+    stall_seconds: PositiveInt = Field(
+        1800,
+        description="A run in which nothing moved for this long gets a new attempt, whether or not its driver reports; "
+        "a trainer rank or engine that stands still for half of it is replaced. Default 1800.",
+    )
     unreachable_node_seconds: PositiveInt = Field(
         600, description="A pod on an unreachable node counts as gone after this long. Default 600."
     )

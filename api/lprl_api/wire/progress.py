@@ -1,10 +1,10 @@
 """Progress (driver -> operator) and Control (operator -> driver), two keys of one ConfigMap."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lprl_api.base import Contract, Documented, NonNegativeInt
+from lprl_api.base import Contract, Documented, NonNegativeFloat, NonNegativeInt
 from lprl_api.checkpoint_ref import CheckpointRef
 from lprl_api.spec.topology import Stability
 
@@ -80,7 +80,15 @@ class Progress(Contract):
     schema_version: Literal[1] = 1
     attempt: NonNegativeInt
     sequence: NonNegativeInt
-    """Grows with every report of an attempt; the operator measures stalls by its own clock when this changes."""
+    """Grows with every report of an attempt: says that the driver's process lives, not that the run moves."""
+    moved: NonNegativeInt | None = None
+    """Grows with everything that gets on: phases, steps, tokens drawn, micro-batches, tensors sent or written. A stall is when it stands
+    still. None from a driver of an earlier version: then `sequence` has to do.
+    """
+    still_seconds: NonNegativeFloat = 0.0
+    """For how long `moved` had not changed when this was reported, by the driver's clock."""
+    waits_for: Annotated[str, Field(max_length=MESSAGE_CHARACTERS)] = ""
+    """What it is at, such as `generation, 12 of 64 responses`."""
     phase: DriverPhase
     """`starting` until the workers are there: nothing is trained yet and nothing is known of earlier steps."""
     step: NonNegativeInt

@@ -80,6 +80,8 @@ class RunConfig(Contract):
     progress: ProgressReports
     refill_steps: PositiveInt
     """Steps of progress after which in-attempt recovery budgets refill."""
+    stall_seconds: PositiveInt = 1800
+    """How long nothing may move; an engine or a trainer's ranks are given up after half of it. Earlier operators do not say it."""
 
 
 class ConvertConfig(Contract):

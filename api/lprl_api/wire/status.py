@@ -158,8 +158,10 @@ class LowPrecisionRLJobStatus(Documented):
     """Numbers of the run."""
     progress_sequence: NonNegativeInt = 0
     """Sequence number of the driver's newest report."""
+    progress_moved: NonNegativeInt | None = None
+    """The run's counter of what moved, as last seen; a driver of an earlier version has only its sequence number."""
     progress_time: str | None = None
-    """When the operator last saw the driver's sequence change, by the operator's clock."""
+    """When that counter last changed, by the operator's clock: a run that stands still since then is stalled."""
     attempt_started_at: str | None = None
     """When the current attempt started, RFC 3339 UTC."""
     start_time: str | None = None

@@ -73,7 +73,8 @@ def next_attempt(case: Case) -> Decision:
         return Decision(decision.memory, decision.findings, (), min(wait_s, LATER_S))
     gone = case.status.attempt
     number = next_number(case)
-    started: dict[str, object] = {"restart_not_before": None, "attempt_started_at": None, "progress_sequence": 0, "progress_time": None}
+    started: dict[str, object] = {"restart_not_before": None, "attempt_started_at": None}
+    started |= {"progress_sequence": 0, "progress_moved": None, "progress_time": None}
     started["prepared_claims"] = made_from(case.job).claims
     case = case.remember(attempt=number, **started)
     removals = _attempt_removals(case, gone) if gone else ()

@@ -8,6 +8,7 @@ from lprl_operator.decide.attempts import end_attempt, lingering, provision, wai
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
 from lprl_operator.decide.failures import MAX_MESSAGE, Move, Verdict, departed_verdict, driver_verdict, head_verdict
 from lprl_operator.decide.inspecting import refusal_note
+from lprl_operator.decide.movement import clocked, doing, has_moved, stands_still, still_text
 from lprl_operator.decide.observed import ClusterState, PodState
 from lprl_operator.resources import progress as progress_map
 
@@ -115,9 +116,9 @@ def _out_of_time(case: Case, cluster: ClusterState) -> Verdict | None:
     progress = case.progress()
     if timeout is not None and not begun(case, progress) and not _ready(cluster) and waited >= timeout:
         return Verdict(Move.RESTART, Reason.PROVISION_TIMEOUT, f"not ready after {timeout} s: {_workers(case, cluster)}")
-    silent = progress is None or progress.sequence == case.status.progress_sequence or _waits_in_vain(case, cluster, progress)
-    if silent and case.status.progress_time is not None and case.seconds_since(case.status.progress_time) >= policy.stall_seconds:
-        return Verdict(Move.RESTART, Reason.STALLED, f"no progress for {policy.stall_seconds} s; last: {_doing(case, progress)}")
+    still = progress is None or not has_moved(case, progress) or _waits_in_vain(case, cluster, progress)
+    if still and case.status.progress_time is not None and stands_still(case):
+        return Verdict(Move.RESTART, Reason.STALLED, still_text(case, progress))
     return None
 
 
@@ -131,11 +132,11 @@ def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision
     if leaving and head is not None:
         findings = (Finding(Condition.CLUSTER_READY, "False", Reason.HEAD_LOST, f"the head pod {head.name} is being deleted"),)
     if begun(case, progress):
-        text = _doing(case, progress) if progress is not None else "; ".join(filter(None, (NO_REPORT, refusal_note(case))))
+        text = doing(case, progress) if progress is not None else "; ".join(filter(None, (NO_REPORT, refusal_note(case))))
         findings += (Finding(Condition.PROGRESSING, "True", Reason.RUNNING, text),)
     else:
         up = head is not None and head.driver is not None
-        text = _doing(case, progress) if progress is not None else "the driver is starting" if up else "waits for the cluster"
+        text = doing(case, progress) if progress is not None else "the driver is starting" if up else "waits for the cluster"
         findings += (Finding(Condition.PROGRESSING, "False", Reason.STARTING, f"attempt {case.status.attempt}: {text}"),)
     nodes = Count(min(cluster.ready_workers, cluster.wanted_workers), cluster.wanted_workers)
     actions = control_update(case, suspend=False)
@@ -165,11 +166,9 @@ def _waits_in_vain(case: Case, cluster: ClusterState, progress: Progress) -> boo
 
 
 def _clocked(case: Case, cluster: ClusterState, progress: Progress | None) -> Case:
-    """Note by our own clock when the driver last said something new (or when it could have begun to)."""
-    if progress is not None and (progress.sequence != case.status.progress_sequence or case.status.progress_time is None):
-        if _waits_in_vain(case, cluster, progress):
-            return case
-        return case.remember(progress_sequence=progress.sequence, progress_time=case.stamp())
+    """Note by our own clock when the run last moved (or when it could have begun to)."""
+    if progress is not None:
+        return case if _waits_in_vain(case, cluster, progress) else clocked(case, progress)
     if _ready(cluster) and case.status.progress_time is None:
         return case.remember(progress_time=case.stamp())
     return case
@@ -217,12 +216,3 @@ def _workers(case: Case, cluster: ClusterState) -> str:
     if cluster.replica_failure:
         parts.append(cluster.replica_failure)
     return "; ".join(parts)
-
-
-def _doing(case: Case, progress: Progress | None) -> str:
-    if progress is None:
-        return "the driver never reported"
-    # A driver that has not resumed yet does not know how far earlier attempts came.
-    known = case.status.training.step if progress.phase in ("starting", "loading") else 0
-    text = f"{progress.phase}, step {max(known, progress.step)}/{progress.steps}"
-    return f"{text}: {progress.message}" if progress.message else text

@@ -5,6 +5,7 @@ from lprl_operator.decide import endings
 from lprl_operator.decide.attempts import GOING_S, lingering, over
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Decision, Finding
 from lprl_operator.decide.failures import Move
+from lprl_operator.decide.movement import clocked, has_moved, stands_still
 from lprl_operator.decide.running import control_update, driver_end
 
 
@@ -55,13 +56,11 @@ def stopping(case: Case) -> bool:
         return False
     if head.driver is None or head.driver.state != "running" or head.unreachable_since is not None:
         return False
-    return case.seconds_since(case.status.progress_time) < case.job.spec.failure_policy.stall_seconds
+    return has_moved(case, case.progress()) or not stands_still(case)
 
 
 def _clocked(case: Case) -> Case:
-    progress = case.progress()
-    if progress is not None and progress.sequence != case.status.progress_sequence:
-        return case.remember(progress_sequence=progress.sequence, progress_time=case.stamp())
+    case = clocked(case, case.progress())
     return case if case.status.progress_time is not None else case.remember(progress_time=case.stamp())
 
 

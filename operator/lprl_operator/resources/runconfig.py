@@ -87,6 +87,7 @@ def run_config(job: LowPrecisionRLJob, plan: JobPlan, inspection: Inspection, se
         tracking=spec.tracking.model_copy(update={"prometheus_port": port}),
         progress=spec.progress,
         refill_steps=spec.failure_policy.refill_steps,
+        stall_seconds=spec.failure_policy.stall_seconds,
     )
 
 

@@ -99,7 +99,7 @@ class Driver:
         self.job, self.attempt = meta["labels"][names.LABEL_JOB], int(meta["labels"][names.LABEL_ATTEMPT])
         self._cluster = meta["labels"]["ray.io/cluster"]
         self._sequence, self._asked, self._step, self._kept = 0, 0, 0, 0
-        self._reported = 0.0
+        self._reported, self._moved, self._moved_at = 0.0, 0, 0.0
         self._control: Control | None = None
         self._last: Progress | None = None
         self.ended = False
@@ -163,7 +163,12 @@ class Driver:
             self._keep(store)
             await self._report("stopping")
             return ExitCode.SUSPENDED, names.Reason.SUSPENDED, f"stopped at step {self._step}"
-        if script.silent or self._due(script.hang):
+        if self._due(script.hang):
+            self.say("hangs", step=self._step)
+            while True:  # the main thread stands still, the reporting thread does not
+                await self._report("training", moves=False)
+                await asyncio.sleep(self.script.step_s)
+        if script.silent:
             await self._report("training")
             self.say("silent", step=self._step)
             await asyncio.Event().wait()
@@ -193,14 +198,18 @@ class Driver:
         wanted = sum(g["replicas"] for g in cluster["spec"]["workerGroupSpecs"])
         return bool((cluster.get("status") or {}).get("readyWorkerReplicas", 0) >= wanted)
 
-    async def _report(self, phase: Any) -> Control:
+    async def _report(self, phase: Any, moves: bool = True) -> Control:
         """Patch progress, return the control found in the answer. Of a refused patch (the object is gone) the training takes no notice."""
         self._sequence += 1
         self._reported = time.monotonic()
+        if moves:
+            self._moved, self._moved_at = self._moved + 1, self._reported
         script = self.script
         report = Progress(
             attempt=self.attempt,
             sequence=self._sequence,
+            moved=self._moved,
+            still_seconds=self._reported - self._moved_at,
             phase=phase,
             step=self._step,
             steps=self._asked or self._step,

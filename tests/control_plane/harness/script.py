@@ -30,7 +30,7 @@ class Script:
     crash: Mapping[str, Any] | None = None
     """{"attempts": [1], "step": 2, "code": 1, "message": ""}: ends so, once per listed attempt."""
     hang: Mapping[str, Any] | None = None
-    """{"attempts": [1], "step": 2}: stops reporting, the process lives."""
+    """{"attempts": [1], "step": 2}: nothing moves any more, and it goes on reporting."""
     hold_at: int | None = None
     """Goes on reporting, without a further step, until the annotation changes."""
     stability: Mapping[str, Any] | None = None

@@ -16,6 +16,7 @@ from lprl_workload.folder.model import FILE_KEY
 from lprl_workload.hf.slots import further_layer
 from lprl_workload.hf.untrained import NOTE, note, untrained_weights
 from lprl_workload.io.tensor_file import save_tensors
+from lprl_workload.process.movement import here
 from lprl_workload.quant.config_json import strip_quantization
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ def _write_shards(folder: Path, weights: Iterable[NamedTensor], shard_bytes: int
         waiting, size = {}, 0
 
     for item in weights:
+        here.tick()
         nbytes = item.tensor.numel() * item.tensor.element_size()
         if size + nbytes > shard_bytes:
             flush()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lprl_api.base import Contract, NonNegativeInt
+from lprl_workload.process.movement import here
 
 MANIFEST = "manifest.json"
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -48,6 +49,7 @@ def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
+            here.tick()
     return digest.hexdigest()
 
 

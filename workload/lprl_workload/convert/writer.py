@@ -15,6 +15,7 @@ from blake3 import blake3
 from lprl_api.errors import StorageFullError
 from lprl_workload.convert.digest import extend_digest
 from lprl_workload.folder.header import DTYPES
+from lprl_workload.process.movement import here
 
 WRITEBACK_BYTES = 32 << 20
 _SYNC_FILE_RANGE_WRITE = 2
@@ -97,6 +98,7 @@ class ShardWriter:
 
     def pwrite(self, data: bytes | memoryview, position: int) -> None:
         """Write all of `data` at an absolute position."""
+        here.tick()
         view = memoryview(data)
         if position == self._hashed:
             self._digest.update(view)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lprl_api.errors import UserError
 from lprl_workload.folder.model import read_contents
+from lprl_workload.process.movement import here
 
 
 def read_folder(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, Tensor]]:
@@ -20,6 +21,7 @@ def read_folder(folder: Path, wanted: Callable[[str], bool] = lambda name: True)
             with safe_open(folder / file, framework="pt", device="cpu") as shard:
                 for tensor in tensors:
                     if wanted(tensor.name):
+                        here.tick()
                         yield tensor.name, shard.get_tensor(tensor.name)
         except SafetensorError as error:
             raise UserError(f"{folder / file}: not a safetensors file ({error})", "copy or download the file again") from error

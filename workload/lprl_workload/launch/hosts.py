@@ -1,6 +1,5 @@
 """What runs inside the actor processes: one trainer rank, one engine. No Ray here; ray_cluster.py makes actors of these."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Bucket, Completion, GenerationRequest, Metrics, SamplingParams, SyncReport
 from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
+from lprl_workload.process.movement import Moved, here
 from lprl_workload.quant.select import Selection
 from lprl_workload.rl.groups import TokenValues
 from lprl_workload.rollout.engine import RolloutEngine
@@ -110,6 +110,10 @@ class TrainHost:
         """Be rank 0 of the broadcast group; blocks until every engine joined."""
         self._group = BroadcastGroup(meeting, 0, torch.device(self._rank.device), self._store)
 
+    def moved(self) -> Moved:
+        """Return what this process got done so far, answered beside whatever it is at."""
+        return here.moved
+
     def leave_broadcast(self) -> None:
         """Close the broadcast group, so that everybody in it fails now instead of at the timeout."""
         if self._group is not None:
@@ -186,6 +190,6 @@ class EngineHost:
         """See RolloutEngine."""
         self.engine.wake()
 
-    def alive(self) -> int:
-        """Return the process id: whoever asks learns that the process answers."""
-        return os.getpid()
+    def moved(self) -> Moved:
+        """Return what this process got done so far, answered beside whatever it is at."""
+        return here.moved

@@ -20,8 +20,10 @@ from lprl_workload.data import Metrics, SyncReport, TrainSample
 from lprl_workload.launch.hosts import Place, TrainHost
 from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
 from lprl_workload.launch.ray_engines import RayRolloutGroup
-from lprl_workload.launch.ray_fan import ObjectStoreFan, announcer
+from lprl_workload.launch.ray_fan import Link, ObjectStoreFan, announcer
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
+from lprl_workload.launch.ray_vigil import Vigil
+from lprl_workload.launch.stillness import engine_limits, rank_limits
 from lprl_workload.process.errors import TrainerLostError
 from lprl_workload.rl.groups import TokenValues
 from lprl_workload.sync.channel import WeightChannel
@@ -44,17 +46,17 @@ class TrainActorHost(TrainHost):
     ) -> SyncReport | None:
         """Push to `handles` by `way` on rank 0 (store, broadcast, disk), whose node runs those that are `near`; gather elsewhere."""
         channel: WeightChannel | None = None
-        size = run.weight_sync.bucket_bytes
+        size, limits = run.weight_sync.bucket_bytes, engine_limits(run, in_push=True)
         if self._rank.rank == 0:
             match way:
                 case "broadcast":
                     assert self._group is not None
-                    channel = BroadcastChannel(self._group, size, announcer(handles, numbers, None))
+                    channel = BroadcastChannel(self._group, size, announcer(handles, numbers, None, limits))
                 case "disk":
                     root = self._paths.run / "sync"
-                    channel = DiskChannel(root, size, announcer(handles, numbers, root))
+                    channel = DiskChannel(root, size, announcer(handles, numbers, root, limits))
                 case _:
-                    channel = LocalChannel([ObjectStoreFan(handles, numbers, near)] if handles else [], size)
+                    channel = LocalChannel([ObjectStoreFan(handles, numbers, near, Link(handles, limits))] if handles else [], size)
         try:
             return self.push_over(channel, fmt, version)
         except Exception:
@@ -140,7 +142,7 @@ class RayTrainGroup:
     def _start(self) -> None:
         """Place the ranks, number them node by node, load the model. Raises DeadlineError when there is no room in time."""
         self._joined = None
-        actor = ray.remote(**actor_options(self._run, TRAINER_SLOT, 1))(TrainActorHost)
+        actor = ray.remote(concurrency_groups={"health": 1}, **actor_options(self._run, TRAINER_SLOT, 1))(TrainActorHost)
         handles, found = place(actor.remote, self._run.ranks.trainer_ranks, "placing trainer ranks")
         order = sorted(range(len(handles)), key=lambda n: (found[n].address, found[n].node, n))
         self._handles, self._places = [handles[n] for n in order], [found[n] for n in order]
@@ -194,7 +196,9 @@ class RayTrainGroup:
         return f"rank {rank} on {self._places[rank].address}"
 
     def _get(self, refs: list[Any], what: str) -> list[Any]:
+        of = self._handles if len(refs) == len(self._handles) else self._handles[:1]
+        vigil = Vigil(of, rank_limits(self._run))
         try:
-            return get_all(refs, f"trainer: {what}", who=lambda number: self._who(number, len(refs)))
+            return get_all(refs, f"trainer: {what}", who=lambda number: self._who(number, len(refs)), vigil=vigil)
         except ActorLostError as error:
             raise TrainerLostError(str(error)) from error

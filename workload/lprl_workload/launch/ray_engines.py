@@ -16,14 +16,14 @@ from lprl_workload.launch.deal import spans, turns
 from lprl_workload.launch.hosts import EngineHost, Place
 from lprl_workload.launch.ray_fan import wait_engines
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
+from lprl_workload.launch.ray_vigil import Vigil
+from lprl_workload.launch.stillness import engine_limits
 from lprl_workload.process.errors import DeadlineError, EngineLostError
 from lprl_workload.sync.channel_broadcast import Meeting
 
 log = logging.getLogger(__name__)
 ROLLOUT_SLOT = "lprl_rollout"
 """Ray resource: one unit per GPU (or process on cpu) that may serve."""
-MISSED_HEALTH_CHECKS = 10
-"""An engine that answers this many health checks in a row with silence is killed and replaced."""
 
 
 class EngineActorHost(EngineHost):
@@ -64,34 +64,33 @@ class RayRolloutGroup:
             for number, (first, last) in enumerate(ranges)
             if last > first and (first, last) not in self._finished
         }
-        lost: EngineLostError | None = None
-        for number, ref in refs.items():
-            try:
-                self._finished[ranges[number]] = self._await(number, ref)
-            except EngineLostError as error:
-                lost = error
-        if lost is not None:
-            raise lost
+        self._gather(refs, ranges)
         found, self._asked = self._finished, None
         return [completion for span in ranges for completion in found.get(span, [])]
 
-    def _await(self, number: int, ref: Any) -> list[Completion]:
-        """Wait for one engine's answer, checking on the way that its process still answers."""
-        missed = 0
-        while not ray.wait([ref], timeout=self._run.rollout.health_check_seconds)[0]:
-            try:
-                get_all([self._ping(number)], f"engine {number}", self._run.rollout.health_check_seconds)
-                missed = 0
-            except DeadlineError:
-                missed += 1
-            except ActorLostError:
-                break
-            if missed >= MISSED_HEALTH_CHECKS:
-                ray.kill(self.handles[number])
-        return list(self.ask(number, [ref], "generation")[0])
+    def _gather(self, refs: dict[int, Any], ranges: Sequence[tuple[int, int]]) -> None:
+        """Keep every engine's answer. Of a lost engine, or one that stands still, the others' answers are waited for, then it is told."""
+        waiting, lost, vigil = dict(refs), None, self._vigil(self.handles)
+        while waiting:
+            done, _ = ray.wait(list(waiting.values()), num_returns=len(waiting), timeout=vigil.poll_s)
+            for number in [n for n, ref in waiting.items() if ref in done]:
+                try:
+                    self._finished[ranges[number]] = list(self.ask(number, [waiting.pop(number)], "generation")[0])
+                except EngineLostError as error:
+                    lost = error
+            still = vigil.look(waiting)
+            if still is not None:
+                del waiting[still.number]
+                lost = EngineLostError(still.number, f"generation: {self._who(still.number)} {still.words}")
+                vigil.end(still)
+        if lost is not None:
+            raise lost
+
+    def _vigil(self, handles: Sequence[Any]) -> Vigil:
+        return Vigil(handles, engine_limits(self._run))
 
     def _ping(self, number: int) -> Any:
-        return self.handles[number].alive.options(concurrency_group="health").remote()
+        return self.handles[number].moved.options(concurrency_group="health").remote()
 
     def _who(self, number: int) -> str:
         where = self._places[number]
@@ -111,7 +110,8 @@ class RayRolloutGroup:
     def everywhere(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every engine at once; raises EngineLostError."""
         try:
-            return get_all([getattr(handle, method).remote(*arguments) for handle in self.handles], method, who=self._who)
+            calls = [getattr(handle, method).remote(*arguments) for handle in self.handles]
+            return get_all(calls, method, who=self._who, vigil=self._vigil(self.handles))
         except ActorLostError as error:
             raise EngineLostError(error.number, str(error)) from error
 
@@ -177,7 +177,8 @@ class RayRolloutGroup:
     def _set_up(self, numbers: Sequence[int]) -> None:
         refs = [self.handles[n].set_up.remote(self._run, self._paths, self.format, self._device(n)) for n in numbers]
         try:
-            get_all(refs, "loading", who=lambda position: self._who(numbers[position]))
+            vigil = self._vigil([self.handles[n] for n in numbers])
+            get_all(refs, "loading", who=lambda position: self._who(numbers[position]), vigil=vigil)
         except ActorLostError as error:
             raise EngineLostError(numbers[error.number], str(error)) from error
 

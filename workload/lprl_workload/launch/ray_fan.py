@@ -8,6 +8,8 @@ import ray
 
 from lprl_workload.data import Bucket
 from lprl_workload.launch.ray_link import ActorLostError, get_all
+from lprl_workload.launch.ray_vigil import Vigil
+from lprl_workload.launch.stillness import Limits
 from lprl_workload.process.errors import EngineLostError
 from lprl_workload.sync.cuda_ipc import share
 
@@ -18,7 +20,7 @@ class ObjectStoreFan:
     def __init__(self, handles: Sequence[Any], numbers: Sequence[int], near: Sequence[bool], link: "Link | None" = None) -> None:
         """`near` says of each engine whether it runs on the sender's node: a GPU's memory is reachable from no other."""
         self._handles, self._numbers, self._near = list(handles), list(numbers), list(near)
-        self._link = link or Link()
+        self._link = link or Link(handles)
 
     def begin_update(self, version: int) -> None:
         """Begin on every engine."""
@@ -47,6 +49,10 @@ class ObjectStoreFan:
 class Link:
     """The few things a fan asks of Ray and CUDA."""
 
+    def __init__(self, handles: Sequence[Any], limits: Limits | None = None) -> None:
+        """`limits`: of how long the engines may stand still in one call; None: as long as they live."""
+        self._handles, self._limits = list(handles), limits
+
     def put(self, stored: Any) -> Any:
         """Put a bucket into the object store."""
         return ray.put(stored)
@@ -57,18 +63,21 @@ class Link:
 
     def wait(self, refs: Sequence[Any], numbers: Sequence[int]) -> None:
         """Wait for calls to engines `numbers`."""
-        wait_engines(refs, numbers)
+        wait_engines(refs, numbers, self._handles, self._limits)
 
 
-def wait_engines(refs: Sequence[Any], numbers: Sequence[int]) -> None:
-    """Wait for calls to engines `numbers`; raises EngineLostError for one that died."""
+def wait_engines(refs: Sequence[Any], numbers: Sequence[int], handles: Sequence[Any] = (), limits: Limits | None = None) -> None:
+    """Wait for calls to engines `numbers`; raises EngineLostError for one that died, or stands still for longer than `limits`."""
+    vigil = Vigil(handles, limits) if limits is not None else None
     try:
-        get_all(refs, "weight update", who=lambda position: f"engine {numbers[position]}")
+        get_all(refs, "weight update", who=lambda position: f"engine {numbers[position]}", vigil=vigil)
     except ActorLostError as error:
         raise EngineLostError(numbers[error.number], str(error)) from error
 
 
-def announcer(handles: Sequence[Any], numbers: Sequence[int], root: Path | None) -> Callable[[int], Callable[[], None]]:
+def announcer(
+    handles: Sequence[Any], numbers: Sequence[int], root: Path | None, limits: Limits | None = None
+) -> Callable[[int], Callable[[], None]]:
     """Return the `announce` of a broadcast channel (root None) or of a disk channel."""
 
     def announce(version: int) -> Callable[[], None]:
@@ -76,6 +85,6 @@ def announcer(handles: Sequence[Any], numbers: Sequence[int], root: Path | None)
             refs = [handle.receive_broadcast.remote(version) for handle in handles]
         else:
             refs = [handle.receive_disk.remote(root, version) for handle in handles]
-        return lambda: wait_engines(refs, numbers)
+        return lambda: wait_engines(refs, numbers, handles, limits)
 
     return announce

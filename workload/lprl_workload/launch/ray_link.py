@@ -15,6 +15,7 @@ from lprl_api.errors import UserError
 from lprl_api.text import last_words, one_line
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.launch.hosts import ENV_ADDRESS, Place
+from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.process.blame import blame_of
 from lprl_workload.process.errors import DeadlineError, EngineLostError, FencedError, NonFiniteError, RemoteError, WeightMismatchError
 from lprl_workload.process.termination import FULL_ERRNOS, PLACE_ERRNOS
@@ -73,40 +74,66 @@ def _wait_healthy(address: str, deadline_s: float) -> None:
 
 
 def get_all(
-    refs: Sequence[Any], what: str, deadline_s: float | None = None, who: Callable[[int], str] = lambda number: f"process {number}"
+    refs: Sequence[Any],
+    what: str,
+    deadline_s: float | None = None,
+    who: Callable[[int], str] = lambda number: f"process {number}",
+    vigil: Vigil | None = None,
 ) -> list[Any]:
-    """Return all results, in order. `who(position)` says whose a call is: it stands in every error.
+    """Return all results, in order. `who(position)` says whose a call is: it stands in every error. `vigil`: over their processes.
 
     Raises:
-        ActorLostError: a process died (also when the others only failed because of that).
+        ActorLostError: a process died (also when the others only failed because of that), or stands still and is given up.
         DeadlineError: not all answered in time.
         Exception: what a call raised, as itself when it is one of ours, else as RemoteError. One that is no chance at once:
             others may die of it, but do not explain it.
 
     """
+    calls = list(refs)
     until = None if deadline_s is None else time.monotonic() + deadline_s
-    pending, failure = list(refs), None
+    pending, failure = calls, None
     while pending:
-        left = None if until is None else max(0.0, until - time.monotonic())
-        done, pending = ray.wait(pending, num_returns=1, timeout=left)
-        if not done and failure is not None:
+        done, pending, late = _wait(pending, until, vigil)
+        if late and failure is not None:
             break
-        if not done:
-            silent = who(list(refs).index(pending[0]))
-            raise DeadlineError(f"{what}: {len(pending)} of {len(refs)} did not answer in {deadline_s} s, such as {silent}")
+        if late:
+            silent = who(calls.index(pending[0]))
+            raise DeadlineError(f"{what}: {len(pending)} of {len(calls)} did not answer in {deadline_s} s, such as {silent}")
+        if vigil is not None and not done and failure is None:
+            _give_up_still(vigil, [calls.index(ref) for ref in pending], what, who)
         for ref in done:
-            number = list(refs).index(ref)
-            error = _error_of(ref, f"{what}: {who(number)}")
-            if isinstance(error, UserError) or (isinstance(error, RemoteError) and error.blame != "chance"):
-                raise error
-            if isinstance(error, RayActorError):
-                raise ActorLostError(number, f"{what}: {who(number)}: {lost_words(error)}") from error
+            error = _told(ref, calls.index(ref), what, who)
             if error is not None and failure is None:
-                failure = error
-                until = time.monotonic() + LATE_VERDICT_S
+                failure, until = error, time.monotonic() + LATE_VERDICT_S
     if failure is not None:
         raise failure
     return list(ray.get(list(refs)))
+
+
+def _wait(pending: list[Any], until: float | None, vigil: Vigil | None) -> tuple[list[Any], list[Any], bool]:
+    """Wait for a call to end, until a vigil's next look at most; returns done and pending ones, and whether it is past `until`."""
+    left = None if until is None else max(0.0, until - time.monotonic())
+    poll = left if vigil is None else vigil.poll_s if left is None else min(left, vigil.poll_s)
+    done, pending = ray.wait(pending, num_returns=1, timeout=poll)
+    return done, pending, not done and until is not None and time.monotonic() >= until
+
+
+def _give_up_still(vigil: Vigil, pending: list[int], what: str, who: Callable[[int], str]) -> None:
+    """Kill a process that stands still and raise ActorLostError, if there is one."""
+    still = vigil.look(pending)
+    if still is not None:
+        vigil.end(still)
+        raise ActorLostError(still.number, f"{what}: {who(still.number)} {still.words}")
+
+
+def _told(ref: Any, number: int, what: str, who: Callable[[int], str]) -> Exception | None:
+    """Return what a call failed with, None when it did not; raises what ends the wait at once."""
+    error = _error_of(ref, f"{what}: {who(number)}")
+    if isinstance(error, UserError) or (isinstance(error, RemoteError) and error.blame != "chance"):
+        raise error
+    if isinstance(error, RayActorError):
+        raise ActorLostError(number, f"{what}: {who(number)}: {lost_words(error)}") from error
+    return error
 
 
 def _error_of(ref: Any, where: str) -> Exception | None:

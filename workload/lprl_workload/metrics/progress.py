@@ -13,9 +13,18 @@ from pydantic import ValidationError
 from lprl_api.wire.progress import Control, DriverPhase, Progress
 from lprl_workload.metrics.configmaps import ConfigMapStore
 from lprl_workload.metrics.turns import Turns
+from lprl_workload.process.movement import Movement, here
 
 log = logging.getLogger(__name__)
 SETTLE_S = 0.02
+WORDS: dict[DriverPhase, str] = {
+    "syncing": "weight push",
+    "generating": "generation",
+    "evaluating": "evaluation",
+    "checkpointing": "checkpoint",
+    "exporting": "export",
+}
+"""What is waited for in a phase, where its own name does not say it."""
 LOCAL_INTERVAL_S = 1.0
 """Files of one machine cost nothing: there the operator may know, and the driver hear, sooner."""
 
@@ -26,8 +35,10 @@ class Reporter:
     Only the reporting thread talks to the store; `update` and `control` never block on it.
     """
 
-    def __init__(self, store: ConfigMapStore | None, first: Progress, interval_s: float, control: Control | None = None) -> None:
-        self._store = store
+    def __init__(
+        self, store: ConfigMapStore | None, first: Progress, interval_s: float, control: Control | None = None, movement: Movement = here
+    ) -> None:
+        self._store, self._movement = store, movement
         self._progress = first
         self._control = control
         self._turns = Turns(interval_s)
@@ -40,7 +51,8 @@ class Reporter:
         self._thread.start()
 
     def update(self, **changes: Any) -> None:
-        """Change fields of Progress (validated); they go out with the next report, which is now when they are news."""
+        """Change fields of Progress (validated); they go out with the next report, which is now when they are news. It moves the run."""
+        self._movement.tick()
         with self._lock:
             before, self._progress = self._progress, Progress.model_validate({**self._progress.model_dump(), **changes})
             urgent = self._turns.changed(before, self._progress)
@@ -49,6 +61,7 @@ class Reporter:
 
     def phase(self, phase: DriverPhase, **changes: Any) -> None:
         """Change the phase."""
+        self._movement.begin(WORDS.get(phase, phase))
         self.update(phase=phase, **changes)
 
     @property
@@ -86,7 +99,7 @@ class Reporter:
             return
         with self._exchange_lock:
             with self._lock:
-                self._progress = self._progress.model_copy(update={"sequence": self._progress.sequence + 1})
+                self._progress = self._progress.model_copy(update={"sequence": self._progress.sequence + 1, **self._movement.told()})
                 self._turns.reported(time.monotonic())
                 document = self._progress.model_dump_json(by_alias=True)
             self._try(self._store.exchange, document)

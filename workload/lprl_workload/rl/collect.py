@@ -11,6 +11,7 @@ from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.data import Completion, GenerationRequest, Metrics, Prompt, Sample, SamplingParams
 from lprl_workload.metrics.metric import mean_std
 from lprl_workload.metrics.reward_signal import SeenRewards, seen_rewards
+from lprl_workload.process.movement import here
 from lprl_workload.rollout.seeds import sample_seed
 
 Generate = Callable[[Sequence[GenerationRequest], SamplingParams], list[Completion]]
@@ -97,6 +98,7 @@ class Collector:
         """Return one group of `count` scored samples a prompt."""
         texts = [self._decode(completion.response_ids) for completion in completions]
         owners = [prompt for prompt in prompts for _ in range(count)]
+        here.begin("rewards", len(owners), "responses")
         rewards = self._score(owners, texts)
         samples = [
             _sample(prompt, number // count, number % count, completions[number], rewards[number], texts[number])

@@ -8,6 +8,7 @@ from typing import TypeVar
 from lprl_api.model.formats import WeightFormat
 from lprl_workload.data import Completion, GenerationRequest, SamplingParams, SyncReport
 from lprl_workload.process.errors import EngineLostError
+from lprl_workload.process.movement import here
 from lprl_workload.rl.groups import RolloutGroup, TrainGroup
 from lprl_workload.rl.recovery import Budget
 
@@ -31,6 +32,7 @@ class Serving:
 
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
         """Generate on all engines; equal requests give equal responses, whether or not an engine was lost meanwhile."""
+        here.begin("generation", len(requests), "responses")
         return self._retrying(lambda: self.rollout.generate(requests, params), self._bring_up_to_date)
 
     def push(self, version: int) -> SyncReport:
@@ -65,4 +67,5 @@ class Serving:
             except EngineLostError as lost:
                 log.warning("engine %d lost at step %d (%s); replacing it", lost.engine, self.step, lost)
                 self.budget.spend(self.step, lost)
+                here.begin(f"replacing engine {lost.engine}")
                 lost_before = True

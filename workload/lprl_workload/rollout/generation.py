@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lprl_workload.data import Completion, GenerationRequest, SamplingParams
+from lprl_workload.process.movement import here
 from lprl_workload.rollout.kv_cache import GrowingCache
 from lprl_workload.rollout.sampling import draw
 
@@ -129,6 +130,8 @@ def _record(rows: list[Row], tokens: Tensor, logprobs: Tensor, stop: StopRule) -
         row.tokens.append(token)
         row.logprobs.append(logprob)
         row.stopped = stop.hits(row.tokens)
+        if row.done:
+            here.finished()
 
 
 @torch.no_grad()
@@ -148,6 +151,7 @@ def generate_rows(model: Any, rows: list[Row], params: SamplingParams, stop: Sto
     while True:
         result = draw(logits, params, state.seeds, torch.full_like(state.seeds, drawn))
         drawn += 1
+        here.tick()
         tokens = result.tokens
         _record(state.rows, tokens, result.logprobs, stop)
         alive = [place for place, row in enumerate(state.rows) if not row.done]

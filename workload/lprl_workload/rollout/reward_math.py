@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from lprl_workload.process.movement import here
 from lprl_workload.rollout.answer_forms import choice, said_choice
 from lprl_workload.rollout.answers import canonical, for_algebra, same_answer, text_for_algebra
 from lprl_workload.rollout.reward_text import last_boxed
@@ -69,10 +70,12 @@ class MathJudge:
         pairs = [(response[-MAX_RESPONSE_CHARACTERS:], last_boxed(label) or label) for response, label in pairs]
         verdicts = [_by_text(response, label) for response, label in pairs]
         hard = [place for place, verdict in enumerate(verdicts) if verdict is None]
+        here.finished(len(pairs) - len(hard))
         if hard:
             with ThreadPoolExecutor(self._size) as pool:
                 for place, verdict in zip(hard, pool.map(lambda place: self._ask(*pairs[place]), hard), strict=True):
                     verdicts[place] = verdict
+                    here.finished()
         return [bool(verdict) for verdict in verdicts]
 
     def _ask(self, response: str, label: str) -> bool:

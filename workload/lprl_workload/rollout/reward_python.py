@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lprl_api.errors import UserError
+from lprl_workload.process.movement import here
 from lprl_workload.rollout.reward_item import RewardItem, finite
 from lprl_workload.rollout.time_limit import TimeLimitError, time_limit
 
@@ -56,6 +57,7 @@ class PythonScorer:
                 ) from None
         if inspect.iscoroutine(value):
             value.close()
+        here.finished()
         return finite(value, f"{self._where} returned", item)
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from lprl_api.errors import UserError
 from lprl_api.spec.algorithm import Reward
+from lprl_workload.process.movement import here
 from lprl_workload.rollout.reward_item import RewardItem, as_number
 from lprl_workload.rollout.texts import jsonable, quoted
 
@@ -73,7 +74,11 @@ class RemoteScorer:
             return []
         pool = ThreadPoolExecutor(min(CONCURRENCY, len(items)))
         try:
-            return list(pool.map(self._one, items))
+            found = []
+            for reward in pool.map(self._one, items):
+                here.finished()
+                found.append(reward)
+            return found
         finally:
             pool.shutdown(cancel_futures=True)  # after an error, the rest need not be asked
 

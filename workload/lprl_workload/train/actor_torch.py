@@ -14,6 +14,7 @@ from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics, NamedTensor, TrainSample
 from lprl_workload.process.errors import NonFiniteError
+from lprl_workload.process.movement import here
 from lprl_workload.train.actor import MicroBatches
 from lprl_workload.train.batch import MicroBatch, collate
 from lprl_workload.train.build import build_reference, build_trained, set_dropout
@@ -84,6 +85,7 @@ class TorchTrainActor:
         for part in self._run_parts(parts):
             terms, tokens = self._loss(part or [IDLE], denominators)
             terms.loss.backward()  # type: ignore[no-untyped-call]
+            here.tick()
             masters.collect()
             sums += torch.cat([terms.loss.detach().double().reshape(1), token_sums(tokens, terms)])
             largest = torch.maximum(largest, largest_difference(tokens))
@@ -180,6 +182,7 @@ class TorchTrainActor:
             if part or self._shard:
                 batch = collate(part or [IDLE], self._group.device)
                 logp, _ = self._forward(policy, batch, temperature, entropy_gradient=False)
+                here.tick()
                 results[-1] = [tuple(row[:length]) for row, length, _ in zip(logp.tolist(), batch.lengths, part, strict=False)]
         return results
 

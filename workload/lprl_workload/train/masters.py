@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from lprl_api.model.formats import Int4Group, WeightFormat
 from lprl_api.spec.algorithm import Optimizer
 from lprl_workload.hf.slots import GATE_UP
+from lprl_workload.process.movement import here
 from lprl_workload.quant.scheme import fake_quantize
 from lprl_workload.train.group import Group
 
@@ -127,6 +128,7 @@ class Masters:
         for master in self.items.values():
             target = local(master.parameter)
             target.copy_(self._quantised(master) if master.quantised else master.value.to(torch.bfloat16))
+            here.tick()
 
     def _quantised(self, master: Master) -> Tensor:
         if master.value.ndim == 3:
@@ -142,6 +144,7 @@ class Masters:
 
     def whole(self, master: Master) -> Tensor:
         """Return all rows of a master in BF16, gathered from the ranks that hold them (a collective when sharded)."""
+        here.tick()
         rows = master.value.to(device=self._group.device, dtype=torch.bfloat16)
         return self._group.gather_rows(rows, master.parameter.shape[0]) if master.sharded else rows
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from lprl_api.errors import UserError
 from lprl_workload.hf.model import read_json
 from lprl_workload.io.tensor_file import save_tensors
+from lprl_workload.process.movement import here
 from lprl_workload.train.masters import Master, Masters
 
 SCHEMA = 1
@@ -98,6 +99,7 @@ def _copy(part: Tensor, master: Master, field: str, low: int, high: int) -> None
             "load a checkpoint of the same model",
         )
     target.copy_(part)
+    here.tick()
 
 
 def random_state() -> dict[str, Any]:

@@ -1,0 +1,69 @@
+"""When a process that was asked to do something is given up: it does not answer, or it answers and nothing in it moves. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lprl_api.wire.runconfig import RunConfig
+
+MISSED_HEALTH_CHECKS = 10
+"""An engine that does not answer for as many health checks' time is killed and replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long processes may stand still."""
+
+    still_s: float
+    """Seconds in which nothing moved, though the process answers."""
+    silent_s: float
+    """Seconds in which it does not even answer."""
+    together: bool
+    """Whether they wait for each other (trainer ranks): then one is lost only when none of those still at it moves."""
+
+
+def rank_limits(run: RunConfig) -> Limits:
+    """Return the limits of trainer ranks: half of a stall, so that there is time to rebuild them before the attempt is given up."""
+    return Limits(run.stall_seconds / 2, run.stall_seconds / 2, together=True)
+
+
+def engine_limits(run: RunConfig, in_push: bool = False) -> Limits:
+    """Return the limits of engines. In a push less than a rank's, which waits for them: the engine is to blame, not the trainer."""
+    still_s = run.stall_seconds / (3 if in_push else 2)
+    return Limits(still_s, min(still_s, MISSED_HEALTH_CHECKS * run.rollout.health_check_seconds), together=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A process that is given up."""
+
+    number: int
+    words: str
+    """`did not move for 900 s`."""
+
+
+@dataclass(slots=True)
+class Stillness:
+    """Of processes 0, 1, ... since the start of one wait."""
+
+    limits: Limits
+    began: float
+    _moved_at: dict[int, float] = field(default_factory=dict)
+    _heard_at: dict[int, float] = field(default_factory=dict)
+
+    def heard(self, number: int, moved: bool, now: float) -> None:
+        """Note an answer, and whether anything moved since the one before."""
+        self._heard_at[number] = now
+        if moved:
+            self._moved_at[number] = now
+
+    def given_up(self, pending: Sequence[int], now: float) -> Still | None:
+        """Return the process among those still at it that is to be given up, if any."""
+        limits = self.limits
+        silent = [n for n in pending if now - self._heard_at.get(n, self.began) >= limits.silent_s]
+        if silent:
+            return Still(silent[0], f"did not answer for {limits.silent_s:g} s")
+        still = [n for n in pending if now - self._moved_at.get(n, self.began) >= limits.still_s]
+        if not still or (limits.together and len(still) < len(pending)):
+            return None
+        # Of ranks that wait for each other, the one that stood still first holds the others up.
+        return Still(min(still, key=lambda n: self._moved_at.get(n, self.began)), f"did not move for {limits.still_s:g} s")
