@@ -81,10 +81,10 @@ bench: $(STAMP) ## Plans of a step for 256 ranks; converter against a plain conv
 scale: $(STAMP) ## 100, 300 and 1,000 jobs at once against bare RayClusters on a simulated cluster (about an hour; SCALE="--jobs 1000 --no-bare --keep-jobs": a quarter of one).
 	$(BIN)/python benchmarks/scale/run.py $(SCALE)
 
-modes: $(STAMP) ## Train every precision pair on a dense and a MoE model and draw docs/precision/ (ten minutes on two cores).
+modes: $(STAMP) ## Train every precision pair on a dense and a MoE model and draw docs/precision/ (a quarter of an hour on two cores).
 	$(BIN)/python -m benchmarks.modes.run
 
-real: $(STAMP) ## Train a real language model in several precisions: minutes on a CPU, all pairs on a GPU (after `make setup-real`).
+real: $(STAMP) ## Train a real language model in several precisions: minutes on a CPU, all pairs on a GPU, with the guides' tables (after `make setup-real`).
 	$(BIN)/python -m benchmarks.real.run
 
 test-real: $(STAMP) ## The real model's answers, conversions and two steps of four pairs (after `make setup-real`; four minutes on two cores).

@@ -15,6 +15,7 @@ COLOURS = {
     "bf16/fp8": "#0072B2",
     "fp8/fp8": "#009E73",
     "fp8-qat/fp8": "#E69F00",
+    "fp8-qat/fp8 weight-only": "#56B4E9",
     "int4-qat/int4": "#D55E00",
     "bf16/int4": "#CC79A7",
 }
@@ -22,13 +23,14 @@ COLOURS = {
 DASHES = {
     "bf16/bf16": (0, (1, 1.2)),
     "fp8/fp8": (0, (5, 1.5)),
-    "fp8-qat/fp8": (0, (3, 1, 1, 1)),
+    "fp8-qat/fp8": "-",
+    "fp8-qat/fp8 weight-only": (0, (3, 1, 1, 1)),
     "int4-qat/int4": "-",
     "bf16/fp8": "-",
     "bf16/int4": "-",
 }
 """The pairs without mismatch lie upon each other: the upper ones are broken, so that all are seen."""
-DRAWN = ("int4-qat/int4", "bf16/int4", "bf16/fp8", "fp8-qat/fp8", "fp8/fp8", "bf16/bf16")
+DRAWN = ("int4-qat/int4", "bf16/int4", "bf16/fp8", "fp8-qat/fp8", "fp8-qat/fp8 weight-only", "fp8/fp8", "bf16/bf16")
 """From the bottom up."""
 ROUNDING = {"k3": 1e-12, "logprob_diff": 1e-6}
 """Below these lies what the rounding of float32 alone makes."""

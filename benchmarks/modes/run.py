@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import guides
 from benchmarks.modes import tables
 from benchmarks.modes.charts import draw
 from benchmarks.modes.runs import Case
@@ -27,8 +28,13 @@ AT_A_TIME = 2
 def cases(steps: int | None, seeds: Sequence[int]) -> list[Case]:
     """Return all runs, the ones with seed 0 first."""
     examples = [path for pattern in EXAMPLES for path in sorted((ROOT / "examples").glob(pattern))]
-    found = [Case(path, seed, steps) for seed in seeds for path in examples]
+    found = [Case(path, seed, steps, rounded) for seed in seeds for path in examples for rounded in _activations(path)]
     return [case for case in found if case.seed == seeds[0] or case.mode in MORE_SEEDS]
+
+
+def _activations(example: Path) -> tuple[bool, ...]:
+    """Return whether to run an example as it is, and with rounded activations: fp8-qat serves both."""
+    return (False, True) if Case(example, 0, None).mode == tables.WEIGHT_ONLY else (False,)
 
 
 def publish(results: Sequence[Result], missing: Sequence[str], folder: Path, target: Path) -> None:
@@ -68,7 +74,8 @@ def main() -> int:
         return 1
     results = [result_of(case, folder / case.name) for case in finished]
     publish(results, missing, folder, target)
-    say(f"wrote curves.svg, mismatch.svg, results.json, results.md in {target}")
+    pages = [] if args.quick else guides.refresh()
+    say(f"wrote curves.svg, mismatch.svg, results.json, results.md in {target}{''.join(f', tables of {p}' for p in pages)}")
     sys.stderr.write("".join(f"{text}\n\n" for text in failures))
     judged = [*tables.bars(results), *((False, f"{name}: no result") for name in missing)]
     if args.quick:

@@ -24,6 +24,8 @@ class Case:
     seed: int
     steps: int | None
     """None: what the manifest says."""
+    rounded: bool = False
+    """Whether the engine rounds the activations of FP8 layers (W8A8), whatever the manifest says."""
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest with this case's seed and steps."""
@@ -31,6 +33,8 @@ class Case:
         algorithm = document["spec"]["algorithm"]
         algorithm["seed"] = self.seed
         algorithm["steps"] = self.steps or algorithm["steps"]
+        if self.rounded:
+            document["spec"]["precision"]["fp8"] = {"activations": "dynamic"}
         return document
 
     @property
@@ -41,14 +45,15 @@ class Case:
 
     @property
     def mode(self) -> str:
-        """Precision pair, training/rollout."""
+        """Precision pair, training/rollout, and weight-only where FP8 is served so."""
         precision = self.manifest()["spec"]["precision"]
-        return f"{precision['training']}/{precision['rollout']}"
+        weight_only = precision.get("fp8", {}).get("activations") == "none"
+        return f"{precision['training']}/{precision['rollout']}{' weight-only' if weight_only else ''}"
 
     @property
     def name(self) -> str:
         """Name of the folder and in messages."""
-        return f"{self.example.stem}-seed{self.seed}"
+        return f"{self.example.stem}{'-w8a8' if self.rounded else ''}-seed{self.seed}"
 
     @property
     def key(self) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 from benchmarks.training import Result, document
 
 HELDOUT_BAR = 0.8
-QAT, PLAIN_INT4 = "int4-qat/int4", "bf16/int4"
-ORDER = ("bf16/bf16", "bf16/fp8", "fp8/fp8", "fp8-qat/fp8", QAT, PLAIN_INT4)
+QAT, PLAIN_INT4, FP8_QAT = "int4-qat/int4", "bf16/int4", "fp8-qat/fp8"
+WEIGHT_ONLY = f"{FP8_QAT} weight-only"
+ORDER = ("bf16/bf16", "bf16/fp8", "fp8/fp8", FP8_QAT, WEIGHT_ONLY, QAT, PLAIN_INT4)
 
 
 def machine() -> dict[str, Any]:

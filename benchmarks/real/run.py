@@ -2,13 +2,16 @@
 
 With a GPU: eight pairs, 100 steps each, three seeds for the pairs that differ, several at a time; writes docs/precision/real/.
 Without: one matched and one unmatched pair, a few steps each (minutes on two cores); writes bench-out/real/. Finished runs are kept,
-so that a second call only does what is missing. Exit code 1 when a run fails or, with a GPU, a matched pair does not learn.
+so that a second call only does what is missing. What is written to docs/ goes into the tables of the two guides, too (guides.py). The
+figures against a real engine are made where SGLang is: `python -m benchmarks.real.served`, then `python -m benchmarks.guides`.
+Exit code 1 when a run fails or, with a GPU, a matched pair does not learn.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from benchmarks import guides
 from benchmarks.real import tables
 from benchmarks.real.cases import PAIRS, ROOT, SHORT, RealCase
 from benchmarks.training import is_done, result_of, run_all, say
@@ -17,6 +20,7 @@ from lprl_api.errors import UserError
 from lprl_fixtures.questions import KINDS
 from lprl_fixtures.smollm2 import ask, write_smollm2
 
+PUBLISHED = ROOT / "docs" / "precision" / "real"
 SHORT_RUN = {"steps": 12, "rolloutBatchSize": 8, "samplesPerPrompt": 4, "learningRate": 3.0e-5}
 
 
@@ -71,14 +75,15 @@ def main() -> int:
     say(f"{len(every)} runs on {tables.device()}, {len(every) - len(todo)} finished before, {at_a_time} at a time in {args.out}")
     failures = run_all(todo, args.out, at_a_time, 2)
     finished = [case for case in every if is_done(case, args.out / case.name)]
-    target = args.publish or (ROOT / "docs" / "precision" / "real" if gpu else args.out)
+    target = args.publish or (PUBLISHED if gpu else args.out)
     target.mkdir(parents=True, exist_ok=True)
     sys.stderr.write("".join(f"{text}\n\n" for text in failures))
     if not finished:
         return 1
     results = [result_of(case, args.out / case.name) for case in finished]
     tables.write(results, [case.name for case in every if case not in finished], target, args.task)
-    say(f"wrote results.md, results.json, curves.svg, mismatch.svg in {target}")
+    pages = guides.refresh() if target == PUBLISHED else []
+    say(f"wrote results.md, results.json, steps.csv, curves.svg, mismatch.svg in {target}{''.join(f', tables of {p}' for p in pages)}")
     judged = tables.gains(results) if gpu else [_rises(r.figures.mode, r.figures.reward_first, r.figures.reward_last) for r in results[:1]]
     for passed, text in judged:
         say(f"{'ok  ' if passed else 'MISS'} {text}")
