@@ -30,7 +30,9 @@ COMMANDS = {
         Reason.INSPECTION_FAILED,
     ),
     "convert": Command(f"{_CONVERT}:convert_command", "convert one worker's shards (an index of an Indexed Job)", Reason.CONVERSION_FAILED),
-    "finalise": Command(f"{_CONVERT}:finalise_command", "check all shards and publish the conversion", Reason.CONVERSION_FAILED),
+    "finalise": Command(
+        "lprl_workload.compare.phase:finalise_command", "check all shards and publish the conversion", Reason.CONVERSION_FAILED
+    ),
     "convert-all": Command(
         f"{_CONVERT}:convert_all_command", "inspect, convert and publish on this machine", Reason.CONVERSION_FAILED, True
     ),

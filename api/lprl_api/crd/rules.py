@@ -108,6 +108,16 @@ SPEC_RULES = (
         "!has(self.evaluation) || self.evaluation.prompts.volume in self.volumes", "evaluation.prompts.volume must be a key of spec.volumes"
     ),
     Cel(
+        "!has(self.conversion.verify) || self.conversion.verify.prompts.volume in self.volumes",
+        "must be a key of spec.volumes",
+        ".conversion.verify.prompts.volume",
+    ),
+    Cel(
+        "!has(self.conversion.verify) || self.precision.rollout != 'bf16'",
+        "nothing is converted with precision.rollout bf16: leave it out",
+        ".conversion.verify",
+    ),
+    Cel(
         "self.volumes.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && name.size() <= 63)",
         "volume names are DNS labels: lower case letters, digits and dashes, at most 63",
         ".volumes",

@@ -29,6 +29,11 @@ def _pair(case: Case) -> Iterator[FieldError]:
         yield wrong("precision.fp8.strategy", precision.fp8.strategy, need)
 
 
+def _nothing_converted(case: Case) -> Iterator[FieldError]:
+    if case.spec.conversion.verify is not None and case.spec.precision.rollout is Rollout.BF16:
+        yield wrong("conversion.verify", "texts to compare on", "nothing: precision.rollout bf16 converts nothing")
+
+
 def _fp8_settings(case: Case) -> Iterator[FieldError]:
     precision, fp8 = case.spec.precision, case.spec.precision.fp8
     uses_fp8 = (
@@ -160,4 +165,4 @@ def _source(case: Case) -> Iterator[FieldError]:
         yield wrong("precision.fp8.blockSize", list(fmt.block_size), f"{list(quantization.block_size or ())}, the block of the source")
 
 
-RULES: tuple[Rule, ...] = (_pair, _fp8_settings, _shape_row, _selection, _groups, _together, _engine_support, _source)
+RULES: tuple[Rule, ...] = (_pair, _nothing_converted, _fp8_settings, _shape_row, _selection, _groups, _together, _engine_support, _source)

@@ -20,6 +20,8 @@ def _files(case: Case) -> Iterator[tuple[str, DataFile]]:
     yield "data.prompts", case.spec.data.prompts
     if case.spec.evaluation is not None:
         yield "evaluation.prompts", case.spec.evaluation.prompts
+    if case.spec.conversion.verify is not None:
+        yield "conversion.verify.prompts", case.spec.conversion.verify.prompts
 
 
 def _one_source(case: Case) -> Iterator[FieldError]:
@@ -39,6 +41,7 @@ def _one_source(case: Case) -> Iterator[FieldError]:
 VOLUMES = (
     *(("conversion.volume", True), ("checkpoint.volume", True), ("checkpoint.load_from.volume", False)),
     *(("data.prompts.volume", False), ("evaluation.prompts.volume", False)),
+    ("conversion.verify.prompts.volume", False),
     *((f"model.{source}.{volume}", written) for source in ("source", "reference") for volume, written in _OF_A_SOURCE),
 )
 """Attributes that name a volume, and whether it is written to."""

@@ -7,7 +7,26 @@ from pydantic import Field
 from lprl_api.base import Contract, Name, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, RelativePath
 from lprl_api.kube_names import ObjectName
 from lprl_api.spec.pod_settings import Resources
-from lprl_api.spec.sources import SecretKey, VolumePath
+from lprl_api.spec.sources import DataFile, SecretKey, VolumePath
+
+
+class ConversionVerify(Contract):
+    """Texts on which the answers of the conversion that the engines serve are compared with the source's, before the run."""
+
+    prompts: DataFile = Field(description="JSON lines or parquet with one text a row; every row from firstRow to lastRow is run twice.")
+    prompt_key: str = Field("prompt", description="Column with the prompt: text or a list of chat messages. Default prompt.")
+    response_key: str | None = Field(
+        None,
+        description="Column with the answer, as text; it alone counts then. Default: a last message of the assistant's.",
+    )
+    apply_chat_template: bool = Field(True, description="Render prompts with the tokenizer's chat template. Default true.")
+    max_tokens: PositiveInt | None = Field(None, description="Leave longer texts out, tokens. Default: refuse those beyond the context.")
+    sensitivity_texts: NonNegativeInt = Field(
+        8, description="Texts, spread over the file, on which each layer in turn is left unconverted; 0 tells no layers apart. Default 8."
+    )
+    max_kl: PositiveFloat | None = Field(
+        None, description="Fail the job when the mean KL(source || converted) per token is above this, nats. Default: report only."
+    )
 
 
 class Conversion(Contract):
@@ -21,6 +40,9 @@ class Conversion(Contract):
     threads: PositiveInt | None = Field(None, description="CPU threads of one pod. Default: its CPU limit.")
     max_relative_rms_error: PositiveFloat | None = Field(
         None, description="Refuse a conversion whose worst tensor's relative RMS error is above this. Default: report only."
+    )
+    verify: ConversionVerify | None = Field(
+        None, description="Measure what the conversion does to the model's answers; one layer of each model in memory. Default: not."
     )
     resources: Resources = Field(Resources(), description="Resources of a conversion pod.")
 

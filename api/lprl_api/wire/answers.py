@@ -1,8 +1,10 @@
-"""What a conversion does to a model's answers, in numbers: the result of `lprl verify --prompts`."""
+"""What a conversion does to a model's answers, in numbers: the result of `lprl verify --prompts` and of `conversion.verify`."""
 
+import hashlib
 from typing import Literal
 
-from lprl_api.base import Contract
+from lprl_api.base import Contract, Documented
+from lprl_api.spec.operations import ConversionVerify
 
 
 class Distance(Contract):
@@ -71,3 +73,43 @@ class Answers(Contract):
     distance: Distance
     sensitivity: Sensitivity | None = None
     advice: tuple[Advice, ...] = ()
+
+
+def settings_digest(wanted: ConversionVerify) -> str:
+    """Return what tells two wishes apart that are measured differently; a limit changes no figure."""
+    text = wanted.model_copy(update={"max_kl": None}).model_dump_json(by_alias=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class ConversionAnswers(Contract):
+    """What a finalise Job says in its termination message."""
+
+    settings: str
+    """`settings_digest` of what was asked for."""
+    distance: Distance | None = None
+    advice: tuple[str, ...] = ()
+    file: str = ""
+    """Where all figures are, in the conversion's volume."""
+    problem: str = ""
+    """Why there are no figures: what is wrong with the texts, and what to do. Only the job that asked for them is to fail."""
+
+
+class AnswersStatus(Documented):
+    """What the conversion that is served does to the model's answers, on the texts of spec.conversion.verify."""
+
+    settings: str = ""
+    """Digest of the settings it was measured with."""
+    positions: int = 0
+    """Tokens that counted."""
+    kl_mean: str = ""
+    """Mean KL(source || converted) per token, nats."""
+    kl_p99: str = ""
+    """99th percentile of it."""
+    top1_agreement: str = ""
+    """Share of tokens at which both models' likeliest token is the same."""
+    nll_change: str = ""
+    """Change of the mean negative log-likelihood of the texts, nats; above 0 they are less likely."""
+    advice: tuple[str, ...] = ()
+    """What to do, with what was measured of it."""
+    file: str = ""
+    """Every figure, a file in the conversion's volume."""

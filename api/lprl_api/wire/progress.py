@@ -7,6 +7,7 @@ from pydantic import Field
 from lprl_api.base import Contract, Documented, NonNegativeFloat, NonNegativeInt
 from lprl_api.checkpoint_ref import CheckpointRef
 from lprl_api.spec.topology import Stability
+from lprl_api.wire.answers import ConversionAnswers
 
 MESSAGE_CHARACTERS = 500
 """Longest message of a report."""
@@ -131,3 +132,5 @@ class Termination(Contract):
     """A constant of names.Reason, or Succeeded."""
     message: str
     progress: Progress | None = None
+    answers: ConversionAnswers | None = None
+    """Of a finalise Job that was asked to measure them."""

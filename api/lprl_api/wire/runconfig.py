@@ -8,7 +8,7 @@ from lprl_api.base import Contract, NonNegativeInt, PositiveInt
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.algorithm import Algorithm, Data, Evaluation, Optimizer, Sampling
-from lprl_api.spec.operations import ProgressReports, Tracking
+from lprl_api.spec.operations import ConversionVerify, ProgressReports, Tracking
 from lprl_api.spec.precision import Precision
 from lprl_api.spec.sources import ModelSource, VolumePath
 from lprl_api.spec.topology import Backends, RolloutLayout, Stability, TrainerLayout, WeightSync
@@ -102,6 +102,8 @@ class ConvertConfig(Contract):
     """Completions of the Indexed Job; worker i takes shards i, i + workers, ..."""
     threads: PositiveInt | None
     max_relative_rms_error: float | None
+    verify: ConversionVerify | None = None
+    """Without its maxKl, which is each job's own: the conversion is shared. None for what is not served."""
 
 
 class Preflight(Contract):

@@ -6,6 +6,7 @@ from typing import Literal
 from lprl_api.base import Documented, NonNegativeInt
 from lprl_api.checkpoint_ref import CheckpointRef
 from lprl_api.model.model_shape import Inspection
+from lprl_api.wire.answers import AnswersStatus
 from lprl_api.wire.progress import EvaluationResult
 
 
@@ -51,6 +52,8 @@ class ConversionStatus(Documented):
     """Content keys of the conversions, the names of their folders."""
     progress: str = ""
     """`61/62`, for the CONVERTED column."""
+    answers: AnswersStatus | None = None
+    """What it does to the model's answers, where spec.conversion.verify asks for it."""
 
 
 class NodesStatus(Documented):

@@ -8,11 +8,10 @@ from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_cli.commands.workload import pass_through
-from lprl_cli.report.charts import Series
+from lprl_cli.report.answers import TITLE, sensitivity_series
 from lprl_cli.report.picture import write_svg
 
 PICTURE = "--picture"
-NAMES = {"layer": "whole layer", "attention": "attention", "mlp": "MLP or experts"}
 
 
 def verify(arguments: Sequence[str]) -> int:
@@ -56,21 +55,9 @@ def given_json(arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def sensitivity_series(answers: dict[str, Any]) -> list[Series]:
-    """Return what each layer brings back of the mean KL, per cent: one line for whole layers, attention and MLP each."""
-    parts = (answers.get("sensitivity") or {}).get("parts") or []
-    found = []
-    for name, label in NAMES.items():
-        points = [(float(p["layer"]), 100.0 * p["recovered"]) for p in parts if p["part"] == name]
-        if points:
-            found.append(Series(label, points))
-    return found
-
-
 def draw(answers: dict[str, Any] | None, file: Path) -> None:
     """Write the picture. Raises UserError where nothing was measured that could be drawn."""
     series = sensitivity_series(answers or {})
     if not series:
         raise UserError(f"{PICTURE} {file}: no sensitivity was measured", "give --prompts, and not --sensitivity none")
-    title = "Mean KL brought back by leaving a part at the source's weights, %"
-    write_svg(title, series, file, "layer", keyed=True)
+    write_svg(TITLE, series, file, "layer", keyed=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from lprl_api.errors import UserError
 from lprl_cli.live import number
 from lprl_cli.report import sections
+from lprl_cli.report.answers import answers_section
 from lprl_cli.report.charts import Series, finite
 from lprl_cli.report.picture import write_pictures
 from lprl_cli.report.plan import plan_section
@@ -35,6 +36,7 @@ def render(found: RunFolder) -> str:
         "<h2>Curves</h2>" + sections.curves([(found.name, rows, evaluations)]),
         "<h2>Plan</h2>" + plan_section(found),
         "<h2>Timeline</h2>" + sections.timeline(found.events()),
+        answers_section(found),
         "<h2>Quantisation error</h2>" + sections.quantization(found),
         "<h2>Checkpoints</h2>" + sections.checkpoints(found),
         "<h2>Configuration</h2>" + sections.configuration(found),

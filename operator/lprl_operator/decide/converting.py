@@ -8,15 +8,17 @@ again, which checks its digests and skips every finished shard; a failed one cou
 from dataclasses import dataclass
 
 from lprl_api.names import Condition, ExitCode, Reason
+from lprl_api.spec.operations import ConversionVerify
+from lprl_api.wire.answers import ConversionAnswers, Distance, settings_digest
 from lprl_operator.decide import endings
 from lprl_operator.decide.actions import Action, AddOwner, Create, Delete
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
-from lprl_operator.decide.failures import Verdict, job_verdict, parse_termination
+from lprl_operator.decide.failures import Move, Verdict, job_verdict, parse_termination
 from lprl_operator.decide.inspecting import next_number, refusal, refusal_note, trouble
 from lprl_operator.decide.observed import JobState
 from lprl_operator.resources import metadata, naming
 from lprl_operator.resources.conversions import Conversion
-from lprl_operator.resources.made_from import annotated, is_outdated, made_from
+from lprl_operator.resources.made_from import annotated, is_outdated, made_from, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def _step(case: Case, conversion: Conversion) -> Step:
         create = Create(annotated(case.wanted.convert_document(conversion), made_from(case.job)))
         return Step(Reason.CONVERTING, "the conversion Job is being created", actions=(create,))
     if final is not None and final.finished == "Complete":
-        return Step(Reason.CONVERTED, str(conversion.target), conversion.shards, done=True)
+        return _measured(case, conversion, final) or Step(Reason.CONVERTED, str(conversion.target), conversion.shards, done=True)
     for job in (final, convert):
         if job is not None and job.finished == "Failed":
             return Step(Reason.CONVERSION_FAILED, job.message, failed=job_verdict(job, Reason.CONVERSION_FAILED))
@@ -102,6 +104,55 @@ def _step(case: Case, conversion: Conversion) -> Step:
         return Step(_running_reason(convert), _words(convert, conversion, done), done, joins)
     create = Create(annotated(case.wanted.finalise_document(conversion, convert.uid), made_from(case.job)))
     return Step(Reason.FINALISING, "all shards are converted", done, (*joins, create))
+
+
+def _measured(case: Case, conversion: Conversion, final: JobState) -> Step | None:
+    """What a finished conversion's answers keep it from: figures that were not measured, not readable, or above this job's limit.
+
+    The finalise Job is shared and measures what the job that made it asked for; another job's wish is measured by a Job of its own,
+    after it. None where nothing is asked for, or all is well.
+    """
+    wish = case.job.spec.conversion.verify
+    if conversion.config.verify is None or wish is None:
+        return None
+    found = answers_of(final, wish)
+    known = case.status.conversion.answers
+    if found is None and (known is None or known.settings != settings_digest(wish)):
+        return _measure_again(case, conversion, final)
+    if found is None:
+        return None
+    if found.problem or found.distance is None:
+        what = f"conversion.verify: {found.problem or 'no figures'}"
+        return Step(Reason.CONVERSION_FAILED, what, failed=Verdict(Move.FAIL, Reason.USER_ERROR, what))
+    if wish.max_kl is not None and found.distance.kl_mean > wish.max_kl:
+        what = limit_passed(found, wish.max_kl, found.distance)
+        return Step(Reason.CONVERSION_FAILED, what, failed=Verdict(Move.FAIL, Reason.USER_ERROR, what))
+    return None
+
+
+def _measure_again(case: Case, conversion: Conversion, final: JobState) -> Step:
+    """Replace a finalise Job that measured something else; one that was this very job's should have measured it."""
+    made = read(final.made_from)
+    reported = any(end.exit_code == ExitCode.OK for end in final.exits)  # a pod that is gone took its report with it: the file is left
+    if reported and made is not None and (made.uid, made.generation) == (case.uid, case.job.metadata.generation):
+        what = f"Job {final.name} finished without a word on the answers; does its image match the operator's version?"
+        return Step(Reason.CONVERSION_FAILED, what, failed=Verdict(Move.FAIL, Reason.CONVERSION_FAILED, what))
+    delete = Delete(case.ref("batch/v1", "Job", final.name), final.uid)
+    return Step(Reason.FINALISING, "measuring what the conversion does to the answers", conversion.shards, (delete,))
+
+
+def answers_of(final: JobState, wish: ConversionVerify) -> ConversionAnswers | None:
+    """The answers a finished finalise Job reports, None where it measured nothing or something else."""
+    said = [parse_termination(end.message) for end in final.exits if end.exit_code == ExitCode.OK]
+    answers = next((t.answers for t in said if t is not None and t.answers is not None), None)
+    return answers if answers is not None and answers.settings == settings_digest(wish) else None
+
+
+def limit_passed(found: ConversionAnswers, limit: float, distance: Distance) -> str:
+    """The refusal of a conversion by its answers: figures, and what to do."""
+    figures = f"mean KL {distance.kl_mean:.3g} nats (p99 {distance.kl_p99:.3g}, top-1 agreement {distance.top1_agreement:.1%})"
+    told = f"conversion.verify.maxKl: {figures} is above {limit:g}"
+    return f"{told}; {found.advice[0]}" if found.advice else f"{told}; take a finer format, or raise the limit"
 
 
 def _corrected(case: Case, convert: JobState, final: JobState | None) -> Step | None:

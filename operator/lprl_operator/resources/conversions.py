@@ -67,6 +67,7 @@ def make(job: LowPrecisionRLJob, inspection: Inspection, fmt: WeightFormat) -> C
         workers=workers,
         threads=wish.threads,
         max_relative_rms_error=wish.max_relative_rms_error,
+        verify=None if wish.verify is None or isinstance(fmt, Bf16) else wish.verify.model_copy(update={"max_kl": None}),
     )
     return Conversion(naming.conversion(key, f"{claim}/{target.path}"), config, inspection.shards)
 

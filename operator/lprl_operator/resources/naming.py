@@ -40,6 +40,11 @@ def finalise_job(conversion_name: str) -> str:
     return conversion_name.replace("lprl-convert-", "lprl-finalise-", 1)
 
 
+def is_finalise_job(name: str) -> bool:
+    """Whether a Job's name is that of one that publishes a conversion."""
+    return name.startswith("lprl-finalise-")
+
+
 def cluster(job: str, attempt: int) -> str:
     """Name of the RayCluster of an attempt."""
     return fitted(f"{job}-a{attempt}", MAX_RAYCLUSTER)

@@ -7,9 +7,12 @@ from typing import Any
 from lprl_api.errors import UserError
 from lprl_api.names import Condition, Reason
 from lprl_api.text import one_line
+from lprl_api.wire.answers import AnswersStatus
 from lprl_api.wire.progress import Progress
 from lprl_api.wire.status import ConditionStatus, ConversionStatus, LowPrecisionRLJobStatus, NodesStatus, Phase, PlanStatus, TrainingStatus
+from lprl_operator.decide.converting import answers_of
 from lprl_operator.decide.decision import Case, ConditionValue, Decision, Finding, format_time
+from lprl_operator.resources import naming
 from lprl_operator.status import conditions as of
 from lprl_operator.status import rewards
 
@@ -134,15 +137,37 @@ def _plan(case: Case, old: PlanStatus) -> PlanStatus:
 
 def _conversion(case: Case, decision: Decision, memory: LowPrecisionRLJobStatus, conditions: Sequence[ConditionStatus]) -> ConversionStatus:
     wanted = case.wanted.conversions()
+    answers = _answers(case) or memory.conversion.answers
     total = sum(c.shards for c in wanted)
     if decision.shards is not None:
         done = decision.shards.done
     elif of.is_true(conditions, Condition.CONVERTED):
         done = total
     else:
-        return memory.conversion
+        return memory.conversion.model_copy(update={"answers": answers})
     keys = tuple(c.config.content_key for c in wanted)
-    return ConversionStatus(shards=total, shards_done=done, content_keys=keys, progress=f"{done}/{total}" if total else "")
+    return ConversionStatus(shards=total, shards_done=done, content_keys=keys, progress=f"{done}/{total}" if total else "", answers=answers)
+
+
+def _answers(case: Case) -> AnswersStatus | None:
+    """What the finalise Job of the served conversion says of the answers; None while it says nothing."""
+    wish = case.job.spec.conversion.verify
+    served = next((c for c in case.wanted.conversions() if c.config.verify is not None), None)
+    final = case.seen.jobs.get(naming.finalise_job(served.name)) if served is not None else None
+    found = answers_of(final, wish) if final is not None and wish is not None else None
+    if found is None or found.distance is None:
+        return None
+    distance = found.distance
+    return AnswersStatus(
+        settings=found.settings,
+        positions=distance.positions,
+        kl_mean=f"{distance.kl_mean:.3g}",
+        kl_p99=f"{distance.kl_p99:.3g}",
+        top1_agreement=f"{distance.top1_agreement:.4f}",
+        nll_change=f"{distance.nll_change:.4f}",
+        advice=found.advice,
+        file=found.file,
+    )
 
 
 def _nodes(case: Case, decision: Decision, memory: LowPrecisionRLJobStatus) -> NodesStatus:

@@ -139,3 +139,19 @@ def test_a_line_still_being_written_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 1}\n{"st')
     assert jsonl(path) == [{"step": 1}]
+
+
+def test_what_the_conversion_does_to_the_answers_is_shown_with_its_layers(tmp_path: Path) -> None:
+    state = write_run(tmp_path, "toy")
+    assert "Answers after the conversion" not in render(find(str(state)))
+    job = json.loads((state / "job.json").read_text())
+    figures = {"klMean": "0.212", "klP99": "1.5", "top1Agreement": "0.75", "nllChange": "0.25", "positions": 9}
+    job["status"]["conversion"] = {"answers": figures | {"advice": ["leave out <X>"], "file": "models:converted/f.json"}}
+    (state / "job.json").write_text(json.dumps(job))
+    text = render(find(str(state)))
+    assert "Answers after the conversion" in text and "0.212" in text and "leave out &lt;X&gt;" in text
+    assert "brought back" not in text, "the file is not on this machine"
+    parts = [{"layer": n, "part": part, "recovered": n / 10} for n in range(3) for part in ("layer", "attention", "mlp")]
+    (tmp_path / "volumes" / "claim" / "converted" / "f.json").write_text(json.dumps({"answers": {"sensitivity": {"parts": parts}}}))
+    text = render(find(str(state)))
+    assert "brought back" in text and "MLP or experts" in text

@@ -94,6 +94,8 @@ class World:
         self.refuse: Refusal | None = None
         self.missing: frozenset[str] = frozenset()
         self.departed: dict[str, PodState] = {}
+        self.finalised = ""
+        """What finalise Jobs say when they end."""
         self._stale: Observed | None = None
         self._stale_document: dict[str, Any] | None = None
 
@@ -297,7 +299,7 @@ class World:
     def _run_job(self, job: JobState) -> None:
         if job.finished or self.random.random() < 0.4:
             return
-        message = ""
+        message = self.finalised if job.name.startswith("lprl-finalise") else ""
         if job.name.endswith("-inspect"):
             message = INSPECTION.model_dump_json(by_alias=True)
         missing = [i for i in range(job.completions) if i not in job.completed]

@@ -122,7 +122,7 @@ def check_limit(folder: str, answers: Answers, limit: float) -> None:
 
 def _answers(chosen: argparse.Namespace) -> Answers:
     """Run both models over the texts, with a line of progress."""
-    reading = Reading(chosen.prompt_key or "prompt", chosen.response_key, not chosen.no_chat_template, chosen.rows, chosen.max_tokens)
+    reading = Reading(chosen.prompt_key or "prompt", chosen.response_key, not chosen.no_chat_template, (0, chosen.rows), chosen.max_tokens)
     texts = SENSITIVITY_TEXTS if chosen.sensitivity is None else chosen.sensitivity
     line = ProgressLine()
     started: dict[str, float] = {}

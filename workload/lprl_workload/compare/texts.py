@@ -46,8 +46,8 @@ class Reading:
     response_key: str | None = None
     """Column with the answers; None where there is none, and then a last message of the assistant's is one."""
     template: bool = True
-    rows: int | None = None
-    """Rows read, from the first; None reads all."""
+    rows: tuple[int, int | None] = (0, None)
+    """Rows read: from the first of these to before the second; None reads to the end."""
     max_tokens: int | None = None
     """Longer texts are left out; None keeps all, and refuses one that is longer than the model's context."""
 
@@ -108,7 +108,7 @@ def _lines(path: Path, reading: Reading) -> Iterator[tuple[str, Any, None]]:
         lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines()) if line.strip()]
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start})", "write it in UTF-8") from error
-    yield from ((f"{path} line {n + 1}", line, None) for n, line in lines[: reading.rows])
+    yield from ((f"{path} line {n + 1}", line, None) for n, line in lines[slice(*reading.rows)])
 
 
 def _rows(path: Path, reading: Reading) -> Iterator[tuple[str, Any, str | None]]:
@@ -120,10 +120,10 @@ def _rows(path: Path, reading: Reading) -> Iterator[tuple[str, Any, str | None]]
         def there(row: Mapping[str, Any] = row) -> list[str]:
             return rows_parquet.names(path) if parquet else named(row)
 
-        prompt = _value(row, reading.prompt_key, "--prompt-key", where, there)
+        prompt = _value(row, reading.prompt_key, "--prompt-key, promptKey of a job", where, there)
         prompt = without_nulls(prompt) if parquet else prompt
         if reading.response_key is not None:
-            answer = _value(row, reading.response_key, "--response-key", where, there)
+            answer = _value(row, reading.response_key, "--response-key, responseKey of a job", where, there)
             if not isinstance(answer, str) or not answer:
                 raise UserError(
                     f"{where} key {reading.response_key!r}: found {kind(answer)}, needs the answer as text",
@@ -134,9 +134,9 @@ def _rows(path: Path, reading: Reading) -> Iterator[tuple[str, Any, str | None]]
             yield (f"{where} key {reading.prompt_key!r}", *_without_answer(prompt, where))
 
 
-def _file_rows(path: Path, keys: tuple[str, ...], rows: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+def _file_rows(path: Path, keys: tuple[str, ...], rows: tuple[int, int | None]) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        yield from read_rows(path, keys, 0, rows)
+        yield from read_rows(path, keys, *rows)
     except UserError as error:
         remedy = error.remedy if "data.prompts" not in error.remedy else "name the file of prompts: .jsonl, .parquet, or .txt"
         raise UserError(error.message, remedy) from error
@@ -145,7 +145,7 @@ def _file_rows(path: Path, keys: tuple[str, ...], rows: int | None) -> Iterator[
 def _value(row: Mapping[str, Any], key: str, option: str, where: str, there: Callable[[], list[str]]) -> Any:
     found = lookup(row, key)
     if isinstance(found, Missing):
-        raise UserError(f"{where}: no key {key!r} ({option}); keys found: {listed(there())}", f"name one of them with {option}")
+        raise UserError(f"{where}: no key {key!r} ({option}); keys found: {listed(there())}", "name one of them there")
     return found
 
 

@@ -21,7 +21,7 @@ from lprl_workload.convert.disk import human_bytes
 from lprl_workload.convert.export import export_checkpoint, model_of
 from lprl_workload.convert.files import REPORT_TABLE
 from lprl_workload.convert.inspect import inspect_folder
-from lprl_workload.convert.job import available_cpus, run_finalise, run_worker
+from lprl_workload.convert.job import available_cpus, run_worker
 from lprl_workload.convert.options import (
     ALIASES,
     FORMATS,
@@ -72,23 +72,6 @@ def convert_command(argv: Sequence[str]) -> int:
     line.close()
     done = "checked, converted before" if result.reused else f"converted, {human_bytes(result.output_bytes)}"
     write_termination(Reason.CONVERSION_REUSED if result.reused else Reason.CONVERTING, f"{result.shards} shards {done}")
-    return ExitCode.OK
-
-
-def finalise_command(argv: Sequence[str]) -> int:
-    """Publish a conversion."""
-    options = parser(
-        "finalise",
-        "Check the reports of all shards and that the source did not change, write index, config.json and error report, then\n"
-        "manifest.json, and rename TARGET.partial to TARGET. Run again after a kill, it goes on.",
-        "  python -m lprl_workload finalise --config convert.json",
-    )
-    config_option(options, "ConvertConfig")
-    config = load_contract(options.parse_args(argv).config, ConvertConfig)
-    line = ProgressLine()
-    manifest = run_finalise(config, line.download)
-    size = sum(record.nbytes for record in manifest.files)
-    write_termination(Reason.CONVERTED, f"{config.target}: {len(manifest.source_shards)} shards, {human_bytes(size)}, {config.format.kind}")
     return ExitCode.OK
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from lprl_api.errors import StorageFullError, UserError
 from lprl_api.names import ENV_TERMINATION_LOG, TERMINATION_MESSAGE_BYTES, ExitCode, Reason
 from lprl_api.text import one_line, shortened
+from lprl_api.wire.answers import ConversionAnswers
 from lprl_api.wire.progress import Progress, Termination
 from lprl_workload.process.arguments import ENV_CALLED_AS, UsageError
 from lprl_workload.process.blame import blame_of, words_of
@@ -136,12 +137,12 @@ def run_guarded(command: Callable[[], int], crash_reason: str, *, by_hand: bool 
         return ending.code
 
 
-def write_termination(reason: str, message: str, progress: Progress | None = None) -> None:
+def write_termination(reason: str, message: str, progress: Progress | None = None, answers: ConversionAnswers | None = None) -> None:
     """Write the process's termination message; long ones are shortened in their middle, so that the JSON stays within 4096 bytes."""
     message = one_line(message)
     limit, text = len(message), ""
     while not text or (len(text.encode()) > TERMINATION_MESSAGE_BYTES and limit):
-        document = Termination(reason=reason, message=shortened(message, limit), progress=progress)
+        document = Termination(reason=reason, message=shortened(message, limit), progress=progress, answers=answers)
         text = document.model_dump_json(by_alias=True)
         limit = limit * 3 // 4
     write_message(text)

@@ -76,7 +76,8 @@ class Reader:
         if isinstance(attempt, int) and attempt > 0:
             self._progress(key, attempt)
         for job in self._cache.jobs_of(key):
-            reported = job.name != naming.inspect_job(key.name) or any(e.exit_code == ExitCode.OK for e in job.exits)
+            reports = job.name == naming.inspect_job(key.name) or naming.is_finalise_job(job.name)
+            reported = not reports or any(e.exit_code == ExitCode.OK for e in job.exits)
             if job.finished == "Failed" or (job.finished == "Complete" and not reported):
                 # Two watches: a Job's end may be heard of before its last pod's, which carries the report or the reason.
                 for pod in self._list("v1", "Pod", key, f"{reduce.JOB_NAME}={job.name}"):

@@ -126,9 +126,11 @@ def test_a_limit_that_is_passed_names_the_figures_and_what_would_fit(models: Any
     ("rows", "reading", "match"),
     [
         pytest.param("", Reading(), r"t\.jsonl: no prompt in it", id="empty"),
-        pytest.param('{"prompt": "q"}', Reading(prompt_key="text"), r"row 0: no key 'text' \(--prompt-key\); keys found: prompt", id="key"),
+        pytest.param(
+            '{"prompt": "q"}', Reading(prompt_key="text"), r"row 0: no key 'text' \(--prompt-key.*\); keys found: prompt", id="key"
+        ),
         pytest.param('{"prompt": "q", "a": 7}', Reading(response_key="a"), "key 'a': found an int, needs the answer as text", id="no-text"),
-        pytest.param('{"prompt": "q"}', Reading(response_key="a"), r"no key 'a' \(--response-key\)", id="no-answer"),
+        pytest.param('{"prompt": "q"}', Reading(response_key="a"), r"no key 'a' \(--response-key", id="no-answer"),
         pytest.param(json.dumps({"prompt": "1" * 9000}), Reading(), r"row 0.*: \d+ tokens, the model has positions for \d+", id="long"),
         pytest.param('{"prompt": "q"}', Reading(max_tokens=1), "all 1 texts are longer than --max-tokens 1", id="all-left-out"),
         pytest.param("[1]", Reading(), "row 0: found a list, needs a JSON object", id="no-object"),
