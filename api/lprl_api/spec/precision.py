@@ -85,5 +85,6 @@ class Precision(Contract):
 
     @property
     def label(self) -> str:
-        """`training/rollout`, as the PRECISION column prints it."""
-        return f"{self.training}/{self.rollout}"
+        """`training/rollout`, as the PRECISION column prints it, with `weight-only` where FP8 is served without rounded activations."""
+        weight_only = self.rollout is Rollout.FP8 and self.fp8.activations == "none"
+        return f"{self.training}/{self.rollout}{' weight-only' if weight_only else ''}"

@@ -134,7 +134,7 @@ class LowPrecisionRLJobStatus(Documented):
     conditions: tuple[ConditionStatus, ...] = ()
     """What holds of the job, each with a reason."""
     precision: str = ""
-    """Training and rollout precision as asked for, such as int4-qat/int4."""
+    """Training and rollout precision as asked for, such as int4-qat/int4 or `fp8-qat/fp8 weight-only`."""
     effective_precision: str | None = None
     """The same as run, once the stability guard changed it."""
     attempt: NonNegativeInt = 0

@@ -2,6 +2,7 @@
 
 import textwrap
 
+from lprl_api.model.formats import described
 from lprl_operator.plan.types import GpuGroup, Item, JobPlan, MemoryPhase
 
 _BAR = 40
@@ -41,7 +42,7 @@ def _head(plan: JobPlan, remark: str) -> list[str]:
     size = f"{plan.parameters / 1e9:.2f} B" if plan.parameters >= 1e9 else f"{plan.parameters / 1e6:.2f} M"
     return [
         f"Model      {shape.architecture}, {shape.layers} layers, {size} parameters{remark}",
-        f"Precision  trained as {plan.training_format.kind}, served as {plan.rollout_format.kind}",
+        f"Precision  trained as {described(plan.training_format)}; served as {described(plan.rollout_format)}",
         f"Plan       {plan.summary}",
     ]
 

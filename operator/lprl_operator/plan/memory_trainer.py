@@ -23,7 +23,8 @@ def megatron_state(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Grou
     if isinstance(fmt, Fp8Block) and spec.precision.fp8.param_gather:
         pass  # FP8 rows and columns take the two bytes of the BF16 weight
     elif not isinstance(fmt, Bf16):
-        cached = held.linear if isinstance(fmt, Fp8Block) else held.selected
+        # TransformerEngine caches every linear layer in FP8; fake quantisation keeps what it selects, rounded, in BF16.
+        cached = held.linear if isinstance(fmt, Fp8Block) and fmt.activations == "dynamic" else held.selected
         items.append(Item(cause="low-precision weights", bytes=2 * cached))
     items.append(Item(cause="gradients", bytes=gradient * held.total))
     if not spec.optimizer.cpu_offload:

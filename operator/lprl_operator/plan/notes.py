@@ -20,6 +20,11 @@ def plan_notes(sizing: Sizing) -> tuple[str, ...]:
         notes.append(f"the KV cache holds {engine.concurrency} longest sequences, an engine gets {each} at a time: they run in turns")
     if isinstance(fmt, Int4Group) and sizing.shape.moe is None:
         notes.append("dense INT4 is faster than BF16 below batch 48 only; it saves memory at any batch (FP8 is faster throughout)")
+    if getattr(fmt, "activations", "dynamic") == "none":
+        notes.append(
+            "FP8 without activation quantisation computes in BF16 from FP8 weights (W8A16): it saves memory; its speed was not measured, "
+            "and is not that of FP8 products"
+        )
     if case.sglang:
         notes.append(f"mismatch to expect: {expectation(case.spec.precision)}")
     notes += remarks(case.spec.precision)
