@@ -1,10 +1,16 @@
 """Every command a page shows is run by a test, or says above it why none can."""
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.pages import LANGUAGES, ROOT, RUN_BY, Block, Section, blocks, pages, script, shown
+
+from lprl_api.catalog.images import missing_backends
+from lprl_api.catalog.presets import preset_manifest
+from lprl_api.rules.parse import parse_job
 
 ALL = [block for page in pages() for block in blocks(page)]
 COMMANDS = [block for block in ALL if block.language == "console"]
@@ -66,6 +72,24 @@ def test_every_block_says_its_language(block: Block) -> None:
 @pytest.mark.parametrize("block", COMMANDS, ids=str)
 def test_every_block_of_commands_shows_one(block: Block) -> None:
     assert block.commands(), f"{block}: no line begins with '$ '; mere output is ```text"
+
+
+APPLIED = [pytest.param(block, id=str(block)) for block in COMMANDS if "kubectl apply" in block.text and not block.not_run]
+
+
+@pytest.mark.parametrize("block", APPLIED)
+def test_a_job_that_a_page_applies_is_one_the_images_can_run(block: Block) -> None:
+    # An API server takes it anyway: the command exits with 0, and the job is Failed half a minute later.
+    manifests: dict[str, str] = {}
+    for command in block.commands():
+        if made := re.search(r"lprl init (\S+) > (\S+)", command):
+            manifests[made[2]] = yaml.safe_dump(preset_manifest(made[1]))
+        elif made := re.search(r"(?:-f|sed '[^']*') (\S+\.yaml).* > (\S+)", command):
+            manifests[made[2]] = manifests.get(made[1]) or (ROOT / made[1]).read_text()
+        elif named := re.search(r"apply .*-f (examples/\S+)", command):
+            manifests[named[1]] = (ROOT / named[1]).read_text()
+    jobs = [job for text in manifests.values() for job in yaml.safe_load_all(text) if job.get("kind") == "LowPrecisionRLJob"]
+    assert [missing_backends(parse_job(job).spec) for job in jobs] == [[] for _ in jobs]
 
 
 def test_a_page_is_read_into_blocks() -> None:
