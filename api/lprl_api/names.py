@@ -30,6 +30,12 @@ CONTROL_KEY = "control.json"
 """Key of the progress ConfigMap the operator writes and the driver reads back."""
 RUN_CONFIG_KEY = "runconfig.json"
 
+
+def progress_configmap(job: str, attempt: int) -> str:
+    """Return the name of the ConfigMap through which driver and operator of an attempt talk; jobs' names have at most 45 characters."""
+    return f"{job}-a{attempt}-progress"
+
+
 ENV_ATTEMPT = "LPRL_ATTEMPT"
 ENV_VOLUMES_ROOT = "LPRL_VOLUMES_ROOT"
 """Folder under which each entry of spec.volumes is mounted by its name; default /volumes."""
@@ -39,6 +45,17 @@ ENV_LOCAL_CONFIGMAPS = "LPRL_LOCAL_CONFIGMAPS"
 ENV_TERMINATION_LOG = "LPRL_TERMINATION_LOG"
 """File the workload writes its termination message to; default /dev/termination-log."""
 TERMINATION_MESSAGE_BYTES = 4096
+ENV_CALLED_AS = "LPRL_CALLED_AS"
+"""How the user called a command of the workload, such as `lprl convert`; set by `lprl`, whose help and errors then say that."""
+ENV_HOST_ADDRESS = "LPRL_HOST_ADDRESS"
+"""Address other actors reach a process at; default: its Ray node's."""
+ENV_PROMETHEUS_ADDRESS = "LPRL_PROMETHEUS_ADDRESS"
+"""Address the driver's metrics listen on; default 127.0.0.1."""
+ENV_REWARD_AUTHORIZATION = "LPRL_REWARD_AUTHORIZATION"
+"""Value of the Authorization header to the reward service (data.reward.headersSecret)."""
+
+TRAINER_SLOT, ROLLOUT_SLOT = "lprl_trainer", "lprl_rollout"
+"""Ray resources: one unit per GPU (or process on cpu) that may train, that may serve."""
 
 
 class Condition:

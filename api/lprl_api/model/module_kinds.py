@@ -1,4 +1,4 @@
-"""Kinds of linear modules by their Hugging Face checkpoint names: candidates of quantisation (lprl_workload/quant/select.py chooses)."""
+"""Kinds of linear modules by their Hugging Face checkpoint names: candidates of quantisation (selection.py chooses)."""
 
 import re
 from collections.abc import Iterable

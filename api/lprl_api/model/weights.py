@@ -8,7 +8,7 @@ from typing import Literal
 
 from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.model.model_shape import Mla, ModelShape
-from lprl_api.spec.precision import Scope
+from lprl_api.model.selection import TOGETHER, quantises
 
 Kind = Literal["embedding", "head", "norm", "router", "attention", "mlp", "shared-expert", "expert"]
 Sharding = Literal["column", "row", "replicated", "vocab"]
@@ -139,19 +139,8 @@ def active_parameters(shape: ModelShape) -> int:
 
 
 def selects(fmt: WeightFormat, module: str, weight: Weight) -> bool:
-    """Return whether a format quantises this weight: linears only, minus excluded modules, minus what INT4's scope leaves out."""
-    if isinstance(fmt, Bf16) or weight.kind not in LINEAR_KINDS:
-        return False
-    if isinstance(fmt, Int4Group) and fmt.scope is Scope.ROUTED_EXPERTS and weight.kind != "expert":
-        return False
-    if isinstance(fmt, Int4Group) and module.endswith(".kv_b_proj"):
-        return False  # engines absorb it into attention as a plain matrix
-    one_expert = module.replace("experts.*", "experts.0")
-    return not any(fnmatchcase(one_expert, pattern) for pattern in fmt.exclude_modules)
-
-
-FUSED = (("q_proj", "k_proj", "v_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("gate_proj", "up_proj"))
-"""Modules (by their last names) an engine runs as one matrix: quantised together or not at all."""
+    """Return whether a format quantises this weight; experts (`experts.*`) are left out together or not at all."""
+    return weight.kind in LINEAR_KINDS and quantises(fmt, module.replace("experts.*", "experts.0"), routed=weight.kind == "expert")
 
 
 def fused_groups(modules: Iterable[str]) -> list[tuple[str, ...]]:
@@ -160,7 +149,7 @@ def fused_groups(modules: Iterable[str]) -> list[tuple[str, ...]]:
     found = []
     for first in present:
         base, _, leaf = first.rpartition(".")
-        group = next((names for names in FUSED if names[0] == leaf), ())
+        group = next((names for names in TOGETHER if names[0] == leaf), ())
         members = tuple(m for m in (f"{base}.{name}" for name in group) if m in present)
         found += [members] if len(members) > 1 else []
     return found

@@ -9,12 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lprl_api import names
 from lprl_api.errors import UserError
 from lprl_cli import exits
 from lprl_cli.cluster.place import called_as_kubectl
 
-ENV_CALLED_AS = "LPRL_CALLED_AS"
-"""Read by lprl_workload/process/arguments.py; the two share no code."""
 WORKLOAD = {"inspect": "inspect", "convert": "convert-all", "verify": "verify", "export": "export"}
 
 
@@ -39,7 +38,7 @@ def command_line(*arguments: str) -> list[str]:
 
 def environment(name: str) -> dict[str, str]:
     """Return the environment in which a workload command says, in help and errors, how the user called it."""
-    return {**os.environ, ENV_CALLED_AS: f"{'kubectl lprl' if called_as_kubectl() else 'lprl'} {name}"}
+    return {**os.environ, names.ENV_CALLED_AS: f"{'kubectl lprl' if called_as_kubectl() else 'lprl'} {name}"}
 
 
 def check_installed(name: str) -> None:

@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lprl_api import names
+
 MAX_RAYCLUSTER = 53
 MAX_LABEL_VALUE = 63
 _KUBERAY_SECRET_CHARACTERS = 50
@@ -57,7 +59,7 @@ def auth_secret(cluster_name: str) -> str:
 
 def progress(job: str, attempt: int) -> str:
     """Name of the ConfigMap through which driver and operator of an attempt talk."""
-    return f"{cluster(job, attempt)}-progress"
+    return names.progress_configmap(job, attempt)
 
 
 def driver_account(job: str, attempt: int) -> str:

@@ -21,8 +21,6 @@ from lprl_operator.resources.needs import WorkerNeeds
 from lprl_operator.resources.settings import RenderSettings
 
 KEEP_LOST_HEAD = "ray.io/disable-provisioned-head-restart"
-TRAINER_SLOT = "lprl_trainer"
-ROLLOUT_SLOT = "lprl_rollout"
 """Ray custom resources, one unit per GPU (or process on cpu): the driver places actors by them."""
 HOSTNAME = "kubernetes.io/hostname"
 HEAD_GRACE_S = 120
@@ -54,10 +52,10 @@ def groups(ranks: Ranks) -> tuple[Group, ...]:
     """Worker groups of a placement. The replicas of all groups sum up to `ranks.nodes`."""
     slots = ranks.slots_per_node
     if ranks.placement == "colocated":
-        return (Group("workers", "workers", ranks.nodes, {TRAINER_SLOT: slots, ROLLOUT_SLOT: slots}),)
+        return (Group("workers", "workers", ranks.nodes, {names.TRAINER_SLOT: slots, names.ROLLOUT_SLOT: slots}),)
     return (
-        Group("trainer", "workers", ranks.trainer_nodes, {TRAINER_SLOT: slots}),
-        Group("rollout", "rollout", ranks.rollout_nodes, {ROLLOUT_SLOT: slots}),
+        Group("trainer", "workers", ranks.trainer_nodes, {names.TRAINER_SLOT: slots}),
+        Group("rollout", "rollout", ranks.rollout_nodes, {names.ROLLOUT_SLOT: slots}),
     )
 
 
@@ -138,7 +136,7 @@ def _driver_env(job: LowPrecisionRLJob, attempt: int) -> tuple[dict[str, Any], .
         pods.value(names.ENV_ATTEMPT, str(attempt)),
         pods.value("RAY_ADDRESS", "127.0.0.1:6379"),
         pods.value("RAY_AUTH_MODE", "token"),
-        pods.value("LPRL_PROMETHEUS_ADDRESS", "0.0.0.0"),  # scrapers come from other pods; the NetworkPolicy names the port
+        pods.value(names.ENV_PROMETHEUS_ADDRESS, "0.0.0.0"),  # scrapers come from other pods; the NetworkPolicy names the port
         token,
         namespace,
     )
@@ -153,7 +151,7 @@ def tracking_env(job: LowPrecisionRLJob) -> tuple[dict[str, Any], ...]:
     if tracking.wandb is not None and tracking.wandb.api_key_secret is not None:
         found.append(pods.secret("WANDB_API_KEY", tracking.wandb.api_key_secret))
     if reward.headers_secret is not None:
-        found.append(pods.secret("LPRL_REWARD_AUTHORIZATION", reward.headers_secret))
+        found.append(pods.secret(names.ENV_REWARD_AUTHORIZATION, reward.headers_secret))
     return tuple(found)
 
 

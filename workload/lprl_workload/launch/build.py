@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lprl_api import names
 from lprl_api.derived.effective import evaluation_sampling
 from lprl_api.errors import UserError
 from lprl_api.spec.algorithm import Reward
@@ -103,7 +104,7 @@ def _both(make: Callable[[], T], beside: "Future[Any]") -> T:
 def make_reporter(run: RunConfig, attempt: int) -> Reporter:
     """Return the reporter of an attempt; it reports from now on."""
     first = Progress(attempt=attempt, sequence=0, phase="starting", step=0, steps=run.algorithm.steps)
-    store = open_store(run.namespace, f"{run.job_name}-a{attempt}-progress")
+    store = open_store(run.namespace, names.progress_configmap(run.job_name, attempt))
     wished = run.progress.interval_seconds
     interval_s = min(wished, LOCAL_INTERVAL_S) if isinstance(store, FileStore) else wished
     return Reporter(store, first, interval_s, Control(steps=run.algorithm.steps, stability=run.stability))

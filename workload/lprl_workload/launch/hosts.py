@@ -24,9 +24,6 @@ from lprl_workload.sync.cuda_ipc import BucketHandle, open_handle
 from lprl_workload.train.actor import MicroBatches, TrainActor
 from lprl_workload.train.group import open_store
 
-ENV_ADDRESS = "LPRL_HOST_ADDRESS"
-"""Address other actors reach this process at; default: its Ray node's."""
-
 
 @dataclass(frozen=True, slots=True)
 class Place:

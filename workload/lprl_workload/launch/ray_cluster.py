@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import ray
 
 from lprl_api.errors import UserError
+from lprl_api.names import TRAINER_SLOT
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics, SyncReport, TrainSample
@@ -33,7 +34,6 @@ from lprl_workload.sync.channel_local import LocalChannel
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-TRAINER_SLOT = "lprl_trainer"
 MEETING_TIMEOUT_S = 300.0
 """Time limit of one broadcast: more than the slowest bucket takes, less than a stall's."""
 

@@ -9,6 +9,7 @@ import ray
 import torch
 
 from lprl_api.model.formats import WeightFormat
+from lprl_api.names import ROLLOUT_SLOT
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths
 from lprl_workload.data import Bucket, Completion, GenerationRequest, SamplingParams
@@ -22,8 +23,6 @@ from lprl_workload.process.errors import DeadlineError, EngineLostError
 from lprl_workload.sync.channel_broadcast import Meeting
 
 log = logging.getLogger(__name__)
-ROLLOUT_SLOT = "lprl_rollout"
-"""Ray resource: one unit per GPU (or process on cpu) that may serve."""
 
 
 class EngineActorHost(EngineHost):

@@ -11,10 +11,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from lprl_api import names
 from lprl_api.errors import UserError
 from lprl_api.text import last_words, one_line
 from lprl_api.wire.runconfig import RunConfig
-from lprl_workload.launch.hosts import ENV_ADDRESS, Place
+from lprl_workload.launch.hosts import Place
 from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.process.blame import blame_of
 from lprl_workload.process.errors import DeadlineError, EngineLostError, FencedError, NonFiniteError, RemoteError, WeightMismatchError
@@ -201,5 +202,5 @@ def place(make: Callable[[], Any], count: int, what: str) -> tuple[list[Any], li
 
 def _place(host: Any) -> Place:
     context = ray.get_runtime_context()
-    address = os.environ.get(ENV_ADDRESS) or ray.util.get_node_ip_address()
+    address = os.environ.get(names.ENV_HOST_ADDRESS) or ray.util.get_node_ip_address()
     return Place(context.get_node_id(), address, os.getpid())

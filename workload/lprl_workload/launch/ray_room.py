@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import ray
 
+from lprl_api.names import ROLLOUT_SLOT, TRAINER_SLOT
 from lprl_api.wire.runconfig import Ranks
-from lprl_workload.launch.ray_cluster import TRAINER_SLOT
-from lprl_workload.launch.ray_engines import ROLLOUT_SLOT
 
 log = logging.getLogger(__name__)
 POLL_S = 1.0

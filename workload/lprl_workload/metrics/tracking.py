@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lprl_api import names
 from lprl_api.spec.operations import Mlflow, Tracking, Wandb
 from lprl_workload.metrics.sinks import Guarded, PrometheusSink, Row, Sink, TensorBoardSink
 
 log = logging.getLogger(__name__)
-ENV_PROMETHEUS_ADDRESS = "LPRL_PROMETHEUS_ADDRESS"
 """Address the metrics port binds to: the loopback device unless set (pods: 0.0.0.0)."""
 CONNECT_TIMEOUT_S = "10"
 
@@ -76,7 +76,7 @@ def make_sinks(tracking: Tracking, job: str, attempt: int, folder: Path, resume_
     if tracking.tensorboard:
         offer("tensorboard", lambda: TensorBoardSink(folder / "tensorboard", resume_step))
     if tracking.prometheus_port is not None:
-        port, address = tracking.prometheus_port, os.environ.get(ENV_PROMETHEUS_ADDRESS, "127.0.0.1")
+        port, address = tracking.prometheus_port, os.environ.get(names.ENV_PROMETHEUS_ADDRESS, "127.0.0.1")
         offer("prometheus", lambda: PrometheusSink(port, address, job))
     if tracking.mlflow is not None:
         mlflow = tracking.mlflow

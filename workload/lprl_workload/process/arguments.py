@@ -5,10 +5,9 @@ import math
 import os
 from typing import NoReturn
 
+from lprl_api import names
 from lprl_api.errors import UserError
 
-ENV_CALLED_AS = "LPRL_CALLED_AS"
-"""How the user called this command, such as `lprl convert`; set by `lprl`, whose help and errors then say that."""
 PROG = "python -m lprl_workload"
 
 
@@ -26,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 def called_as(command: str) -> str:
     """Return how the user calls a command."""
-    return os.environ.get(ENV_CALLED_AS) or f"{PROG} {command}"
+    return os.environ.get(names.ENV_CALLED_AS) or f"{PROG} {command}"
 
 
 def parser(command: str, description: str, examples: str) -> Parser:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lprl_api.errors import StorageFullError, UserError
-from lprl_api.names import ENV_TERMINATION_LOG, TERMINATION_MESSAGE_BYTES, ExitCode, Reason
+from lprl_api.names import ENV_CALLED_AS, ENV_TERMINATION_LOG, TERMINATION_MESSAGE_BYTES, ExitCode, Reason
 from lprl_api.text import one_line, shortened
 from lprl_api.wire.answers import ConversionAnswers
 from lprl_api.wire.progress import Progress, Termination
-from lprl_workload.process.arguments import ENV_CALLED_AS, UsageError
+from lprl_workload.process.arguments import UsageError
 from lprl_workload.process.blame import blame_of, words_of
 from lprl_workload.process.errors import FencedError, RecoveryExhaustedError, TerminatedError, TrainerLostError
 

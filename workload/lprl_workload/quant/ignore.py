@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lprl_workload.quant.select import TOGETHER
+from lprl_api.model.selection import TOGETHER
 
 FUSED: Mapping[tuple[str, ...], tuple[str, ...]] = dict(
     zip(TOGETHER, (("qkv_proj",), ("fused_qkv_a_proj_with_mqa", "fused_qkv_a_proj"), ("gate_up_proj",)), strict=True)

@@ -1,4 +1,4 @@
-"""Which weights are quantised: decided here from module kinds, written into quantization_config, read back by everyone.
+"""Which tensors of a checkpoint are quantised: module by module as `lprl_api.model.selection` says; quantization_config tells it on.
 
 A decoder layer's linear modules are the candidates, by their Hugging Face checkpoint names:
 
@@ -15,20 +15,18 @@ list of names is needed for towers. Everything else stays as it is, whatever its
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, Int4Group, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.model.module_kinds import kind_of, text_prefix
+from lprl_api.model.selection import TOGETHER, quantises
 from lprl_api.spec.precision import Scope
 
 __all__ = ["FUSED_DOWN", "FUSED_GATE_UP", "TOGETHER", "Selection", "expert_names", "is_fused", "kind_of", "text_prefix"]
 
 FUSED_GATE_UP = ".experts.gate_up_proj"
 FUSED_DOWN = ".experts.down_proj"
-TOGETHER = (("q_proj", "k_proj", "v_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("gate_proj", "up_proj"))
-"""Modules an engine fuses into one kernel: they are quantised together or not at all."""
 
 
 def is_fused(name: str) -> bool:
@@ -86,23 +84,13 @@ class Selection:
     def takes(self, name: str) -> bool:
         """Return whether `name` is selected by kind, scope and exclusions, its shape apart."""
         kind = kind_of(name, self.prefix)
-        if kind is None or isinstance(self.fmt, Bf16):
+        if kind is None:
             return False
-        if isinstance(self.fmt, Int4Group):
-            if self.fmt.scope is Scope.ROUTED_EXPERTS and kind != "routed":
-                return False
-            # Engines absorb kv_b_proj into the attention as a plain matrix and have no unpacking for INT4 there.
-            if name.endswith("kv_b_proj.weight"):
-                return False
         names = expert_names(name, self.shape.moe.experts if self.shape.moe else 1) if is_fused(name) else (name,)
-        excluded = [self._excluded(n) for n in names]
-        if any(excluded) and not all(excluded):
+        taken = [quantises(self.fmt, n.removesuffix(".weight"), routed=kind == "routed") for n in names]
+        if any(taken) and not all(taken):
             raise UserError(f"precision.excludeModules: excludes some experts of {name} only", "exclude all experts of a layer or none")
-        return not excluded[0]
-
-    def _excluded(self, name: str) -> bool:
-        module = name.removesuffix(".weight")
-        return not isinstance(self.fmt, Bf16) and any(fnmatchcase(module, pattern) for pattern in self.fmt.exclude_modules)
+        return taken[0]
 
     def ignored_modules(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the modules of a checkpoint's weight `names` that stay in high precision, sorted; norms are left out.

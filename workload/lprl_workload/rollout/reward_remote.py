@@ -15,13 +15,12 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from lprl_api.errors import UserError
+from lprl_api.names import ENV_REWARD_AUTHORIZATION as AUTHORIZATION
 from lprl_api.spec.algorithm import Reward
 from lprl_workload.process.movement import here
 from lprl_workload.rollout.reward_item import RewardItem, as_number
 from lprl_workload.rollout.texts import jsonable, quoted
 
-AUTHORIZATION = "LPRL_REWARD_AUTHORIZATION"
-"""Environment variable the pod gets from reward.headersSecret."""
 ANSWER = 'the answer to a POST is one number, or {"reward": number}'
 MAX_ANSWER_BYTES = 64 * 1024
 CONCURRENCY = 32

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lprl_api import names
 from lprl_api.names import ANNOTATION_MADE_FROM, LABEL_ATTEMPT
 from lprl_operator.decide.observed import ClusterState, PodState
 from lprl_operator.places.local.environment import write_secret
@@ -34,7 +35,7 @@ RAY_ENV = {
     "RAY_raylet_start_wait_time_s": "120",
     "RAY_memory_monitor_refresh_ms": "0",
     # All nodes are this machine, so actors meet on its loopback interface, whatever its name resolves to.
-    "LPRL_HOST_ADDRESS": "127.0.0.1",
+    names.ENV_HOST_ADDRESS: "127.0.0.1",
     **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
     "RAY_prestart_worker_first_driver": "0",
     # Its exporter answers anyone on every interface; what is left of Ray's ports asks for the cluster's token.

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from lprl_api.errors import UserError
+from lprl_api.names import ENV_REWARD_AUTHORIZATION as AUTHORIZATION
 from lprl_api.spec.algorithm import Reward
 from lprl_workload.rollout.reward import RewardItem
-from lprl_workload.rollout.reward_remote import AUTHORIZATION, CONCURRENCY, RemoteScorer, RewardServiceError
+from lprl_workload.rollout.reward_remote import CONCURRENCY, RemoteScorer, RewardServiceError
 
 Answer = Callable[[dict[str, Any], int], tuple[int, bytes]]
 ITEMS = [RewardItem("p", "r" * n, str(n), {"n": n}) for n in range(20)]

@@ -1,0 +1,39 @@
+"""What the planner counts as quantised is what the workload quantises, for every known shape, format and exclusion."""
+
+import pytest
+
+from lprl_api.model.checkpoint_tensors import checkpoint_tensors, tensor_of
+from lprl_api.model.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.model.shapes import SHAPES
+from lprl_api.model.weights import all_weights, selects
+from lprl_api.spec.precision import Scope
+from lprl_workload.quant.select import Selection
+
+EXCLUDE = ("*.self_attn.*", "model.layers.0.*", "*.mlp.down_proj", "*.shared_experts.*", "*.kv_b_proj", "*.experts.*")
+SMALL = {"layers": 3}
+"""Layers beyond the first dense and the first routed ones are alike."""
+
+
+def formats() -> list[WeightFormat]:
+    """Every kind, scope and one exclusion each."""
+    kinds: list[WeightFormat] = [Bf16(), Fp8Block()]
+    kinds += [Int4Group(scope=scope, group_size=64, exclude_modules=()) for scope in Scope]
+    for pattern in EXCLUDE:
+        kinds += [Fp8Block(exclude_modules=(pattern,)), Int4Group(scope=Scope.ALL_LINEAR, exclude_modules=(pattern,))]
+    return kinds
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_planner_and_workload_select_the_same_modules(name: str) -> None:
+    moe = SHAPES[name].moe
+    changes = {**SMALL, "moe": moe.model_copy(update={"experts": 2}) if moe else None}
+    shape = SHAPES[name].model_copy(update=changes)
+    tensors = checkpoint_tensors(shape)
+    for fmt in formats():
+        if isinstance(fmt, Int4Group) and fmt.scope is Scope.ROUTED_EXPERTS and shape.moe is None:
+            continue
+        selection = Selection.of(fmt, shape, tensors)
+        for module, weight in all_weights(shape):
+            tensor, _ = tensor_of(module.replace("experts.*", "experts.1"), weight)
+            assert tensor in tensors, tensor
+            assert selects(fmt, module, weight) == selection.takes(tensor), (fmt, tensor)
