@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,8 @@ from lprl_api.spec.precision import Scope
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_fixtures.shape import model_shape
 from lprl_workload.buckets import Digest, make_bucket, pack
-from lprl_workload.data import GenerationRequest, NamedTensor, SamplingParams
+from lprl_workload.data import Completion, GenerationRequest, NamedTensor, SamplingParams
+from lprl_workload.episode import Span, token_ids
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.served import ServedModel
 from lprl_workload.process.errors import WeightMismatchError
@@ -69,13 +71,21 @@ class Bench:
             bucket.data.fill_(255)  # the channel may reuse the memory
         self.engine.end_update(version, digest.hexdigest())
 
-    def logprobs(self, request: GenerationRequest, response: tuple[int, ...], temperature: float) -> torch.Tensor:
+    def logprobs(self, request: GenerationRequest, completion: Completion, temperature: float) -> torch.Tensor:
         """Full forward passes without a cache on a model of our own."""
         served = ServedModel(self.folder, self.fmt, self.shape, "cpu")
         served.load((item.name, item.tensor) for item in self.tensors)
-        ids = torch.tensor([request.prompt_ids + response])
+        ids = torch.tensor([[*request.prompt_ids.tolist(), *completion.response_ids.tolist()]])
         logits = served.model(input_ids=ids, use_cache=False).logits[0, len(request.prompt_ids) - 1 : -1]
-        return (logits / temperature).log_softmax(-1).gather(-1, torch.tensor(response)[:, None])[:, 0]
+        return (logits / temperature).log_softmax(-1).gather(-1, torch.from_numpy(completion.response_ids).long()[:, None])[:, 0]
+
+
+def told(done: list[Completion]) -> list[tuple[int, ...]]:
+    return [tuple(completion.response_ids.tolist()) for completion in done]
+
+
+def exactly(done: list[Completion]) -> list[tuple[bytes, bytes, str, tuple[Span, ...]]]:
+    return [(c.response_ids.tobytes(), c.logprobs.tobytes(), c.finish, c.versions) for c in done]
 
 
 def served_tensors(folder: Path, fmt: WeightFormat, shape: ModelShape, scale: float = 1.0) -> list[NamedTensor]:
@@ -107,7 +117,7 @@ def plain(tmp_path: Path) -> Iterator[Bench]:
 
 def requests(count: int, group: int = 4) -> list[GenerationRequest]:
     rng = random.Random(5)
-    prompts = [tuple(rng.randrange(3, 48) for _ in range(rng.randint(1, 9))) for _ in range(count)]
+    prompts = [token_ids([rng.randrange(3, 48) for _ in range(rng.randint(1, 9))]) for _ in range(count)]
     return [GenerationRequest(prompt, rng.getrandbits(62)) for prompt in prompts for _ in range(group)]
 
 
@@ -119,34 +129,35 @@ def test_logprobs_are_those_of_full_forward_passes(tmp_path: Path, engine: str, 
     done = made.engine.generate(asked, FREE)
     for request, completion in list(zip(asked, done, strict=True))[::2]:
         assert 1 <= len(completion.response_ids) == len(completion.logprobs) <= 12
-        assert completion.version_first == completion.version_last == 4
-        want = made.logprobs(request, completion.response_ids, 0.8)
+        assert completion.versions == (Span(4, 0, len(completion.response_ids)),)
+        assert completion.response_ids.dtype == np.int32 and completion.logprobs.dtype == np.float32
+        want = made.logprobs(request, completion, 0.8)
         difference = (torch.tensor(completion.logprobs) - want).abs()
         # Another batch shape rounds differently in the last bit, which moves an FP8 activation to the next code now and then.
         assert difference.max() < (0.05 if fmt == "fp8" else 1e-3) and difference.median() < 1e-3
-    assert len({completion.response_ids for completion in done}) > 10
+    assert len(set(told(done))) > 10
 
 
 def test_greedy_follows_the_likeliest_token_and_ignores_the_seed(plain: Bench) -> None:
     request = requests(1, 1)[0]
     params = SamplingParams(0.0, 1.0, None, 6)
     one, two = plain.engine.generate([request, GenerationRequest(request.prompt_ids, 99)], params)
-    assert one == two
-    assert torch.allclose(torch.tensor(one.logprobs), plain.logprobs(request, one.response_ids, 1.0), atol=2e-4)
+    assert told([one]) == told([two]) and one.finish == two.finish
+    assert torch.allclose(torch.tensor(one.logprobs), plain.logprobs(request, one, 1.0), atol=2e-4)
 
 
 def test_a_response_depends_on_its_request_not_on_its_neighbours(plain: Bench) -> None:
     asked = requests(12)
-    want = {r: c.response_ids for r, c in zip(asked, plain.engine.generate(asked, FREE), strict=True)}
+    want = dict(zip((r.key for r in asked), told(plain.engine.generate(asked, FREE)), strict=True))
     mixed = asked[:]
     random.Random(1).shuffle(mixed)
-    assert all(want[r] == c.response_ids for r, c in zip(mixed, plain.engine.generate(mixed, FREE), strict=True))
+    assert [want[r.key] for r in mixed] == told(plain.engine.generate(mixed, FREE))
     few = asked[5:9]
-    assert all(want[r] == c.response_ids for r, c in zip(few, plain.engine.generate(few, FREE), strict=True))
+    assert [want[r.key] for r in few] == told(plain.engine.generate(few, FREE))
     small = ENGINES["torch"](plain.folder, plain.fmt, plain.shape, "cpu", context_length=64, max_concurrency=3)
     again = Bench(small, plain.folder, plain.fmt, plain.shape, plain.tensors)
     again.push(0)
-    assert [c.response_ids for c in small.generate(asked, FREE)] == [want[r] for r in asked]
+    assert told(small.generate(asked, FREE)) == [want[r.key] for r in asked]
 
 
 def test_ends_at_end_tokens_stop_ids_stop_strings_and_limits(plain: Bench) -> None:
@@ -164,10 +175,10 @@ def test_ends_at_end_tokens_stop_ids_stop_strings_and_limits(plain: Bench) -> No
     string = next(s for s, number in text.items() if number == token)
     by_id = plain.engine.generate(asked, SamplingParams(0.8, 1.0, None, 12, (), (token,)))
     by_string = plain.engine.generate(asked, SamplingParams(0.8, 1.0, None, 12, (string,)))
-    assert by_id == by_string
+    assert exactly(by_id) == exactly(by_string)
     for before, after in zip(done, by_id, strict=True):
-        cut = before.response_ids.index(token) + 1 if token in before.response_ids else len(before.response_ids)
-        assert after.response_ids == before.response_ids[:cut]
+        ids = before.response_ids.tolist()
+        assert after.response_ids.tolist() == ids[: ids.index(token) + 1 if token in ids else len(ids)]
 
 
 def test_context_limits_the_response_and_refuses_longer_prompts(plain: Bench) -> None:
@@ -185,11 +196,11 @@ def test_update_changes_the_policy_and_the_version(plain: Bench) -> None:
     before = plain.engine.generate(asked, FREE)
     plain.push(3, served_tensors(plain.folder, plain.fmt, plain.shape, 7.0))
     after = plain.engine.generate(asked, FREE)
-    assert plain.engine.weight_version == 3 == after[0].version_first
-    assert [c.response_ids for c in before] != [c.response_ids for c in after]
+    assert plain.engine.weight_version == 3 == after[0].versions[0].version
+    assert told(before) != told(after)
     plain.push(4)
     again = plain.engine.generate(asked, FREE)
-    assert [(c.response_ids, c.logprobs) for c in again] == [(c.response_ids, c.logprobs) for c in before]
+    assert [row[:2] for row in exactly(again)] == [row[:2] for row in exactly(before)]
 
 
 def test_wrong_updates_are_refused_and_a_whole_one_heals(plain: Bench) -> None:
@@ -198,7 +209,7 @@ def test_wrong_updates_are_refused_and_a_whole_one_heals(plain: Bench) -> None:
     for version in (0, -1):
         with pytest.raises(WeightMismatchError, match="refused"):
             plain.engine.begin_update(version)
-    assert plain.engine.generate(asked, FREE) == want
+    assert exactly(plain.engine.generate(asked, FREE)) == exactly(want)
     changed = [NamedTensor(plain.tensors[0].name, plain.tensors[0].tensor + 1), *plain.tensors[1:]]
     for sent, words in ((changed, "differs from the sender's"), (plain.tensors[1:], "1 tensors did not arrive"), ([], "did not arrive")):
         with pytest.raises(WeightMismatchError, match=words):
@@ -209,7 +220,7 @@ def test_wrong_updates_are_refused_and_a_whole_one_heals(plain: Bench) -> None:
         assert plain.engine.weight_version == 0
     plain.push(1)
     assert plain.engine.healthy() and plain.engine.weight_version == 1
-    assert [c.response_ids for c in plain.engine.generate(asked, FREE)] == [c.response_ids for c in want]
+    assert told(plain.engine.generate(asked, FREE)) == told(want)
 
 
 def test_states_in_which_it_does_not_serve(tmp_path: Path) -> None:

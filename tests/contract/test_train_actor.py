@@ -4,9 +4,11 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,14 +19,17 @@ from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_operator.places.local.ports import free_port
 from lprl_workload.config import RankInfo, ResolvedPaths
-from lprl_workload.data import TrainSample
+from lprl_workload.episode import TrainSample, token_ids
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.slots import weight_slots
-from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
+from lprl_workload.launch.parts import in_order
 from lprl_workload.process.errors import NonFiniteError
 from lprl_workload.quant.scheme import dequantize, module_of, quantize
 from lprl_workload.quant.select import Selection
 from lprl_workload.train.actor_torch import TorchTrainActor
+from lprl_workload.train.mesh import mesh_of
+from lprl_workload.train.rank import Share, nested, share_of
+from lprl_workload.train.step_plan import budget_of, schedule
 
 FORMATS: dict[str, WeightFormat] = {
     "bf16": Bf16(),
@@ -78,16 +83,19 @@ def paths_of(folder: Path) -> ResolvedPaths:
 def batch(seed: int, count: int = 8, old: bool = False, lengths: tuple[int, ...] = (3, 5, 2, 6)) -> list[TrainSample]:
     g = torch.Generator().manual_seed(seed)
 
-    def ids(n: int) -> tuple[int, ...]:
-        return tuple(torch.randint(3, 40, (n,), generator=g).tolist())
+    def ids(n: int) -> list[int]:
+        found: list[int] = torch.randint(3, 40, (n,), generator=g).tolist()
+        return found
 
     samples = []
     for n in range(count):
         r = lengths[n % len(lengths)]
         response = ids(r)
-        logprobs = tuple((-3.5 + 0.1 * torch.randn(r, generator=g)).tolist())
+        logprobs = (-3.5 + 0.1 * torch.randn(r, generator=g)).numpy()
         prompt = ids(2 + n % 3)
-        samples.append(TrainSample(prompt, response, logprobs, (1.0 - 2.0 * (n % 2),) * r, logprobs if old else None))
+        mask = np.arange(len(prompt) + r) >= len(prompt)
+        advantage = np.full(r, 1.0 - 2.0 * (n % 2), np.float32)
+        samples.append(TrainSample(token_ids(prompt + response), mask, logprobs, advantage, logprobs if old else None))
     return samples
 
 
@@ -104,15 +112,21 @@ def make(folder: Path, fmt: WeightFormat, **changes: Any) -> TorchTrainActor:
     return TorchTrainActor(run_config(folder, fmt, **changes), paths_of(folder), RankInfo(0, 1, "cpu"))
 
 
-def step(actor: TorchTrainActor, samples: list[TrainSample]) -> dict[str, float]:
-    parts = dealt(plan_of(actor._run, samples), samples, 0)
-    return actor.train(parts, len(samples), response_tokens(samples))
+def parts_of(samples: list[TrainSample], run: RunConfig, rank: int = 0) -> tuple[Share, list[list[TrainSample]]]:
+    share = share_of(schedule([len(s.ids) for s in samples], mesh_of(run), budget_of(run)), 0, rank)
+    return share, nested([samples[n] for n in share.numbers], share.sizes)
 
 
-def logprobs(actor: TorchTrainActor, samples: list[TrainSample], temperature: float, reference: bool = False) -> list[tuple[float, ...]]:
-    plan = plan_of(actor._run, samples)
-    ask = actor.reference_logprobs if reference else actor.logprobs
-    return collect(plan, [ask(dealt(plan, samples, 0), temperature)], len(samples))
+def step(actor: TorchTrainActor, samples: list[TrainSample], rank: int = 0) -> dict[str, float]:
+    """A step on `rank`'s part of a global batch."""
+    return actor.train(parts_of(samples, actor._run, rank)[1], len(samples), sum(s.drawn_tokens for s in samples))
+
+
+def logprobs(actor: TorchTrainActor, samples: list[TrainSample], temperature: float, reference: bool = False) -> list[list[float]]:
+    share, parts = parts_of(samples, actor._run)
+    rows = [row for part in (actor.reference_logprobs if reference else actor.logprobs)(parts, temperature) for row in part]
+    assert all(row.dtype == np.float32 for row in rows)
+    return [row.tolist() for row in in_order(share.numbers, rows)]
 
 
 @pytest.fixture(params=[f"{a}/{f}" for a in ARCHITECTURES for f in FORMATS])
@@ -215,8 +229,8 @@ def test_logprobs_are_what_training_measures(folders: dict[str, Path]) -> None:
     actor = make(folders["qwen3"], FORMATS["fp8"])
     samples = batch(5)
     rows = logprobs(actor, samples, 1.0)
-    assert [len(r) for r in rows] == [len(s.response_ids) for s in samples]
-    exact = [TrainSample(s.prompt_ids, s.response_ids, r, s.advantage) for s, r in zip(samples, rows, strict=True)]
+    assert [len(r) for r in rows] == [s.drawn_tokens for s in samples]
+    exact = [replace(s, rollout_logprobs=np.array(r, np.float32)) for s, r in zip(samples, rows, strict=True)]
     metrics = step(actor, exact)
     assert metrics["logprob_diff"] < 1e-5 and metrics["k3"] < 1e-9
     assert metrics["clip_fraction"] == 0.0
@@ -243,7 +257,7 @@ def test_temperature_scales_logits(folders: dict[str, Path]) -> None:
 
 
 def test_non_finite_step_is_refused_or_skipped(folders: dict[str, Path]) -> None:
-    bad = [TrainSample(s.prompt_ids, s.response_ids, s.rollout_logprobs, (float("nan"),) * len(s.response_ids)) for s in batch(8)]
+    bad = [replace(s, advantage=np.full_like(s.advantage, np.nan)) for s in batch(8)]
     actor = make(folders["qwen3"], FORMATS["bf16"])
     with pytest.raises(NonFiniteError, match="optimizer step 0: loss is nan"):
         step(actor, bad)
@@ -255,7 +269,7 @@ def test_non_finite_step_is_refused_or_skipped(folders: dict[str, Path]) -> None
 
 
 def test_correction_switch(folders: dict[str, Path]) -> None:
-    samples = [TrainSample(s.prompt_ids, s.response_ids, tuple(p - 3 for p in s.rollout_logprobs), s.advantage) for s in batch(9)]
+    samples = [replace(s, rollout_logprobs=s.rollout_logprobs - 3) for s in batch(9)]
     actor = make(folders["qwen3"], FORMATS["bf16"], optimizer={"learning_rate": 1e-9})
     assert step(actor, samples)["tis_clip_fraction"] == 0
     actor.set_correction(True)
@@ -276,7 +290,7 @@ def worker(rank: int, folder: str, fmt: str, shard: bool, port: int, out: str, r
         samples = batch(n)
         # Rank 1 gets nothing in the last step: it must still take part in every collective.
         samples = samples if n < 2 else samples[:1]
-        metrics.append(actor.train(dealt(plan_of(config, samples), samples, rank), len(samples), response_tokens(samples)))
+        metrics.append(step(actor, samples, rank))
     actor.save(Path(out))
     weights = {item.name: item.tensor for item in actor.export_weights()}
     assert (rank == 0) == bool(weights)
@@ -324,3 +338,20 @@ def test_two_ranks_replicated_and_sharded_equal_one(folders: dict[str, Path], tm
     for n, want in enumerate(further):
         for other in (crossed, back):
             assert other["metrics"][n]["loss"] == pytest.approx(want["loss"], rel=5e-3, abs=1e-5)
+
+
+def test_tokens_of_the_world_are_read_and_never_trained_on(folders: dict[str, Path]) -> None:
+    """A hole in the mask: the tokens after it have the same log-probabilities, and those in it no gradient at all."""
+    actor = make(folders["qwen3"], FORMATS["bf16"], optimizer={"learning_rate": 1e-9})
+    (whole,) = batch(12, count=1, lengths=(6,))
+    hole = np.flatnonzero(whole.mask)[2:4]
+    keep = ~np.isin(np.flatnonzero(whole.mask), hole)
+    mask = whole.mask.copy()
+    mask[hole] = False
+    loud = np.where(keep, 0.0, 1.0).astype(np.float32)  # only what lies in the hole would be learned
+    with_hole = TrainSample(whole.ids, mask, whole.rollout_logprobs[keep], loud[keep])
+    rows, all_rows = logprobs(actor, [with_hole], 1.0), logprobs(actor, [replace(whole, advantage=loud)], 1.0)
+    assert rows[0] == pytest.approx([value for value, kept in zip(all_rows[0], keep, strict=True) if kept], abs=1e-5)
+    assert step(actor, [replace(whole, advantage=loud)])["grad_norm"] > 0.01
+    metrics = step(actor, [with_hole])
+    assert metrics["grad_norm"] == 0.0 and metrics["loss"] == 0.0

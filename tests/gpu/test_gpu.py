@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,8 @@ from lprl_fixtures.architectures import Architecture
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_fixtures.runs import run_config
 from lprl_workload.config import RankInfo, ResolvedPaths
-from lprl_workload.data import NamedTensor, TrainSample
+from lprl_workload.data import NamedTensor
+from lprl_workload.episode import TrainSample, token_ids
 from lprl_workload.hf.served import ServedModel
 from lprl_workload.quant.scheme import dequantize, module_of, quantize
 from lprl_workload.quant.select import Selection
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.gpu
 FORMATS: list[WeightFormat] = [Fp8Block(), Fp8Block(scale_format="ue8m0"), Fp8Channel(), Fp8Tensor(), Int4Group(group_size=32), Int4Group()]
 MODES = {"bf16": ("bf16", "bf16"), "fp8": ("fp8", "fp8"), "int4-qat": ("int4-qat", "int4")}
 ARCHITECTURES: tuple[Architecture, ...] = ("qwen3", "qwen3-moe", "deepseek-v3")
+PROMPT = 9
 
 
 def weights() -> dict[str, torch.Tensor]:
@@ -64,14 +67,15 @@ def setup(root: Path, architecture: Architecture, mode: str, ranks: int = 1) -> 
 def samples(count: int = 8) -> list[TrainSample]:
     g = torch.Generator().manual_seed(1)
 
-    def ids(n: int) -> tuple[int, ...]:
-        return tuple(torch.randint(3, 30, (n,), generator=g).tolist())
+    def sample(n: int) -> TrainSample:
+        ids = token_ids(torch.randint(3, 30, (PROMPT + 4,), generator=g).numpy())
+        return TrainSample(ids, np.arange(PROMPT + 4) >= PROMPT, np.full(4, -3.0, np.float32), np.full(4, (-1.0) ** n, np.float32))
 
-    return [TrainSample(ids(9), ids(4), (-3.0,) * 4, ((-1.0) ** n,) * 4) for n in range(count)]
+    return [sample(n) for n in range(count)]
 
 
 def train(actor: TorchTrainActor, part: list[TrainSample], total: int, steps: int = 3) -> list[float]:
-    return [actor.train(part, total, 4 * total)["grad_norm"] for _ in range(steps)]
+    return [actor.train([part], total, 4 * total)["grad_norm"] for _ in range(steps)]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -80,9 +84,9 @@ def test_training_and_serving_on_cuda(tmp_path: Path, architecture: Architecture
     run, paths = setup(tmp_path, architecture, mode)
     actor = TorchTrainActor(run, paths, RankInfo(0, 1, "cuda:0"))
     batch = samples()
-    before = actor.logprobs(batch, 1.0)
+    (before,) = actor.logprobs([batch], 1.0)
     norms = train(actor, batch, len(batch))
-    after = actor.logprobs(batch, 1.0)
+    (after,) = actor.logprobs([batch], 1.0)
     assert all(0 < n < 1e4 for n in norms)
     gain = [sum(a) - sum(b) for a, b in zip(after, before, strict=True)]
     assert sum(g for n, g in enumerate(gain) if n % 2 == 0) > sum(g for n, g in enumerate(gain) if n % 2)
@@ -97,11 +101,11 @@ def test_training_and_serving_on_cuda(tmp_path: Path, architecture: Architecture
             fmt, module = run.rollout_format, module_of(item.name)
             here, there = (quantize(item.name, t, fmt) for t in (item.tensor.cpu(), item.tensor.cuda()))
             assert torch.equal(dequantize(here, module, fmt), dequantize(there, module, fmt).cpu())
-    ids = torch.tensor([batch[0].prompt_ids + batch[0].response_ids], device="cuda:0")
+    ids = torch.from_numpy(batch[0].ids[None].astype(np.int64)).cuda()
     with torch.no_grad():
         logits = served.model(input_ids=ids).logits.float().log_softmax(-1)[0]
-    own = logits[len(batch[0].prompt_ids) - 1 : -1].gather(-1, ids[0, len(batch[0].prompt_ids) :, None])[:, 0]
-    assert (own.cpu() - torch.tensor(after[0])).abs().mean() < 0.05
+    own = logits[PROMPT - 1 : -1].gather(-1, ids[0, PROMPT:, None])[:, 0]
+    assert (own.cpu() - torch.from_numpy(after[0])).abs().mean() < 0.05
     actor.close()
 
 

@@ -1,29 +1,22 @@
-"""What crosses module borders, with shapes. P = prompt tokens, R = response tokens of one sample.
-
-Worked example, two prompts with two samples each (a rollout of 4 samples):
-
-    group 0: Sample(prompt_index=17, group=0, sample=0, response_ids=(5, 9, 2), reward=1.0, ...)
-             Sample(prompt_index=17, group=0, sample=1, response_ids=(7, 2),    reward=0.0, ...)
-    group 1: Sample(prompt_index=3,  group=1, ...), Sample(prompt_index=3, group=1, ...)
-
-Group 0 has mean reward 0.5, so its GRPO advantages are (+0.707, -0.707); a group with equal rewards has advantage 0.
-"""
+"""What crosses module borders, with shapes; episodes and training samples are in episode.py. R = response tokens of one request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from lprl_workload.episode import Episode, Finish, Float32, Int32, Span, Turn, token_ids, world
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
     """One row of the prompt file, rendered and tokenised."""
 
     index: int
     """Row number in the file (stable over epochs)."""
     text: str
-    token_ids: tuple[int, ...]
+    token_ids: Int32
     label: str | tuple[str, ...] | None
     """What the reward compares with; of several, any is right."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -43,61 +36,46 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GenerationRequest:
     """One response to draw. Equal requests on equal weights give equal responses, whichever engine serves them,
     as long as they are batched alike: the random stream depends on `seed` only.
     """
 
-    prompt_ids: tuple[int, ...]
+    prompt_ids: Int32
+    """[prompt tokens]."""
     seed: int
     """Derived from (run seed, step, prompt index, sample number); see rollout/seeds.py."""
+    prompt: int = 0
+    group: int = 0
+    sample: int = 0
+    """Whose response it is: row of the prompt file, position in the rollout, position in the group."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt_ids", token_ids(self.prompt_ids))
+
+    @property
+    def key(self) -> tuple[bytes, int]:
+        """What the response follows from, hashable."""
+        return self.prompt_ids.tobytes(), self.seed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Completion:
     """An engine's answer to one GenerationRequest."""
 
-    response_ids: tuple[int, ...]
+    response_ids: Int32
     """[R], including the end token when finish is `stop` by token."""
-    logprobs: tuple[float, ...]
+    logprobs: Float32
     """[R] log-probability of each token under the serving weights at the sampling temperature, before top-p/top-k."""
-    finish: Literal["stop", "length"]
-    version_first: int
-    version_last: int
-    """Weight versions that made the first and the last token."""
+    finish: Finish
+    versions: tuple[Span, ...]
+    """Weight versions that drew the tokens; they tile [0, R)."""
 
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A scored response."""
-
-    prompt_index: int
-    group: int
-    """Position of the prompt in the rollout, 0-based."""
-    sample: int
-    """Position in the group, 0-based."""
-    prompt_ids: tuple[int, ...]
-    response_ids: tuple[int, ...]
-    rollout_logprobs: tuple[float, ...]
-    reward: float
-    finish: Literal["stop", "length"]
-    version_first: int
-    version_last: int
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSample:
-    """A sample with everything the loss needs; per-token values cover the response only, [R]."""
-
-    prompt_ids: tuple[int, ...]
-    response_ids: tuple[int, ...]
-    rollout_logprobs: tuple[float, ...]
-    advantage: tuple[float, ...]
-    old_logprobs: tuple[float, ...] | None = None
-    """Trainer log-probabilities before the update; None when one update per rollout makes them the current ones."""
-    ref_logprobs: tuple[float, ...] | None = None
+    def episode(self, request: GenerationRequest) -> Episode:
+        """Return the single-turn episode: the prompt, and the response."""
+        turn = Turn(self.response_ids, self.logprobs, True, self.versions)
+        return Episode(request.prompt, request.group, request.sample, (world(request.prompt_ids), turn), self.finish)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from lprl_operator.plan.types import Disk, GpuGroup, Item
 
 PROCESS_BYTES = 4 * GIB
 """Host memory of a GPU process: Python, CUDA libraries, pinned staging."""
-SAMPLE_TOKEN_BYTES = 24
-"""Token id, log-probabilities of both sides, mask and advantage of one response token, as stored by Ray."""
+SAMPLE_TOKEN_BYTES = 16
+"""Token id, and log-probabilities of engine, trainer and reference, of one token, as Ray's object stores hold them (episode.py)."""
 OBJECT_STORE_BYTES = 8 * GIB
 OBJECT_STORE_CPU_BYTES = 256 * 1000 * 1000
 CHECKPOINT_BYTES_PER_PARAMETER = 14

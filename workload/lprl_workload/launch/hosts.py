@@ -11,18 +11,21 @@ from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.config import RankInfo, ResolvedPaths
-from lprl_workload.data import Bucket, Completion, GenerationRequest, Metrics, SamplingParams, SyncReport
+from lprl_workload.data import Bucket, GenerationRequest, Metrics, SamplingParams, SyncReport
+from lprl_workload.episode import Episode, described
 from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
+from lprl_workload.launch.parts import split
 from lprl_workload.process.movement import Moved, here
 from lprl_workload.quant.select import Selection
-from lprl_workload.rl.groups import TokenValues
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.sync.channel import WeightChannel, push_weights
 from lprl_workload.sync.channel_broadcast import BroadcastGroup, Meeting, receive, serve_store
 from lprl_workload.sync.channel_disk import receive_from
 from lprl_workload.sync.cuda_ipc import BucketHandle, open_handle
-from lprl_workload.train.actor import MicroBatches, TrainActor
+from lprl_workload.train.actor import TrainActor
+from lprl_workload.train.advantage import Moments, Rule
 from lprl_workload.train.group import open_store
+from lprl_workload.train.rank import TrainWork, Whose, rank_logprobs, rank_moments, rank_train
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +63,19 @@ class TrainHost:
         assert self._actor is not None
         return self._actor
 
-    def logprobs(self, parts: MicroBatches, temperature: float) -> list[list[TokenValues]]:
-        """See TrainActor."""
-        return self.actor.logprobs(parts, temperature)
+    def logprobs(self, of: Whose, sizes: Sequence[int], temperature: float, *episodes: Episode) -> Any:
+        """Return the mismatch sums, followed by one object per episode: its log-probabilities, which others get by reference."""
+        sums, rows = rank_logprobs(self.actor, of, sizes, temperature, episodes)
+        return [sums, *rows] if rows else sums
 
-    def reference_logprobs(self, parts: MicroBatches, temperature: float) -> list[list[TokenValues]]:
-        """See TrainActor."""
-        return self.actor.reference_logprobs(parts, temperature)
+    def moments(self, values: Sequence[float], rule: Rule, *arrays: Any) -> list[Moments]:
+        """Return the moments of the advantages of episodes, given with both kinds of log-probabilities."""
+        count = len(values)
+        return rank_moments(values, rule, arrays[:count], arrays[count : 2 * count], arrays[2 * count :])
 
-    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int) -> Metrics:
-        """See TrainActor."""
-        return self.actor.train(parts, global_samples, global_tokens)
+    def train(self, work: TrainWork, *arrays: Any) -> Metrics:
+        """Do this rank's part of an optimizer step on `arrays_of` its episodes."""
+        return rank_train(self.actor, work, *split(arrays, len(work.values), work))
 
     def set_correction(self, enabled: bool) -> None:
         """See TrainActor."""
@@ -141,9 +146,11 @@ class EngineHost:
         assert self._engine is not None
         return self._engine
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
-        """See RolloutEngine."""
-        return self.engine.generate(requests, params)
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Any]:
+        """Return the driver's view of all episodes, followed by one object per episode, which others get by reference."""
+        done = self.engine.generate(requests, params)
+        episodes = [completion.episode(request) for completion, request in zip(done, requests, strict=True)]
+        return [[described(episode) for episode in episodes], *episodes]
 
     def weight_version(self) -> int:
         """See RolloutEngine."""

@@ -6,15 +6,21 @@ from pathlib import Path
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.hf_folder import write_trained
-from lprl_workload.data import Completion, GenerationRequest, Metrics, SamplingParams, SyncReport, TrainSample
+from lprl_workload.data import Completion, GenerationRequest, Metrics, SamplingParams, SyncReport
+from lprl_workload.episode import BatchRef, Episode, EpisodeRef, Float32, described
 from lprl_workload.launch.deal import spans
-from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
+from lprl_workload.launch.parts import arrays_of, in_order, split, work_of
 from lprl_workload.quant.select import Selection
-from lprl_workload.rl.groups import TokenValues
+from lprl_workload.rl.groups import Update
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.sync.channel import push_weights
 from lprl_workload.sync.channel_local import LocalChannel
 from lprl_workload.train.actor import TrainActor
+from lprl_workload.train.advantage import Moments, Rule
+from lprl_workload.train.mesh import TrainMesh
+from lprl_workload.train.mismatch import MismatchSums
+from lprl_workload.train.rank import Whose, rank_logprobs, rank_moments, rank_train, share_of
+from lprl_workload.train.step_plan import budget_of, schedule
 
 
 class LocalRolloutGroup:
@@ -26,13 +32,18 @@ class LocalRolloutGroup:
         self.format = fmt
         self.engines = [make(fmt) for _ in range(count)]
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
-        """Generate engine by engine."""
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
+        """Generate engine by engine; the references are the episodes."""
         found: list[Completion] = []
         for engine, (first, last) in zip(self.engines, spans(len(requests), self._count), strict=True):
             if last > first:
                 found += engine.generate(requests[first:last], params)
-        return found
+        episodes = [completion.episode(request) for completion, request in zip(found, requests, strict=True)]
+        return [described(episode, episode) for episode in episodes]
+
+    def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
+        """Return the episodes."""
+        return [ref.ref for ref in refs]
 
     def sleep(self) -> None:
         """Free the engines' caches."""
@@ -71,20 +82,22 @@ class LocalTrainGroup:
         self._make, self._rollout, self._run, self._model = make, rollout, run, model
         self._actor = make()
 
-    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
+    def logprobs(self, batch: BatchRef, of: Whose, temperature: float) -> tuple[tuple[Float32, ...], list[MismatchSums]]:
         """Ask the rank."""
-        plan = plan_of(self._run, samples)
-        return collect(plan, [self._actor.logprobs(dealt(plan, samples, 0), temperature)], len(samples))
+        share = share_of(schedule(batch.lengths, TrainMesh(), budget_of(self._run)), 0, 0)
+        episodes = [batch.episodes[n].ref for n in share.numbers]
+        sums, rows = rank_logprobs(self._actor, of, share.sizes, temperature, episodes)
+        return tuple(in_order(share.numbers, rows)), in_order(share.numbers, sums)
 
-    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
-        """Ask the rank."""
-        plan = plan_of(self._run, samples)
-        return collect(plan, [self._actor.reference_logprobs(dealt(plan, samples, 0), temperature)], len(samples))
+    def moments(self, batch: BatchRef, values: Sequence[float], rule: Rule) -> list[Moments]:
+        """Measure here."""
+        return rank_moments(values, rule, [e.ref for e in batch.episodes], batch.old or (), batch.reference or ())
 
-    def train(self, samples: Sequence[TrainSample]) -> Metrics:
-        """Train on the whole batch."""
-        parts = dealt(plan_of(self._run, samples), samples, 0)
-        return self._actor.train(parts, len(samples), response_tokens(samples))
+    def train(self, update: Update, step: int) -> Metrics:
+        """Train on the whole step."""
+        share = share_of(update.plan, step, 0)
+        work = work_of(update, step, share)
+        return rank_train(self._actor, work, *split(arrays_of(update.batch, share.numbers), len(share.numbers), work))
 
     def set_correction(self, enabled: bool) -> None:
         """Tell the rank."""

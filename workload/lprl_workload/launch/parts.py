@@ -1,48 +1,42 @@
-"""How a group deals samples to trainer ranks, and puts their answers back in order (pure)."""
+"""What a group sends a trainer rank of a batch, and how answers come back into the batch's order (pure: references are only passed on)."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from lprl_api.wire.runconfig import RunConfig
-from lprl_workload.data import TrainSample
-from lprl_workload.train.mesh import TrainMesh
-from lprl_workload.train.step_plan import StepPlan, TokenBudget, schedule
+from lprl_workload.episode import BatchRef
+from lprl_workload.rl.groups import Update
+from lprl_workload.train.rank import Share, TrainWork
 
 T = TypeVar("T")
 
 
-def mesh_of(run: RunConfig) -> TrainMesh:
-    """Return the trainer's ranks as planned."""
-    layout = run.trainer
-    return TrainMesh(
-        dp=run.ranks.data_parallel, cp=layout.context, tp=layout.tensor, pp=layout.pipeline, ep=layout.expert, etp=layout.expert_tensor
+def work_of(update: Update, step: int, share: Share) -> TrainWork:
+    """Return what a rank is told of optimizer step `step`; denominators are those of the whole step."""
+    whole, batch = update.plan.steps[step], update.batch
+    return TrainWork(
+        sizes=share.sizes,
+        values=tuple(update.values[n] for n in share.numbers),
+        rule=update.rule,
+        has_old=batch.old is not None,
+        has_reference=batch.reference is not None,
+        global_samples=whole.last - whole.first,
+        global_tokens=int(batch.drawn[whole.first : whole.last].sum()),
     )
 
 
-def plan_of(run: RunConfig, samples: Sequence[TrainSample]) -> StepPlan:
-    """Return the plan of one pass over `samples`."""
-    lengths = [len(s.prompt_ids) + len(s.response_ids) for s in samples]
-    budget = TokenBudget(run.trainer.max_tokens_per_gpu, balance="tokens" if run.algorithm.balance_data else "order")
-    return schedule(lengths, mesh_of(run), budget)
+def arrays_of(batch: BatchRef, numbers: Sequence[int]) -> list[Any]:
+    """Return the references to what a rank needs of the sequences `numbers`: episodes, then old and reference log-probabilities."""
+    kinds = [[episode.ref for episode in batch.episodes], batch.old, batch.reference]
+    return [rows[n] for rows in kinds if rows is not None for n in numbers]
 
 
-def dealt(plan: StepPlan, samples: Sequence[TrainSample], rank: int) -> list[list[TrainSample]]:
-    """Return the micro-batches of `rank` in the plan's only pass; none where it takes no data."""
-    if not plan.steps or not plan.mesh.takes_data(rank):
-        return []
-    return [[samples[n] for n in micro] for micro in plan.micro_batches(0, rank)]
+def split(arrays: Sequence[T], count: int, work: TrainWork) -> tuple[Sequence[T], Sequence[T], Sequence[T]]:
+    """Undo `arrays_of` on the rank: (episodes, old, reference), empty where there is none."""
+    old = count * (1 + work.has_old)
+    return arrays[:count], arrays[count:old], arrays[old:]
 
 
-def collect(plan: StepPlan, answers: Sequence[Sequence[Sequence[T]]], count: int) -> list[T]:
-    """Undo `dealt`: answers[rank][i] are of its micro-batch i; those of each data index' answering rank are taken."""
-    ordered: dict[int, T] = {}
-    for data in range(plan.mesh.dp if plan.steps else 0):
-        rank = plan.mesh.answering_rank(data)
-        for numbers, values in zip(plan.micro_batches(0, rank), answers[rank], strict=True):
-            ordered.update(zip(numbers, values, strict=True))
-    return [ordered[number] for number in range(count)]
-
-
-def response_tokens(samples: Sequence[TrainSample]) -> int:
-    """Return the response tokens of a batch, a loss denominator."""
-    return sum(len(sample.response_ids) for sample in samples)
+def in_order(numbers: Sequence[int], answers: Sequence[T]) -> list[T]:
+    """Return answers, given in the order of `numbers`, by number; numbers are 0 to N - 1 in any order."""
+    by_number = dict(zip(numbers, answers, strict=False))
+    return [by_number[n] for n in sorted(by_number)]

@@ -17,20 +17,27 @@ from lprl_api.errors import UserError
 from lprl_api.names import TRAINER_SLOT
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
-from lprl_workload.data import Metrics, SyncReport, TrainSample
+from lprl_workload.data import Metrics, SyncReport
+from lprl_workload.episode import BatchRef
+from lprl_workload.launch.deal import spans
 from lprl_workload.launch.hosts import Place, TrainHost
-from lprl_workload.launch.parts import collect, dealt, plan_of, response_tokens
+from lprl_workload.launch.parts import arrays_of, in_order, work_of
 from lprl_workload.launch.ray_engines import RayRolloutGroup
 from lprl_workload.launch.ray_fan import Link, ObjectStoreFan, announcer
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
 from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.launch.stillness import engine_limits, rank_limits
 from lprl_workload.process.errors import TrainerLostError
-from lprl_workload.rl.groups import TokenValues
+from lprl_workload.rl.groups import Update
 from lprl_workload.sync.channel import WeightChannel
 from lprl_workload.sync.channel_broadcast import BroadcastChannel, Meeting
 from lprl_workload.sync.channel_disk import DiskChannel
 from lprl_workload.sync.channel_local import LocalChannel
+from lprl_workload.train.advantage import Moments, Rule
+from lprl_workload.train.mesh import mesh_of
+from lprl_workload.train.mismatch import MismatchSums
+from lprl_workload.train.rank import Whose, share_of
+from lprl_workload.train.step_plan import budget_of, schedule
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -79,21 +86,36 @@ class RayTrainGroup:
         self._meetings = 0
         self._start()
 
-    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
-        """Ask every rank for its part."""
-        return self._dealt("logprobs", samples, temperature)
+    def logprobs(self, batch: BatchRef, of: Whose, temperature: float) -> tuple[tuple[Any, ...], list[MismatchSums]]:
+        """Ask every rank for its part; the rows stay in the object stores of their nodes, owned by the driver."""
+        plan = schedule(batch.lengths, mesh_of(self._run), budget_of(self._run))
+        answering = [plan.mesh.answering_rank(data) for data in range(plan.mesh.dp)]
+        calls, shares = [], [share_of(plan, 0, rank) for rank in range(len(self._handles))]
+        for handle, share in zip(self._handles, shares, strict=True):
+            call = handle.logprobs.options(num_returns=1 + len(share.numbers))
+            found = call.remote(of, share.sizes, temperature, *arrays_of(BatchRef(batch.episodes), share.numbers))
+            calls.append(found if share.numbers else [found])
+        sums = self._get([refs[0] for refs in calls], f"{of} logprobs")
+        numbers = [n for rank in answering for n in shares[rank].numbers]
+        rows = in_order(numbers, [ref for rank in answering for ref in calls[rank][1:]])
+        return tuple(rows), in_order(numbers, [found for rank in answering for found in sums[rank]])
 
-    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
-        """Ask every rank for its part."""
-        return self._dealt("reference_logprobs", samples, temperature)
+    def moments(self, batch: BatchRef, values: Sequence[float], rule: Rule) -> list[Moments]:
+        """Ask the ranks, in runs: this needs no model."""
+        ranges = spans(len(batch), len(self._handles))
+        calls = [
+            h.moments.remote(values[a:b], rule, *arrays_of(batch, range(a, b))) for h, (a, b) in zip(self._handles, ranges, strict=True)
+        ]
+        return [found for part in self._get(calls, "moments") for found in part]
 
-    def train(self, samples: Sequence[TrainSample]) -> Metrics:
-        """Deal the batch; the metrics are those of the first data index' answering rank, the same on every one."""
-        plan = plan_of(self._run, samples)
-        tokens = response_tokens(samples)
-        calls = [h.train.remote(dealt(plan, samples, rank), len(samples), tokens) for rank, h in enumerate(self._handles)]
+    def train(self, update: Update, step: int) -> Metrics:
+        """Deal the step; the metrics are those of the first data index' answering rank, the same on every one."""
+        calls = []
+        for rank, handle in enumerate(self._handles):
+            share = share_of(update.plan, step, rank)
+            calls.append(handle.train.remote(work_of(update, step, share), *arrays_of(update.batch, share.numbers)))
         found: list[Metrics] = self._get(calls, "train")
-        return found[plan.mesh.answering_rank(0)]
+        return found[update.plan.mesh.answering_rank(0)]
 
     def set_correction(self, enabled: bool) -> None:
         """Tell every rank."""
@@ -181,11 +203,6 @@ class RayTrainGroup:
         self.rollout.join(meeting)
         self._get([mine], "join broadcast group")
         self._joined = key
-
-    def _dealt(self, method: str, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
-        plan = plan_of(self._run, samples)
-        calls = [getattr(h, method).remote(dealt(plan, samples, rank), temperature) for rank, h in enumerate(self._handles)]
-        return collect(plan, self._get(calls, method), len(samples))
 
     def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
         return self._get([getattr(handle, method).remote(*arguments) for handle in self._handles], method)

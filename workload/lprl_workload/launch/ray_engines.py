@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -12,11 +13,12 @@ from lprl_api.model.formats import WeightFormat
 from lprl_api.names import ROLLOUT_SLOT
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths
-from lprl_workload.data import Bucket, Completion, GenerationRequest, SamplingParams
+from lprl_workload.data import Bucket, GenerationRequest, SamplingParams
+from lprl_workload.episode import Episode, EpisodeRef
 from lprl_workload.launch.deal import spans, turns
 from lprl_workload.launch.hosts import EngineHost, Place
 from lprl_workload.launch.ray_fan import wait_engines
-from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
+from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place, read
 from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.launch.stillness import engine_limits
 from lprl_workload.process.errors import DeadlineError, EngineLostError
@@ -49,32 +51,37 @@ class RayRolloutGroup:
         self._places: list[Place | None] = [None] * run.ranks.engines
         self._turns: list[int | None] = [None] * run.ranks.engines
         """Each engine's position among those of its node, kept while it lives: it decides which devices are the engine's."""
-        self._finished: dict[tuple[int, int], list[Completion]] = {}
+        self._finished: dict[tuple[int, int], list[EpisodeRef]] = {}
         self._asked: tuple[Sequence[GenerationRequest], SamplingParams] | None = None
         self._start(range(run.ranks.engines))
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
-        """Generate on all engines at once; asked again after a loss, only what is missing is done again."""
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
+        """Generate on all engines at once; asked again after a loss, only what is missing is done again.
+
+        Each episode is an object of its own in its engine's node, owned by the driver: it outlives the engine's process.
+        """
         if self._asked is None or self._asked[0] is not requests or self._asked[1] != params:
             self._asked, self._finished = (requests, params), {}
         ranges = spans(len(requests), len(self.handles))
         refs: dict[int, Any] = {
-            number: self.handles[number].generate.remote(list(requests[first:last]), params)
+            number: self.handles[number].generate.options(num_returns=1 + last - first).remote(list(requests[first:last]), params)
             for number, (first, last) in enumerate(ranges)
             if last > first and (first, last) not in self._finished
         }
         self._gather(refs, ranges)
-        found, self._asked = self._finished, None
-        return [completion for span in ranges for completion in found.get(span, [])]
+        done, self._asked, self._finished = self._finished, None, {}
+        return [episode for span in ranges for episode in done.get(span, [])]
 
     def _gather(self, refs: dict[int, Any], ranges: Sequence[tuple[int, int]]) -> None:
         """Keep every engine's answer. Of a lost engine, or one that stands still, the others' answers are waited for, then it is told."""
-        waiting, lost, vigil = dict(refs), None, self._vigil(self.handles)
+        waiting, lost, vigil = {number: views for number, (views, *_) in refs.items()}, None, self._vigil(self.handles)
         while waiting:
             done, _ = ray.wait(list(waiting.values()), num_returns=len(waiting), timeout=vigil.poll_s)
             for number in [n for n, ref in waiting.items() if ref in done]:
                 try:
-                    self._finished[ranges[number]] = list(self.ask(number, [waiting.pop(number)], "generation")[0])
+                    views = self.ask(number, [waiting.pop(number)], "generation")[0]
+                    pairs = zip(views, refs[number][1:], strict=True)
+                    self._finished[ranges[number]] = [replace(view, engine=number, ref=ref) for view, ref in pairs]
                 except EngineLostError as error:
                     lost = error
             still = vigil.look(waiting)
@@ -87,6 +94,15 @@ class RayRolloutGroup:
 
     def _vigil(self, handles: Sequence[Any]) -> Vigil:
         return Vigil(handles, engine_limits(self._run))
+
+    def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
+        """Read episodes; on their own node without a copy."""
+        try:
+            found: list[Episode] = read([ref.ref for ref in refs], "episodes")
+            return found
+        except ActorLostError as error:
+            number = refs[error.number].engine
+            raise EngineLostError(number, f"{self._who(number)}: {error}") from error
 
     def _ping(self, number: int) -> Any:
         return self.handles[number].moved.options(concurrency_group="health").remote()

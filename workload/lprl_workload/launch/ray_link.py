@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 
 from lprl_api import names
 from lprl_api.errors import UserError
@@ -132,9 +132,18 @@ def _told(ref: Any, number: int, what: str, who: Callable[[int], str]) -> Except
     error = _error_of(ref, f"{what}: {who(number)}")
     if isinstance(error, UserError) or (isinstance(error, RemoteError) and error.blame != "chance"):
         raise error
-    if isinstance(error, RayActorError):
+    if isinstance(error, RayActorError | ObjectLostError):
         raise ActorLostError(number, f"{what}: {who(number)}: {lost_words(error)}") from error
     return error
+
+
+def read(refs: Sequence[Any], what: str) -> list[Any]:
+    """Return objects that were made already. Raises ActorLostError, with the position of the first, when some went with their node."""
+    try:
+        return list(ray.get(list(refs)))
+    except ObjectLostError as error:
+        number = next((n for n, ref in enumerate(refs) if ref.hex() == error.object_ref_hex), 0)
+        raise ActorLostError(number, f"{what}: lost with the node that held them") from error
 
 
 def _error_of(ref: Any, where: str) -> Exception | None:
@@ -148,6 +157,9 @@ def _error_of(ref: Any, where: str) -> Exception | None:
             return RemoteError(f"{where}: {last_words(str(error))}", "program")
         lost: Exception = error
         return lost
+    except ObjectLostError as error:
+        gone: Exception = error
+        return gone
     except RayError as error:
         return RemoteError(f"{where}: {type(error).__name__}: {last_words(str(error))}")
     return None
@@ -156,13 +168,16 @@ def _error_of(ref: Any, where: str) -> Exception | None:
 def _raised(error: RayTaskError, where: str) -> Exception:
     """Return what a call raised: ours and errors of named files as themselves, others as one line that says whose and why."""
     cause = error.cause
+    if isinstance(cause, ObjectLostError):  # what the call was given went with its node
+        gone: Exception = cause
+        return gone
     plain = isinstance(cause, OSError) and cause.errno in PLAIN_ERRNOS
     if isinstance(cause, Exception) and (isinstance(cause, KNOWN) or plain):
         return cause
     return RemoteError(f"{where}: {last_words(str(error))}", blame_of(cause) if isinstance(cause, BaseException) else "chance")
 
 
-def lost_words(error: RayActorError) -> str:
+def lost_words(error: RayError) -> str:
     """Return why a process is gone: the first line of what Ray says, and how the process ended where Ray knows it."""
     text = str(error)
     head = text.splitlines()[0] if text else type(error).__name__

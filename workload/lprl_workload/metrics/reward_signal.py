@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lprl_api.wire.progress import RewardSample, RewardSignal
-from lprl_workload.data import Prompt, Sample
+from lprl_workload.data import Prompt
+from lprl_workload.episode import EpisodeRef
 
 FIRST_STEPS = 3
 """Steps whose rewards may all be equal by chance."""
@@ -24,7 +25,7 @@ class SeenRewards:
     samples: tuple[RewardSample, ...]
 
 
-def seen_rewards(prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]]) -> SeenRewards:
+def seen_rewards(prompts: Sequence[Prompt], groups: Sequence[Sequence[EpisodeRef]]) -> SeenRewards:
     """Return what a step's rewards were, with samples of its first, middle and last prompt; groups[i] answers prompts[i]."""
     rewards = [sample.reward for group in groups for sample in group]
     places = sorted({0, len(groups) // 2, len(groups) - 1})[:SAMPLES]
@@ -50,11 +51,16 @@ def told(samples: Sequence[RewardSample]) -> list[str]:
     return [f"prompt ...{s.prompt!r}, response {s.response!r}, label {s.label!r}: reward {s.reward:g}" for s in samples]
 
 
-def _shown(prompt: Prompt, sample: Sample) -> RewardSample:
+def excerpt(text: str) -> str:
+    """Return what is shown of a response."""
+    return _fitted(text, RESPONSE_BYTES, head=0.3)
+
+
+def _shown(prompt: Prompt, sample: EpisodeRef) -> RewardSample:
     label = " | ".join(prompt.label) if isinstance(prompt.label, tuple) else prompt.label or ""
     return RewardSample(
         prompt=_fitted(prompt.text, PROMPT_BYTES, head=0.0),
-        response=_fitted(sample.text, RESPONSE_BYTES, head=0.3),
+        response=excerpt(sample.excerpt),
         label=_fitted(label, LABEL_BYTES, head=1.0),
         reward=sample.reward,
     )

@@ -8,16 +8,28 @@ from typing import Protocol
 from lprl_api.derived.effective import prompts_per_round
 from lprl_api.spec.algorithm import Sampling
 from lprl_api.wire.runconfig import RunConfig
-from lprl_workload.data import Completion, GenerationRequest, Metrics, Prompt, Sample, SamplingParams
+from lprl_workload.data import GenerationRequest, Metrics, Prompt, SamplingParams
+from lprl_workload.episode import BatchRef, Episode, EpisodeRef
 from lprl_workload.metrics.metric import mean_std
-from lprl_workload.metrics.reward_signal import SeenRewards, seen_rewards
+from lprl_workload.metrics.reward_signal import SeenRewards, excerpt, seen_rewards
 from lprl_workload.process.movement import here
 from lprl_workload.rollout.seeds import sample_seed
 
-Generate = Callable[[Sequence[GenerationRequest], SamplingParams], list[Completion]]
+PIECE_TOKENS = 1 << 20
+"""Tokens scored at a time: the driver holds these, and their text, and lets them go."""
 Decode = Callable[[Sequence[int]], str]
 Score = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
 """Rewards of responses; prompts[i] is the one response i answers."""
+
+
+class Engines(Protocol):
+    """Where episodes come from, and are read again (serving.py)."""
+
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
+        """Return one episode per request, in order, as a reference to it."""
+
+    def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
+        """Return episodes."""
 
 
 class PromptSource(Protocol):
@@ -34,7 +46,7 @@ class PromptSource(Protocol):
 class Collected:
     """One rollout batch."""
 
-    samples: tuple[Sample, ...]
+    episodes: BatchRef
     """rollout_batch_size x samples_per_prompt, group by group."""
     position: int
     """Data position after it."""
@@ -54,10 +66,12 @@ def params_of(sampling: Sampling) -> SamplingParams:
 def requests_for(prompts: Sequence[Prompt], count: int, run_seed: int, step: int, seen: Counter[int]) -> list[GenerationRequest]:
     """Return `count` requests a prompt. A prompt met again in the same step (`seen`) gets fresh seeds."""
     requests = []
-    for prompt in prompts:
+    for group, prompt in enumerate(prompts):
         first = seen[prompt.index] * count
         seen[prompt.index] += 1
-        requests += [GenerationRequest(prompt.token_ids, sample_seed(run_seed, step, prompt.index, first + n)) for n in range(count)]
+        for n in range(count):
+            seed = sample_seed(run_seed, step, prompt.index, first + n)
+            requests.append(GenerationRequest(prompt.token_ids, seed, prompt.index, group, n))
     return requests
 
 
@@ -68,19 +82,19 @@ class Collector:
         self._run, self._dataset, self._score, self._decode = run, dataset, score, decode
         self._params = params_of(run.sampling)
 
-    def collect(self, step: int, position: int, generate: Generate) -> Collected:
+    def collect(self, step: int, position: int, engines: Engines) -> Collected:
         """Return the batch of `step`, taking prompts from `position` on."""
         algorithm = self._run.algorithm
         wanted, dynamic = algorithm.rollout_batch_size, algorithm.dynamic_sampling
         size = prompts_per_round(algorithm)
-        kept: list[list[Sample]] = []
-        flat: list[list[Sample]] = []
+        kept: list[list[EpisodeRef]] = []
+        flat: list[list[EpisodeRef]] = []
         seen: Counter[int] = Counter()
-        answered: list[tuple[Prompt, list[Sample]]] = []
+        answered: list[tuple[Prompt, list[EpisodeRef]]] = []
         for _ in range(dynamic.max_rounds if dynamic.enabled else 1):
             prompts, position = self._dataset.take(position, size)
             requests = requests_for(prompts, algorithm.samples_per_prompt, algorithm.seed, step, seen)
-            groups = self.score(prompts, generate(requests, self._params), algorithm.samples_per_prompt)
+            groups = self.score(prompts, engines.generate(requests, self._params), algorithm.samples_per_prompt, engines.fetch)
             answered += zip(prompts, groups, strict=True)
             for group in groups:
                 informative = not dynamic.enabled or len({sample.reward for sample in group}) > 1
@@ -90,41 +104,40 @@ class Collector:
         # Too few informative groups after max_rounds: filled with what there is, oldest first.
         batch = (kept + flat)[:wanted]
         everything = [sample for group in kept + flat for sample in group]
-        samples = tuple(replace(sample, group=number) for number, group in enumerate(batch) for sample in group)
+        episodes = BatchRef(tuple(replace(sample, group=number) for number, group in enumerate(batch) for sample in group))
         rewards = seen_rewards([prompt for prompt, _ in answered], [group for _, group in answered])
-        return Collected(samples, position, _metrics(everything), sum(len(s.response_ids) for s in everything), rewards)
+        return Collected(episodes, position, _metrics(everything), sum(s.drawn_tokens for s in everything), rewards)
 
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion], count: int) -> list[list[Sample]]:
-        """Return one group of `count` scored samples a prompt."""
-        texts = [self._decode(completion.response_ids) for completion in completions]
-        owners = [prompt for prompt in prompts for _ in range(count)]
-        here.begin("rewards", len(owners), "responses")
-        rewards = self._score(owners, texts)
-        samples = [
-            _sample(prompt, number // count, number % count, completions[number], rewards[number], texts[number])
-            for number, prompt in enumerate(owners)
-        ]
-        return [samples[first : first + count] for first in range(0, len(samples), count)]
-
-
-def _sample(prompt: Prompt, group: int, number: int, completion: Completion, reward: float, text: str) -> Sample:
-    return Sample(
-        prompt_index=prompt.index,
-        group=group,
-        sample=number,
-        prompt_ids=prompt.token_ids,
-        response_ids=completion.response_ids,
-        rollout_logprobs=completion.logprobs,
-        reward=reward,
-        finish=completion.finish,
-        version_first=completion.version_first,
-        version_last=completion.version_last,
-        text=text,
-    )
+    def score(
+        self, prompts: Sequence[Prompt], refs: Sequence[EpisodeRef], count: int, fetch: Callable[[Sequence[EpisodeRef]], list[Episode]]
+    ) -> list[list[EpisodeRef]]:
+        """Return one group of `count` scored episodes a prompt; their tokens are fetched, and their text made, in pieces."""
+        here.begin("rewards", len(refs), "responses")
+        scored: list[EpisodeRef] = []
+        for piece in pieces([ref.tokens for ref in refs], PIECE_TOKENS):
+            part = refs[piece]
+            texts = [self._decode(episode.answer_ids.tolist()) for episode in fetch(part)]
+            rewards = self._score([prompts[ref.group] for ref in part], texts)
+            scored += [
+                replace(ref, reward=reward, excerpt="" if ref.sample else excerpt(text))
+                for ref, reward, text in zip(part, rewards, texts, strict=True)
+            ]
+        return [scored[first : first + count] for first in range(0, len(scored), count)]
 
 
-def _metrics(samples: Sequence[Sample]) -> Metrics:
+def pieces(lengths: Sequence[int], limit: int) -> list[slice]:
+    """Cut a row into runs of at most `limit` tokens, or one episode; nothing is left out."""
+    found, first, total = [], 0, 0
+    for place, length in enumerate(lengths):
+        if total and total + length > limit:
+            found.append(slice(first, place))
+            first, total = place, 0
+        total += length
+    return [*found, slice(first, len(lengths))] if lengths else []
+
+
+def _metrics(samples: Sequence[EpisodeRef]) -> Metrics:
     reward, reward_std = mean_std([sample.reward for sample in samples])
-    length, _ = mean_std([float(len(sample.response_ids)) for sample in samples])
+    length, _ = mean_std([float(sample.drawn_tokens) for sample in samples])
     truncated, _ = mean_std([float(sample.finish == "length") for sample in samples])
     return {"reward": reward, "reward_std": reward_std, "response_tokens": length, "truncated_fraction": truncated}

@@ -9,10 +9,11 @@ from lprl_api.derived.effective import evaluation_sampling
 from lprl_api.model.formats import WeightFormat, described
 from lprl_api.spec.algorithm import Evaluation, Sampling
 from lprl_api.wire.progress import EvaluationResult
-from lprl_workload.data import Prompt, Sample
-from lprl_workload.metrics.mismatch import pass_at_k
+from lprl_workload.data import Prompt
+from lprl_workload.episode import EpisodeRef
+from lprl_workload.metrics.pass_at import pass_at_k
 from lprl_workload.metrics.reward_signal import seen_rewards, told
-from lprl_workload.rl.collect import Collector, Generate, PromptSource, params_of, requests_for
+from lprl_workload.rl.collect import Collector, Engines, PromptSource, params_of, requests_for
 
 log = logging.getLogger(__name__)
 CORRECT_REWARD = 1.0
@@ -29,13 +30,13 @@ class Evaluator:
         self._said = False
         self._params = params_of(evaluation_sampling(evaluation, sampling))
 
-    def evaluate(self, step: int, generate: Generate, fmt: WeightFormat) -> EvaluationResult:
+    def evaluate(self, step: int, engines: Engines, fmt: WeightFormat) -> EvaluationResult:
         """Return reward and pass@k after `step` steps, made by engines that serve `fmt`."""
         count = self.settings.samples_per_prompt
         prompts, _ = self._dataset.take(0, len(self._dataset))
         # Negative step numbers: streams of their own, never those of a training step.
         requests = requests_for(prompts, count, self._seed, -1 - step, Counter())
-        groups = self._collector.score(prompts, generate(requests, self._params), count)
+        groups = self._collector.score(prompts, engines.generate(requests, self._params), count, engines.fetch)
         self._say_if_zero(step, prompts, groups)
         correct = [sum(sample.reward >= CORRECT_REWARD for sample in group) for group in groups]
         return EvaluationResult(
@@ -45,7 +46,7 @@ class Evaluator:
             served=described(fmt),
         )
 
-    def _say_if_zero(self, step: int, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]]) -> None:
+    def _say_if_zero(self, step: int, prompts: Sequence[Prompt], groups: Sequence[Sequence[EpisodeRef]]) -> None:
         """Say, once an attempt, that every held-out reward is 0: the model cannot do it yet, or labels do not fit."""
         seen = seen_rewards(prompts, groups)
         if not self._said and seen.low == 0 == seen.high:

@@ -1,29 +1,47 @@
 """What the loop asks of the two sides of a run. launch/local.py and launch/ray_cluster.py implement these.
 
-A group hides ranks and engines: the loop hands over whole batches and gets whole answers, in the order it gave them.
+A group hides ranks and engines: the loop hands over whole batches and gets whole answers, in the order it gave them. Tokens and
+log-probabilities are handed over as references (episode.py): they go from the process that made them to the one that needs them.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lprl_api.model.formats import WeightFormat
-from lprl_workload.data import Completion, GenerationRequest, Metrics, SamplingParams, SyncReport, TrainSample
+from lprl_workload.data import GenerationRequest, Metrics, SamplingParams, SyncReport
+from lprl_workload.episode import BatchRef, Episode, EpisodeRef
+from lprl_workload.train.advantage import Moments, Rule
+from lprl_workload.train.mismatch import MismatchSums
+from lprl_workload.train.rank import Whose
+from lprl_workload.train.step_plan import StepPlan
 
-TokenValues = tuple[float, ...]
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """The optimizer steps of one rollout."""
+
+    batch: BatchRef
+    values: tuple[float, ...]
+    """One per episode; `rule` makes advantages of them on the rank."""
+    rule: Rule
+    plan: StepPlan
 
 
 class TrainGroup(Protocol):
     """All trainer ranks. Any method raises TrainerLostError when a rank died."""
 
-    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
-        """Return the current policy's log-probabilities of the response tokens, [R] per sample."""
+    def logprobs(self, batch: BatchRef, of: Whose, temperature: float) -> tuple[tuple[Any, ...], list[MismatchSums]]:
+        """Return references to the log-probabilities of the drawn tokens, float32 [R] per episode, under the current policy or the
+        reference, and what they differ by from the rollout's, per episode.
+        """
 
-    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[TokenValues]:
-        """Return the reference policy's."""
+    def moments(self, batch: BatchRef, values: Sequence[float], rule: Rule) -> list[Moments]:
+        """Return the moments of each episode's advantages under `rule`; the batch has both kinds of log-probabilities."""
 
-    def train(self, samples: Sequence[TrainSample]) -> Metrics:
-        """Do one optimizer step on a global batch, dealt out over the ranks."""
+    def train(self, update: Update, step: int) -> Metrics:
+        """Do optimizer step `step` of the update's plan."""
 
     def set_correction(self, enabled: bool) -> None:
         """Switch truncated importance sampling on, or back to what is configured."""
@@ -53,8 +71,11 @@ class TrainGroup(Protocol):
 class RolloutGroup(Protocol):
     """All rollout engines. Requests are dealt out by position, so equal requests give equal answers."""
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
-        """Return one completion per request, in order. Raises EngineLostError."""
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
+        """Return one episode per request, in order, as a reference to it. Raises EngineLostError."""
+
+    def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
+        """Return the episodes themselves. Raises EngineLostError when some are gone with the node that held them."""
 
     def sleep(self) -> None:
         """Colocated: free memory for the trainer; split: nothing."""

@@ -7,7 +7,7 @@ row is durable before its checkpoint is visible, so a resumed run finds a row fo
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,8 @@ from lprl_api.text import shortened
 from lprl_api.wire.progress import MESSAGE_CHARACTERS, DriverPhase, RewardSignal
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.store import CheckpointStore
-from lprl_workload.data import Metrics, Sample, SyncReport
+from lprl_workload.data import Metrics, SyncReport
+from lprl_workload.episode import BatchRef
 from lprl_workload.metrics.metric import reduce_metrics
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.metrics.reward_signal import watch
@@ -115,10 +116,10 @@ class Loop:
         self._seconds = {}
         step = self.state.step + 1
         with self._phase("generating"):
-            batch = self._collector.collect(step, self.state.position, self._serving.generate)
+            batch = self._serving.collecting(lambda: self._collector.collect(step, self.state.position, self._serving))
         with self._phase("held" if self._held else "training"):
             self._rollout.sleep()
-            metrics = self._train(batch.samples)
+            metrics = self._train(batch.episodes)
         report = self._push(self._serving.pushed + 1)
         rewards = watch(self.state.rewards, batch.seen, last=step >= self.steps)
         self.state = replace(self.state, step=step, position=batch.position, weight_version=report.version, rewards=rewards)
@@ -131,13 +132,13 @@ class Loop:
             if last or step % self.run_config.checkpoint.every_steps == 0:
                 self._checkpoint()
 
-    def _train(self, samples: Sequence[Sample]) -> Metrics:
+    def _train(self, batch: BatchRef) -> Metrics:
         """Do the optimizer steps of a rollout; while the guard holds updates, only measure the mismatch."""
         run = self.run_config
         if self._held:
-            return measure(samples, self._trainer, run.sampling.temperature)[1]
-        prepared = prepare(samples, run.algorithm, self._trainer, run.sampling.temperature)
-        return reduce_metrics(self._trainer.train(batch) for batch in prepared.batches) | prepared.mismatch
+            return measure(batch, self._trainer, run.sampling.temperature)[1]
+        update, found = prepare(batch, run, self._trainer)
+        return reduce_metrics(self._trainer.train(update, number) for number in range(len(update.plan.steps))) | found
 
     def _push(self, version: int) -> SyncReport:
         with self._phase("syncing"):
@@ -209,10 +210,10 @@ class Loop:
         self._records.truncate_after(self.state.step)
 
     def _evaluate_if(self, due: bool) -> None:
-        if not due or self._evaluator is None:
+        if not due or (evaluator := self._evaluator) is None:
             return
         with self._phase("evaluating"):
-            result = self._evaluator.evaluate(self.state.step, self._serving.generate, self._serving.format)
+            result = self._serving.collecting(lambda: evaluator.evaluate(self.state.step, self._serving, self._serving.format))
         self._records.evaluation(result)
         self._reporter.update(evaluation=result)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lprl_api.model.formats import WeightFormat
-from lprl_workload.data import Completion, GenerationRequest, SamplingParams, SyncReport
+from lprl_workload.data import GenerationRequest, SamplingParams, SyncReport
+from lprl_workload.episode import Episode, EpisodeRef
 from lprl_workload.process.errors import EngineLostError
 from lprl_workload.process.movement import here
 from lprl_workload.rl.groups import RolloutGroup, TrainGroup
@@ -30,10 +31,18 @@ class Serving:
     step: int = 0
     """Step the run is at, for the budget."""
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
         """Generate on all engines; equal requests give equal responses, whether or not an engine was lost meanwhile."""
         here.begin("generation", len(requests), "responses")
         return self._retrying(lambda: self.rollout.generate(requests, params), self._bring_up_to_date)
+
+    def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
+        """Return episodes. Raises EngineLostError, which `collecting` answers, when some are gone with their node."""
+        return self.rollout.fetch(refs)
+
+    def collecting(self, action: Callable[[], T]) -> T:
+        """Return what `action` makes by `generate` and `fetch`; done anew, with equal results, when a node took episodes with it."""
+        return self._retrying(action, self._bring_up_to_date)
 
     def push(self, version: int) -> SyncReport:
         """Send the trainer's weights as `version` to every engine."""

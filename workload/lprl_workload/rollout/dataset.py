@@ -11,6 +11,7 @@ from typing import Any
 from lprl_api.errors import UserError
 from lprl_api.spec.algorithm import Data
 from lprl_workload.data import Prompt
+from lprl_workload.episode import token_ids
 from lprl_workload.rollout import rows_parquet
 from lprl_workload.rollout.chat import Chat
 from lprl_workload.rollout.keys import Missing, listed, lookup, named
@@ -97,7 +98,7 @@ class PromptDataset:
     def _prompts(self, rows: list[_Row]) -> list[Prompt]:
         ids = self._tokens.ids([row.text for row in rows])
         return [
-            Prompt(row.index, row.text, tuple(i), row.label, row.metadata, f"{self._path} row {row.index}")
+            Prompt(row.index, row.text, token_ids(i), row.label, row.metadata, f"{self._path} row {row.index}")
             for row, i in zip(rows, ids, strict=True)
         ]
 

@@ -181,7 +181,7 @@ class TorchEngine:
 
     def _limit(self, request: GenerationRequest, params: SamplingParams) -> int:
         room = self._context - len(request.prompt_ids)
-        if not request.prompt_ids or room < 1:
+        if not len(request.prompt_ids) or room < 1:
             raise UserError(
                 f"a prompt of {len(request.prompt_ids)} tokens leaves no room in a context of {self._context}",
                 "set data.maxPromptTokens below the context length",

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lprl_workload.data import Completion, GenerationRequest, SamplingParams
+from lprl_workload.episode import Span
 from lprl_workload.process.movement import here
 from lprl_workload.rollout.kv_cache import GrowingCache
 from lprl_workload.rollout.sampling import draw
@@ -56,8 +58,8 @@ class Row:
 
     def completion(self, version: int) -> Completion:
         """Return the finished response, all of it drawn with weights `version`."""
-        finish = "stop" if self.stopped else "length"
-        return Completion(tuple(self.tokens), tuple(self.logprobs), finish, version, version)  # type: ignore[arg-type]
+        ids, logprobs = np.array(self.tokens, np.int32), np.array(self.logprobs, np.float32)
+        return Completion(ids, logprobs, "stop" if self.stopped else "length", (Span(version, 0, len(ids)),))
 
 
 @dataclass(slots=True)
@@ -82,10 +84,11 @@ class _State:
 
 def _prefill(model: Any, rows: list[Row], device: torch.device) -> tuple[_State, Tensor]:
     """Run the distinct prompts once, left-padded, and repeat the cache for every row; returns logits [B, V]."""
-    order = {prompt: place for place, prompt in enumerate(dict.fromkeys(row.request.prompt_ids for row in rows))}
-    lengths = torch.tensor([len(prompt) for prompt in order])
+    prompts = {row.request.prompt_ids.tobytes(): row.request.prompt_ids for row in rows}
+    order = {key: place for place, key in enumerate(prompts)}
+    lengths = torch.tensor([len(prompt) for prompt in prompts.values()])
     width = int(lengths.max())
-    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in order], device=device)
+    ids = torch.tensor(np.stack([np.pad(prompt.astype(np.int64), (width - len(prompt), 0)) for prompt in prompts.values()]), device=device)
     columns = torch.arange(width)
     mask = (columns >= width - lengths[:, None]).long()
     padded = bool((lengths < width).any())
@@ -99,7 +102,7 @@ def _prefill(model: Any, rows: list[Row], device: torch.device) -> tuple[_State,
         use_cache=True,
         logits_to_keep=1,
     )
-    source = torch.tensor([order[row.request.prompt_ids] for row in rows], device=device)
+    source = torch.tensor([order[row.request.prompt_ids.tobytes()] for row in rows], device=device)
     if len(order) < len(rows):
         cache.select(source)
     seeds = torch.tensor([row.request.seed for row in rows], device=device)
@@ -171,7 +174,7 @@ def batches(rows: Sequence[Row], max_rows: int, max_tokens: int) -> list[list[Ro
     worst case (longest prompt + largest limit) x rows is at most `max_tokens`. Independent of the order of `rows` up to
     the order of equal requests.
     """
-    ordered = sorted(rows, key=lambda row: (len(row.request.prompt_ids), row.request.prompt_ids, row.request.seed))
+    ordered = sorted(rows, key=lambda row: (len(row.request.prompt_ids), row.request.prompt_ids.tolist(), row.request.seed))
     parts: list[list[Row]] = []
     widest = 0
     for row in ordered:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from lprl_workload.data import Metrics, NamedTensor, TrainSample
+from lprl_workload.data import Metrics, NamedTensor
+from lprl_workload.episode import Float32, TrainSample
 
 MicroBatches = Sequence[Sequence[TrainSample]]
 """A rank's samples, by micro-batch."""
@@ -20,10 +21,10 @@ class TrainActor(Protocol):
     def optimizer_steps(self) -> int:
         """Optimizer steps done since the start of the run."""
 
-    def logprobs(self, parts: MicroBatches, temperature: float) -> list[list[tuple[float, ...]]]:
-        """Return the current policy's log-probabilities of this rank's response tokens, [R] per sample of each micro-batch."""
+    def logprobs(self, parts: MicroBatches, temperature: float) -> list[list[Float32]]:
+        """Return the current policy's log-probabilities of this rank's drawn tokens, float32 [R] per sample of each micro-batch."""
 
-    def reference_logprobs(self, parts: MicroBatches, temperature: float) -> list[list[tuple[float, ...]]]:
+    def reference_logprobs(self, parts: MicroBatches, temperature: float) -> list[list[Float32]]:
         """Return the reference policy's log-probabilities; the reference is loaded on first use."""
 
     def train(self, parts: MicroBatches, global_samples: int, global_tokens: int) -> Metrics:
@@ -32,7 +33,7 @@ class TrainActor(Protocol):
         Args:
             parts: this rank's micro-batches, run in order; equally many on every rank (train/step_plan.py), some may be empty.
             global_samples: samples of the global batch over all ranks, a loss denominator.
-            global_tokens: response tokens of the global batch over all ranks, the other one.
+            global_tokens: drawn tokens of the global batch over all ranks, the other one.
 
         Returns:
             Metrics averaged over ranks: loss, pg_loss, entropy, kl, clip_fraction, grad_norm, learning_rate,

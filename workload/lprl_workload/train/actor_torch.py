@@ -7,12 +7,14 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lprl_api.spec.algorithm import Correction
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
-from lprl_workload.data import Metrics, NamedTensor, TrainSample
+from lprl_workload.data import Metrics, NamedTensor
+from lprl_workload.episode import NOTHING, Float32, TrainSample
 from lprl_workload.process.errors import NonFiniteError
 from lprl_workload.process.movement import here
 from lprl_workload.train.actor import MicroBatches
@@ -28,8 +30,8 @@ from lprl_workload.train.state import load_state, save_state
 TIS = Correction(type="tis")
 """What the stability guard switches on when the job configures no correction: weights truncated to [0, 2]."""
 
-IDLE = TrainSample(prompt_ids=(0,), response_ids=(), rollout_logprobs=(), advantage=())
-"""What a sharded rank without samples feeds through the model, so that collectives match: no response token, gradient zero."""
+IDLE = TrainSample(np.zeros(1, np.int32), np.zeros(1, np.bool_), NOTHING, NOTHING)
+"""What a sharded rank without samples feeds through the model, so that collectives match: no drawn token, gradient zero."""
 
 
 class TorchTrainActor:
@@ -60,11 +62,11 @@ class TorchTrainActor:
         """Optimizer steps done since the start of the run."""
         return self._steps
 
-    def logprobs(self, parts: MicroBatches, temperature: float) -> list[list[tuple[float, ...]]]:
-        """Return the current policy's log-probabilities of this rank's response tokens, [R] per sample of each micro-batch."""
+    def logprobs(self, parts: MicroBatches, temperature: float) -> list[list[Float32]]:
+        """Return the current policy's log-probabilities of this rank's drawn tokens, float32 [R] per sample of each micro-batch."""
         return self._logprobs(self._trained.policy, parts, temperature)
 
-    def reference_logprobs(self, parts: MicroBatches, temperature: float) -> list[list[tuple[float, ...]]]:
+    def reference_logprobs(self, parts: MicroBatches, temperature: float) -> list[list[Float32]]:
         """Return the reference policy's log-probabilities (BF16 weights); the reference is loaded on first use."""
         if self._reference is None:
             self._reference = build_reference(self._paths.reference, self._run.shape, self._group, self._shard)
@@ -156,8 +158,7 @@ class TorchTrainActor:
         batch = collate(samples, self._group.device)
         wants_entropy = algorithm.entropy_coefficient != 0
         logp, entropy = self._forward(self._trained.policy, batch, self._run.sampling.temperature, wants_entropy)
-        old = None if any(s.old_logprobs is None for s in samples) else batch.field([s.old_logprobs or () for s in samples])
-        reference = None if any(s.ref_logprobs is None for s in samples) else batch.field([s.ref_logprobs or () for s in samples])
+        old, reference = (_field(batch, rows) for rows in ([s.old_logprobs for s in samples], [s.ref_logprobs for s in samples]))
         tokens = TokenBatch(
             logp=logp,
             old=logp.detach() if old is None else old,
@@ -174,16 +175,17 @@ class TorchTrainActor:
         return batch.spread(logp), batch.spread(entropy)
 
     @torch.no_grad()
-    def _logprobs(self, policy: Policy, parts: MicroBatches, temperature: float) -> list[list[tuple[float, ...]]]:
+    def _logprobs(self, policy: Policy, parts: MicroBatches, temperature: float) -> list[list[Float32]]:
         policy.eval()
-        results: list[list[tuple[float, ...]]] = []
+        results: list[list[Float32]] = []
         for part in parts:
             results.append([])
             if part or self._shard:
                 batch = collate(part or [IDLE], self._group.device)
                 logp, _ = self._forward(policy, batch, temperature, entropy_gradient=False)
                 here.tick()
-                results[-1] = [tuple(row[:length]) for row, length, _ in zip(logp.tolist(), batch.lengths, part, strict=False)]
+                rows = logp.cpu().numpy()
+                results[-1] = [rows[n, : batch.lengths[n]].copy() for n in range(len(part))]
         return results
 
     def _check(self, loss: float, norm: float) -> bool:
@@ -195,3 +197,9 @@ class TorchTrainActor:
             value = loss if what == "loss" else norm
             raise NonFiniteError(f"optimizer step {self._steps}: {what} is {value}; the step was not applied")
         return False
+
+
+def _field(batch: MicroBatch, rows: Sequence[Float32 | None]) -> torch.Tensor | None:
+    """Return float32 [B, R] of values that every sample has, else None."""
+    found = [row for row in rows if row is not None]
+    return batch.field(found) if len(found) == len(rows) else None

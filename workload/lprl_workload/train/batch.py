@@ -1,70 +1,66 @@
 """Samples -> one right-padded micro-batch of tensors.
 
-Padding stands on the right and attention is causal, so no response token sees it: no attention mask is needed, and attention
-takes its fast path.
+Padding stands on the right and attention is causal, so no drawn token sees it: no attention mask is needed, and attention
+takes its fast path. Rows of [B, R] hold drawn tokens only, side by side: a token of the world is read, and has no cell.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lprl_workload.data import TrainSample
+from lprl_workload.episode import Float32, TrainSample
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """B samples, L = longest prompt + response, R = longest response, T = response tokens in all."""
+    """B samples, L = longest sample, R = most drawn tokens of a sample, T = drawn tokens in all."""
 
     input_ids: Tensor
     """int64 [B, L], 0 on padding."""
     predictors: Tensor
-    """int64 [T]: positions in the flattened [B * L] whose logits predict a response token."""
+    """int64 [T]: positions in the flattened [B * L] whose logits predict a drawn token."""
     targets: Tensor
-    """int64 [T]: the response tokens."""
+    """int64 [T]: the drawn tokens."""
     cells: Tensor
-    """int64 [T]: where each response token lies in the flattened [B * R]."""
+    """int64 [T]: where each drawn token lies in the flattened [B * R]."""
     shape: tuple[int, int]
     """(B, R)."""
     lengths: tuple[int, ...]
-    """Response tokens of each sample."""
+    """Drawn tokens of each sample."""
 
     def spread(self, values: Tensor) -> Tensor:
         """Return token values [T] as [B, R], 0 on padding; keeps the gradient."""
         rows, width = self.shape
         return torch.zeros(rows * width, dtype=values.dtype, device=values.device).index_copy(0, self.cells, values).view(rows, width)
 
-    def field(self, rows: Sequence[Sequence[float]]) -> Tensor:
-        """Return one list of numbers per sample as float32 [B, R]."""
-        flat = [value for row in rows for value in row]
-        return self.spread(torch.tensor(flat, dtype=torch.float32, device=self.cells.device))
+    def field(self, rows: Sequence[Float32]) -> Tensor:
+        """Return one float32 [R] per sample as float32 [B, R]."""
+        flat = np.concatenate([np.zeros(0, np.float32), *rows])
+        return self.spread(torch.from_numpy(flat).to(self.cells.device))
 
     def mask(self) -> Tensor:
-        """Return 1 on response tokens, float32 [B, R]."""
+        """Return 1 on drawn tokens, float32 [B, R]."""
         return self.spread(torch.ones(self.cells.numel(), device=self.cells.device))
 
 
 def collate(samples: Sequence[TrainSample], device: torch.device) -> MicroBatch:
-    """Build the micro-batch of `samples`; every sample needs at least one prompt token."""
-    length = max(len(s.prompt_ids) + len(s.response_ids) for s in samples)
-    width = max(1, max(len(s.response_ids) for s in samples))
-    ids: list[tuple[int, ...]] = []
-    predictors: list[int] = []
-    targets: list[int] = []
-    cells: list[int] = []
+    """Build the micro-batch of `samples`, of which there is at least one."""
+    length = max(len(s.ids) for s in samples)
+    at = [np.flatnonzero(s.mask) for s in samples]
+    width = max(1, max(map(len, at)))
+    ids = np.zeros((len(samples), length), np.int64)
     for row, sample in enumerate(samples):
-        if not sample.prompt_ids:
-            raise ValueError("a training sample needs at least one prompt token")
-        tokens = sample.prompt_ids + sample.response_ids
-        ids.append(tokens + (0,) * (length - len(tokens)))
-        first = row * length + len(sample.prompt_ids) - 1
-        predictors.extend(range(first, first + len(sample.response_ids)))
-        targets.extend(sample.response_ids)
-        cells.extend(range(row * width, row * width + len(sample.response_ids)))
+        ids[row, : len(sample.ids)] = sample.ids
+    # The logits of a position predict the next token; the first token is never drawn (TrainSample).
+    predictors = np.concatenate([row * length + places - 1 for row, places in enumerate(at)])
+    targets = np.concatenate([s.ids[places] for s, places in zip(samples, at, strict=True)])
+    cells = np.concatenate([row * width + np.arange(len(places)) for row, places in enumerate(at)])
 
-    def tensor(values: Sequence[object]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device)
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.int64)).to(device)
 
-    lengths = tuple(len(s.response_ids) for s in samples)
+    lengths = tuple(map(len, at))
     return MicroBatch(tensor(ids), tensor(predictors), tensor(targets), tensor(cells), (len(samples), width), lengths)

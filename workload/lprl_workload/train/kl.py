@@ -1,10 +1,12 @@
 """KL estimators between two policies on sampled tokens (pure). d = log-prob of the policy - log-prob of the reference."""
 
-from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from lprl_workload.episode import Float32, Float64
 
 Estimator = Literal["k1", "k2", "k3", "low-var-kl"]
 LOW_VAR_BOUND = 10.0
@@ -24,11 +26,8 @@ def kl_estimate(logp: Tensor, reference: Tensor, estimator: Estimator) -> Tensor
     return k3.clamp(-LOW_VAR_BOUND, LOW_VAR_BOUND) if estimator == "low-var-kl" else k3
 
 
-def kl_per_token(policy: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], estimator: Estimator) -> list[tuple[float, ...]]:
-    """Return estimates for plain lists, one row per sample (the driver's KL in the reward)."""
-
-    def wide(row: Sequence[float]) -> Tensor:
-        return torch.tensor(row, dtype=torch.float64)
-
-    rows = zip(policy, reference, strict=True)
-    return [tuple(kl_estimate(wide(p), wide(r), estimator).tolist()) for p, r in rows]
+def kl_per_token(policy: Float32, reference: Float32, estimator: Estimator) -> Float64:
+    """Return the estimates of one sample, float64 [R] (KL in the reward)."""
+    p, r = (torch.from_numpy(row.astype(np.float64)) for row in (policy, reference))
+    found: Float64 = kl_estimate(p, r, estimator).numpy()
+    return found

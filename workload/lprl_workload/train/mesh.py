@@ -14,6 +14,8 @@ TrainMesh(dp=2, tp=2, pp=2), 8 ranks:
 
 from dataclasses import dataclass, fields
 
+from lprl_api.wire.runconfig import RunConfig
+
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
@@ -110,3 +112,11 @@ class TrainMesh:
             stage, inside = divmod(rank, self.stage_ranks)
             found.setdefault((stage, inside // (self.etp * self.ep), inside % self.etp), []).append(rank)
         return tuple(tuple(group) for group in found.values())
+
+
+def mesh_of(run: RunConfig) -> TrainMesh:
+    """Return the trainer's ranks as planned."""
+    layout = run.trainer
+    return TrainMesh(
+        dp=run.ranks.data_parallel, cp=layout.context, tp=layout.tensor, pp=layout.pipeline, ep=layout.expert, etp=layout.expert_tensor
+    )

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.train.mesh import TrainMesh
 
 MicroBatch = tuple[int, ...]
@@ -39,6 +40,11 @@ class TokenBudget:
             raise ValueError(f"tokens: got {self.tokens}, needs at least 1")
         if self.global_batch is not None and self.global_batch < 1:
             raise ValueError(f"global_batch: got {self.global_batch}, needs at least 1")
+
+
+def budget_of(run: RunConfig, global_batch: int | None = None) -> TokenBudget:
+    """Return the limits of a run's passes; `global_batch`: sequences of an optimizer step, None for a pass over all."""
+    return TokenBudget(run.trainer.max_tokens_per_gpu, global_batch, balance="tokens" if run.algorithm.balance_data else "order")
 
 
 @dataclass(frozen=True, slots=True)

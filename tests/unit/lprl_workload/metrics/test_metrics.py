@@ -7,13 +7,16 @@ import math
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lprl_api.spec.operations import Tracking
+from lprl_workload.episode import Float32
 from lprl_workload.metrics.metric import Reduction, mean_std, reduce_metrics, reduce_one
-from lprl_workload.metrics.mismatch import mismatch, pass_at_k
+from lprl_workload.metrics.pass_at import pass_at_k
 from lprl_workload.metrics.sinks import Guarded, JsonlFile, JsonlSink, PrometheusSink, Row, TensorBoardSink
 from lprl_workload.metrics.tracking import make_sinks
+from lprl_workload.train.mismatch import MismatchSums, mismatch
 
 
 @pytest.mark.parametrize(
@@ -33,11 +36,16 @@ def test_reduce_metrics_takes_the_last_learning_rate_and_means() -> None:
 
 
 def test_mismatch_by_hand() -> None:
-    found = mismatch([((-1.0, -2.0), (-1.5, -2.0)), ((-1.0,), (-0.5,))])
+    def row(*values: float) -> Float32:
+        return np.array(values, np.float32)
+
+    found = (mismatch(row(-1.0, -2.0), row(-1.5, -2.0)) + mismatch(row(-1.0), row(-0.5))).means()
     assert found["logprob_diff"] == pytest.approx(1.0 / 3)
     assert found["k3"] == pytest.approx((math.exp(0.5) - 1.5 + math.exp(-0.5) - 0.5) / 3)
-    assert mismatch([]) == {"logprob_diff": 0.0, "k3": 0.0}
-    assert math.isfinite(mismatch([((0.0,), (-1e6,))])["k3"])
+    assert MismatchSums().means() == {"logprob_diff": 0.0, "k3": 0.0}
+    assert math.isfinite(mismatch(row(0.0), row(-1e6)).k3)
+    for broken in (math.nan, -math.inf):
+        assert not math.isfinite(mismatch(row(-1.0), row(broken)).means()["logprob_diff"]), "no number stays no number"
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(4, 0, 2), (4, 1, 2), (4, 3, 2), (4, 4, 4), (5, 2, 1), (3, 1, 3)])

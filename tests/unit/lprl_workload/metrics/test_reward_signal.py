@@ -7,8 +7,9 @@ import pytest
 
 from lprl_api.names import TERMINATION_MESSAGE_BYTES
 from lprl_api.wire.progress import Progress, RewardSignal, Termination
-from lprl_workload.data import Prompt, Sample
-from lprl_workload.metrics.reward_signal import SeenRewards, seen_rewards, told, watch
+from lprl_workload.data import Prompt
+from lprl_workload.episode import EpisodeRef, token_ids
+from lprl_workload.metrics.reward_signal import SeenRewards, excerpt, seen_rewards, told, watch
 from lprl_workload.process.termination import write_termination
 
 
@@ -41,12 +42,12 @@ def test_the_signal_is_what_held_of_every_reward_so_far(steps: list[SeenRewards]
     assert signal.steps == (1 if steps[0].low != steps[0].high else len(steps)) and signal.responses == 8 * signal.steps
 
 
-def sample(text: str, reward: float = 0.0) -> Sample:
-    return Sample(0, 0, 0, (1,), (1,), (0.0,), reward, "stop", 0, 0, text)
+def sample(text: str, reward: float = 0.0) -> EpisodeRef:
+    return EpisodeRef(0, 0, 0, 1, 2, 1, 0, 0, "stop", reward=reward, excerpt=excerpt(text))
 
 
 def test_samples_are_of_the_first_middle_and_last_prompt_and_of_the_first_step() -> None:
-    prompts = [Prompt(n, f"p{n}", (n,), (str(n), "x") if n == 2 else str(n) if n else None) for n in range(5)]
+    prompts = [Prompt(n, f"p{n}", token_ids((n,)), (str(n), "x") if n == 2 else str(n) if n else None) for n in range(5)]
     seen = seen_rewards(prompts, [[sample(f"r{n}", n / 4), sample("other", 2.0)] for n in range(5)])
     assert (seen.low, seen.high, seen.responses) == (0.0, 2.0, 10)
     assert [(s.prompt, s.response, s.label, s.reward) for s in seen.samples] == [
@@ -70,7 +71,7 @@ LONG = {
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_samples_fit_into_a_termination_message_with_all_the_rest(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     end = "the question is at the end"
-    seen = seen_rewards([Prompt(n, text + end, (1,), text) for n in range(4)], [[sample(f"begins {text} ends")]] * 4)
+    seen = seen_rewards([Prompt(n, text + end, token_ids((1,)), text) for n in range(4)], [[sample(f"begins {text} ends")]] * 4)
     signal = watch(RewardSignal(), seen, last=True)
     assert len(signal.model_dump_json(by_alias=True).encode()) <= 2048
     assert all(s.prompt.endswith(end) and s.response.startswith("begins") and s.response.endswith("ends") for s in signal.samples)

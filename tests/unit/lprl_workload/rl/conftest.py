@@ -11,19 +11,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.progress import Control, Progress
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.store import CheckpointStore
-from lprl_workload.data import Completion, GenerationRequest, Metrics, Prompt, SamplingParams, SyncReport, TrainSample
+from lprl_workload.data import GenerationRequest, Metrics, Prompt, SamplingParams, SyncReport
+from lprl_workload.episode import BatchRef, Episode, EpisodeRef, described, drawn, token_ids, world
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.process.errors import EngineLostError, TrainerLostError
 from lprl_workload.rl.collect import Collector
 from lprl_workload.rl.evaluation import Evaluator
+from lprl_workload.rl.groups import Update
 from lprl_workload.rl.loop import Loop
 from lprl_workload.rl.records import Records
+from lprl_workload.train.advantage import Moments, Rule
+from lprl_workload.train.mismatch import MismatchSums, mismatch
+from lprl_workload.train.rank import Whose, rank_moments, train_sample
 
 
 def number(*parts: object) -> int:
@@ -50,16 +56,27 @@ class World:
 class Engines:
     def __init__(self, world: World, fmt: WeightFormat) -> None:
         self.world, self.format, self.w, self.version, self.awake = world, fmt, 0.0, -1, True
+        self.fetched = 0
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
         assert self.version >= 0, "generated before the first push"
         assert self.awake, "generated while asleep"
         self.world.note(f"generate v{self.version} t{params.temperature:g}")
         found = []
         for request in requests:
-            token = number(request.seed, request.prompt_ids, self.w) % 1000
-            found.append(Completion((token, token + 1), (-0.5, -0.25), "stop" if token % 3 else "length", self.version, self.version))
+            token = number(request.seed, request.prompt_ids.tolist(), self.w) % 1000
+            turns = world(request.prompt_ids), drawn([token, token + 1], [-0.5, -0.25], self.version)
+            finish = "stop" if token % 3 else "length"
+            episode = Episode(request.prompt, request.group, request.sample, turns, finish)  # type: ignore[arg-type]
+            found.append(described(episode, episode))
         return found
+
+    def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
+        self.fetched += len(refs)
+        waiting = self.world.faults.get("fetch", [])
+        if waiting:
+            raise waiting.pop(0)
+        return [ref.ref for ref in refs]
 
     def sleep(self) -> None:
         self.awake = False
@@ -85,18 +102,23 @@ class Trainer:
         self.world, self.engines = world, engines
         self.w, self.steps, self.corrected = 1.0, 0, False
 
-    def logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
-        self.world.note("logprobs")
-        shift = self.world.k3(self.steps)
-        return [tuple(p + shift for p in s.rollout_logprobs) for s in samples]
+    def logprobs(self, batch: BatchRef, of: Whose, temperature: float) -> tuple[tuple[Any, ...], list[MismatchSums]]:
+        self.world.note("logprobs" if of == "policy" else "reference")
+        shift = self.world.k3(self.steps) if of == "policy" else 0.0
+        rows = tuple(ref.ref.logprobs + np.float32(shift) for ref in batch.episodes)
+        return rows, [mismatch(row, ref.ref.logprobs) for row, ref in zip(rows, batch.episodes, strict=True)]
 
-    def reference_logprobs(self, samples: Sequence[TrainSample], temperature: float) -> list[tuple[float, ...]]:
-        self.world.note("reference")
-        return [s.rollout_logprobs for s in samples]
+    def moments(self, batch: BatchRef, values: Sequence[float], rule: Rule) -> list[Moments]:
+        self.world.note("moments")
+        return rank_moments(values, rule, [ref.ref for ref in batch.episodes], batch.old or (), batch.reference or ())
 
-    def train(self, samples: Sequence[TrainSample]) -> Metrics:
-        self.world.note(f"train {len(samples)}")
-        self.w += sum(s.advantage[0] * s.response_ids[0] for s in samples) / 1000 + self.corrected
+    def train(self, update: Update, step: int) -> Metrics:
+        whole = update.plan.steps[step]
+        self.world.note(f"train {whole.last - whole.first}")
+        for n in range(whole.first, whole.last):
+            sample = train_sample(update.batch.episodes[n].ref, update.values[n], update.rule, None, None)
+            self.w += float(sample.advantage[0] * sample.ids[sample.mask][0]) / 1000
+        self.w += self.corrected
         self.steps += 1
         return {"loss": self.w, "k3": self.world.k3(self.steps), "logprob_diff": 0.5, "learning_rate": 1e-3}
 
@@ -138,7 +160,7 @@ class Prompts:
 
     def take(self, position: int, count: int) -> tuple[list[Prompt], int]:
         wanted = [n % self.rows for n in range(position, position + count)]
-        return [Prompt(n, f"p{n}", (n, n + 1), str(n)) for n in wanted], position + count
+        return [Prompt(n, f"p{n}", token_ids((n, n + 1)), str(n)) for n in wanted], position + count
 
 
 def reward_of(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:

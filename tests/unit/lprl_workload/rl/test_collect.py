@@ -8,16 +8,35 @@ import pytest
 
 from lprl_api.model.formats import Bf16
 from lprl_api.spec.algorithm import Evaluation, Sampling
-from lprl_workload.data import Completion, GenerationRequest, Prompt, SamplingParams
+from lprl_workload.data import GenerationRequest, Prompt, SamplingParams
+from lprl_workload.episode import Episode, EpisodeRef, described, drawn, token_ids, world
+from lprl_workload.rl import collect
 from lprl_workload.rl.collect import Collector, requests_for
 from lprl_workload.rl.evaluation import Evaluator
 from lprl_workload.rollout.seeds import sample_seed
 
-PROMPTS = [Prompt(n, f"p{n}", (n,), str(n)) for n in range(4)]
+PROMPTS = [Prompt(n, f"p{n}", token_ids((n,)), str(n)) for n in range(4)]
 
 
-def echo(requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
-    return [Completion((r.prompt_ids[0], r.seed % 1000), (0.0, 0.0), "length", 0, 0) for r in requests]
+class Echo:
+    """Engines that answer at once, and note what was asked and how much was read at a time."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[GenerationRequest, SamplingParams]] = []
+        self.fetched: list[int] = []
+
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
+        self.asked += [(request, params) for request in requests]
+        found = []
+        for r in requests:
+            turns = world(r.prompt_ids), drawn([r.prompt_ids[0], r.seed % 1000], [0.0, 0.0], 0)
+            episode = Episode(r.prompt, r.group, r.sample, turns, "length")
+            found.append(described(episode, episode))
+        return found
+
+    def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
+        self.fetched.append(len(refs))
+        return [ref.ref for ref in refs]
 
 
 def test_seeds_follow_from_step_prompt_and_sample_only() -> None:
@@ -60,31 +79,45 @@ def collector(bench: Callable[..., Any], algorithm: dict[str, Any], informative:
 def test_dynamic_sampling(
     bench: Callable[..., Any], dynamic: dict[str, Any], informative: set[int], prompts: list[int], position: int
 ) -> None:
-    batch = collector(bench, {"dynamic_sampling": dynamic}, informative).collect(1, 0, echo)
-    assert [s.prompt_index for s in batch.samples] == [p for p in prompts for _ in range(2)]
-    assert [(s.group, s.sample) for s in batch.samples] == [(g, n) for g in range(3) for n in range(2)]
+    batch = collector(bench, {"dynamic_sampling": dynamic}, informative).collect(1, 0, Echo())
+    assert [s.prompt for s in batch.episodes.episodes] == [p for p in prompts for _ in range(2)]
+    assert [(s.group, s.sample) for s in batch.episodes.episodes] == [(g, n) for g in range(3) for n in range(2)]
     assert batch.position == position
 
 
 def test_metrics_cover_everything_generated(bench: Callable[..., Any]) -> None:
-    batch = collector(bench, {"dynamic_sampling": {"enabled": True}}, {0, 1, 2}).collect(1, 3, echo)
+    batch = collector(bench, {"dynamic_sampling": {"enabled": True}}, {0, 1, 2}).collect(1, 3, Echo())
     assert batch.metrics["reward"] == pytest.approx((0.5 * 4 + 1.0 * 2) / 6, abs=0.2)
     assert batch.metrics["truncated_fraction"] == 1.0 and batch.metrics["response_tokens"] == 2.0
     assert batch.generated_tokens == 2 * 2 * 6
 
 
 def test_evaluation_is_greedy_counts_pass_at_k_and_uses_seeds_of_its_own(bench: Callable[..., Any]) -> None:
-    asked: list[tuple[GenerationRequest, SamplingParams]] = []
-
-    def generate(requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
-        asked.extend((r, params) for r in requests)
-        return echo(requests, params)
-
+    engines = Echo()
     evaluation = Evaluation.model_validate({"prompts": {"volume": "v", "path": "p"}, "samplesPerPrompt": 4, "passAt": [1, 2, 4]})
     made = collector(bench, {}, {0, 1})
-    result = Evaluator(evaluation, Source(), made, Sampling(), 0).evaluate(5, generate, Bf16())
+    result = Evaluator(evaluation, Source(), made, Sampling(), 0).evaluate(5, engines, Bf16())
     assert result.reward == 0.75
     assert result.pass_at == {"1": 0.75, "2": pytest.approx((5 / 6 * 2 + 2) / 4), "4": 1.0}
-    assert {params.temperature for _, params in asked} == {0.0}
+    assert {params.temperature for _, params in engines.asked} == {0.0}
     training = {sample_seed(0, step, p.index, n) for step in range(20) for p in PROMPTS for n in range(8)}
-    assert not training & {request.seed for request, _ in asked}
+    assert not training & {request.seed for request, _ in engines.asked}
+
+
+def test_episodes_are_scored_in_pieces_and_every_reward_is_its_own(bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = collector(bench, {}, set())
+    made._score = lambda prompts, texts: [float(int(text) + 10 * p.index) for p, text in zip(prompts, texts, strict=True)]
+    whole = made.collect(1, 0, Echo())
+    monkeypatch.setattr(collect, "PIECE_TOKENS", 7)  # an episode has three tokens
+    engines = Echo()
+    again = made.collect(1, 0, engines)
+    assert engines.fetched == [2, 2, 2]
+    assert again.episodes.rewards == whole.episodes.rewards == [11.0 * p for p in (0, 0, 1, 1, 2, 2)]
+    assert [bool(e.excerpt) for e in again.episodes.episodes] == [True, False] * 3, "text of a group's first sample only"
+
+
+@pytest.mark.parametrize(("lengths", "limit"), [([], 5), ([9], 5), ([2, 2, 2], 4), ([1, 9, 1], 5), ([0, 0, 6, 0], 5)])
+def test_pieces_tile_and_only_one_episode_exceeds_the_limit(lengths: list[int], limit: int) -> None:
+    found = [lengths[piece] for piece in collect.pieces(lengths, limit)]
+    assert [n for piece in found for n in piece] == lengths and all(found)
+    assert all(len([n for n in piece if n]) == 1 or sum(piece) <= limit for piece in found)

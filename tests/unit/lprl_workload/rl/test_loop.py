@@ -53,7 +53,7 @@ def test_order_of_the_first_steps(bench: Make) -> None:
         ),
         pytest.param(
             {"global_batch_size": None, "kl": {"coefficient": 0.1, "placement": "reward"}},
-            ["generate", "reference", "logprobs", "train", "push"],
+            ["generate", "reference", "logprobs", "moments", "train", "push"],
             id="kl-in-the-reward",
         ),
     ],
@@ -140,7 +140,7 @@ def test_a_finished_run_resumed_does_nothing_again(bench: Make) -> None:
     assert [call.split()[0] for call in world.journal] == ["load", "correction", "push"]
 
 
-@pytest.mark.parametrize("where", ["generate", "push"])
+@pytest.mark.parametrize("where", ["generate", "fetch", "push"])
 def test_a_lost_engine_is_replaced_and_changes_nothing(bench: Make, new_world: Make, where: str) -> None:
     want, want_w = whole(bench)
     run = bench(name="cut")

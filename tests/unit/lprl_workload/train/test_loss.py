@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -121,8 +122,8 @@ def test_kl_estimators(estimator: Any, formula: Any) -> None:
     pairs = [(-1.0, -1.0), (-0.5, -2.0), (-3.0, -0.5), (-9.0, -1.0)]
     got = kl_estimate(torch.tensor([p for p, _ in pairs]), torch.tensor([r for _, r in pairs]), estimator)
     assert got.tolist() == pytest.approx([formula(p - r) for p, r in pairs], rel=1e-5, abs=1e-6)
-    plain = kl_per_token([[p for p, _ in pairs]], [[r for _, r in pairs]], estimator)
-    assert plain[0] == pytest.approx([formula(p - r) for p, r in pairs], abs=1e-9)
+    policy, reference = (np.array(row, np.float32) for row in zip(*pairs, strict=True))
+    assert kl_per_token(policy, reference, estimator).tolist() == pytest.approx([formula(p - r) for p, r in pairs], abs=1e-9)
 
 
 def test_kl_and_entropy_terms() -> None:

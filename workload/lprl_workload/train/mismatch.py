@@ -1,0 +1,34 @@
+"""The training/rollout mismatch of samples, as sums that add up over samples and ranks (pure)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lprl_workload.data import Metrics
+from lprl_workload.episode import Float32
+
+RATIO_LIMIT = 20.0
+"""Log-ratios are clamped to +-this before exp, so that one broken token gives a large number, not infinity."""
+
+
+@dataclass(frozen=True, slots=True)
+class MismatchSums:
+    """Of some tokens: how many, sum of |trainer - rollout|, sum of k3 = r - 1 - log r with r = p_trainer / p_rollout. They add up."""
+
+    tokens: int = 0
+    difference: float = 0.0
+    k3: float = 0.0
+
+    def __add__(self, other: "MismatchSums") -> "MismatchSums":
+        return MismatchSums(self.tokens + other.tokens, self.difference + other.difference, self.k3 + other.k3)
+
+    def means(self) -> Metrics:
+        """Return `logprob_diff` and `k3` per token; 0 of nothing."""
+        return {"logprob_diff": self.difference / max(1, self.tokens), "k3": self.k3 / max(1, self.tokens)}
+
+
+def mismatch(trainer: Float32, rollout: Float32) -> MismatchSums:
+    """Return the sums of one sample, from log-probabilities [R] of both sides; a value that is no number stays one."""
+    d = trainer.astype(np.float64) - rollout.astype(np.float64)
+    clamped = np.clip(d, -RATIO_LIMIT, RATIO_LIMIT)
+    return MismatchSums(len(d), float(np.abs(d).sum()), float((np.expm1(clamped) - clamped).sum()))
