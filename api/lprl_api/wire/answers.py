@@ -87,7 +87,7 @@ class ConversionAnswers(Contract):
     settings: str
     """`settings_digest` of what was asked for."""
     distance: Distance | None = None
-    advice: tuple[str, ...] = ()
+    advice: tuple[Advice, ...] = ()
     file: str = ""
     """Where all figures are, in the conversion's volume."""
     problem: str = ""

@@ -152,7 +152,8 @@ def limit_passed(found: ConversionAnswers, limit: float, distance: Distance) -> 
     """The refusal of a conversion by its answers: figures, and what to do."""
     figures = f"mean KL {distance.kl_mean:.3g} nats (p99 {distance.kl_p99:.3g}, top-1 agreement {distance.top1_agreement:.1%})"
     told = f"conversion.verify.maxKl: {figures} is above {limit:g}"
-    return f"{told}; {found.advice[0]}" if found.advice else f"{told}; take a finer format, or raise the limit"
+    fits = next((a.text for a in found.advice if a.kl_mean is not None and a.kl_mean <= limit), None)
+    return f"{told}; {fits or 'take a finer format, train for it (int4-qat, fp8-qat), or raise the limit'}"
 
 
 def _corrected(case: Case, convert: JobState, final: JobState | None) -> Step | None:

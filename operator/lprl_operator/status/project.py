@@ -165,7 +165,7 @@ def _answers(case: Case) -> AnswersStatus | None:
         kl_p99=f"{distance.kl_p99:.3g}",
         top1_agreement=f"{distance.top1_agreement:.4f}",
         nll_change=f"{distance.nll_change:.4f}",
-        advice=found.advice,
+        advice=tuple(advice.text for advice in found.advice),
         file=found.file,
     )
 

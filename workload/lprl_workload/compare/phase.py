@@ -84,7 +84,7 @@ def measured(config: ConvertConfig, wish: ConversionVerify, line: ProgressLine) 
     except UserError as error:
         return ConversionAnswers(settings=settings, problem=shortened(f"{error.message}; {error.remedy}", TOLD))
     place = Path(config.target.path).with_name(file.name)
-    told = tuple(shortened(advice.text, TOLD) for advice in answers.advice)
+    told = tuple(advice.model_copy(update={"text": shortened(advice.text, TOLD)}) for advice in answers.advice)
     return ConversionAnswers(settings=settings, distance=answers.distance, advice=told, file=f"{config.target.volume}:{place}")
 
 

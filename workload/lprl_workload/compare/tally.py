@@ -1,8 +1,11 @@
 """How far one model's next-token distributions are from another's, added up position by position."""
 
+import math
+
 import torch
 from torch import Tensor
 
+from lprl_api.errors import UserError
 from lprl_api.wire.answers import Distance
 
 
@@ -31,8 +34,12 @@ class Tally:
         self._nll += torch.stack(chosen)
 
     def distance(self) -> Distance:
-        """Return the means and percentiles over all positions added; there must be one."""
+        """Return the means and percentiles over all positions added; there must be one. Raises UserError where they are no numbers."""
         kl = torch.cat(self._kl)
+        if not bool(kl.isfinite().all() and self._nll.isfinite().all()):
+            which = "the source's" if not math.isfinite(float(self._nll[0])) else "the converted model's"
+            what = f"answers: {which} log-probabilities are NaN or infinite at {int((~kl.isfinite()).sum())} of {len(kl)} positions"
+            raise UserError(what, "take weights that compute finite numbers: download them again, or an earlier checkpoint")
         nll = (self._nll / len(kl)).tolist()
         return Distance(
             positions=len(kl),

@@ -8,7 +8,7 @@ import pytest
 
 from lprl_api.names import Reason
 from lprl_api.spec.operations import ConversionVerify
-from lprl_api.wire.answers import ConversionAnswers, Distance, settings_digest
+from lprl_api.wire.answers import Advice, ConversionAnswers, Distance, settings_digest
 from lprl_api.wire.progress import Termination
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -17,6 +17,13 @@ from steps import advance, condition, look, status
 TEXTS = {"prompts": {"volume": "data", "path": "texts.jsonl"}}
 FAR = Distance(
     positions=9, kl_mean=0.21234, kl_p50=0.1, kl_p99=1.5, top1_agreement=0.75, nll_source=2.0, nll_converted=2.25, nll_change=0.25
+)
+
+
+SERVE, SMALLER, OUT = (
+    Advice(kind="serve", text="nothing to do"),
+    Advice(kind="group-size", text="groups of 32", kl_mean=0.205),
+    Advice(kind="exclude", text="leave out X", kl_mean=0.1),
 )
 
 
@@ -33,7 +40,7 @@ def said(verify: dict[str, Any], **answers: Any) -> str:
 
 def test_figures_and_advice_reach_status_and_stay_there(make_world, make_manifest, lib):
     world = make_world(make_manifest(conversion=wish(maxKl=0.3)))
-    world.finalised = said(TEXTS, distance=FAR, advice=("leave out X",), file="models:converted/f.json")
+    world.finalised = said(TEXTS, distance=FAR, advice=(OUT,), file="models:converted/f.json")
     advance(world, lib, "Succeeded")
     found = status(world)["conversion"]["answers"]
     figures = {"klMean": "0.212", "klP99": "1.5", "top1Agreement": "0.7500", "nllChange": "0.2500", "positions": 9}
@@ -43,11 +50,13 @@ def test_figures_and_advice_reach_status_and_stay_there(make_world, make_manifes
 
 def test_a_limit_that_is_passed_ends_the_job_with_figures_and_what_to_do(make_world, make_manifest, lib):
     world = make_world(make_manifest(conversion=wish(maxKl=0.2)))
-    world.finalised = said(TEXTS, distance=FAR, advice=("leave out X: mean KL 0.21 -> 0.1",))
+    world.finalised = said(TEXTS, distance=FAR, advice=(SERVE, SMALLER, OUT))
     advance(world, lib, "Failed")
     assert condition(world, "Failed")["reason"] == Reason.USER_ERROR
     told = condition(world, "Failed")["message"]
-    assert "conversion.verify.maxKl: mean KL 0.212 nats (p99 1.5, top-1 agreement 75.0%) is above 0.2; leave out X" in told
+    assert "conversion.verify.maxKl: mean KL 0.212 nats (p99 1.5, top-1 agreement 75.0%) is above 0.2; leave out X" in told, (
+        "the first advice that fits"
+    )
     assert world.created_attempts == [] and status(world)["conversion"]["answers"]["klMean"] == "0.212"
 
 

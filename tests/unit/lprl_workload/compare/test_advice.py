@@ -157,6 +157,12 @@ def test_folders_that_do_not_belong_together_are_one_line(models: Any, converted
         compare_folders(folder, source, tmp_path / "gone.jsonl", Wanted())
 
 
+def test_a_model_that_computes_no_numbers_is_one_line(models: Any, rewritten: Any, converted: Any, texts: Path, tmp_path: Path) -> None:
+    source = rewritten(models("qwen3"), tmp_path / "huge", lambda name, tensor: tensor * (1e38 if name == "lm_head.weight" else 1))
+    with pytest.raises(UserError, match=r"answers: the source's log-probabilities are NaN or infinite at \d+ of \d+ positions"):
+        compare_folders(converted(source, Fp8Channel()), source, texts, Wanted(sensitivity_texts=0))
+
+
 def test_lines_of_a_text_file_are_taken_as_they_are(models: Any, converted: Any, tmp_path: Path) -> None:
     source = models("qwen3")
     (tmp_path / "t.txt").write_text("first line 12\n\nsecond one\n")

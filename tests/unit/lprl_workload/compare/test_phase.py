@@ -69,7 +69,7 @@ def test_figures_are_those_of_verify_and_lie_beside_the_folder(finalise: Any, vo
     folder, source = volumes / "models" / "converted" / "fp8", volumes / "models" / "source"
     wanted = compare_folders(folder, source, volumes / "data" / "texts.jsonl", Wanted(Reading(rows=(1, None)), sensitivity_texts=2))
     assert found.distance == wanted.distance and found.problem == ""
-    assert found.advice == tuple(a.text for a in wanted.advice) and found.advice
+    assert found.advice == wanted.advice != ()
     volume, _, path = found.file.partition(":")
     stored = json.loads((volumes / volume / path).read_text())
     assert stored["answers"]["sensitivity"]["texts"] == 2 and stored["answers"]["texts"] == 3
