@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.contract.rollout_bench import drawn
 
 from lprl_api.model.formats import Bf16, Fp8Block, Int4Group, WeightFormat
 from lprl_api.model.hf_config import shape_from_config
@@ -101,7 +102,7 @@ class Wired:
         return push_weights(self.channel, self.weights(shift), self.fmt, self.selection, version).relative_rms_error
 
     def answers(self) -> list[list[tuple[int, ...]]]:
-        return [[tuple(c.response_ids.tolist()) for c in engine.generate(REQUESTS, GREEDY)] for engine in self.engines]
+        return [[tuple(c.response_ids.tolist()) for c in drawn(engine, REQUESTS, GREEDY)] for engine in self.engines]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ def test_a_new_version_changes_the_answers_and_the_versions_of_samples(wire: Cal
     before = wired.answers()
     wired.push(3, shift=0.05)
     assert wired.answers() != before
-    found = wired.engines[1].generate(REQUESTS, GREEDY)
+    found = drawn(wired.engines[1], REQUESTS, GREEDY)
     assert {span.version for c in found for span in c.versions} == {3}
 
 
@@ -182,7 +183,7 @@ def test_a_damaged_push_is_refused_until_a_whole_one_succeeds(
     with pytest.raises(WeightMismatchError):
         wired.push(1)
     with pytest.raises((WeightMismatchError, RuntimeError)):
-        wired.engines[1].generate(REQUESTS, GREEDY)
+        drawn(wired.engines[1], REQUESTS, GREEDY)
     wired.push(2)
     assert [engine.weight_version for engine in wired.engines] == [2, 2]
     assert wired.answers()[0] == wired.answers()[1]

@@ -16,11 +16,21 @@ from lprl_workload.hf.activations import fake_quantize_activations
 EXPERTS = "lprl"
 GATE_UP_GROUP = "lprl_gate_up_activation_group"
 DOWN_GROUP = "lprl_down_activation_group"
+ROWS_APART = "lprl_rows_apart"
+MIN_ROWS = 4
+"""Rows of a CPU matrix product below which its kernel is another one, and a row's result differs in the last bit."""
 
 
 def register_experts() -> None:
     """Make `experts_implementation="lprl"` known to transformers; repeating it changes nothing."""
     ALL_EXPERTS_FUNCTIONS.register(EXPERTS, experts_forward)
+
+
+def keep_rows_apart(model: nn.Module) -> None:
+    """Have experts compute each row as they do in any company, in place: for a model that serves (see rollout/scheduler.py)."""
+    for module in model.modules():
+        if hasattr(module, "gate_up_proj") and hasattr(module, "down_proj"):
+            setattr(module, ROWS_APART, True)
 
 
 def experts_forward(module: nn.Module, hidden_TH: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
@@ -41,20 +51,30 @@ def experts_forward(module: nn.Module, hidden_TH: Tensor, top_k_index: Tensor, t
     expert_S, order_S = torch.sort(top_k_index.reshape(-1), stable=True)
     counts = torch.bincount(expert_S, minlength=gate_up.shape[0])
     x_SH = fake_quantize_activations(hidden_TH, getattr(module, GATE_UP_GROUP, None)).index_select(0, order_S // k)
-    gate, up = _grouped_linear(x_SH, gate_up, counts).chunk(2, dim=-1)
+    apart = getattr(module, ROWS_APART, False)
+    gate, up = _grouped_linear(x_SH, gate_up, counts, apart).chunk(2, dim=-1)
     y_SF = fake_quantize_activations(module.act_fn(gate) * up, getattr(module, DOWN_GROUP, None))  # type: ignore[operator]
-    y_SH = _grouped_linear(y_SF, down, counts)
+    y_SH = _grouped_linear(y_SF, down, counts, apart)
     back_S = torch.empty_like(order_S)
     back_S[order_S] = torch.arange(order_S.numel(), device=order_S.device)
     weighted = y_SH.index_select(0, back_S).view(tokens, k, -1) * top_k_weights.unsqueeze(-1)
     return weighted.sum(dim=1).to(hidden_TH.dtype)
 
 
-def _grouped_linear(x_SK: Tensor, weight_ENK: Tensor, counts_E: Tensor) -> Tensor:
+def _grouped_linear(x_SK: Tensor, weight_ENK: Tensor, counts_E: Tensor, apart: bool) -> Tensor:
     """Return rows of x times their expert's weight, [S, N]; rows are sorted by expert, `counts_E` of each."""
     if x_SK.is_cuda and x_SK.dtype == torch.bfloat16 and not (x_SK.shape[1] % 8 or weight_ENK.shape[1] % 8):
         offsets = counts_E.cumsum(0, dtype=torch.int32)
         return torch.nn.functional.grouped_mm(x_SK, weight_ENK.transpose(-2, -1), offs=offsets)
     counts: list[int] = counts_E.tolist()
     parts = zip(torch.split(x_SK, counts), torch.unbind(weight_ENK), strict=True)
-    return torch.cat([nn.functional.linear(x, w) for x, w in parts if x.shape[0]])
+    linear = _linear_apart if apart else nn.functional.linear
+    return torch.cat([linear(x, w) for x, w in parts if x.shape[0]])
+
+
+def _linear_apart(x_SK: Tensor, weight_NK: Tensor) -> Tensor:
+    """Return x times the weight, the same for a row whether it comes alone or with others."""
+    missing = MIN_ROWS - x_SK.shape[0]
+    if missing <= 0:
+        return nn.functional.linear(x_SK, weight_NK)
+    return nn.functional.linear(nn.functional.pad(x_SK, (0, 0, 0, missing)), weight_NK)[: x_SK.shape[0]]

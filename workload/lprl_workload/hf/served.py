@@ -53,6 +53,18 @@ class ServedModel:
         self._missing = set(self._slot_of)
         self._partial.clear()
 
+    def drop(self) -> None:
+        """Free the parameters' memory; `restore` and a full update bring them back."""
+        self._sizes = [(p, p.shape) for p in self.model.parameters()]
+        for parameter, _ in self._sizes:
+            parameter.data = parameter.data.new_empty(0)
+        self.begin()
+
+    def restore(self) -> None:
+        """Take the memory of `drop` back, its content undefined."""
+        for parameter, size in self._sizes:
+            parameter.data = parameter.data.new_empty(size)
+
     def missing(self) -> tuple[str, ...]:
         """Return the served tensors not yet arrived since the start or the last `begin`, sorted."""
         return tuple(sorted(self._missing))

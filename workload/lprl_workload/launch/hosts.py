@@ -1,5 +1,6 @@
 """What runs inside the actor processes: one trainer rank, one engine. No Ray here; ray_cluster.py makes actors of these."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from lprl_workload.launch.backends import make_engine, make_trainer, set_up_proc
 from lprl_workload.launch.parts import split
 from lprl_workload.process.movement import Moved, here
 from lprl_workload.quant.select import Selection
+from lprl_workload.rollout.completions import complete
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.sync.channel import WeightChannel, push_weights
 from lprl_workload.sync.channel_broadcast import BroadcastGroup, Meeting, receive, serve_store
@@ -148,7 +150,7 @@ class EngineHost:
 
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Any]:
         """Return the driver's view of all episodes, followed by one object per episode, which others get by reference."""
-        done = self.engine.generate(requests, params)
+        done = asyncio.run(complete(self.engine, requests, params))
         episodes = [completion.episode(request) for completion, request in zip(done, requests, strict=True)]
         return [[described(episode) for episode in episodes], *episodes]
 
@@ -188,11 +190,11 @@ class EngineHost:
 
     def sleep(self) -> None:
         """See RolloutEngine."""
-        self.engine.sleep()
+        asyncio.run(self.engine.sleep(frozenset({"kv"})))
 
     def wake(self) -> None:
         """See RolloutEngine."""
-        self.engine.wake()
+        asyncio.run(self.engine.wake(frozenset({"kv"})))
 
     def moved(self) -> Moved:
         """Return what this process got done so far, answered beside whatever it is at."""

@@ -1,5 +1,6 @@
 """Both groups in this process: unit tests, and machines without Ray. One trainer rank, `engines` engines."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lprl_workload.launch.deal import spans
 from lprl_workload.launch.parts import arrays_of, in_order, split, work_of
 from lprl_workload.quant.select import Selection
 from lprl_workload.rl.groups import Update
+from lprl_workload.rollout.completions import complete
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.sync.channel import push_weights
 from lprl_workload.sync.channel_local import LocalChannel
@@ -37,7 +39,7 @@ class LocalRolloutGroup:
         found: list[Completion] = []
         for engine, (first, last) in zip(self.engines, spans(len(requests), self._count), strict=True):
             if last > first:
-                found += engine.generate(requests[first:last], params)
+                found += asyncio.run(complete(engine, requests[first:last], params))
         episodes = [completion.episode(request) for completion, request in zip(found, requests, strict=True)]
         return [described(episode, episode) for episode in episodes]
 
@@ -48,12 +50,12 @@ class LocalRolloutGroup:
     def sleep(self) -> None:
         """Free the engines' caches."""
         for engine in self.engines if self._sleeps else ():
-            engine.sleep()
+            asyncio.run(engine.sleep(frozenset({"kv"})))
 
     def wake(self) -> None:
         """Undo `sleep`."""
         for engine in self.engines if self._sleeps else ():
-            engine.wake()
+            asyncio.run(engine.wake(frozenset({"kv"})))
 
     def replace_lost(self) -> int:
         """Replace engines that do not answer healthy."""

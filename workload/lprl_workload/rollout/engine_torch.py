@@ -1,7 +1,8 @@
 """TorchEngine: the served arithmetic in this process, with a KV cache. The default engine of a laptop."""
 
+import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.buckets import Digest, unpack
-from lprl_workload.data import Bucket, Completion, GenerationRequest, SamplingParams
+from lprl_workload.data import Bucket
 from lprl_workload.hf.model import compute_dtype
 from lprl_workload.hf.served import ServedModel
 from lprl_workload.process.errors import WeightMismatchError
-from lprl_workload.rollout.generation import Row, StopRule, batches, generate_rows
+from lprl_workload.rollout.generation import Row, StopRule
 from lprl_workload.rollout.kv_cache import bytes_per_token, free_cache_bytes
+from lprl_workload.rollout.requests import Ability, Chunk, EngineState, Part, PauseMode, Request
+from lprl_workload.rollout.scheduler import Scheduler, row_quantum, rows_are_independent
 from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
+from lprl_workload.rollout.worker import Worker
 
 MAX_ROWS = 512
 
@@ -62,7 +66,8 @@ class TorchEngine:
         self._incoming: int | None = None
         self._digest = Digest()
         self._broken = ""
-        self._asleep = False
+        self._asleep: frozenset[Part] = frozenset()
+        self._worker = Worker(self._scheduler(), lambda: self._version, lambda: bool(self._refusal()))
 
     @property
     def weight_version(self) -> int:
@@ -79,22 +84,51 @@ class TorchEngine:
         self._model().load_folder(self._folder)
         self._version = max(self._version, 0)
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
-        """Return one completion per request, in order.
+    @property
+    def can(self) -> frozenset[Ability]:
+        """See `requests.Ability`; rows are independent where this CPU's matrix products are."""
+        found: set[Ability] = {"seed-exact", "in-place-pause", "disk"}
+        if rows_are_independent(str(self._device), self._shape.hidden, self._shape.ffn):
+            found.add("batch-invariant")
+        return frozenset(found | ({"cuda-ipc", "nccl"} if self._device.type == "cuda" else set()))
 
-        Raises:
-            UserError: a prompt is empty or leaves no room for a response in the context.
-            RuntimeError: the engine cannot serve now (updating, asleep, closed, no weights).
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """Stream a response; see RolloutEngine."""
+        loop, chunks = asyncio.get_running_loop(), asyncio.Queue[Chunk | Exception]()
+        refusal = self._refusal()
+        if refusal is not None and not (self._worker.paused and self._incoming is not None and not self._asleep):
+            raise refusal
+        row = Row(request, self._limit(request), self._stop_rule(request))
+        self._worker.submit(row, lambda item: loop.call_soon_threadsafe(chunks.put_nowait, item))
+        try:
+            finish = None
+            while finish is None:
+                item = await chunks.get()
+                if isinstance(item, Exception):
+                    raise item
+                finish = item.finish
+                yield item
+        finally:
+            self._worker.drop([request.id])
 
-        """
-        served = self._ready()
-        stop = StopRule(self._end_ids | frozenset(params.stop_token_ids), params.stop, self._decode)
-        rows = [Row(request, self._limit(request, params)) for request in requests]
-        budget = free_cache_bytes(self._device, self._memory_fraction)
-        tokens = budget // bytes_per_token(self._shape, compute_dtype(self._device).itemsize)
-        for batch in batches(rows, self._max_rows, tokens):
-            generate_rows(served.model, batch, params, stop, self._device)
-        return [row.completion(self._version) for row in rows]
+    async def abort(self, ids: Sequence[str] | None = None) -> None:
+        """End open requests with what they have drawn."""
+        await asyncio.to_thread(self._worker.abort, ids)
+
+    async def pause(self, mode: PauseMode) -> None:
+        """Stop working at requests until `resume`."""
+        await asyncio.to_thread(self._worker.pause, mode == "retract")
+        if mode == "abort":
+            await self.abort()
+
+    async def resume(self) -> None:
+        """Go on."""
+        self._worker.resume()
+
+    async def state(self) -> EngineState:
+        """Return how it is, without waiting for a step."""
+        ready = self._refusal() is None and not self._worker.paused
+        return EngineState(self._served is not None, ready, self._version, *self._worker.counts)
 
     def begin_update(self, version: int) -> None:
         """Stop serving and expect buckets of `version`; a failed or abandoned update may be begun again.
@@ -106,7 +140,10 @@ class TorchEngine:
         served = self._model()
         if version <= self._version:
             raise WeightMismatchError(f"update to weight version {version} refused: version {self._version} is being served")
-        self._incoming = version
+        if "weights" in self._asleep:
+            raise RuntimeError("begin_update while the weights sleep: call wake first")
+        with self._worker.between_steps():
+            self._incoming = version
         self._digest = Digest()
         served.begin()
 
@@ -128,7 +165,7 @@ class TorchEngine:
 
         """
         served = self._model()
-        incoming, self._incoming = self._incoming, None
+        incoming = self._incoming
         missing = served.missing()
         found = self._digest.hexdigest()
         if incoming != version:
@@ -139,19 +176,32 @@ class TorchEngine:
             self._broken = f"weight version {version}: digest {found} differs from the sender's {digest}"
         else:
             self._broken, self._version = "", version
+        with self._worker.between_steps():
+            self._incoming = None
         if self._broken:
             raise WeightMismatchError(self._broken)
 
-    def sleep(self) -> None:
-        """Free cached memory while the trainer runs; weights stay, and updates are accepted."""
-        self._asleep = True
+    async def sleep(self, parts: frozenset[Part]) -> None:
+        """Free the cache, and the weights: those must be pushed again. Updates are accepted while only the cache is gone."""
+        await asyncio.to_thread(self._sleep, parts)
+
+    def _sleep(self, parts: frozenset[Part]) -> None:
+        with self._worker.between_steps():
+            self._worker.scheduler.free()
+            if "weights" in parts - self._asleep:
+                self._model().drop()
+                self._version, self._incoming = -1, None
+            self._asleep |= parts
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def wake(self) -> None:
+    async def wake(self, parts: frozenset[Part]) -> None:
         """Undo `sleep`."""
-        self._asleep = False
+        with self._worker.between_steps():
+            if "weights" in parts & self._asleep:
+                self._model().restore()
+            self._asleep -= parts
 
     def healthy(self) -> bool:
         """Return whether the engine can serve, or will once the running update ends or it is woken."""
@@ -159,34 +209,53 @@ class TorchEngine:
 
     def close(self) -> None:
         """Free everything; the engine is of no use afterwards."""
-        self._served = None
-        self.sleep()
+        self._worker.fail(RuntimeError("the engine is closed"))
+        with self._worker.between_steps():
+            self._served, self._worker.scheduler = None, self._scheduler()
+        gc.collect()
+
+    def _scheduler(self) -> Scheduler:
+        """Return an empty scheduler, of no model once the engine is closed."""
+        shape, moe = self._shape, self._shape.moe
+        widths = [shape.vocab, shape.ffn, shape.mla.qk_rope_head_dim if shape.mla else shape.head_dim]
+        widths += [moe.experts, moe.expert_ffn] if moe else []
+        budget = free_cache_bytes(self._device, self._memory_fraction)
+        tokens = budget // bytes_per_token(shape, compute_dtype(self._device).itemsize)
+        model = self._served.model if self._served is not None else torch.nn.Module()
+        return Scheduler(model, self._device, self._max_rows, tokens, row_quantum(widths))
 
     def _model(self) -> ServedModel:
         if self._served is None:
             raise RuntimeError("the engine is closed")
         return self._served
 
-    def _ready(self) -> ServedModel:
-        served = self._model()
+    def _refusal(self) -> Exception | None:
+        """Return why it cannot serve now, None when it can."""
+        if self._served is None:
+            return RuntimeError("the engine is closed")
         if self._broken:
-            raise WeightMismatchError(f"the engine cannot serve: {self._broken}")
+            return WeightMismatchError(f"the engine cannot serve: {self._broken}")
         if self._incoming is not None:
-            raise RuntimeError(f"generate between begin_update({self._incoming}) and end_update")
+            return RuntimeError(f"generate between begin_update({self._incoming}) and end_update")
         if self._asleep:
-            raise RuntimeError("generate while the engine sleeps: call wake first")
+            return RuntimeError("generate while the engine sleeps: call wake first")
         if self._version < 0:
-            raise RuntimeError("generate before the first weights: call load_folder or push an update")
-        return served
+            return RuntimeError("generate before the first weights: call load_folder or push an update")
+        return None
 
-    def _limit(self, request: GenerationRequest, params: SamplingParams) -> int:
-        room = self._context - len(request.prompt_ids)
-        if not len(request.prompt_ids) or room < 1:
+    def _limit(self, request: Request) -> int:
+        length = len(request.prompt) - request.drawn
+        room = self._context - length
+        if length < 1 or room - request.drawn < 1:
             raise UserError(
-                f"a prompt of {len(request.prompt_ids)} tokens leaves no room in a context of {self._context}",
+                f"a prompt of {len(request.prompt)} tokens leaves no room in a context of {self._context}",
                 "set data.maxPromptTokens below the context length",
             )
-        return min(params.max_response_tokens, room)
+        return min(request.sampling.max_response_tokens, room)
+
+    def _stop_rule(self, request: Request) -> StopRule:
+        sampling = request.sampling
+        return StopRule(self._end_ids | frozenset(sampling.stop_token_ids), sampling.stop, self._decode)
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))

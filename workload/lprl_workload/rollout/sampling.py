@@ -60,7 +60,8 @@ def draw(logits: Tensor, params: SamplingParams, seeds: Tensor, positions: Tenso
         positions: int64 [B], the number of tokens the row has drawn before.
 
     """
-    rows = max(1, MAX_ELEMENTS // logits.shape[-1])
+    # In whole vectors: what a row draws must not depend on where a part begins (see scheduler.py).
+    rows = max(32, MAX_ELEMENTS // logits.shape[-1] // 32 * 32)
     if len(logits) <= rows:
         return _draw(logits, params, seeds, positions)
     parts = [_draw(logits[i : i + rows], params, seeds[i : i + rows], positions[i : i + rows]) for i in range(0, len(logits), rows)]

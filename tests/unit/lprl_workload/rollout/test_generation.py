@@ -1,36 +1,107 @@
 import random
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from transformers.cache_utils import DynamicLayer
+from torch import Tensor, nn
 
 from lprl_api.model.model_shape import Mla, ModelShape
-from lprl_workload.data import GenerationRequest
+from lprl_workload.data import SamplingParams
 from lprl_workload.rollout.dynamic import keep_group
-from lprl_workload.rollout.generation import Row, StopRule, batches
-from lprl_workload.rollout.kv_cache import GrowingLayer, bytes_per_token
+from lprl_workload.rollout.generation import Row, StopRule
+from lprl_workload.rollout.kv_cache import bytes_per_token
+from lprl_workload.rollout.requests import Request
+from lprl_workload.rollout.scheduler import Scheduler, row_quantum
+
+
+class Echo(nn.Module):
+    """A causal model of one attention-free layer whose next token is a function of the last one, and of what its cache holds."""
+
+    dtype = torch.float32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes: list[tuple[int, int]] = []
+        self.model = self._decoder
+
+    def _decoder(
+        self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor | None, past_key_values: Any, use_cache: bool
+    ) -> Any:
+        self.passes.append(tuple(input_ids.shape))  # type: ignore[arg-type]
+        states = input_ids[:, None, :, None].float()
+        keys, _ = past_key_values.update(states, states, 0)
+        if attention_mask is None:
+            summed = states[:, 0, :, 0].cumsum(-1)
+        else:
+            summed = (keys[:, 0, :, 0] * (attention_mask[:, 0, 0] == 0))[:, : keys.shape[2]].sum(-1, keepdim=True)
+        return SimpleNamespace(last_hidden_state=summed[..., None])
+
+    def lm_head(self, hidden: Tensor) -> Tensor:
+        return -((torch.arange(17.0) - hidden[..., 0][..., None] % 17) ** 2)
+
+
+GREEDY = SamplingParams(0.0, 1.0, None, 30)
+NEVER = StopRule(frozenset(), (), lambda ids: "")
 
 
 def rows_of(rng: random.Random, count: int) -> list[Row]:
-    return [Row(GenerationRequest(tuple(range(rng.randint(1, 30))), i), rng.randint(1, 20)) for i in range(count)]
+    """Rows of which some share a prompt."""
+    prompts = [np.array([rng.randrange(17) for _ in range(rng.randint(1, 90))], np.int32) for _ in range(count // 2 + 1)]
+    return [Row(Request(str(n), rng.choice(prompts), GREEDY, n), rng.randint(1, 30), NEVER) for n in range(count)]
 
 
-@pytest.mark.parametrize(("max_rows", "max_tokens"), [(512, 10**9), (7, 10**9), (512, 200), (3, 1)])
-def test_batches_hold_every_row_once_within_limits(max_rows: int, max_tokens: int) -> None:
-    rows = rows_of(random.Random(0), 100)
-    parts = batches(rows, max_rows, max_tokens)
-    assert sorted(id(r) for part in parts for r in part) == sorted(id(r) for r in rows)
-    for part in parts:
-        assert 1 <= len(part) <= max_rows
-        widest = max(len(r.request.prompt_ids) + r.limit for r in part)
-        assert len(part) == 1 or widest * len(part) <= max_tokens
+def expected(row: Row) -> list[int]:
+    """The sum of everything before, modulo 17."""
+    total, tokens = int(row.request.prompt.sum()), list[int]()
+    for _ in range(row.limit):
+        tokens.append(total % 17)
+        total += tokens[-1]
+    return tokens
 
 
-def test_batches_do_not_depend_on_the_order_of_requests() -> None:
-    rows = rows_of(random.Random(1), 60)
-    mixed = rows[:]
-    random.Random(2).shuffle(mixed)
-    assert [[id(r) for r in part] for part in batches(rows, 8, 300)] == [[id(r) for r in part] for part in batches(mixed, 8, 300)]
+@pytest.mark.parametrize(("max_rows", "max_tokens"), [(512, 10**9), (7, 10**9), (512, 400), (3, 1)])
+def test_rows_enter_in_order_within_limits_and_leave_when_they_end(max_rows: int, max_tokens: int) -> None:
+    rows = rows_of(random.Random(0), 60)
+    model = Echo()
+    scheduler = Scheduler(model, torch.device("cpu"), max_rows, max_tokens, 4)
+    for row in rows:
+        scheduler.add(row)
+    entered: list[str] = []
+    while scheduler.running or scheduler.waiting:
+        ended = scheduler.step()
+        work = [*scheduler.running, *ended]
+        assert all(row.done for row in ended) and not any(row.done for row in scheduler.running)
+        assert len(work) <= max_rows
+        assert len(work) == 1 or max(row.width for row in work) * len(work) <= max_tokens
+        entered += sorted((row.request.id for row in work if len(row.tokens) == 1 and row.request.id not in entered), key=int)
+    assert [row.tokens for row in rows] == [expected(row) for row in rows]
+    assert entered == [row.request.id for row in rows], "first come, first served"
+    if max_rows == 512 and max_tokens == 10**9:
+        prompts = {row.request.prompt.tobytes() for row in rows}
+        assert sum(count for count, width in model.passes if width > 1) == len(prompts), "each distinct prompt is computed once"
+
+
+def test_rows_that_are_taken_out_or_sent_back_leave_the_others_what_they_were() -> None:
+    rows = rows_of(random.Random(3), 20)
+    scheduler = Scheduler(Echo(), torch.device("cpu"), 8, 10**9, 4)
+    for row in rows:
+        scheduler.add(row)
+    gone = [rows[0], rows[3], rows[19]]
+    for number in range(200):
+        scheduler.step()
+        if number == 2:
+            scheduler.remove(gone)
+        if number == 5:
+            scheduler.retract()
+            assert not scheduler.running
+    assert [row.tokens for row in rows if row not in gone] == [expected(row) for row in rows if row not in gone]
+
+
+@pytest.mark.parametrize(("widths", "rows"), [((64, 96), 4), ((4,), 8), ((49152, 1536), 4), ((151665,), 32), ((), 4)])
+def test_passes_fill_whole_vectors(widths: tuple[int, ...], rows: int) -> None:
+    assert row_quantum(widths) == rows
 
 
 def decode(ids: list[int]) -> str:
@@ -44,24 +115,6 @@ def decode(ids: list[int]) -> str:
 def test_stop_rule_sees_ids_and_strings_at_the_end(text: str, hit: bool) -> None:
     rule = StopRule(frozenset({ord("$")}), ("\n\n", "stop"), decode)
     assert rule.hits([ord(c) for c in text]) is hit or (text == "stop here" and "stop" in text[-8:])
-
-
-def test_growing_layer_equals_the_copying_layer_through_appends_and_selects() -> None:
-    generator = torch.Generator().manual_seed(0)
-    ours, theirs = GrowingLayer(), DynamicLayer()
-    rows = 3
-    for step, new in enumerate([9, 1, 1, 20, 1, 40, 1]):
-        keys = torch.randn(rows, 2, new, 8, generator=generator)
-        values = torch.randn(rows, 2, new, 4, generator=generator)
-        for got, want in zip(ours.update(keys, values), theirs.update(keys, values), strict=True):
-            assert torch.equal(got, want)
-        assert ours.get_seq_length() == theirs.get_seq_length()
-        if step in (1, 3):
-            pick = torch.tensor([0, 0, 2, 1, 1]) if step == 1 else torch.tensor([4, 1])
-            ours.select(pick)
-            theirs.batch_select_indices(pick)
-            rows = len(pick)
-            assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
 
 
 def test_bytes_per_token() -> None:
