@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -23,7 +23,7 @@ from lprl_operator.resources.settings import RenderSettings
 LAST_STEPS = 10
 """`reward_last` is the mean over this many last steps."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-DONE = "done.json"
+DONE, RUN = "done.json", "run.json"
 LINE_SECONDS, POLL_SECONDS = 20.0, 0.5
 
 
@@ -130,12 +130,20 @@ class Running:
         rows = _rows(self.folder, "metrics.jsonl")
         if not rows:
             return f"{self.case.name} starting"
-        last = rows[-1]
-        return f"{self.case.name} step {last['step']} reward {last['reward']:.2f} k3 {last['k3']:.1e} {last['tokens_per_second']:.0f} tok/s"
+        steps = json.loads((self.folder / RUN).read_text())["trained"]["algorithm"]["steps"]
+        return f"{self.case.name} {progress(rows, steps)}"
 
     def tail(self) -> str:
         """Return the end of its log."""
         return "\n".join((self.folder / "log.txt").read_text(errors="replace").splitlines()[-15:])
+
+
+def progress(rows: Sequence[Mapping[str, Any]], steps: int) -> str:
+    """Return where a run of so many steps is, by the rows of its metrics (at least one): figures of the last one, and the time left."""
+    last = rows[-1]
+    left = median(row["step_seconds"] for row in rows) * (steps - last["step"])
+    end = f", {left / 60.0:.1f} min left" if left else ""
+    return f"step {last['step']}/{steps} reward {last['reward']:.2f} k3 {last['k3']:.1e} {last['tokens_per_second']:.0f} tok/s{end}"
 
 
 def is_done(case: Case, folder: Path) -> bool:
@@ -195,7 +203,7 @@ def write_run(job: LowPrecisionRLJob, folder: Path) -> Path:
     config = config.model_copy(update={"rollout_path": config.model_path, "checkpoint": export})
     (folder / "checkpoints").mkdir()
     (folder / "configmaps" / f"{job.metadata.name}-a1-progress").mkdir(parents=True)
-    path = folder / "run.json"
+    path = folder / RUN
     path.write_text(json.dumps(config.document()))
     return path
 
