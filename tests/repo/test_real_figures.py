@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from benchmarks.real import guard, tables
 from benchmarks.real.cases import MATCHED, ROOT
+from benchmarks.real.run import SHORT_RUN, rise
 
 from lprl_api.catalog.mismatch import ROWS, Row
 from lprl_api.spec.precision import Rollout, Training
@@ -83,3 +84,9 @@ def test_every_pair_of_the_product_was_trained_or_is_refused() -> None:
     trained = {run["mode"].split(" ")[0] for run in RUNS}
     assert trained == {f"{row.training}/{row.rollout}" for row in ROWS}
     assert {Training.FP8_QAT, Training.INT4_QAT} <= {row.training for row in ROWS} and Rollout.INT4 in {row.rollout for row in ROWS}
+
+
+def test_every_recorded_run_had_risen_beyond_noise_at_the_length_of_a_run_on_a_cpu() -> None:
+    steps = SHORT_RUN["steps"]
+    runs = [(pair, values[:steps]) for pair, _, values in guard.recorded(REAL / "steps.csv", "reward")]
+    assert [pair for pair, values in runs if not rise(pair, [{"reward": reward} for reward in values])[0]] == []
