@@ -26,7 +26,8 @@ Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-Finish = Literal["stop", "length", "abort", "turn-limit"]
+Finish = Literal["stop", "length", "abort", "turn-limit", "failed"]
+"""failed: a tool or an environment gave up, not the policy."""
 NOTHING: Float32 = np.zeros(0, np.float32)
 
 

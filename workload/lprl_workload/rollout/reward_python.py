@@ -1,15 +1,14 @@
 """Rewards by a user's function f(prompt, response, label, metadata) -> number."""
 
-import importlib
 import inspect
 import json
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_workload.process.movement import here
+from lprl_workload.rollout.imported import imported, raised_at, said
 from lprl_workload.rollout.reward_item import RewardItem, finite
 from lprl_workload.rollout.time_limit import TimeLimitError, time_limit
 
@@ -17,9 +16,6 @@ RewardFunction = Callable[[str, str, str | None, Mapping[str, Any]], Any]
 PLACES = {"prompt": 0, "response": 1, "solution_str": 1, "label": 2, "ground_truth": 2, "metadata": 3, "extra_info": 3}
 """Where a parameter of this name must stand, since all four are passed by position."""
 CALL = "f(prompt, response, label, metadata)"
-IMPORTABLE = "the module must be installed in the image or on PYTHONPATH"
-LONGEST = 300
-"""Characters of an exception's message that are told."""
 
 
 class PythonScorer:
@@ -29,7 +25,7 @@ class PythonScorer:
         """Import `package.module:function` (limit_s: seconds a call may take); raises UserError when it cannot be called as a reward."""
         self._where, self._limit_s = f"data.reward.function: {path}", limit_s
         module, _, name = path.partition(":")
-        self._function = _imported(self._where, module, name)
+        self._function = imported(self._where, module, name)
         self._file = getattr(inspect.getmodule(self._function), "__file__", None) or ""
         _check_callable(self._where, self._function)
 
@@ -68,21 +64,7 @@ def _blamed(where: str, item: RewardItem, file: str) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{where} raised {_said(error)}{_line(error, file)}{item.row}", "correct the function") from error
-
-
-def _imported(where: str, module: str, name: str) -> Any:
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        inner = error.name is not None and error.name != module and not module.startswith(f"{error.name}.")
-        what = f", which {module} imports{_line(error, None)}" if inner else ""
-        raise UserError(f"{where}: {error}{what}", IMPORTABLE) from error
-    except (Exception, SystemExit) as error:  # a user's module may raise anything
-        raise UserError(f"{where}: importing {module} raised {_said(error)}{_line(error, None)}", "correct the module") from error
-    if not hasattr(found, name):
-        raise UserError(f"{where}: module {module} ({getattr(found, '__file__', 'no file')}) has no {name!r}", IMPORTABLE)
-    return getattr(found, name)
+        raise UserError(f"{where} raised {said(error)}{raised_at(error, file)}{item.row}", "correct the function") from error
 
 
 def _check_callable(where: str, function: Any) -> None:
@@ -107,20 +89,3 @@ def _check_callable(where: str, function: Any) -> None:
             raise UserError(
                 f"{where} takes {signature}, is called as {CALL}: its {name!r} would get another one's value", "put them in this order"
             )
-
-
-def _said(error: BaseException) -> str:
-    """Return type and message of an exception, the last line of what Python would print, shortened."""
-    lines = [line.strip() for line in traceback.format_exception_only(error) if line.strip()]
-    text = " ".join(" ".join(lines[-1:]).split())
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-
-
-def _line(error: BaseException, file: str | None) -> str:
-    """Return ` (FILE line N)` of where it was raised: the last line of `file`, the user's own; of what was imported, the first one."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f" ({error.filename} line {error.lineno})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    frames = [frame for frame in frames if frame.filename != __file__ and frame.filename != importlib.__file__]
-    own = frames[:1] if file is None else [frame for frame in frames if frame.filename == file] or frames
-    return f" ({own[-1].filename} line {own[-1].lineno})" if own else ""

@@ -18,6 +18,14 @@ def sample_seed(run_seed: int, step: int, prompt_index: int, sample: int) -> int
     return int.from_bytes(digest[:8], "little") >> 1
 
 
+def turn_seed(seed: int, turn: int) -> int:
+    """Return the seed of an episode's turn (0-based) of the policy: the response's own for the first, so that one turn is drawn as ever."""
+    if not turn:
+        return seed
+    digest = hashlib.sha256(f"lprl-turn:{seed}:{turn}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
 def _signed(value: int) -> int:
     """Return the two's complement int64 of a 64-bit pattern."""
     value &= (1 << 64) - 1

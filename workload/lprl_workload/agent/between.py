@@ -1,0 +1,116 @@
+"""The tokens the world puts between two turns of the policy: what the model's chat template writes there, tokenised once.
+
+Token in, token out: what the policy drew is never decoded and tokenised again. After a turn only the text that the template writes
+*behind* an assistant's message is tokenised (its end of turn, the tools' messages, the opening of the next turn) and appended.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lprl_api.errors import UserError
+from lprl_workload.agent.tool_calls import PROBE_ARGUMENTS, PROBE_NAME, Style, style_of
+
+Message = dict[str, Any]
+ASKED, ANSWERED = "lprlasked4", "lprlanswered6"
+"""Stand-ins for what was said before: texts no template has of its own."""
+CALL_ID = f"functions.{PROBE_NAME}:0"
+"""As Kimi's models write them (the name stands nowhere else), and long enough for Mistral's templates."""
+REMEDY = "set chat_template.jinja right, or choose a rollout without tools"
+
+
+class TurnTokens:
+    """Tokenises what comes after a turn, for one tokenizer and its template."""
+
+    def __init__(self, tokenizer: Any, ends: frozenset[int], variables: Mapping[str, Any]) -> None:
+        """Args: tokenizer: a transformers tokenizer with a chat template. ends: ids that end a turn. variables: of the template."""
+        self._tokenizer, self._ends, self._variables = tokenizer, ends, variables
+        added = {str(token) for token in tokenizer.get_added_vocab()} | set(map(str, tokenizer.all_special_tokens))
+        self._specials = tuple(token for token in sorted(added, key=len, reverse=True) if len(token) > 1 and not token.isspace())
+
+    def between(self, drawn: NDArray[np.int32], messages: Sequence[Message]) -> NDArray[np.int32]:
+        """Return the ids [T] that go between the drawn turn [R] and the next one.
+
+        Args:
+            drawn: the policy's turn; an end token at its end is the template's own end of turn and not repeated.
+            messages: what the world says: role tool (with name, tool_call_id and content) or user.
+
+        Raises:
+            UserError: the template refuses these messages, or leaves one out.
+
+        """
+        text = self._after(messages)
+        ids = np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int32)
+        if drawn.size and int(drawn[-1]) in self._ends and ids.size and int(ids[0]) in self._ends:
+            return ids[1:]
+        return ids
+
+    def cut(self, text: str, limit: int, mark: str) -> str:
+        """Return `text`, or when it has more than `limit` tokens its beginning and `mark`. No special token of its own survives."""
+        text = self.harmless(text)
+        if len(text.encode()) <= limit:  # every token stands for at least one byte
+            return text
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        if len(encoded["input_ids"]) <= limit:
+            return text
+        return text[: encoded["offset_mapping"][limit - 1][1]] + mark
+
+    def harmless(self, text: str) -> str:
+        """Return `text` with special tokens broken up: an answer of the world must not open a turn or end one."""
+        for token in self._specials:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def _after(self, messages: Sequence[Message]) -> str:
+        before = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWERED}]
+        text = self._rendered([*before, *messages], f"messages of role {', '.join(sorted({m['role'] for m in messages}))}")
+        if text.count(ANSWERED) != 1:
+            raise UserError("chat_template.jinja: does not write an assistant's message once, as it is", REMEDY)
+        behind = text[text.index(ANSWERED) + len(ANSWERED) :]
+        for message in messages:
+            if not _says(behind, str(message["content"])):
+                raise UserError(f"chat_template.jinja: leaves out a message of role {message['role']}", REMEDY)
+        return behind
+
+    def _rendered(self, messages: Sequence[Message], what: str) -> str:
+        try:
+            found = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, **self._variables)
+        except Exception as error:  # a template may raise anything
+            raise UserError(f"chat_template.jinja: refused {what} ({type(error).__name__}: {error})", REMEDY) from error
+        return str(found)
+
+
+def style_of_template(tokenizer: Any, variables: Mapping[str, Any]) -> Style | None:
+    """Return how the model writes tool calls: the style that reads what its template makes of one; None when it writes none.
+
+    Templates want a call's arguments as a mapping (most) or as JSON text (DeepSeek's): both are tried.
+    """
+    asked: Message = {"role": "user", "content": ASKED}
+    for arguments in (dict(PROBE_ARGUMENTS), json.dumps(PROBE_ARGUMENTS)):
+        call = {"id": CALL_ID, "type": "function", "function": {"name": PROBE_NAME, "arguments": arguments}}
+        for content in ("", None):
+            messages = [asked, {"role": "assistant", "content": content, "tool_calls": [call]}]
+            try:
+                opened = str(tokenizer.apply_chat_template([asked], tokenize=False, add_generation_prompt=True, **variables))
+                text = str(tokenizer.apply_chat_template(messages, tokenize=False, **variables))
+            except Exception:
+                continue
+            drawn = text[len(opened) :] if text.startswith(opened) else text[text.rfind(ASKED) + len(ASKED) :]
+            found = style_of(_without_ends(drawn, tokenizer))
+            if found:
+                return found
+    return None
+
+
+def _without_ends(text: str, tokenizer: Any) -> str:
+    """Cut a template's end of turn off, which a style that reads bare JSON would trip over."""
+    for token in sorted(map(str, tokenizer.all_special_tokens), key=len, reverse=True):
+        text = text.strip().removesuffix(token)
+    return text
+
+
+def _says(text: str, content: str) -> bool:
+    return "".join(content.split()) in "".join(text.split()) or content in text
