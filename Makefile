@@ -74,8 +74,9 @@ crds: $(STAMP) ## Regenerate crds/ from the contract.
 golden: $(STAMP) ## Rewrite the goldens; the diff is the review.
 	LPRL_UPDATE_GOLDENS=1 $(BIN)/pytest -q tests/golden
 
-bench: $(STAMP) ## Plans of a step for 256 ranks; converter against a plain converter, in one run (makes a 2 GB model; minutes).
+bench: $(STAMP) ## Plans of a step for 256 ranks; continuous batching; converter against a plain converter, in one run (makes a 2 GB model; minutes).
 	$(BIN)/python benchmarks/schedule.py
+	$(BIN)/python benchmarks/batching.py
 	$(BIN)/python benchmarks/convert/run.py
 
 scale: $(STAMP) ## 100, 300 and 1,000 jobs at once against bare RayClusters on a simulated cluster (about an hour; SCALE="--jobs 1000 --no-bare --keep-jobs": a quarter of one).
