@@ -216,7 +216,7 @@ def test_a_failed_run_goes_on_with_a_corrected_manifest_and_not_with_another(inp
 
 @pytest.mark.timeout(300)
 def test_a_driver_whose_main_thread_hangs_is_restarted_though_it_reports(inputs: Path, tmp_path: Path, finished: Job) -> None:
-    stall_s = 20
+    stall_s = 45
     reward = {"type": "python", "function": "lprl_fixtures.runs:even_share_then_hang", "timeoutSeconds": 3600}
     data = {"prompts": {"volume": "data", "path": "train.jsonl"}, "reward": reward}
     job = Job(tmp_path, inputs, data=data, failurePolicy={"backoffSeconds": 0, "refillSteps": 1000, "stallSeconds": stall_s})

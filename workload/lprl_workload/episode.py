@@ -197,13 +197,17 @@ class EpisodeRef:
     ref: Any = None
     """The Episode itself in one process; an ObjectRef to it on Ray."""
     reward: float = 0.0
+    broken: int = 0
+    """Drawn tokens whose log-probability is NaN or infinite."""
     excerpt: str = ""
     """Beginning and end of the text, of the group's first sample."""
 
 
 def described(episode: Episode, ref: Any = None) -> EpisodeRef:
     """Return the driver's view of an episode."""
-    return EpisodeRef(episode.prompt, episode.group, episode.sample, *episode.tokens, *episode.versions, episode.finish, ref=ref)
+    broken = int(np.count_nonzero(~np.isfinite(episode.logprobs)))
+    numbers = *episode.tokens, *episode.versions
+    return EpisodeRef(episode.prompt, episode.group, episode.sample, *numbers, episode.finish, ref=ref, broken=broken)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,10 @@ class EngineHost:
         """Build the engine; it waits for its first push."""
         set_up_process()
         self._device = torch.device(device)
+        if self._engine is not None:  # two do not fit one GPU
+            before, self._engine = self._engine, None
+            before.close()
+            del before
         self._engine = make_engine(run, paths, fmt, device)
 
     @property

@@ -26,7 +26,7 @@ from lprl_workload.launch.ray_engines import RayRolloutGroup
 from lprl_workload.launch.ray_fan import Link, ObjectStoreFan, announcer
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
 from lprl_workload.launch.ray_vigil import Vigil
-from lprl_workload.launch.stillness import engine_limits, rank_limits
+from lprl_workload.launch.stillness import engine_limits, rank_limits, while_starting
 from lprl_workload.process.errors import TrainerLostError
 from lprl_workload.rl.groups import Update
 from lprl_workload.sync.channel import WeightChannel
@@ -41,6 +41,7 @@ from lprl_workload.train.step_plan import budget_of, schedule
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+LOADING = "loading trainer ranks"
 MEETING_TIMEOUT_S = 300.0
 """Time limit of one broadcast: more than the slowest bucket takes, less than a stall's."""
 
@@ -170,7 +171,7 @@ class RayTrainGroup:
         self._handles, self._places = [handles[n] for n in order], [found[n] for n in order]
         port = int(self._get([self._handles[0].open_rendezvous.remote()], "open rendezvous")[0])
         calls = [handle.set_up.remote(self._run, self._paths, self._rank(number, port)) for number, handle in enumerate(self._handles)]
-        self._get(calls, "loading trainer ranks")
+        self._get(calls, LOADING)
 
     def _rank(self, number: int, port: int) -> RankInfo:
         local = sum(place.node == self._places[number].node for place in self._places[:number])
@@ -214,7 +215,8 @@ class RayTrainGroup:
 
     def _get(self, refs: list[Any], what: str) -> list[Any]:
         of = self._handles if len(refs) == len(self._handles) else self._handles[:1]
-        vigil = Vigil(of, rank_limits(self._run))
+        limits = rank_limits(self._run)
+        vigil = Vigil(of, while_starting(limits) if what == LOADING else limits)
         try:
             return get_all(refs, f"trainer: {what}", who=lambda number: self._who(number, len(refs)), vigil=vigil)
         except ActorLostError as error:

@@ -20,7 +20,7 @@ from lprl_workload.launch.hosts import EngineHost, Place
 from lprl_workload.launch.ray_fan import wait_engines
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place, read
 from lprl_workload.launch.ray_vigil import Vigil
-from lprl_workload.launch.stillness import engine_limits
+from lprl_workload.launch.stillness import engine_limits, while_starting
 from lprl_workload.process.errors import DeadlineError, EngineLostError
 from lprl_workload.sync.channel_broadcast import Meeting
 
@@ -192,7 +192,7 @@ class RayRolloutGroup:
     def _set_up(self, numbers: Sequence[int]) -> None:
         refs = [self.handles[n].set_up.remote(self._run, self._paths, self.format, self._device(n)) for n in numbers]
         try:
-            vigil = self._vigil([self.handles[n] for n in numbers])
+            vigil = Vigil([self.handles[n] for n in numbers], while_starting(engine_limits(self._run)))
             get_all(refs, "loading", who=lambda position: self._who(numbers[position]), vigil=vigil)
         except ActorLostError as error:
             raise EngineLostError(numbers[error.number], str(error)) from error

@@ -16,9 +16,10 @@ from lprl_api.errors import UserError
 from lprl_api.text import last_words, one_line
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.launch.hosts import Place
-from lprl_workload.launch.ray_vigil import Vigil
+from lprl_workload.launch.ray_vigil import POLL_S, Vigil
 from lprl_workload.process.blame import blame_of
 from lprl_workload.process.errors import DeadlineError, EngineLostError, FencedError, NonFiniteError, RemoteError, WeightMismatchError
+from lprl_workload.process.movement import here
 from lprl_workload.process.termination import FULL_ERRNOS, PLACE_ERRNOS
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,9 @@ def get_all(
 def _wait(pending: list[Any], until: float | None, vigil: Vigil | None) -> tuple[list[Any], list[Any], bool]:
     """Wait for a call to end, until a vigil's next look at most; returns done and pending ones, and whether it is past `until`."""
     left = None if until is None else max(0.0, until - time.monotonic())
-    poll = left if vigil is None else vigil.poll_s if left is None else min(left, vigil.poll_s)
+    if until is not None:
+        here.tick()  # what has a deadline of its own cannot hang
+    poll = min(POLL_S if vigil is None else vigil.poll_s, POLL_S if left is None else left)
     done, pending = ray.wait(pending, num_returns=1, timeout=poll)
     return done, pending, not done and until is not None and time.monotonic() >= until
 

@@ -21,7 +21,7 @@ class Vigil:
     """One wait for calls, of which call i runs in the process of `handles[i]` (actors with a concurrency group `health`)."""
 
     def __init__(self, handles: Sequence[Any], limits: Limits, movement: Movement = here) -> None:
-        self._handles, self._movement = handles, movement
+        self._handles, self._movement, self._starting = handles, movement, limits.starting
         self._stillness = Stillness(limits, time.monotonic())
         self.poll_s = min(POLL_S, limits.still_s / 5, limits.silent_s / 5)
         self._asked: dict[int, Any] = {}
@@ -29,6 +29,8 @@ class Vigil:
     def look(self, pending: Iterable[int]) -> Still | None:
         """Ask the processes of the calls in `pending`, take what they answered so far, return one that is to be given up. Never waits."""
         numbers = list(pending)
+        if self._starting:
+            self._movement.tick()
         for number in numbers:
             if number not in self._asked:
                 self._asked[number] = self._handles[number].moved.options(concurrency_group="health").remote()

@@ -1,12 +1,14 @@
 """When a process that was asked to do something is given up: it does not answer, or it answers and nothing in it moves. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lprl_api.wire.runconfig import RunConfig
 
 MISSED_HEALTH_CHECKS = 10
 """An engine that does not answer for as many health checks' time is killed and replaced."""
+START_S = 300.0
+"""How long a process that loads may say nothing at least, however short a stall is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class Limits:
     """Seconds in which it does not even answer."""
     together: bool
     """Whether they wait for each other (trainer ranks): then one is lost only when none of those still at it moves."""
+    starting: bool = False
+    """Whether they import and build, which says nothing: being waited for counts as movement, since it is bounded here."""
 
 
 def rank_limits(run: RunConfig) -> Limits:
@@ -30,6 +34,11 @@ def engine_limits(run: RunConfig, in_push: bool = False) -> Limits:
     """Return the limits of engines. In a push less than a rank's, which waits for them: the engine is to blame, not the trainer."""
     still_s = run.stall_seconds / (3 if in_push else 2)
     return Limits(still_s, min(still_s, MISSED_HEALTH_CHECKS * run.rollout.health_check_seconds), together=False)
+
+
+def while_starting(limits: Limits) -> Limits:
+    """Return the limits of processes that load: imports and the building of a model say nothing."""
+    return replace(limits, still_s=max(limits.still_s, START_S), silent_s=max(limits.silent_s, START_S), starting=True)
 
 
 @dataclass(frozen=True, slots=True)

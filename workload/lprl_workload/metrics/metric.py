@@ -1,5 +1,6 @@
 """Typed reductions: how the values of several optimizer steps, or several ranks, become one number of the step."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from statistics import fmean, pstdev
@@ -16,7 +17,11 @@ class Reduction(Enum):
     LAST = "last"
 
 
-REDUCTIONS: Mapping[str, Reduction] = {"learning_rate": Reduction.LAST, "grad_norm": Reduction.MEAN}
+REDUCTIONS: Mapping[str, Reduction] = {
+    "learning_rate": Reduction.LAST,
+    "logprob_diff_max": Reduction.MAX,
+    "skipped_steps": Reduction.SUM,
+}
 """Reduction by metric name. Names not listed here are means."""
 
 
@@ -40,6 +45,11 @@ def reduce_metrics(parts: Iterable[Metrics]) -> Metrics:
         for name, value in part.items():
             values.setdefault(name, []).append(value)
     return {name: reduce_one(REDUCTIONS.get(name, Reduction.MEAN), found) for name, found in values.items()}
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number as it is reported: JSON has no NaN and no infinity."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

@@ -5,6 +5,7 @@ relative_limit x baseline or above absolute_limit; `patience` such steps in a ro
 `correct`, `rollback` and `fallback-bf16` are final; `hold` ends when a value is back under the limit.
 """
 
+import math
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
@@ -30,6 +31,7 @@ class Guard:
     since_step: int | None = None
     """First step of the current drift."""
     value: float | None = None
+    """Of the newest step; None before the first, and when it was no number."""
     corrected: bool = False
     """Truncated importance sampling was switched on."""
 
@@ -58,13 +60,14 @@ class Guard:
 
 
 def observe(guard: Guard, settings: Stability, step: int, value: float) -> tuple[Guard, Action]:
-    """Take one step's mismatch; return the next state and the action to execute now."""
+    """Take one step's mismatch; return the next state and the action to execute now. What is no number is over any limit, or none."""
+    is_number = math.isfinite(value)
     first = guard.first_values
-    if len(first) < settings.baseline_steps and guard.state in ("measuring", "stable", "drifting"):
+    if is_number and len(first) < settings.baseline_steps and guard.state in ("measuring", "stable", "drifting"):
         first = (*first, value)
-    guard = replace(guard, first_values=first, value=value)
+    guard = replace(guard, first_values=first, value=value if is_number else None)
     limit = guard.limit(settings)
-    if limit is None or value <= limit:
+    if is_number and (limit is None or value <= limit):
         return _under(guard, settings)
     over = guard.over + 1
     since = guard.since_step if guard.over and guard.since_step is not None else step

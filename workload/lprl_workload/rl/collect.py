@@ -13,6 +13,7 @@ from lprl_workload.episode import BatchRef, Episode, EpisodeRef
 from lprl_workload.metrics.metric import mean_std
 from lprl_workload.metrics.reward_signal import SeenRewards, excerpt, seen_rewards
 from lprl_workload.process.movement import here
+from lprl_workload.rl.nonfinite import nonfinite
 from lprl_workload.rollout.seeds import sample_seed
 
 PIECE_TOKENS = 1 << 20
@@ -106,7 +107,8 @@ class Collector:
         everything = [sample for group in kept + flat for sample in group]
         episodes = BatchRef(tuple(replace(sample, group=number) for number, group in enumerate(batch) for sample in group))
         rewards = seen_rewards([prompt for prompt, _ in answered], [group for _, group in answered])
-        return Collected(episodes, position, _metrics(everything), sum(s.drawn_tokens for s in everything), rewards)
+        metrics = _metrics(everything) | nonfinite(step, everything)
+        return Collected(episodes, position, metrics, sum(s.drawn_tokens for s in everything), rewards)
 
     def score(
         self, prompts: Sequence[Prompt], refs: Sequence[EpisodeRef], count: int, fetch: Callable[[Sequence[EpisodeRef]], list[Episode]]

@@ -18,12 +18,12 @@ from lprl_api.derived.run_folder import step_name
 from lprl_api.model.formats import Bf16
 from lprl_api.spec.topology import Stability
 from lprl_api.text import shortened
-from lprl_api.wire.progress import MESSAGE_CHARACTERS, DriverPhase, RewardSignal
+from lprl_api.wire.progress import MESSAGE_CHARACTERS, DriverPhase
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.store import CheckpointStore
 from lprl_workload.data import Metrics, SyncReport
 from lprl_workload.episode import BatchRef
-from lprl_workload.metrics.metric import reduce_metrics
+from lprl_workload.metrics.metric import finite, reduce_metrics
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.metrics.reward_signal import watch
 from lprl_workload.metrics.stability import Action, observe
@@ -34,7 +34,7 @@ from lprl_workload.rl.groups import RolloutGroup, TrainGroup
 from lprl_workload.rl.prepare import measure, prepare
 from lprl_workload.rl.records import EMPTY, Records
 from lprl_workload.rl.recovery import Budget, ends_instead
-from lprl_workload.rl.run_state import RunState
+from lprl_workload.rl.run_state import RunState, origin
 from lprl_workload.rl.serving import Serving
 
 log = logging.getLogger(__name__)
@@ -152,10 +152,7 @@ class Loop:
             found = self._store.newest()
             if found is None and self._recorded_step:
                 raise self._store.nothing_to_resume(self._recorded_step)
-            folder = found[0] if found else self._load_from
-            self.state = RunState.read(folder) if folder else RunState()
-            if not found:  # another run's rewards say nothing of these prompts
-                self.state = replace(self.state, rewards=RewardSignal())
+            folder, self.state = origin(found, self._load_from)
             if folder:
                 self._trainer.load(folder / TRAINER)
             self._saved = self.state if found else None
@@ -173,7 +170,7 @@ class Loop:
     def _observe(self, metrics: Metrics) -> Action:
         settings = self._stability
         value = metrics.get("k3" if settings.metric == "k3" else "logprob_diff")
-        if value is None or not math.isfinite(value):
+        if value is None:
             return "none"
         guard, action = observe(self.state.guard, settings, self.state.step, value)
         self.state = replace(self.state, guard=guard)
@@ -182,7 +179,9 @@ class Loop:
     def _act(self, action: Action) -> None:
         """Execute what the guard decided."""
         if action != "none":
-            log.warning("stability guard at step %d: %s (%s %s)", self.state.step, action, self._stability.metric, self.state.guard.value)
+            value = self.state.guard.value
+            found = "is no number" if value is None else value
+            log.warning("stability guard at step %d: %s (%s %s)", self.state.step, action, self._stability.metric, found)
         match action:
             case "correct":
                 self._trainer.set_correction(True)
@@ -197,11 +196,11 @@ class Loop:
         """Go back to the last checkpoint before the drift, keeping what the guard learned, and make that durable first."""
         guard = self.state.guard
         found = self._store.newest(at_most=(guard.since_step or 1) - 1)
-        earlier = RunState.read(found[0]) if found else RunState()
-        if found:
-            self._trainer.load(found[0] / TRAINER)
-        else:
+        folder, earlier = origin(found, self._load_from)
+        if folder is None:
             self._trainer.rebuild()
+        else:
+            self._trainer.load(folder / TRAINER)
         self._trainer.set_correction(True)
         report = self._push(self._serving.pushed + 1)
         self.state = replace(earlier, guard=replace(guard, over=0), weight_version=report.version)
@@ -250,8 +249,8 @@ class Loop:
         self._records.rewards(self.state.rewards)
         self._reporter.update(
             reward=batch.metrics["reward"],
-            mismatch_k3=metrics.get("k3"),
-            logprob_diff=metrics.get("logprob_diff"),
+            mismatch_k3=finite(metrics.get("k3")),
+            logprob_diff=finite(metrics.get("logprob_diff")),
             seconds_left=step_seconds * max(0, self.steps - self.state.step),
             **{name: timing[name] for name in ("tokens_per_second", "step_seconds", "sync_seconds")},
         )

@@ -1,12 +1,13 @@
 """What the loop itself remembers between steps: a small JSON document in every checkpoint."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter
 
 from lprl_api.wire.progress import RewardSignal
+from lprl_workload.checkpoint.manifest import Manifest
 from lprl_workload.metrics.stability import Guard
 
 STATE_FILE = "state.json"
@@ -39,3 +40,13 @@ class RunState:
 
 
 _ADAPTER = TypeAdapter(RunState)
+
+
+def origin(found: tuple[Path, Manifest] | None, load_from: Path | None) -> tuple[Path | None, RunState]:
+    """Return where a run goes on and its state there: its own checkpoint `found`, else the one it was begun from, else (None) untrained.
+
+    The rewards of the run that it was begun from say nothing of this one's prompts.
+    """
+    if found is not None:
+        return found[0], RunState.read(found[0])
+    return load_from, replace(RunState.read(load_from), rewards=RewardSignal()) if load_from is not None else RunState()

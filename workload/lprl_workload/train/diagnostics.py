@@ -27,8 +27,12 @@ TOKEN_SUMS = (
 
 
 def mismatch_k3(old: Tensor, rollout: Tensor) -> Tensor:
-    """Return the k3 estimate of KL(rollout || trainer) per token: e^d - 1 - d with d = o - f clamped to +-20."""
-    d = (old - rollout).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    """Return the k3 estimate of KL(rollout || trainer) per token: e^d - 1 - d with d = o - f clamped to +-20.
+
+    One broken token gives a large number; one that is none (NaN, infinite) is not clamped away, and neither is the mean.
+    """
+    d = old - rollout
+    d = torch.where(d.isfinite(), d.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO), d)
     return torch.expm1(d) - d
 
 

@@ -30,5 +30,5 @@ class MismatchSums:
 def mismatch(trainer: Float32, rollout: Float32) -> MismatchSums:
     """Return the sums of one sample, from log-probabilities [R] of both sides; a value that is no number stays one."""
     d = trainer.astype(np.float64) - rollout.astype(np.float64)
-    clamped = np.clip(d, -RATIO_LIMIT, RATIO_LIMIT)
+    clamped = np.where(np.isfinite(d), np.clip(d, -RATIO_LIMIT, RATIO_LIMIT), np.nan)
     return MismatchSums(len(d), float(np.abs(d).sum()), float((np.expm1(clamped) - clamped).sum()))

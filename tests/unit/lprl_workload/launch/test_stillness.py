@@ -1,6 +1,6 @@
 """Which process of a call is given up, and when: answers are no movement, and ranks wait for each other."""
 
-from lprl_workload.launch.stillness import Limits, Still, Stillness
+from lprl_workload.launch.stillness import Limits, Still, Stillness, while_starting
 
 ENGINES, RANKS = Limits(100, 30, together=False), Limits(100, 30, together=True)
 
@@ -37,3 +37,8 @@ def test_of_ranks_that_all_stand_still_the_one_that_stopped_first_is_named():
 
 def test_hours_in_which_something_moves_are_waited_for():
     assert watched(ENGINES, {0: (36000, 36000)}, 36000, every=25) is None
+
+
+def test_processes_that_load_have_minutes_to_import_however_short_a_stall_is():
+    assert watched(while_starting(RANKS), {0: (0, 0)}, 250) is None
+    assert watched(while_starting(RANKS), {0: (0, 0)}, 900) == (300, Still(0, "did not answer for 300 s"))

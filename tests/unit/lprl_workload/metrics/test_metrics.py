@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lprl_api.spec.operations import Tracking
 from lprl_workload.episode import Float32
@@ -16,6 +17,7 @@ from lprl_workload.metrics.metric import Reduction, mean_std, reduce_metrics, re
 from lprl_workload.metrics.pass_at import pass_at_k
 from lprl_workload.metrics.sinks import Guarded, JsonlFile, JsonlSink, PrometheusSink, Row, TensorBoardSink
 from lprl_workload.metrics.tracking import make_sinks
+from lprl_workload.train.diagnostics import mismatch_k3
 from lprl_workload.train.mismatch import MismatchSums, mismatch
 
 
@@ -33,6 +35,26 @@ def test_reduce_metrics_takes_the_last_learning_rate_and_means() -> None:
         "rare": 5.0,
     }
     assert mean_std([1.0, 3.0]) == (2.0, 1.0) and mean_std([]) == (0.0, 0.0)
+
+
+def test_the_largest_of_several_steps_is_the_largest_and_skipped_ones_are_counted() -> None:
+    parts = [{"logprob_diff_max": 0.1, "skipped_steps": 0.0}, {"logprob_diff_max": 9.0, "skipped_steps": 1.0}] * 2
+    assert reduce_metrics(parts) == {"logprob_diff_max": 9.0, "skipped_steps": 2.0}
+
+
+@pytest.mark.parametrize("broken", [math.nan, -math.inf, math.inf], ids=["nan", "minus infinity", "infinity"])
+def test_one_log_probability_that_is_no_number_is_not_clamped_away(broken: float) -> None:
+    found = mismatch(np.array([-1.0, -2.0], np.float32), np.array([-1.5, broken], np.float32)).means()
+    assert not math.isfinite(found["logprob_diff"]) and not math.isfinite(found["k3"])
+
+
+@pytest.mark.parametrize("rollout", [-0.5, -40.0, 0.0, math.nan, -math.inf, math.inf])
+def test_both_sides_count_k3_alike(rollout: float) -> None:
+    """Of a whole rollout, and of the micro-batches of a step."""
+    whole = mismatch(np.array([-1.0], np.float32), np.array([rollout], np.float32)).k3
+    part = mismatch_k3(torch.tensor([-1.0], dtype=torch.float64), torch.tensor([rollout], dtype=torch.float64)).item()
+    assert math.isfinite(whole) == math.isfinite(part)
+    assert not math.isfinite(whole) or whole == pytest.approx(part)
 
 
 def test_mismatch_by_hand() -> None:

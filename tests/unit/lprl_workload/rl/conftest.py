@@ -45,6 +45,8 @@ class World:
     """Raised by the next calls of a method."""
     k3: Callable[[int], float] = lambda step: 0.001
     """Mismatch by optimizer step."""
+    logprobs: Callable[[int], tuple[float, ...]] = lambda place: (-0.5, -0.25)
+    """What engines say of a response, by its place among the requests."""
 
     def note(self, what: str) -> None:
         self.journal.append(what)
@@ -63,9 +65,9 @@ class Engines:
         assert self.awake, "generated while asleep"
         self.world.note(f"generate v{self.version} t{params.temperature:g}")
         found = []
-        for request in requests:
+        for place, request in enumerate(requests):
             token = number(request.seed, request.prompt_ids.tolist(), self.w) % 1000
-            turns = world(request.prompt_ids), drawn([token, token + 1], [-0.5, -0.25], self.version)
+            turns = world(request.prompt_ids), drawn([token, token + 1], self.world.logprobs(place), self.version)
             finish = "stop" if token % 3 else "length"
             episode = Episode(request.prompt, request.group, request.sample, turns, finish)  # type: ignore[arg-type]
             found.append(described(episode, episode))
@@ -176,7 +178,7 @@ class Bench:
         self.score = reward_of
 
     def attempt(
-        self, number: int = 1, world: World | None = None, rows: int = 5, recorded_step: int = 0
+        self, number: int = 1, world: World | None = None, rows: int = 5, recorded_step: int = 0, load_from: Path | None = None
     ) -> tuple[Loop, World, Trainer, Engines]:
         world = world or World()
         engines = Engines(world, self.run.rollout_format)
@@ -190,7 +192,7 @@ class Bench:
         first = Progress(attempt=number, sequence=0, phase="starting", step=0, steps=self.run.algorithm.steps)
         reporter = Reporter(None, first, 60.0, self.control)
         records = Records(self.root, number)
-        loop = Loop(self.run, trainer, engines, collector, evaluator, store, records, reporter, recorded_step=recorded_step)
+        loop = Loop(self.run, trainer, engines, collector, evaluator, store, records, reporter, load_from, recorded_step)
         return loop, world, trainer, engines
 
     def series(self) -> list[dict[str, Any]]:

@@ -198,5 +198,10 @@ def test_diagnostics_are_token_means() -> None:
     assert got["ppl_ratio"] == pytest.approx(got["ppl_train"] / got["ppl_rollout"], rel=1e-5)
 
 
+@pytest.mark.parametrize("broken", [math.nan, -math.inf], ids=["nan", "minus infinity"])
+def test_mismatch_of_a_log_probability_that_is_no_number_is_none(broken: float) -> None:
+    assert not mismatch_k3(torch.tensor([-1.0]), torch.tensor([broken])).isfinite().item()
+
+
 def test_mismatch_k3_is_clamped() -> None:
     assert mismatch_k3(torch.tensor([1e4]), torch.tensor([0.0])).item() == pytest.approx(math.exp(20) - 21, rel=1e-5)

@@ -1,0 +1,51 @@
+"""What runs inside an actor process."""
+
+from typing import Any
+
+import pytest
+
+from lprl_workload.launch import hosts
+
+
+def test_an_engine_is_closed_before_the_one_that_takes_its_place_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the fallback to BF16: two engines do not fit one GPU."""
+    seen: list[str] = []
+
+    class Engine:
+        def __init__(self, fmt: str) -> None:
+            self.fmt = fmt
+            seen.append(f"build {fmt}")
+
+        def close(self) -> None:
+            seen.append(f"close {self.fmt}")
+
+    monkeypatch.setattr(hosts, "make_engine", lambda run, paths, fmt, device: Engine(fmt))
+    monkeypatch.setattr(hosts, "set_up_process", lambda: None)
+    host: Any = hosts.EngineHost()
+    host.set_up(None, None, "fp8", "cpu")
+    host.set_up(None, None, "bf16", "cpu")
+    assert seen == ["build fp8", "close fp8", "build bf16"]
+    assert host.engine.fmt == "bf16"
+
+
+def test_a_host_whose_new_engine_cannot_be_built_serves_no_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Engine:
+        def close(self) -> None:
+            pass
+
+    built = iter([Engine(), MemoryError()])
+
+    def make(*arguments: Any) -> Any:
+        found = next(built)
+        if isinstance(found, MemoryError):
+            raise found
+        return found
+
+    monkeypatch.setattr(hosts, "make_engine", make)
+    monkeypatch.setattr(hosts, "set_up_process", lambda: None)
+    host: Any = hosts.EngineHost()
+    host.set_up(None, None, "fp8", "cpu")
+    with pytest.raises(MemoryError):
+        host.set_up(None, None, "bf16", "cpu")
+    with pytest.raises(AssertionError):
+        _ = host.engine
