@@ -8,7 +8,7 @@ import kopf
 
 from lprl_api.errors import UserError
 from lprl_operator import handlers, kinds, logs, settings
-from lprl_operator.kube.api import KubeApi, Unavailable
+from lprl_operator.kube.api import ApiError, KubeApi, Unavailable
 from lprl_operator.metrics import OperatorMetrics
 from lprl_operator.runtime import Runtime
 from lprl_operator.scraping import Gate, serve
@@ -71,10 +71,12 @@ async def watch(found: settings.OperatorSettings, runtime: Runtime, api: KubeApi
 
 
 async def _served(api: KubeApi) -> frozenset[str]:
-    """What is served now; nothing when the API server does not answer, so that its coming back is a change."""
+    """What is served now; nothing when the API server does not answer or refuses, so that its coming back is a change."""
     try:
         return await asyncio.to_thread(kinds.served, api)
-    except Unavailable:
+    except ApiError as error:
+        if not isinstance(error, Unavailable):
+            log.warning("cannot see which kinds the API server serves: %s", error)
         return frozenset()
 
 

@@ -5,6 +5,7 @@ serves the new kind, and then stays blind to it; and it needs the right to list 
 """
 
 import asyncio
+import logging
 
 from lprl_api import names
 from lprl_operator.kube.api import ApiError, KubeApi, Unavailable
@@ -12,6 +13,7 @@ from lprl_operator.kube.api import ApiError, KubeApi, Unavailable
 KINDS = {names.PLURAL: f"/apis/{names.GROUP}/{names.VERSION}", "rayclusters": "/apis/ray.io/v1"}
 """Plural and the discovery document it has to be in. Everybody who is authenticated may read these."""
 LOOK_S = 5.0
+log = logging.getLogger(__name__)
 
 
 def served(api: KubeApi) -> frozenset[str]:
@@ -20,7 +22,8 @@ def served(api: KubeApi) -> frozenset[str]:
 
 
 async def changed(api: KubeApi, before: frozenset[str], flag: asyncio.Event) -> None:
-    """Set `flag` when other kinds than `before` are served. An API server that does not answer tells nothing."""
+    """Set `flag` when other kinds than `before` are served. An API server that does not answer, or refuses (401, 403), tells nothing."""
+    told = ""
     while not flag.is_set():
         await asyncio.sleep(LOOK_S)
         try:
@@ -28,6 +31,10 @@ async def changed(api: KubeApi, before: frozenset[str], flag: asyncio.Event) -> 
                 flag.set()
         except Unavailable:
             continue
+        except ApiError as error:
+            if str(error) != told:
+                told = str(error)
+                log.warning("cannot see which kinds the API server serves (%s); trying again every %g s", told, LOOK_S)
 
 
 def _plurals(api: KubeApi, path: str) -> frozenset[str]:

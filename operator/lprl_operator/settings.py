@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -39,6 +39,17 @@ class LeaderElection(Contract):
     lease_duration_seconds: int = Field(15, ge=3, le=300, description="Seconds after which a silent leader is replaced.")
     renew_deadline_seconds: int = Field(10, ge=2, le=299, description="Seconds after which a leader that cannot renew stops acting.")
     retry_period_seconds: int = Field(2, ge=1, le=60, description="Seconds between two tries to take or renew the Lease.")
+
+    @model_validator(mode="after")
+    def _a_leader_stops_before_it_is_replaced(self) -> Self:
+        lease, renew, retry = self.lease_duration_seconds, self.renew_deadline_seconds, self.retry_period_seconds
+        if renew >= lease:
+            raise ValueError(f"renewDeadlineSeconds {renew} needs to be less than leaseDurationSeconds {lease}: two would lead at once")
+        if retry >= renew:
+            raise ValueError(
+                f"retryPeriodSeconds {retry} needs to be less than renewDeadlineSeconds {renew}: the Lease would never be renewed"
+            )
+        return self
 
 
 class Metrics(Contract):

@@ -12,6 +12,8 @@ from lprl_api.kube_names import PATTERN_WORDS
 MAX_STRING, MAX_ITEMS, MAX_ENTRIES = 2048, 256, 64
 _KEPT = ("type", "description", "enum", "minimum", "maximum", "minLength", "maxLength", "pattern", "minItems", "maxItems")
 Schema = dict[str, Any]
+REQUIRED = {"ConditionStatus": ("type", "status", "reason", "lastTransitionTime")}
+"""By class name: what is required although everything else of a status may be absent."""
 
 
 def structural(model: type[BaseModel], rules: dict[str, tuple[Cel, ...]], *, defaults: bool) -> Schema:
@@ -61,6 +63,8 @@ class _Converter:
         found = self.convert(self.definitions[name])
         if "description" in node:
             found["description"] = node["description"]
+        if name in REQUIRED:
+            found["required"] = list(REQUIRED[name])
         if name in self.rules:
             found["x-kubernetes-validations"] = [rule.document() for rule in self.rules[name]]
         self._default(node, found)
@@ -71,6 +75,8 @@ class _Converter:
         real = [branch for branch in branches if branch.get("type") != "null"]
         described = {"description": node["description"]} if "description" in node else {}
         if len(real) > 1:
+            if [(branch.get("type"), branch.get("const")) for branch in real] != [("integer", None), ("string", "auto")]:
+                raise TypeError(f"no structural schema is known for the union {json.dumps(real)[:300]}: teach `_union` to write it")
             found: Schema = {**described, "x-kubernetes-int-or-string": True}
             found["x-kubernetes-validations"] = [
                 Cel("type(self) == int ? self >= 1 : self == 'auto'", "must be a number of at least 1, or auto").document()
@@ -96,8 +102,6 @@ class _Converter:
                 found["minProperties"] = node["minProperties"]
         else:
             found["x-kubernetes-preserve-unknown-fields"] = True
-        if set(found.get("properties", ())) >= {"type", "status", "reason", "lastTransitionTime"}:
-            found["required"] = ["type", "status", "reason", "lastTransitionTime"]
 
     def _default(self, node: Schema, found: Schema) -> None:
         if not self.defaults or node.get("default") is None:

@@ -131,6 +131,8 @@ class Termination(Contract):
     reason: str
     """A constant of names.Reason, or Succeeded."""
     message: str
+    owner_attempt: NonNegativeInt | None = None
+    """Of a fenced process: the newer attempt that owns the checkpoint folder."""
     progress: Progress | None = None
     answers: ConversionAnswers | None = None
     """Of a finalise Job that was asked to measure them."""

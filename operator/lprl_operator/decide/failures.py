@@ -123,9 +123,8 @@ def repeated(failures: Sequence[FailureRecord]) -> bool:
 
 
 def newest_attempt(verdict: Verdict) -> int | None:
-    """The attempt that owns the checkpoint folder, as a fenced driver reported it (`attempt N owns ...`)."""
-    found = re.search(r"attempt (\d{1,6}) owns", verdict.message)
-    return int(found[1]) if found is not None else None
+    """The attempt that owns the checkpoint folder, as a fenced driver reported it; None when it did not."""
+    return verdict.termination.owner_attempt if verdict.termination is not None else None
 
 
 def parse_termination(message: str) -> Termination | None:

@@ -191,7 +191,7 @@ def _worker(
     rdma = job.spec.pod_template.rdma
     container = pods.Container(
         name="ray-worker",
-        env=(*worker_env(job, ranks, attempt), *tracking_env(job)),
+        env=(*worker_env(job, ranks, attempt, trains=names.TRAINER_SLOT in group.slots), *tracking_env(job)),
         resources=needs.worker(job.spec, ranks, planned, group.role, settings),
         mounts=(ray_mount, shm_mount, *storage.user_mounts(job.spec)),
         capabilities=("IPC_LOCK",) if rdma is not None else (),
@@ -208,12 +208,14 @@ def _worker(
     return pods.pod_template(pod, job.spec.pod_template, settings)
 
 
-def worker_env(job: LowPrecisionRLJob, ranks: Ranks, attempt: int) -> tuple[dict[str, Any], ...]:
+def worker_env(job: LowPrecisionRLJob, ranks: Ranks, attempt: int, trains: bool) -> tuple[dict[str, Any], ...]:
     """Environment of worker processes that must be set before libraries are imported."""
     found = [pods.value(names.ENV_ATTEMPT, str(attempt))]
     if ranks.accelerator == "cpu":
         return tuple(found)
-    found += [pods.value("NCCL_DEBUG", "WARN"), pods.value("CUDA_DEVICE_MAX_CONNECTIONS", "1")]
+    found.append(pods.value("NCCL_DEBUG", "WARN"))
+    if trains:  # orders a trainer's collectives before its kernels; an engine's streams would only wait for each other
+        found.append(pods.value("CUDA_DEVICE_MAX_CONNECTIONS", "1"))
     if job.spec.pod_template.rdma is not None:
         found += [pods.value("NCCL_IB_DISABLE", "0"), pods.value("NCCL_NET_GDR_LEVEL", "PHB")]
     if job.spec.precision.training == Training.FP8:

@@ -101,6 +101,7 @@ class Driver:
         self._sequence, self._asked, self._step, self._kept = 0, 0, 0, 0
         self._reported, self._moved, self._moved_at = 0.0, 0, 0.0
         self._control: Control | None = None
+        self._owner: int | None = None
         self._last: Progress | None = None
         self.ended = False
 
@@ -123,6 +124,7 @@ class Driver:
         owner = cluster["metadata"]["ownerReferences"][0]["uid"]
         store = self._simulator.stores.setdefault(owner, Store())
         if store.newest_attempt > self.attempt:
+            self._owner = store.newest_attempt
             await self._end((ExitCode.FENCED, names.Reason.FENCED, f"attempt {store.newest_attempt} owns the folder"))
             return
         store.newest_attempt = self.attempt
@@ -143,6 +145,7 @@ class Driver:
                 return ExitCode.OK, "Succeeded", f"finished {self._step} steps"
             await asyncio.sleep(self.script.step_s * (random.uniform(0.5, 1.5) if self.script.jitter else 1.0))
             if store.newest_attempt > self.attempt:
+                self._owner = store.newest_attempt
                 return ExitCode.FENCED, names.Reason.FENCED, f"attempt {store.newest_attempt} owns the folder"
             hold = self.script.hold_at
             if hold is None or self._step < hold:
@@ -240,7 +243,7 @@ class Driver:
         if CUT_OFF in (self._simulator.pods[self._uid]["metadata"].get("annotations") or {}):
             return  # no kubelet tells of it
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        text = json.dumps(Termination(reason=reason, message=message, progress=self._last).document())
+        text = json.dumps(Termination(reason=reason, message=message, progress=self._last, owner_attempt=self._owner).document())
         done = {"exitCode": int(code), "reason": "Error" if code else "Completed", "message": text, "startedAt": now, "finishedAt": now}
         status = {
             "containerStatuses": [{"name": "driver", "ready": False, "started": False, "state": {"terminated": done, "running": None}}],

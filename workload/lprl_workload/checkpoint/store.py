@@ -65,7 +65,7 @@ class CheckpointStore:
         path = self.root / FENCE
         newest = int(path.read_text()) if path.exists() else self._attempt
         if newest > self._attempt:
-            raise FencedError(f"{self.root}: attempt {newest} owns this folder, attempt {self._attempt} must not write")
+            raise FencedError(f"{self.root}: attempt {newest} owns this folder, attempt {self._attempt} must not write", newest)
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint folder, ascending; whether they are intact is `newest`'s question."""

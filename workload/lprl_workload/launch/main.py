@@ -65,20 +65,20 @@ def train_command(argv: Sequence[str]) -> int:
         if departure.asked.is_set() and ending.code in (ExitCode.CRASH, ExitCode.PROGRAM_ERROR, ExitCode.TRAINER_LOST):
             ending = ending_of(TerminatedError(f"asked to end, and no checkpoint could be made: {ending.message}"), Reason.DRIVER_CRASHED)
         log.error("%s: %s", ending.reason, ending.text, exc_info=error if ending.unexpected else None)
-        return _end(reporter, ending.code, ending.reason, ending.text)
+        return _end(reporter, ending.code, ending.reason, ending.text, ending.owner)
     if outcome.suspended:
         return _end(reporter, ExitCode.SUSPENDED, Reason.SUSPENDED, outcome.message)
     return _end(reporter, ExitCode.OK, Reason.SUCCEEDED, outcome.message)
 
 
-def _end(reporter: Reporter | None, code: int, reason: str, message: str) -> int:
+def _end(reporter: Reporter | None, code: int, reason: str, message: str, owner: int | None = None) -> int:
     """Tell everyone how the run ended."""
     progress = None
     if reporter is not None:
         reporter.phase("finished" if code == ExitCode.OK else "stopping", message=shortened(one_line(message), MESSAGE_CHARACTERS))
         reporter.close()
         progress = reporter.progress
-    write_termination(reason, message, progress)
+    write_termination(reason, message, progress, owner=owner)
     if code in (ExitCode.OK, ExitCode.SUSPENDED):
         log.info(message)
     return code

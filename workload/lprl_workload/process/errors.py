@@ -8,7 +8,14 @@ class WeightMismatchError(RuntimeError):
 
 
 class FencedError(RuntimeError):
-    """A newer attempt owns the checkpoint folder: this process must stop writing (exit code FENCED)."""
+    """A newer attempt (`owner`) owns the checkpoint folder: this process must stop writing (exit code FENCED)."""
+
+    def __init__(self, message: str, owner: int) -> None:
+        super().__init__(message, owner)
+        self.owner = owner
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class EngineLostError(RuntimeError):

@@ -62,6 +62,8 @@ class Ending:
     remedy: str = ""
     unexpected: bool = False
     """Whether the traceback is worth printing."""
+    owner: int | None = None
+    """Of a fenced process: the attempt that owns the folder."""
 
     @property
     def text(self) -> str:
@@ -76,7 +78,7 @@ def ending_of(error: BaseException, crash_reason: str, *, by_hand: bool = False)
     if isinstance(error, OSError):
         return _file_error(error, by_hand) or _crash(error, crash_reason, by_hand)
     if isinstance(error, FencedError):
-        return Ending(ExitCode.FENCED, crash_reason, str(error))
+        return Ending(ExitCode.FENCED, crash_reason, str(error), owner=error.owner)
     if isinstance(error, TerminatedError):
         return Ending(ExitCode.TERMINATED, Reason.HEAD_LOST, str(error))
     if isinstance(error, TrainerLostError | RecoveryExhaustedError):
@@ -133,16 +135,18 @@ def run_guarded(command: Callable[[], int], crash_reason: str, *, by_hand: bool 
         print(f"error: {one_line(ending.message)}", file=sys.stderr)
         if ending.remedy:
             print(f"  fix: {one_line(ending.remedy)}", file=sys.stderr)
-        write_termination(ending.reason, ending.text)
+        write_termination(ending.reason, ending.text, owner=ending.owner)
         return ending.code
 
 
-def write_termination(reason: str, message: str, progress: Progress | None = None, answers: ConversionAnswers | None = None) -> None:
+def write_termination(
+    reason: str, message: str, progress: Progress | None = None, answers: ConversionAnswers | None = None, owner: int | None = None
+) -> None:
     """Write the process's termination message; long ones are shortened in their middle, so that the JSON stays within 4096 bytes."""
     message = one_line(message)
     limit, text = len(message), ""
     while not text or (len(text.encode()) > TERMINATION_MESSAGE_BYTES and limit):
-        document = Termination(reason=reason, message=shortened(message, limit), progress=progress, answers=answers)
+        document = Termination(reason=reason, message=shortened(message, limit), owner_attempt=owner, progress=progress, answers=answers)
         text = document.model_dump_json(by_alias=True)
         limit = limit * 3 // 4
     write_message(text)

@@ -14,6 +14,7 @@ from lprl_workload.metrics.metric import mean_std
 from lprl_workload.metrics.reward_signal import SeenRewards, excerpt, seen_rewards
 from lprl_workload.process.movement import here
 from lprl_workload.rl.nonfinite import nonfinite
+from lprl_workload.rollout.dynamic import keep_group
 from lprl_workload.rollout.seeds import sample_seed
 
 PIECE_TOKENS = 1 << 20
@@ -98,7 +99,7 @@ class Collector:
             groups = self.score(prompts, engines.generate(requests, self._params), algorithm.samples_per_prompt, engines.fetch)
             answered += zip(prompts, groups, strict=True)
             for group in groups:
-                informative = not dynamic.enabled or len({sample.reward for sample in group}) > 1
+                informative = not dynamic.enabled or keep_group([sample.reward for sample in group])
                 (kept if informative else flat).append(group)
             if len(kept) >= wanted:
                 break

@@ -5,6 +5,7 @@ ignores signals (a huge power in C code) can only be killed.
 """
 
 import json
+import os
 import sys
 
 from lprl_workload.rollout.math_exact import confirmed
@@ -24,10 +25,13 @@ def judge(response: str, label: str, limit_s: int) -> bool:
 
 def main() -> None:
     """Answer `[response, label, seconds]` lines with `true` or `false` until the input ends."""
-    for line in sys.stdin:
-        response, label, limit_s = json.loads(line)
-        sys.stdout.write(json.dumps(judge(response, label, limit_s)) + "\n")
-        sys.stdout.flush()
+    # What a library prints, from Python or from C, must not be taken for a verdict: its stdout is stderr.
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        for line in sys.stdin:
+            response, label, limit_s = json.loads(line)
+            answers.write(json.dumps(judge(response, label, limit_s)) + "\n")
+            answers.flush()
 
 
 if __name__ == "__main__":

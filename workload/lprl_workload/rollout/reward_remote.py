@@ -1,5 +1,6 @@
 """Rewards from an HTTP service: POST {prompt, response, label, metadata}, answer a number or {"reward": number}."""
 
+import ipaddress
 import json
 import math
 import os
@@ -58,6 +59,8 @@ class RemoteScorer:
         self._authorization = (os.environ.get(AUTHORIZATION) or "").strip()  # files of Secrets like to end with a line feed
         if not self._authorization.isprintable() or not self._authorization.isascii():
             raise UserError(f"data.reward.headersSecret: {AUTHORIZATION} holds what no HTTP header can", "check the Secret and its key")
+        if self._authorization and urlsplit(url).scheme != "https" and not _is_loopback(url):
+            raise UserError(f"data.reward.url: {url} is not encrypted, and {AUTHORIZATION} would be sent there", "use an https address")
         if reward.headers_secret is not None and not self._authorization:
             raise UserError(f"data.reward.headersSecret: {AUTHORIZATION} is not set", "check the Secret and its key")
 
@@ -139,6 +142,15 @@ class RemoteScorer:
         if number is None or not math.isfinite(number):
             raise UserError(f"{where} {quoted(value)}{item.row}, needs a finite number", ANSWER)
         return number
+
+
+def _is_loopback(url: str) -> bool:
+    """Return whether an address stays on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_address(url: str) -> bool:

@@ -82,7 +82,7 @@ def test_budget_is_spent_without_progress_and_refilled_by_it(running, lib):
 
 def test_a_fenced_driver_is_followed_by_a_number_above_the_fence(running, lib):
     world = running(failurePolicy={"backoffSeconds": 1})
-    message = {"reason": "Fenced", "message": "/volumes/c/toy: attempt 7 owns this folder, attempt 1 must not write"}
+    message = {"reason": "Fenced", "message": "another attempt owns this folder", "ownerAttempt": 7}
     world.exit_driver(world.head(), ExitCode.FENCED, json.dumps(message))
     advance(world, lib, "Running", 40)
     assert world.created_attempts == [1, 8]

@@ -12,8 +12,8 @@ from lprl_operator.decide.observed import ContainerState, Exit, JobState, PodSta
 MISSING = "trainer: loading: rank {} on 10.0.{}.7: AttributeError: 'DeepseekV3Config' object has no attribute 'rope_theta' (rope.py:31)"
 
 
-def crash(world, lib, message, code=ExitCode.PROGRAM_ERROR, reason="DriverCrashed"):
-    world.exit_driver(world.head(), code, json.dumps({"reason": reason, "message": message}))
+def crash(world, lib, message, code=ExitCode.PROGRAM_ERROR, reason="DriverCrashed", owner=None):
+    world.exit_driver(world.head(), code, json.dumps({"reason": reason, "message": message, "ownerAttempt": owner}))
     look(world, lib)
 
 
@@ -89,11 +89,11 @@ def test_a_full_gpu_is_told_as_that_and_ends_the_job_the_second_time(running, li
 def test_a_fence_of_an_earlier_job_charges_nothing(make_world, make_manifest, lib, newest, restarts):
     world = make_world(make_manifest(failurePolicy={"maxRestarts": restarts, "backoffSeconds": 1}))
     advance(world, lib, "Running")
-    crash(world, lib, f"/v/c/toy: attempt {newest} owns this folder, attempt 1 must not write", ExitCode.FENCED, "Fenced")
+    crash(world, lib, "another attempt owns this folder", ExitCode.FENCED, "Fenced", newest)
     advance(world, lib, "Running", 40)
     assert (status(world)["attempt"], status(world)["restartsUsed"]) == (newest + 1, 0)
     assert [f["reason"] for f in status(world)["failures"]] == ["Fenced"]
-    crash(world, lib, f"/v/c/toy: attempt {newest + 5} owns this folder, attempt 3 must not write", ExitCode.FENCED, "Fenced")
+    crash(world, lib, "another attempt owns this folder", ExitCode.FENCED, "Fenced", newest + 5)
     assert status(world)["restartsUsed"] == (1 if restarts else 0), "two jobs that fence each other out do not do so for ever"
     assert status(world)["phase"] == ("Restarting" if restarts else "Failed")
 

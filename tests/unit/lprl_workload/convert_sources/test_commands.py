@@ -122,7 +122,7 @@ def test_export_finds_the_newest_complete_step(tmp_path: Path, make_model: Any, 
         pytest.param(
             FileNotFoundError(errno.ENOENT, "No such file", "/v"), ExitCode.CRASH, Reason.CONVERSION_FAILED, id="missing-in-a-pod"
         ),
-        pytest.param(FencedError("newer"), ExitCode.FENCED, Reason.CONVERSION_FAILED, id="fenced"),
+        pytest.param(FencedError("newer", 2), ExitCode.FENCED, Reason.CONVERSION_FAILED, id="fenced"),
         pytest.param(MemoryError(), ExitCode.CRASH, Reason.OUT_OF_MEMORY, id="memory"),
         pytest.param(KeyError("k"), ExitCode.CRASH, Reason.CONVERSION_FAILED, id="bug"),
     ],

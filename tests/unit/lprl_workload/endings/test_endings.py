@@ -2,6 +2,7 @@
 
 import errno
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lprl_api.names import TERMINATION_MESSAGE_BYTES, ExitCode, Reason
 from lprl_api.text import last_words, one_line, shortened
 from lprl_api.wire.progress import Termination
 from lprl_workload.process.errors import FencedError, NonFiniteError, RecoveryExhaustedError, RemoteError, TrainerLostError
-from lprl_workload.process.termination import ending_of, write_termination
+from lprl_workload.process.termination import ending_of, run_guarded, write_termination
 from lprl_workload.rollout.reward_remote import RewardServiceError
 
 
@@ -67,7 +68,7 @@ CASES = [
     ("device", throw(RuntimeError("CUDA error: uncorrectable ECC error")), *CHANCE, "uncorrectable ECC"),
     ("service", throw(RewardServiceError("http://r: 6 tries failed")), *CHANCE, "6 tries failed"),
     ("gone-file", throw(FileNotFoundError(errno.ENOENT, "No such file", "/v/x")), *CHANCE, "No such file"),
-    ("fenced", throw(FencedError("attempt 3 owns this folder")), ExitCode.FENCED, Reason.DRIVER_CRASHED, "attempt 3 owns"),
+    ("fenced", throw(FencedError("attempt 3 owns this folder", 3)), ExitCode.FENCED, Reason.DRIVER_CRASHED, "attempt 3 owns"),
     ("ranks", throw(TrainerLostError("rank 3 died")), *RANKS, "rank 3 died"),
     ("recoveries", throw(RecoveryExhaustedError("engines lost 4 times")), *RANKS, "4 times"),
 ]  # fmt: skip
@@ -126,3 +127,12 @@ def test_what_is_too_long_loses_its_middle(limit: int) -> None:
     cut = shortened(text, limit)
     assert len(cut) <= limit
     assert cut == text if len(text) <= limit else text.endswith(cut[-(limit // 2) :] if limit else "")
+
+
+def test_a_fenced_process_says_which_attempt_owns_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a number: whoever follows has to be above it, and reads no English."""
+    said = tmp_path / "termination"
+    monkeypatch.setenv("LPRL_TERMINATION_LOG", str(said))
+    error = pickle.loads(pickle.dumps(FencedError("another one was faster", 12)))  # as it comes from another process
+    assert run_guarded(throw(error), Reason.DRIVER_CRASHED) == ExitCode.FENCED
+    assert json.loads(said.read_text())["ownerAttempt"] == 12

@@ -65,6 +65,17 @@ def collector(bench: Callable[..., Any], algorithm: dict[str, Any], informative:
     return Collector(run, Source(), score, lambda ids: str(ids[0]))
 
 
+def test_rewards_that_differ_by_rounding_only_are_equal(bench: Callable[..., Any]) -> None:
+    """Their advantages would be noise blown up to one."""
+    run = bench({"algorithm": {"rollout_batch_size": 1, "samples_per_prompt": 2, "dynamic_sampling": {"enabled": True}}}).run
+
+    def score(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
+        return [0.1 + 0.2, 0.3] if prompts[0].index == 0 else [0.0, 1.0]
+
+    batch = Collector(run, Source(), score, lambda ids: str(ids[0])).collect(1, 0, Echo())
+    assert {ref.prompt for ref in batch.episodes.episodes} == {1}
+
+
 @pytest.mark.parametrize(
     ("dynamic", "informative", "prompts", "position"),
     [

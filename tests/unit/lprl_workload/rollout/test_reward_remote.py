@@ -138,3 +138,14 @@ def test_nobody_listening_is_retried_and_settings_are_checked(monkeypatch: pytes
     monkeypatch.setenv(AUTHORIZATION, "Bearer a\nb")
     with pytest.raises(UserError, match="holds what no HTTP header can"):
         RemoteScorer(Reward(type="remote", url=url))
+
+
+def test_an_authorization_is_not_sent_unencrypted_except_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(AUTHORIZATION, "Bearer abc")
+    for open_to_all in ("http://rewards.team-a.svc/score", "http://10.0.0.7:8000/", "http://[2001:db8::1]/"):
+        with pytest.raises(UserError, match="is not encrypted, and LPRL_REWARD_AUTHORIZATION would be sent there"):
+            RemoteScorer(Reward(type="remote", url=open_to_all))
+    for safe in ("https://rewards.team-a.svc/score", "http://localhost:8000/", "http://127.0.0.1:1/", "http://[::1]:8000/"):
+        RemoteScorer(Reward(type="remote", url=safe))
+    monkeypatch.delenv(AUTHORIZATION)
+    RemoteScorer(Reward(type="remote", url="http://rewards.team-a.svc/score"))
