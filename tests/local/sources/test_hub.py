@@ -10,8 +10,9 @@ import pytest
 from lprl_api.errors import StorageFullError, UserError
 from lprl_api.model.source_folder import source_folder
 from lprl_api.spec.sources import HuggingFaceSource, ModelSource, SecretKey, VolumePath
-from lprl_workload.convert.download import COMPLETE, DownloadProgress, InterruptedDownload, is_complete
+from lprl_workload.convert.download import COMPLETE, is_complete
 from lprl_workload.convert.inspect import inspect_folder
+from lprl_workload.convert.remote import DownloadProgress, InterruptedDownload
 from lprl_workload.convert.source import resolve_source
 
 CACHE = VolumePath(volume="cache", path="sources")

@@ -8,7 +8,8 @@ import pytest
 from lprl_api.errors import UserError
 from lprl_api.model.source_folder import source_folder
 from lprl_api.spec.sources import ModelSource, S3Source, VolumePath
-from lprl_workload.convert.download import COMPLETE, DownloadProgress, is_complete
+from lprl_workload.convert.download import COMPLETE, is_complete
+from lprl_workload.convert.remote import DownloadProgress
 from lprl_workload.convert.source import resolve_source
 
 CACHE = VolumePath(volume="cache", path="sources")

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TextIO
 
 from lprl_workload.convert.disk import human_bytes
-from lprl_workload.convert.download import DownloadProgress
 from lprl_workload.convert.progress import ShardProgress
+from lprl_workload.convert.remote import DownloadProgress
 
 LOG_INTERVAL_S = 10.0
 TERMINAL_INTERVAL_S = 0.2

@@ -1,4 +1,4 @@
-"""Remote model folder -> local folder: resumable, checked, bounded, one writer at a time.
+"""Remote model folder -> local folder: resumable, checked, bounded, several files at a time, one writer of a folder at a time.
 
 FOLDER/.download/state.json remembers which remote content every file came from; NAME.part grows beside it and is renamed when
 size and digest are right; FOLDER/download.json is written last. A folder without it is unfinished and never used.
@@ -6,19 +6,29 @@ size and digest are right; FOLDER/download.json is written last. A folder withou
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from lprl_api.errors import UserError
 from lprl_workload.convert.disk import require_free
 from lprl_workload.convert.files import CONFIG, MAX_FILES, MAX_SIDE_BYTES, WEIGHT_SUFFIX, is_wanted
+from lprl_workload.convert.remote import (
+    FILES_AT_ONCE,
+    ChangedDownload,
+    DownloadProgress,
+    InterruptedDownload,
+    OnDownload,
+    Remote,
+    RemoteFile,
+    digests_fit,
+)
 from lprl_workload.convert.writer import fsync_folder, write_atomically
 from lprl_workload.folder.files import INDEX_FILE, choose_files
 from lprl_workload.folder.header import read_json
@@ -29,62 +39,14 @@ TRIES = 6
 """Attempts in a row without one new byte; a broken connection that moved bytes starts the count anew."""
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 60.0
-CHUNK_BYTES = 1 << 20
 
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 
-class InterruptedDownload(Exception):
-    """A connection broke or the server is busy: time helps. The message says what happened."""
-
-
-class ChangedDownload(Exception):
-    """The remote content is no longer the one that was listed."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """One remote file. Digests are of the whole file; those that are None are not known."""
-
-    name: str
-    nbytes: int
-    version: str
-    """Identity of the content (blob id, etag): a file of another version is fetched anew."""
-    sha256: str | None = None
-    git_sha1: str | None = None
-    """sha1 of `blob SIZE NUL content`, as Git names it."""
-    md5: str | None = None
-
-
-class Remote(Protocol):
-    """A remote folder. Methods raise UserError for what only the user can mend."""
-
-    @property
-    def description(self) -> str:
-        """What is downloaded, for messages and download.json."""
-
-    def list(self) -> tuple[RemoteFile, ...]:
-        """Return all files of the folder; raises InterruptedDownload where a retry may help."""
-
-    def read(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
-        """Yield the bytes of `file` from `offset` on; raises InterruptedDownload or ChangedDownload."""
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadProgress:
-    """Progress of a download, in bytes."""
-
-    file: str
-    bytes_done: int
-    bytes_total: int
-    bytes_skipped: int
-    """Part of bytes_done that an earlier run had fetched."""
-    elapsed_s: float
-
-
-OnDownload = Callable[[DownloadProgress], None]
+class _StoppedError(Exception):
+    """Given up because of another file."""
 
 
 def download(remote: Remote, folder: Path, on_progress: OnDownload, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -133,6 +95,9 @@ class _Download:
         self._versions: dict[str, str] = self._read_state()
         self._done = self._skipped = self._total = 0
         self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._failed = threading.Event()
+        """One file cannot be fetched: the others stop where they are."""
 
     def run(self) -> None:
         """Fetch small files first (they name the shards), then the shards."""
@@ -176,8 +141,19 @@ class _Download:
         self._total += sum(file.nbytes for file in files)
         missing = sum(file.nbytes - self._present(file) for file in files)
         require_free(self._folder, missing, f"downloading {self._remote.description}")
-        for file in files:
+        with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="download") as pool:
+            fetched = [pool.submit(self._fetch_or_stop, file) for file in files]
+        errors = [error for future in fetched if (error := future.exception()) is not None]
+        # What only the user can mend comes first: the rest is tried again by itself.
+        for error in sorted(errors, key=lambda e: (isinstance(e, _StoppedError), not isinstance(e, UserError))):
+            raise error
+
+    def _fetch_or_stop(self, file: RemoteFile) -> None:
+        try:
             self._fetch(file)
+        except BaseException:
+            self._failed.set()
+            raise
 
     def _part(self, file: RemoteFile) -> Path:
         return self._folder / WORK / f"{file.name}.part"
@@ -193,31 +169,33 @@ class _Download:
 
     def _fetch(self, file: RemoteFile) -> None:
         part, final = self._part(file), self._folder / file.name
-        if self._versions.get(file.name) != file.version:
-            part.unlink(missing_ok=True)
-            final.unlink(missing_ok=True)
-            self._versions[file.name] = file.version
-            write_atomically(self._state_file, json.dumps(self._versions, indent=1, sort_keys=True).encode())
-        have = self._present(file)
-        self._skipped += have
-        self._done += have
+        with self._lock:
+            if self._versions.get(file.name) != file.version:
+                part.unlink(missing_ok=True)
+                final.unlink(missing_ok=True)
+                self._versions[file.name] = file.version
+                write_atomically(self._state_file, json.dumps(self._versions, indent=1, sort_keys=True).encode())
+            have = self._present(file)
+            self._skipped += have
+            self._done += have
         if final.exists() and final.stat().st_size == file.nbytes:
-            self._report(file)
+            self._report(file, 0)
             return
         final.unlink(missing_ok=True)
         self._fill(file, part)
-        if not _digests_fit(file, part):
+        if not digests_fit(file, part):
             part.unlink()
-            self._done -= file.nbytes
+            with self._lock:
+                self._done -= file.nbytes
             self._fill(file, part)
-            if not _digests_fit(file, part):
+            if not digests_fit(file, part):
                 part.unlink()
                 raise UserError(
                     f"{self._remote.description}: {file.name}: content does not match its digest, twice", "check the server and any proxy"
                 )
         os.rename(part, final)
         fsync_folder(self._folder)
-        self._report(file)
+        self._report(file, 0)
 
     def _fill(self, file: RemoteFile, part: Path) -> None:
         """Append to `part` until it is whole; a broken connection goes on where it broke."""
@@ -233,8 +211,9 @@ class _Download:
                     for chunk in self._remote.read(file, position):
                         out.write(chunk[: file.nbytes - position])
                         position += len(chunk)
-                        self._done += len(chunk)
-                        self._report(file)
+                        self._report(file, len(chunk))
+                        if self._failed.is_set():
+                            raise _StoppedError(f"{file.name}: stopped, since another file cannot be fetched")
                         if position > file.nbytes:
                             raise ChangedDownload(f"{file.name}: more than the {file.nbytes} bytes it was listed with")
                     if position == before:
@@ -258,6 +237,8 @@ class _Download:
                 return step()
             except InterruptedDownload as error:
                 now = position()
+                if self._failed.is_set():
+                    raise _StoppedError(str(error)) from error
                 failures, reached = (0 if now > reached else failures + 1), max(now, reached)
                 if failures >= TRIES:
                     raise
@@ -265,25 +246,14 @@ class _Download:
                 log.warning("%s: %s; trying again in %.0f s from byte %d", self._remote.description, error, delay, now)
                 self._sleep(delay)
 
-    def _report(self, file: RemoteFile) -> None:
-        elapsed = time.monotonic() - self._started
-        self._on_progress(DownloadProgress(file.name, self._done, self._total, self._skipped, elapsed))
+    def _report(self, file: RemoteFile, more: int) -> None:
+        """Count `more` bytes and tell; one at a time, so that what is told only grows."""
+        with self._lock:
+            self._done += more
+            elapsed = time.monotonic() - self._started
+            self._on_progress(DownloadProgress(file.name, self._done, self._total, self._skipped, elapsed))
 
     def _read_state(self) -> dict[str, str]:
         if not self._state_file.exists():
             return {}
         return {name: str(version) for name, version in read_json(self._state_file).items()}
-
-
-def _digests_fit(file: RemoteFile, path: Path) -> bool:
-    """Return whether a whole file has every digest that is known of it."""
-    wanted = {"sha256": file.sha256, "sha1": file.git_sha1, "md5": file.md5}
-    digests = {name: hashlib.new(name, usedforsecurity=False) for name, value in wanted.items() if value is not None}
-    if "sha1" in digests:
-        digests["sha1"].update(b"blob %d\0" % file.nbytes)
-    if digests:
-        with path.open("rb") as data:
-            while chunk := data.read(CHUNK_BYTES):
-                for digest in digests.values():
-                    digest.update(chunk)
-    return path.stat().st_size == file.nbytes and all(digest.hexdigest() == wanted[name] for name, digest in digests.items())

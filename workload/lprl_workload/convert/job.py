@@ -9,10 +9,10 @@ from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.config import resolve
 from lprl_workload.convert.cache import check_key, check_reuse, claim, find_conversion, partial_of, share
 from lprl_workload.convert.disk import require_free
-from lprl_workload.convert.download import OnDownload
 from lprl_workload.convert.finalise import check_source_unchanged, finalise
 from lprl_workload.convert.manifest import ConversionManifest
 from lprl_workload.convert.progress import ShardProgress
+from lprl_workload.convert.remote import OnDownload
 from lprl_workload.convert.run import convert_shards, make_planner, read_report
 from lprl_workload.convert.source import resolve_source
 from lprl_workload.convert.writer import layout

@@ -12,7 +12,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from lprl_api.errors import UserError
 from lprl_api.spec.sources import HuggingFaceSource
-from lprl_workload.convert.download import ChangedDownload, InterruptedDownload, RemoteFile
+from lprl_workload.convert.remote import ChangedDownload, InterruptedDownload, RemoteFile
 
 TOKEN_ENV = "HF_TOKEN"
 TIMEOUT_S = 60.0

@@ -7,8 +7,8 @@ from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_api.spec.sources import S3Source
-from lprl_workload.convert.download import CHUNK_BYTES, ChangedDownload, InterruptedDownload, RemoteFile
 from lprl_workload.convert.files import MAX_FILES, is_wanted
+from lprl_workload.convert.remote import CHUNK_BYTES, ChangedDownload, InterruptedDownload, RemoteFile
 
 _ACCESS = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403", "401")
 _ABSENT = ("NoSuchBucket", "NoSuchKey", "404")
@@ -30,7 +30,9 @@ class S3Remote:
         self._prefix = prefix.strip("/") + "/"
         # Stores at an address of their own seldom resolve BUCKET.HOST names.
         style = {"addressing_style": "path"} if source.endpoint else {}
-        config = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"}, s3=style)
+        config = Config(
+            connect_timeout=10, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"}, s3=style, max_pool_connections=16
+        )
         try:
             self._client = boto3.session.Session().client("s3", endpoint_url=source.endpoint, region_name=source.region, config=config)
         except (ValueError, botocore.exceptions.BotoCoreError) as error:

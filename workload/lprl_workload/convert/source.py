@@ -6,8 +6,9 @@ from lprl_api.errors import UserError
 from lprl_api.model.source_folder import source_folder
 from lprl_api.spec.sources import ModelSource
 from lprl_workload.config import resolve
-from lprl_workload.convert.download import DownloadProgress, OnDownload, Remote, download, is_complete
+from lprl_workload.convert.download import download, is_complete
 from lprl_workload.convert.files import CONFIG
+from lprl_workload.convert.remote import DownloadProgress, OnDownload, Remote
 
 __all__ = ["resolve_source"]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lprl_api.errors import UserError
-from lprl_workload.convert.download import RemoteFile, download
+from lprl_workload.convert.download import download
+from lprl_workload.convert.remote import RemoteFile
 from lprl_workload.folder.files import INDEX_FILE, SINGLE_FILE, choose_files
 
 VARIANT = "model.fp16.safetensors"
