@@ -1,6 +1,6 @@
 """What follows from the figures: words, each with a number that was measured. Thresholds are from a real model.
 
-SmolLM2-135M-Instruct, mean KL in nats: see docs/precision-guide.md.
+SmolLM2-135M-Instruct on 51 of its own answers, mean KL in nats a token; docs/precision-guide.md has the table.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,17 @@ from lprl_workload.compare.sensitivity import pattern
 from lprl_workload.compare.sides import PARTS
 
 CLOSE_KL = 0.05
+"""Up to here a conversion changes little: above FP8 of the measured model, a tenth of its INT4."""
 QAT_KL = 0.1
+"""INT4 further away than this is not to be served without training for it; measured 0.58 in groups of 64, 0.47 in groups of 32."""
 OUTSTANDING = 0.1
+"""Share of the KL that a part alone must bring back to be named; the measured model's largest is 0.15, of its last MLP."""
 TIMES_EVEN = 3.0
+"""The same against its even share: 1 / parts of models with few layers is large."""
 MOST_PARTS = 4
+"""Parts named at most: leaving out more is another format."""
 WORTH = 0.25
+"""Share that the named parts must bring back together, as measured; the measured model's last MLP brings back less and is not advised."""
 
 
 def serve(distance: Distance) -> Advice:
