@@ -4,12 +4,13 @@ import hashlib
 import logging
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from lprl_operator.bounded import BoundedServer
 from lprl_operator.kube.api import ApiError, KubeApi
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Gate:
         return 200 if answer.get("allowed") else 403
 
 
-def serve(registry: CollectorRegistry, port: int, gate: Gate | None) -> ThreadingHTTPServer:
+def serve(registry: CollectorRegistry, port: int, gate: Gate | None) -> BoundedServer:
     """Serve /metrics from a thread; without a gate to everybody (only where the network is the gate)."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -90,7 +91,6 @@ def serve(registry: CollectorRegistry, port: int, gate: Gate | None) -> Threadin
         def log_message(self, *_: Any) -> None:
             return  # scrapes are not news
 
-    server = ThreadingHTTPServer(("", port), Handler)
-    server.daemon_threads = True
+    server = BoundedServer(("", port), Handler)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

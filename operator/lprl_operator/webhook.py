@@ -15,11 +15,12 @@ import tempfile
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from lprl_operator import admission, certificates
+from lprl_operator.bounded import BoundedServer
 from lprl_operator.decide.observed import ObjectRef
 from lprl_operator.kube import paths
 from lprl_operator.kube.api import MERGE, ApiError, KubeApi
@@ -66,9 +67,7 @@ class WebhookServer:
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
+class _Server(BoundedServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up or trusts another certificate is no reason for a traceback."""
         log.info("webhook connection failed", extra={"client": str(client_address), "error": str(sys.exc_info()[1])[:200]})
