@@ -74,8 +74,9 @@ crds: $(STAMP) ## Regenerate crds/ from the contract.
 golden: $(STAMP) ## Rewrite the goldens; the diff is the review.
 	LPRL_UPDATE_GOLDENS=1 $(BIN)/pytest -q tests/golden
 
-bench: $(STAMP) ## Plans of a step for 256 ranks; continuous batching; converter against a plain converter, in one run (makes a 2 GB model; minutes).
+bench: $(STAMP) ## Plans of a step for 256 ranks; the driver's memory; continuous batching; converter against a plain converter (makes a 2 GB model; minutes).
 	$(BIN)/python benchmarks/schedule.py
+	$(BIN)/python benchmarks/handover.py
 	$(BIN)/python benchmarks/batching.py
 	$(BIN)/python benchmarks/convert/run.py
 

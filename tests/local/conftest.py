@@ -20,6 +20,7 @@ from lprl_operator.places.local.ports import free_port
 
 DEADLINE_S = 240.0
 RAY_ENV = {
+    "RAY_AUTH_MODE": "disabled",  # else a head asks for the token that a developer's ~/.ray may hold, and drivers give none
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_prestart_worker_first_driver": "0",

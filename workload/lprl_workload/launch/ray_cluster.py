@@ -76,6 +76,8 @@ class TrainActorHost(TrainHost):
 class RayTrainGroup:
     """TrainGroup over one actor per rank. Ranks are numbered node by node, so that a node's ranks are neighbours."""
 
+    host: type[TrainActorHost] = TrainActorHost
+    """What runs in each rank's process."""
     rollout: RayRolloutGroup
     """The engines weights are pushed to; set before the first push."""
 
@@ -165,7 +167,7 @@ class RayTrainGroup:
     def _start(self) -> None:
         """Place the ranks, number them node by node, load the model. Raises DeadlineError when there is no room in time."""
         self._joined = None
-        actor = ray.remote(concurrency_groups={"health": 1}, **actor_options(self._run, TRAINER_SLOT, 1))(TrainActorHost)
+        actor = ray.remote(concurrency_groups={"health": 1}, **actor_options(self._run, TRAINER_SLOT, 1))(self.host)
         handles, found = place(actor.remote, self._run.ranks.trainer_ranks, "placing trainer ranks")
         order = sorted(range(len(handles)), key=lambda n: (found[n].address, found[n].node, n))
         self._handles, self._places = [handles[n] for n in order], [found[n] for n in order]

@@ -42,6 +42,9 @@ class EngineActorHost(EngineHost):
 class RayRolloutGroup:
     """RolloutGroup over actors; colocated engines sleep while the trainer works."""
 
+    host: type[EngineActorHost] = EngineActorHost
+    """What runs in each engine's process."""
+
     def __init__(self, run: RunConfig, paths: ResolvedPaths) -> None:
         self._run, self._paths = run, paths
         self.format: WeightFormat = run.rollout_format
@@ -180,7 +183,7 @@ class RayRolloutGroup:
     def _start(self, numbers: Sequence[int]) -> None:
         self.generation += 1
         options = actor_options(self._run, ROLLOUT_SLOT, self._run.ranks.slots_per_engine)
-        actor = ray.remote(concurrency_groups={"health": 1}, **options)(EngineActorHost)
+        actor = ray.remote(concurrency_groups={"health": 1}, **options)(self.host)
         for number in numbers:
             self._places[number] = self._turns[number] = None
         handles, found = place(actor.remote, len(numbers), "placing engines")
