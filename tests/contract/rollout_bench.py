@@ -14,7 +14,6 @@ from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.precision import Scope
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_fixtures.shape import model_shape
-from lprl_workload.buckets import Digest, pack
 from lprl_workload.data import Completion, GenerationRequest, NamedTensor, SamplingParams
 from lprl_workload.episode import Span, token_ids
 from lprl_workload.hf.folder import read_folder
@@ -25,6 +24,9 @@ from lprl_workload.rollout.completions import complete
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.rollout.engine_torch import TorchEngine
 from lprl_workload.rollout.requests import Request
+from lprl_workload.sync.buckets import DTYPE_NAMES, pack
+from lprl_workload.sync.checks import Check
+from lprl_workload.sync.checksum import checksum
 
 Factory = Callable[..., RolloutEngine]
 ENGINES: dict[str, Factory] = {"torch": TorchEngine}
@@ -45,6 +47,11 @@ SERVED = (
 FREE = SamplingParams(0.8, 1.0, None, 12)
 
 
+def check_of(tensors: list[NamedTensor]) -> Check:
+    specs = [(item.name, DTYPE_NAMES[item.tensor.dtype], tuple(item.tensor.shape)) for item in tensors]
+    return Check.of(specs, {item.name: int(checksum(item.tensor)) for item in tensors})
+
+
 @dataclass
 class Bench:
     engine: RolloutEngine
@@ -54,16 +61,13 @@ class Bench:
     tensors: list[NamedTensor]
 
     def push(self, version: int, tensors: list[NamedTensor] | None = None, sent: list[NamedTensor] | None = None) -> None:
-        """Send `sent` while claiming the digest of `tensors`."""
+        """Send `sent` while claiming that it is `tensors`."""
         tensors = self.tensors if tensors is None else tensors
-        digest = Digest()
-        for item in tensors:
-            digest.add(item.name, item.tensor)
-        self.engine.begin_update(version)
+        self.engine.begin_update(version, strong=True)
         for bucket in pack(tensors if sent is None else sent, 1 << 16):
             self.engine.load_bucket(bucket)
             bucket.data.fill_(255)  # the channel may reuse the memory
-        self.engine.end_update(version, digest.hexdigest())
+        self.engine.end_update(version, check_of(tensors))
 
     def logprobs(self, request: GenerationRequest, completion: Completion, temperature: float) -> torch.Tensor:
         """Full forward passes without a cache on a model of our own."""

@@ -8,14 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.contract.rollout_bench import ENGINES, FREE, SERVED, Bench, bench, drawn, exactly, request_of, requests, served_tensors, told
+from tests.contract.rollout_bench import (
+    ENGINES,
+    FREE,
+    SERVED,
+    Bench,
+    bench,
+    check_of,
+    drawn,
+    exactly,
+    request_of,
+    requests,
+    served_tensors,
+    told,
+)
 
 from lprl_api.errors import UserError
-from lprl_workload.buckets import make_bucket
-from lprl_workload.data import GenerationRequest, NamedTensor, SamplingParams
+from lprl_workload.data import Completion, GenerationRequest, NamedTensor, SamplingParams
 from lprl_workload.episode import Span, token_ids
+from lprl_workload.launch.local import copy_held
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.rollout.requests import Request
+from lprl_workload.sync.buckets import make_bucket
+from lprl_workload.sync.probe import probe_ids
 
 CASES = [pytest.param(engine, architecture, fmt, id=f"{engine}-{architecture}-{fmt}") for engine in ENGINES for architecture, fmt in SERVED]
 KV = frozenset({"kv"})
@@ -111,7 +126,7 @@ def test_wrong_updates_are_refused_and_a_whole_one_heals(plain: Bench) -> None:
             plain.engine.begin_update(version)
     assert exactly(drawn(plain.engine, asked, FREE)) == exactly(want)
     changed = [NamedTensor(plain.tensors[0].name, plain.tensors[0].tensor + 1), *plain.tensors[1:]]
-    for sent, words in ((changed, "differs from the sender's"), (plain.tensors[1:], "1 tensors did not arrive"), ([], "did not arrive")):
+    for sent, words in ((changed, "differ from the sender's"), (plain.tensors[1:], "1 tensors did not arrive"), ([], "did not arrive")):
         with pytest.raises(WeightMismatchError, match=words):
             plain.push(1, sent=sent)
         assert not plain.engine.healthy()
@@ -121,6 +136,45 @@ def test_wrong_updates_are_refused_and_a_whole_one_heals(plain: Bench) -> None:
     plain.push(1)
     assert plain.engine.healthy() and plain.engine.weight_version == 1
     assert told(drawn(plain.engine, asked, FREE)) == told(want)
+
+
+def test_an_update_given_up_is_not_served_and_a_whole_one_heals(plain: Bench) -> None:
+    asked = requests(2)
+    plain.engine.begin_update(1)
+    plain.engine.load_bucket(make_bucket(plain.tensors[:1]))
+    plain.engine.abort_update("the trainer was lost")
+    with pytest.raises(WeightMismatchError, match="update to weight version 1 was given up: the trainer was lost"):
+        drawn(plain.engine, asked, FREE)
+    assert not plain.engine.healthy() and plain.engine.weight_version == 0
+    plain.push(2)
+    assert len(drawn(plain.engine, asked, FREE)) == len(asked)
+
+
+@pytest.mark.parametrize(("engine", "architecture", "fmt"), CASES)
+def test_weights_copied_from_another_engine_are_served_alike(tmp_path: Path, engine: str, architecture: str, fmt: str) -> None:
+    made = bench(tmp_path, engine, architecture, fmt)
+    made.push(7)
+    other, third = (ENGINES[engine](made.folder, made.fmt, made.shape, "cpu", context_length=64) for _ in range(2))
+    copy_held(made.engine, other, 7)
+    asked = requests(3)
+    assert other.weight_version == 7 and other.healthy()
+    assert exactly(drawn(other, asked, FREE)) == exactly(drawn(made.engine, asked, FREE))
+    third.begin_update(7)
+    with pytest.raises(WeightMismatchError, match="did not hand over"):
+        third.end_held(7)
+    assert not third.healthy()
+
+
+def test_the_probe_is_what_full_forward_passes_find(plain: Bench) -> None:
+    ids = probe_ids(48)
+    whole = Completion(token_ids(ids[1:]), np.zeros(len(ids) - 1, np.float32), "length", (Span(0, 0, len(ids) - 1),))
+    want = plain.logprobs(GenerationRequest(token_ids(ids[:1]), 0), whole, 1.0)
+    assert torch.allclose(torch.tensor(plain.engine.probe(ids)), want, atol=1e-4)
+    asyncio.run(plain.engine.sleep(KV))
+    assert len(plain.engine.probe(ids)) == len(ids) - 1
+    plain.engine.begin_update(1)
+    with pytest.raises(RuntimeError, match="between begin_update"):
+        plain.engine.probe(ids)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -136,7 +190,7 @@ def test_states_in_which_it_does_not_serve(tmp_path: Path, engine: str) -> None:
     with pytest.raises(RuntimeError, match="between begin_update"):
         drawn(made.engine, asked, FREE)
     with pytest.raises(WeightMismatchError, match=r"end_update\(2\) after begin_update\(1\)"):
-        made.engine.end_update(2, "")
+        made.engine.end_update(2, check_of([]))
     asyncio.run(made.engine.sleep(KV))
     made.push(1)
     with pytest.raises(RuntimeError, match="sleeps"):

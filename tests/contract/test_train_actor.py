@@ -17,6 +17,7 @@ from lprl_api.model.model_shape import Mla, ModelShape, Moe
 from lprl_api.spec.precision import Scope
 from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.generate import ModelOptions, generate_model
+from lprl_fixtures.pushes import whole_weights
 from lprl_operator.places.local.ports import free_port
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.episode import TrainSample, token_ids
@@ -26,6 +27,7 @@ from lprl_workload.launch.parts import in_order
 from lprl_workload.process.errors import NonFiniteError
 from lprl_workload.quant.scheme import dequantize, module_of, quantize
 from lprl_workload.quant.select import Selection
+from lprl_workload.sync.manifest import ServedAs
 from lprl_workload.train.actor_torch import TorchTrainActor
 from lprl_workload.train.mesh import mesh_of
 from lprl_workload.train.rank import Share, nested, share_of
@@ -117,6 +119,11 @@ def parts_of(samples: list[TrainSample], run: RunConfig, rank: int = 0) -> tuple
     return share, nested([samples[n] for n in share.numbers], share.sizes)
 
 
+def export_of(actor: TorchTrainActor) -> dict[str, torch.Tensor]:
+    """Every tensor on rank 0; the others take part."""
+    return whole_weights(actor.source(), actor.peers(), ServedAs(Bf16(), Selection(Bf16(), actor._run.shape)))
+
+
 def step(actor: TorchTrainActor, samples: list[TrainSample], rank: int = 0) -> dict[str, float]:
     """A step on `rank`'s part of a global batch."""
     return actor.train(parts_of(samples, actor._run, rank)[1], len(samples), sum(s.drawn_tokens for s in samples))
@@ -139,20 +146,20 @@ def case(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[t
 
 def test_export_of_an_untrained_model_is_its_source(case: Any) -> None:
     actor, folder, _ = case
-    exported = list(actor.export_weights())
-    assert [item.name for item in exported] == sorted(item.name for item in exported)
+    exported = export_of(actor)
+    assert list(exported) == sorted(exported)
     stored = dict(read_folder(folder))
-    assert {item.name for item in exported} == set(stored)
-    for item in exported:
-        assert item.tensor.dtype == stored[item.name].dtype
-        assert torch.equal(item.tensor, stored[item.name]), item.name
+    assert set(exported) == set(stored)
+    for name, tensor in exported.items():
+        assert tensor.dtype == stored[name].dtype
+        assert torch.equal(tensor, stored[name]), name
 
 
 def test_forward_weights_after_a_step_are_the_quantised_export(case: Any) -> None:
     """Bar 3: what the trainer computes with == dequantise(quantise(exported BF16 tensor)), so codes and scales are equal too."""
     actor, folder, fmt = case
     step(actor, batch(0))
-    exported = {item.name: item.tensor for item in actor.export_weights()}
+    exported = export_of(actor)
     before = dict(read_folder(folder))
     selection = Selection(fmt, shape_of(folder))
     quantised = changed = 0
@@ -193,14 +200,14 @@ def test_resume_is_bit_for_bit(case: Any, tmp_path: Path) -> None:
     actor.save(tmp_path)
     random_now = torch.rand(4)
     expected = [step(actor, batch(n)) for n in (3, 4)]
-    weights = {item.name: item.tensor for item in actor.export_weights()}
+    weights = export_of(actor)
     other = make(folder, fmt)
     other.load(tmp_path)
     assert other.optimizer_steps == 1
     assert torch.equal(torch.rand(4), random_now)
     assert [step(other, batch(n)) for n in (3, 4)] == expected
-    for item in other.export_weights():
-        assert torch.equal(item.tensor, weights[item.name]), item.name
+    for name, tensor in export_of(other).items():
+        assert torch.equal(tensor, weights[name]), name
     assert not list(tmp_path.glob("*.pt")) and not list(tmp_path.glob("*.pkl"))
 
 
@@ -263,9 +270,9 @@ def test_non_finite_step_is_refused_or_skipped(folders: dict[str, Path]) -> None
         step(actor, bad)
     assert actor.optimizer_steps == 0
     lenient = make(folders["qwen3"], FORMATS["bf16"], algorithm={"steps": 10, "check_for_nan": False})
-    before = {item.name: item.tensor for item in lenient.export_weights()}
+    before = export_of(lenient)
     assert step(lenient, bad)["skipped_steps"] == 1
-    assert all(torch.equal(item.tensor, before[item.name]) for item in lenient.export_weights())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in export_of(lenient).items())
 
 
 def test_correction_switch(folders: dict[str, Path]) -> None:
@@ -292,7 +299,7 @@ def worker(rank: int, folder: str, fmt: str, shard: bool, port: int, out: str, r
         samples = samples if n < 2 else samples[:1]
         metrics.append(step(actor, samples, rank))
     actor.save(Path(out))
-    weights = {item.name: item.tensor for item in actor.export_weights()}
+    weights = export_of(actor)
     assert (rank == 0) == bool(weights)
     if rank == 0:
         torch.save({"metrics": metrics, "weights": weights}, Path(out) / "result.pt")

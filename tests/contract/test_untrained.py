@@ -56,7 +56,7 @@ def trained(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     actor = make(source, Bf16())
     step(actor, batch(0))
-    write_trained(folder, actor.export_weights(), source, shape_from_config(json.loads((source / "config.json").read_text())))
+    write_trained(folder, actor.source(), actor.peers(), source, shape_from_config(json.loads((source / "config.json").read_text())))
     actor.close()
     return folder
 
@@ -100,6 +100,6 @@ def test_a_model_without_such_layers_gets_no_note(tmp_path: Path) -> None:
     actor = make(tmp_path / "source", Bf16())
     (tmp_path / "out").mkdir()
     shape = shape_from_config(json.loads((tmp_path / "source" / "config.json").read_text()))
-    write_trained(tmp_path / "out", actor.export_weights(), tmp_path / "source", shape)
+    write_trained(tmp_path / "out", actor.source(), actor.peers(), tmp_path / "source", shape)
     assert not (tmp_path / "out" / NOTE).exists()
     assert set(ModelFolder(tmp_path / "out").names()) == set(ModelFolder(tmp_path / "source").names())

@@ -7,33 +7,27 @@ from typing import Any
 import pytest
 import torch
 
-from lprl_workload.buckets import Digest, pack, unpack
-from lprl_workload.data import Bucket, NamedTensor
-from lprl_workload.process.errors import WeightMismatchError
-from lprl_workload.sync.channel_broadcast import BroadcastChannel, BroadcastGroup, Meeting, receive, serve_store
+from lprl_api.model.formats import Bf16
+from lprl_api.model.model_shape import ModelShape
+from lprl_fixtures.pushes import Keeper, StandInSource, one_owner
+from lprl_workload.data import NamedTensor
+from lprl_workload.quant.select import Selection
+from lprl_workload.sync.buckets import pack
+from lprl_workload.sync.checks import Arrived
+from lprl_workload.sync.checksum import checksum
 from lprl_workload.sync.cuda_ipc import open_handle, share
+from lprl_workload.sync.manifest import ServedAs
+from lprl_workload.sync.peers import Alone
+from lprl_workload.sync.routes import EngineLayout, Target, route
+from lprl_workload.sync.session import Session, push
+from lprl_workload.sync.transport_broadcast import BroadcastGroup, BroadcastTransport, Meeting, receive, serve_store
 
 pytestmark = pytest.mark.gpu
 BUCKET_BYTES = 1 << 20
-
-
-class Collecting:
-    """A receiver that keeps the digest of what arrives, and copies out of buckets as engines do."""
-
-    def __init__(self) -> None:
-        self.digest = Digest()
-        self.kept: list[torch.Tensor] = []
-
-    def begin_update(self, version: int) -> None:
-        self.digest = Digest()
-
-    def load_bucket(self, bucket: Bucket) -> None:
-        self.digest.add_bucket(bucket)
-        self.kept += [item.tensor.clone() for item in unpack(bucket)]
-
-    def end_update(self, version: int, digest: str) -> None:
-        if self.digest.hexdigest() != digest:
-            raise WeightMismatchError(f"version {version}: digest differs")
+SHAPE = ModelShape(
+    architecture="Qwen3ForCausalLM", family="qwen3", layers=1, hidden=128, heads=2, kv_heads=1, head_dim=64, ffn=192, vocab=50,
+    tied_embeddings=False,
+)  # fmt: skip
 
 
 def tensors(device: str) -> list[NamedTensor]:
@@ -48,13 +42,12 @@ def tensors(device: str) -> list[NamedTensor]:
 
 
 def open_handles(handles: Any, answers: Any) -> None:
-    receiver = Collecting()
-    receiver.begin_update(0)
+    arrived = Arrived(strong=True)
     while (handle := handles.get(timeout=120)) is not None:
-        receiver.load_bucket(open_handle(handle))
+        arrived.add(open_handle(handle))
         torch.cuda.synchronize()
         answers.put("taken")
-    answers.put(receiver.digest.hexdigest())
+    answers.put({name: int(value) for name, value in arrived.sums.items()})
 
 
 def test_handles_carry_buckets_to_another_process() -> None:
@@ -62,9 +55,7 @@ def test_handles_carry_buckets_to_another_process() -> None:
     handles, answers = context.Queue(), context.Queue()
     child = context.Process(target=open_handles, args=(handles, answers))
     child.start()
-    digest = Digest()
     for bucket in pack(tensors("cuda:0"), BUCKET_BYTES):
-        digest.add_bucket(bucket)
         handles.put(share(bucket))
         try:
             assert answers.get(timeout=120) == "taken"
@@ -72,7 +63,7 @@ def test_handles_carry_buckets_to_another_process() -> None:
             child.kill()
             raise
     handles.put(None)
-    assert answers.get(timeout=60) == digest.hexdigest()
+    assert answers.get(timeout=60) == {item.name: int(checksum(item.tensor)) for item in tensors("cpu")}
     child.join(60)
     assert child.exitcode == 0
 
@@ -80,10 +71,11 @@ def test_handles_carry_buckets_to_another_process() -> None:
 def receive_all(meeting: Meeting, versions: int, answers: Any) -> None:
     torch.cuda.set_device(1)
     group = BroadcastGroup(meeting, 1, torch.device("cuda:1"))
-    receiver = Collecting()
+    keeper = Keeper()
     for version in range(versions):
-        receive(group, receiver, version)
-        answers.put(receiver.digest.hexdigest())
+        receive([group], keeper, version, True, Target(0))
+        assert keeper.served is not None
+        answers.put({name: int(checksum(tensor)) for name, tensor in keeper.served.items()})
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
@@ -96,9 +88,12 @@ def test_nccl_broadcast_between_two_gpus() -> None:
     child.start()
     torch.cuda.set_device(0)
     group = BroadcastGroup(meeting, 0, torch.device("cuda:0"), store)
-    channel = BroadcastChannel(group, BUCKET_BYTES, lambda version: lambda: None)
+    weights = {item.name: item.tensor for item in tensors("cuda:0")}
+    manifest = one_owner(weights)
+    routes = route(manifest, [EngineLayout(0)], BUCKET_BYTES, ServedAs(Bf16(), Selection(Bf16(), SHAPE)))
     for version in range(2):
-        report = channel.push(tensors("cuda:0"), version)
-        assert answers.get(timeout=120) == report.digest
+        transport = BroadcastTransport(group, lambda version, strong: lambda: None)
+        push(Session(routes, transport, Alone()), StandInSource(weights, manifest, 0), version, True)
+        assert answers.get(timeout=120) == {item.name: int(checksum(item.tensor)) for item in tensors("cpu")}
     child.join(60)
     assert child.exitcode == 0

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from lprl_api.model.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.model.hf_config import shape_from_config
 from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.architectures import Architecture
 from lprl_fixtures.generate import ModelOptions, generate_model
+from lprl_fixtures.pushes import whole_weights
 from lprl_fixtures.runs import run_config
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import NamedTensor
@@ -22,7 +23,8 @@ from lprl_workload.episode import TrainSample, token_ids
 from lprl_workload.hf.served import ServedModel
 from lprl_workload.quant.scheme import dequantize, module_of, quantize
 from lprl_workload.quant.select import Selection
-from lprl_workload.sync.serve import ErrorSum, served_tensors
+from lprl_workload.sync.manifest import ServedAs
+from lprl_workload.sync.serve import Notes, quantise_batch
 from lprl_workload.train.actor_torch import TorchTrainActor
 
 pytestmark = pytest.mark.gpu
@@ -92,9 +94,11 @@ def test_training_and_serving_on_cuda(tmp_path: Path, architecture: Architecture
     assert sum(g for n, g in enumerate(gain) if n % 2 == 0) > sum(g for n, g in enumerate(gain) if n % 2)
     shape = shape_from_config(json.loads((paths.model / "config.json").read_text()))
     served = ServedModel(paths.model, run.rollout_format, shape, "cuda:0")
-    exported = [NamedTensor(n.name, n.tensor.clone()) for n in actor.export_weights()]
+    exported = [NamedTensor(name, tensor.clone()) for name, tensor in export_of(actor).items()]
     selection = Selection(run.rollout_format, shape)
-    served.load((n.name, n.tensor) for n in served_tensors(exported, run.rollout_format, selection, ErrorSum()))
+    entries = {entry.name: entry for entry in actor.source().manifest().entries}
+    whole = [(entries[n.name], n.tensor) for n in exported]
+    served.load((n.name, n.tensor) for n in quantise_batch(whole, ServedAs(run.rollout_format, selection), Notes()))
     assert served.missing() == ()
     for item in exported:
         if selection.selects(item.name, tuple(item.tensor.shape)):
@@ -109,13 +113,17 @@ def test_training_and_serving_on_cuda(tmp_path: Path, architecture: Architecture
     actor.close()
 
 
+def export_of(actor: TorchTrainActor) -> dict[str, torch.Tensor]:
+    return whole_weights(actor.source(), actor.peers(), ServedAs(Bf16(), Selection(Bf16(), actor._run.shape)))
+
+
 def worker(rank: int, root: str, mode: str, port: int, out: str) -> None:
     torch.cuda.set_device(rank)
     run, paths = setup(Path(root), "qwen3-moe", mode, ranks=2)
     actor = TorchTrainActor(run, paths, RankInfo(rank, 2, f"cuda:{rank}", "127.0.0.1", port))
     batch = samples()
     norms = train(actor, batch[rank::2], len(batch))
-    names = [(n.name, float(n.tensor.float().abs().sum())) for n in actor.export_weights()]
+    names = [(name, float(tensor.float().abs().sum())) for name, tensor in export_of(actor).items()]
     peak = torch.cuda.max_memory_allocated()
     Path(out, f"{rank}.json").write_text(json.dumps({"norms": norms, "sums": names, "peak": peak}))
     actor.close()
@@ -128,7 +136,7 @@ def test_fsdp2_over_nccl_equals_one_gpu(tmp_path: Path, mode: str) -> None:
     run, paths = setup(tmp_path, "qwen3-moe", mode)
     single = TorchTrainActor(run, paths, RankInfo(0, 1, "cuda:0"))
     wanted = train(single, samples(), 8)
-    sums: dict[str, Any] = {n.name: float(n.tensor.float().abs().sum()) for n in single.export_weights()}
+    sums: dict[str, Any] = {name: float(tensor.float().abs().sum()) for name, tensor in export_of(single).items()}
     single.close()
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -120,8 +120,8 @@ class SyncReport:
     seconds: float
     relative_rms_error: float
     """Root-mean-square quantisation error over the quantised tensors, relative to their RMS; 0 for bf16."""
-    digest: str
-    """sha256 over names, dtypes, shapes and bytes in name order; sender and receiver compare it."""
+    checked: Literal["counts", "checksum"]
+    """What sender and engines compared: names, dtypes, shapes and bytes; or also a checksum of every tensor."""
 
 
 Metrics = dict[str, float]

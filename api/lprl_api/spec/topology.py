@@ -75,6 +75,11 @@ class WeightSync(Contract):
     bucket_bytes: Annotated[int, Field(ge=1 << 16, le=INT64_MAX)] = Field(
         512 * 1024 * 1024, description="Largest bucket, bytes; bounds the staging memory. Default 536870912 (512 MiB)."
     )
+    verify_every: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        50,
+        description="Pushes from one full verification (a checksum of every tensor, a probe of every engine) to the next, count; the first "
+        "push and the first after a recovery always get one. Default 50.",
+    )
 
 
 ABSOLUTE_LIMIT = 0.5

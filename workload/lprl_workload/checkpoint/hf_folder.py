@@ -3,12 +3,13 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from lprl_api.model.formats import Bf16
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.data import NamedTensor
 from lprl_workload.folder.files import SUFFIX
@@ -18,54 +19,100 @@ from lprl_workload.hf.untrained import NOTE, note, untrained_weights
 from lprl_workload.io.tensor_file import save_tensors
 from lprl_workload.process.movement import here
 from lprl_workload.quant.config_json import strip_quantization
+from lprl_workload.quant.select import Selection
+from lprl_workload.sync.assemble import gather
+from lprl_workload.sync.manifest import ServedAs, WeightSource
+from lprl_workload.sync.peers import Peers
+from lprl_workload.sync.routes import route
 
 log = logging.getLogger(__name__)
 
 SHARD_BYTES = 4 * 1000 * 1000 * 1000
 """Largest shard; also the most weights held at a time."""
+ROUND_BYTES = 512 * 1024 * 1024
+"""Weights put together at a time."""
 NOT_COPIED = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
 OWN_FILES = ("config.json", "model.safetensors.index.json", "manifest.json", "conversion_report.json", NOTE)
 MAX_COPIED_BYTES = 256 * 1024 * 1024
 """Tokenizers, templates and licences are far smaller; anything larger beside a model is not one of them."""
 
 
-def write_trained(folder: Path, weights: Iterable[NamedTensor], source: Path, shape: ModelShape) -> None:
-    """Fill the existing `folder` with trained `weights` and what config.json promises beside them: the source's, with a note.
+def write_trained(folder: Path, weights: WeightSource, peers: Peers, source: Path, shape: ModelShape) -> None:
+    """Fill the existing `folder` with the trained weights and what config.json promises beside them: the source's, with a note.
 
-    Raises UserError when the source cannot be read.
+    On every rank; the first one writes. Raises UserError when the source cannot be read, and on all ranks when one fails.
     """
+    writer = ModelWriter(folder, source) if peers.rank == 0 else None
+    fmt = Bf16()
+    routes = route(weights.manifest(), (), ROUND_BYTES, ServedAs(fmt, Selection(fmt, shape)), senders=(0,))
+    gather(weights, routes, peers, writer.add if writer else _unexpected)
+    if writer is None:
+        return
     layers: set[int] = set()
-
-    def all_weights() -> Iterator[NamedTensor]:
-        yield from weights
-        for item in untrained_weights(source, shape):
-            layers.add(further_layer(item.name, shape) or shape.layers)
-            yield item
-
-    write_model(folder, all_weights(), source)
+    for item in untrained_weights(source, shape):
+        layers.add(further_layer(item.name, shape) or shape.layers)
+        writer.add(item)
+    writer.finish()
     if layers:
         (folder / NOTE).write_text(json.dumps(note(sorted(layers)), indent=2) + "\n")
         log.info("checkpoint: layers %s (multi-token prediction) are the source's, not trained", sorted(layers))
 
 
+def _unexpected(item: NamedTensor) -> None:
+    raise AssertionError(f"given {item.name}: only rank 0 writes")
+
+
 def write_model(folder: Path, weights: Iterable[NamedTensor], source: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Fill the existing `folder` with a model that transformers loads.
+    """Fill the existing, empty `folder` with a model that transformers loads: every tensor of `weights`, in order (see ModelWriter)."""
+    writer = ModelWriter(folder, source, shard_bytes)
+    for item in weights:
+        writer.add(item)
+    writer.finish()
 
-    Args:
-        folder: an empty folder.
-        weights: every checkpoint tensor under its Hugging Face name, in a fixed order.
-        source: folder whose config.json (quantisation removed) and tokenizer files are taken.
-        shard_bytes: bound of one file; a larger tensor gets a file of its own.
 
-    """
-    _copy_side_files(source, folder)
-    config: dict[str, Any] = strip_quantization(json.loads((source / "config.json").read_text()))
-    for key in ("torch_dtype", FILE_KEY):  # the weights have other file names here
-        config.pop(key, None)
-    config["dtype"] = "bfloat16"
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    shards = _write_shards(folder, weights, shard_bytes)
-    _name_shards(folder, shards)
+class ModelWriter:
+    """Writes a model folder tensor by tensor: `add` each under its Hugging Face name, in a fixed order, then `finish`."""
+
+    def __init__(self, folder: Path, source: Path, shard_bytes: int = SHARD_BYTES) -> None:
+        """Begin an empty folder.
+
+        Args:
+            folder: existing and empty.
+            source: folder whose config.json (quantisation removed) and tokenizer files are taken.
+            shard_bytes: bound of one file; a larger tensor gets a file of its own.
+
+        """
+        self._folder, self._source, self._bound = folder, source, shard_bytes
+        self._shards: list[tuple[list[str], int]] = []
+        self._waiting: dict[str, Tensor] = {}
+        self._size = 0
+
+    def add(self, item: NamedTensor) -> None:
+        """Take one tensor."""
+        here.tick()
+        nbytes = item.tensor.numel() * item.tensor.element_size()
+        if self._size + nbytes > self._bound:
+            self._flush()
+        self._waiting[item.name] = item.tensor.detach().cpu().contiguous()
+        self._size += nbytes
+
+    def finish(self) -> None:
+        """Write what is left, config and tokenizer, and name the shards."""
+        _copy_side_files(self._source, self._folder)
+        config: dict[str, Any] = strip_quantization(json.loads((self._source / "config.json").read_text()))
+        for key in ("torch_dtype", FILE_KEY):  # the weights have other file names here
+            config.pop(key, None)
+        config["dtype"] = "bfloat16"
+        (self._folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        self._flush()
+        _name_shards(self._folder, self._shards)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            path = self._folder / f"part-{len(self._shards):05d}.safetensors"
+            save_tensors(self._waiting, path, metadata={"format": "pt"})
+            self._shards.append((list(self._waiting), self._size))
+        self._waiting, self._size = {}, 0
 
 
 def _copy_side_files(source: Path, folder: Path) -> None:
@@ -77,30 +124,6 @@ def _copy_side_files(source: Path, folder: Path) -> None:
         # Code from a model folder is never run, so it is not passed on either.
         if path.suffix != ".py" and path.stat().st_size <= MAX_COPIED_BYTES:
             shutil.copyfile(path, folder / path.name)
-
-
-def _write_shards(folder: Path, weights: Iterable[NamedTensor], shard_bytes: int) -> list[tuple[list[str], int]]:
-    """Write part-00000.safetensors, ...; returns names and bytes of each."""
-    shards: list[tuple[list[str], int]] = []
-    waiting: dict[str, Tensor] = {}
-    size = 0
-
-    def flush() -> None:
-        nonlocal waiting, size
-        if waiting:
-            save_tensors(waiting, folder / f"part-{len(shards):05d}.safetensors", metadata={"format": "pt"})
-            shards.append((list(waiting), size))
-        waiting, size = {}, 0
-
-    for item in weights:
-        here.tick()
-        nbytes = item.tensor.numel() * item.tensor.element_size()
-        if size + nbytes > shard_bytes:
-            flush()
-        waiting[item.name] = item.tensor.detach().cpu().contiguous()
-        size += nbytes
-    flush()
-    return shards
 
 
 def _name_shards(folder: Path, shards: list[tuple[list[str], int]]) -> None:

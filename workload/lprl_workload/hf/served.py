@@ -5,7 +5,7 @@ are dequantised once and written into the model in place; a weight update is the
 format: FP8 fake-quantises activations before every product with FP8 weights, INT4 computes with bf16(q * scale).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
+from lprl_workload.data import NamedTensor
 from lprl_workload.hf.arithmetic import emulate_activations, selected_slots
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.model import build_model
@@ -104,6 +105,21 @@ class ServedModel:
             raise UserError(
                 f"{folder}: {len(missing)} tensors missing, such as {missing[0]}", f"the folder must hold {self.fmt.kind} weights"
             )
+
+    def held(self) -> Iterator[NamedTensor]:
+        """Yield the values the model computes with, one per checkpoint tensor, under its name."""
+        for slot in {slot.name: slot for slot, _ in self._slot_of.values()}.values():
+            yield NamedTensor(slot.name, slot.read())
+
+    def take_over(self, items: Iterable[tuple[str, Tensor]]) -> None:
+        """Take values another model of this kind held; raises UserError for a tensor this one does not have."""
+        by_name = {slot.name: (slot, names) for slot, names in self._slot_of.values()}
+        for name, tensor in items:
+            if name not in by_name:
+                raise UserError(f"tensor {name}: not in a {self.fmt.kind} {self.shape.architecture}", "engines of one run are alike")
+            slot, names = by_name[name]
+            slot.write(tensor)
+            self._missing.difference_update(names)
 
     def _keep(self, touched: set[str]) -> None:
         """Own the memory of weights whose other parts are still to come."""

@@ -1,7 +1,8 @@
 """What runs inside the actor processes: one trainer rank, one engine. No Ray here; ray_cluster.py makes actors of these."""
 
 import asyncio
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,25 @@ from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.config import RankInfo, ResolvedPaths
-from lprl_workload.data import Bucket, GenerationRequest, Metrics, SamplingParams, SyncReport
+from lprl_workload.data import Bucket, GenerationRequest, Metrics, SamplingParams
 from lprl_workload.episode import Episode, described
 from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
 from lprl_workload.launch.parts import split
+from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.process.movement import Moved, here
-from lprl_workload.quant.select import Selection
 from lprl_workload.rollout.completions import complete
 from lprl_workload.rollout.engine import RolloutEngine
-from lprl_workload.sync.channel import WeightChannel, push_weights
-from lprl_workload.sync.channel_broadcast import BroadcastGroup, Meeting, receive, serve_store
-from lprl_workload.sync.channel_disk import receive_from
+from lprl_workload.sync.buckets import unpack
+from lprl_workload.sync.checks import Check
+from lprl_workload.sync.checksum import checksum
 from lprl_workload.sync.cuda_ipc import BucketHandle, open_handle
+from lprl_workload.sync.routes import EngineLayout, Target
+from lprl_workload.sync.transport_broadcast import BroadcastGroup, Meeting, receive, serve_store
+from lprl_workload.sync.transport_disk import receive_from
 from lprl_workload.train.actor import TrainActor
 from lprl_workload.train.advantage import Moments, Rule
 from lprl_workload.train.group import open_store
-from lprl_workload.train.rank import TrainWork, Whose, rank_logprobs, rank_moments, rank_train
+from lprl_workload.train.rank import TrainWork, Whose, rank_logprobs, rank_moments, rank_probe, rank_train
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,26 +96,21 @@ class TrainHost:
         self.actor.load(directory)
 
     def export(self, directory: Path) -> None:
-        """Write the BF16 folder on rank 0; the others take part in gathering."""
-        if self._rank.rank == 0:
-            write_trained(directory, self.actor.export_weights(), self._paths.model, self._run.shape)
-        else:
-            self._gather()
+        """Write the BF16 folder, on rank 0 with the others' help."""
+        write_trained(directory, self.actor.source(), self.actor.peers(), self._paths.model, self._run.shape)
 
-    def push_over(self, channel: WeightChannel | None, fmt: WeightFormat, version: int) -> SyncReport | None:
-        """Push over `channel` on rank 0; the others (None) take part in gathering."""
-        if channel is None:
-            self._gather()
-            return None
-        return push_weights(channel, self.actor.export_weights(), fmt, Selection(fmt, self._run.shape), version)
+    def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Score the probe; on every rank."""
+        return rank_probe(self.actor, ids)
 
     def open_meeting(self, world: int, name: str, timeout_s: float, address: str) -> Meeting:
-        """Start the meeting point of a new broadcast group on this host."""
+        """Start the meeting point of a new broadcast group on this host; the one there was is closed."""
+        self.leave_broadcast()
         self._store = serve_store(timeout_s, "0.0.0.0")
         return Meeting(address, int(self._store.port), world, timeout_s, name)
 
     def join_broadcast(self, meeting: Meeting) -> None:
-        """Be rank 0 of the broadcast group; blocks until every engine joined."""
+        """Be rank 0 of the broadcast group; blocks until every engine joined, or the meeting is abandoned."""
         self._group = BroadcastGroup(meeting, 0, torch.device(self._rank.device), self._store)
 
     def moved(self) -> Moved:
@@ -120,13 +119,23 @@ class TrainHost:
 
     def leave_broadcast(self) -> None:
         """Close the broadcast group, so that everybody in it fails now instead of at the timeout."""
-        if self._group is not None:
-            self._group.close()
-            self._group = None
+        group, self._group, self._store = self._group, None, None
+        if group is not None:
+            group.close()
 
-    def _gather(self) -> None:
-        for item in self.actor.export_weights():
-            raise AssertionError(f"rank {self._rank.rank} was given {item.name}: only rank 0 exports")
+
+def sums_of(bucket: Bucket, device: torch.device) -> list[int]:
+    """Return the checksum of every tensor of a bucket, computed on `device`."""
+    found = [checksum(item.tensor.to(device)) for item in unpack(bucket)]
+    return [int(value) for value in torch.stack(found).tolist()] if found else []
+
+
+def stored_bucket(stored: tuple[Any, Any]) -> Bucket:
+    """Return a bucket as it comes out of the object store: its memory is shared and read-only, engines copy out of it."""
+    entries, array = stored
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return Bucket(tuple(entries), torch.from_numpy(array))
 
 
 class EngineHost:
@@ -134,7 +143,8 @@ class EngineHost:
 
     def __init__(self) -> None:
         self._engine: RolloutEngine | None = None
-        self._group: BroadcastGroup | None = None
+        self._groups: list[BroadcastGroup] = []
+        self._held: Iterator[Bucket] | None = None
 
     def set_up(self, run: RunConfig, paths: ResolvedPaths, fmt: WeightFormat, device: str) -> None:
         """Build the engine; it waits for its first push."""
@@ -158,13 +168,13 @@ class EngineHost:
         episodes = [completion.episode(request) for completion, request in zip(done, requests, strict=True)]
         return [[described(episode) for episode in episodes], *episodes]
 
-    def weight_version(self) -> int:
-        """See RolloutEngine."""
-        return self.engine.weight_version
+    def standing(self) -> tuple[int, EngineLayout]:
+        """Return the version served and what the engine can take."""
+        return self.engine.weight_version, self.engine.layout()
 
-    def begin_update(self, version: int) -> None:
+    def begin_update(self, version: int, strong: bool = False) -> None:
         """See RolloutEngine."""
-        self.engine.begin_update(version)
+        self.engine.begin_update(version, strong)
 
     def load_bucket(self, bucket: Bucket) -> None:
         """See RolloutEngine."""
@@ -175,22 +185,60 @@ class EngineHost:
         self.engine.load_bucket(open_handle(handle))
         torch.cuda.synchronize()
 
-    def end_update(self, version: int, digest: str) -> None:
+    def end_update(self, version: int, check: Check) -> None:
         """See RolloutEngine."""
-        self.engine.end_update(version, digest)
+        self.engine.end_update(version, check)
 
-    def join_broadcast(self, meeting: Meeting, rank: int) -> None:
-        """Join the broadcast group; blocks until everybody did."""
-        self._group = BroadcastGroup(meeting, rank, self._device)
+    def abort_update(self, why: str) -> None:
+        """See RolloutEngine."""
+        self.engine.abort_update(why)
 
-    def receive_broadcast(self, version: int) -> None:
-        """Take one push from the broadcast group."""
-        assert self._group is not None
-        receive(self._group, self.engine, version)
+    def join_broadcast(self, meetings: Sequence[Meeting], rank: int) -> None:
+        """Join the broadcast group of every sender; blocks until everybody did, or a meeting is abandoned."""
+        self.leave_broadcast()
+        for meeting in meetings:
+            self._groups.append(BroadcastGroup(meeting, rank, self._device))
 
-    def receive_disk(self, root: Path, version: int) -> None:
+    def leave_broadcast(self) -> None:
+        """Close the broadcast groups there are."""
+        while self._groups:
+            self._groups.pop().close()
+
+    def receive_broadcast(self, version: int, strong: bool, target: Target) -> None:
+        """Take one push from the broadcast groups."""
+        receive(self._groups, self.engine, version, strong, target)
+
+    def receive_disk(self, root: Path, version: int, target: Target) -> None:
         """Take one push from a folder."""
-        receive_from(root, self.engine, version)
+        receive_from(root, self.engine, version, target)
+
+    def next_held(self, bucket_bytes: int, first: bool) -> tuple[Any, Any, list[int]] | None:
+        """Return the next bucket of what the engine serves, as (entries, bytes, checksums), None after the last; `first` starts anew."""
+        if first or self._held is None:
+            self._held = self.engine.held(bucket_bytes)
+        bucket = next(self._held, None)
+        if bucket is None:
+            self._held = None
+            return None
+        return bucket.entries, bucket.data.cpu().numpy(), sums_of(bucket, self._device)
+
+    def take_held(self, version: int, held: tuple[Any, Any, list[int]] | None, first: bool) -> bool:
+        """Take what `next_held` of another engine returned; returns whether more is to come. Raises WeightMismatchError."""
+        if first:
+            self.engine.begin_update(version)
+        if held is None:
+            self.engine.end_held(version)
+            return False
+        bucket = stored_bucket(held[:2])
+        if sums_of(bucket, self._device) != held[2]:
+            self.engine.abort_update("a bucket of another engine's weights arrived damaged")
+            raise WeightMismatchError(f"weights of version {version}: a bucket of another engine's weights arrived damaged")
+        self.engine.load_held(bucket)
+        return True
+
+    def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """See RolloutEngine."""
+        return self.engine.probe(ids)
 
     def sleep(self) -> None:
         """See RolloutEngine."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lprl_api.model.formats import WeightFormat
@@ -15,14 +16,31 @@ from lprl_workload.quant.select import Selection
 from lprl_workload.rl.groups import Update
 from lprl_workload.rollout.completions import complete
 from lprl_workload.rollout.engine import RolloutEngine
-from lprl_workload.sync.channel import push_weights
-from lprl_workload.sync.channel_local import LocalChannel
+from lprl_workload.sync.manifest import ServedAs
+from lprl_workload.sync.routes import Target, route
+from lprl_workload.sync.session import Session, push
+from lprl_workload.sync.transport_local import LocalTransport
 from lprl_workload.train.actor import TrainActor
 from lprl_workload.train.advantage import Moments, Rule
 from lprl_workload.train.mesh import TrainMesh
 from lprl_workload.train.mismatch import MismatchSums
-from lprl_workload.train.rank import Whose, rank_logprobs, rank_moments, rank_train, share_of
+from lprl_workload.train.rank import Whose, rank_logprobs, rank_moments, rank_probe, rank_train, share_of
 from lprl_workload.train.step_plan import budget_of, schedule
+
+HELD_BYTES = 64 * 1024 * 1024
+"""Bucket in which one engine's weights are copied to another."""
+
+
+def copy_held(peer: RolloutEngine, engine: RolloutEngine, version: int) -> None:
+    """Give `engine` what `peer` serves as `version`."""
+    engine.begin_update(version)
+    try:
+        for bucket in peer.held(HELD_BYTES):
+            engine.load_held(bucket)
+    except Exception as error:
+        engine.abort_update(str(error))
+        raise
+    engine.end_held(version)
 
 
 class LocalRolloutGroup:
@@ -65,6 +83,18 @@ class LocalRolloutGroup:
             self.engines[number] = self._make(self.format)
         return len(lost)
 
+    def copy_version(self, version: int) -> bool:
+        """Copy from an engine that serves it."""
+        peer = next((engine for engine in self.engines if engine.healthy() and engine.weight_version == version), None)
+        for engine in self.engines:
+            if peer is not None and engine.weight_version < version:
+                copy_held(peer, engine, version)
+        return all(engine.weight_version >= version for engine in self.engines)
+
+    def probe(self, ids: Sequence[int]) -> list[tuple[float, ...]]:
+        """Ask every engine."""
+        return [engine.probe(ids) for engine in self.engines]
+
     def switch_format(self, fmt: WeightFormat) -> None:
         """Build every engine anew."""
         self.close()
@@ -83,6 +113,7 @@ class LocalTrainGroup:
     def __init__(self, make: Callable[[], TrainActor], rollout: LocalRolloutGroup, run: RunConfig, model: Path) -> None:
         self._make, self._rollout, self._run, self._model = make, rollout, run, model
         self._actor = make()
+        self._pushed: int | None = None
 
     def logprobs(self, batch: BatchRef, of: Whose, temperature: float) -> tuple[tuple[Float32, ...], list[MismatchSums]]:
         """Ask the rank."""
@@ -97,6 +128,7 @@ class LocalTrainGroup:
 
     def train(self, update: Update, step: int) -> Metrics:
         """Train on the whole step."""
+        self._pushed = None
         share = share_of(update.plan, step, 0)
         work = work_of(update, step, share)
         return rank_train(self._actor, work, *split(arrays_of(update.batch, share.numbers), len(share.numbers), work))
@@ -105,12 +137,24 @@ class LocalTrainGroup:
         """Tell the rank."""
         self._actor.set_correction(enabled)
 
-    def push(self, version: int) -> SyncReport:
+    def push(self, version: int, strong: bool = False) -> SyncReport:
         """Push to the engines that do not serve `version` yet, in this process."""
-        stale = [engine for engine in self._rollout.engines if engine.weight_version < version]
-        fmt = self._rollout.format
-        channel = LocalChannel(stale, self._run.weight_sync.bucket_bytes)
-        return push_weights(channel, self._actor.export_weights(), fmt, Selection(fmt, self._run.shape), version)
+        self._pushed = version
+        stale = {number: engine for number, engine in enumerate(self._rollout.engines) if engine.weight_version < version}
+        layouts = [replace(engine.layout(), engine=number) for number, engine in stale.items()]
+        fmt, source = self._rollout.format, self._actor.source()
+        served_as = ServedAs(fmt, Selection(fmt, self._run.shape))
+        routes = route(source.manifest(), layouts, self._run.weight_sync.bucket_bytes, served_as)
+        transport = LocalTransport({Target(number): engine for number, engine in stale.items()})
+        return push(Session(routes, transport, self._actor.peers()), source, version, strong)
+
+    def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Ask the rank."""
+        return rank_probe(self._actor, ids)
+
+    def holds(self, version: int) -> bool:
+        """Return whether nothing changed the weights since they were pushed as `version`."""
+        return self._pushed == version
 
     def save(self, directory: Path) -> None:
         """Save the rank."""
@@ -118,14 +162,16 @@ class LocalTrainGroup:
 
     def export(self, directory: Path) -> None:
         """Write the BF16 folder."""
-        write_trained(directory, self._actor.export_weights(), self._model, self._run.shape)
+        write_trained(directory, self._actor.source(), self._actor.peers(), self._model, self._run.shape)
 
     def load(self, directory: Path) -> None:
         """Load the rank."""
+        self._pushed = None
         self._actor.load(directory)
 
     def rebuild(self) -> None:
         """Build the rank anew."""
+        self._pushed = None
         self._actor.close()
         self._actor = self._make()
 

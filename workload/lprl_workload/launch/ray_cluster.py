@@ -7,13 +7,15 @@ offers one of them. The head offers neither. Actors never restart by themselves:
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 
 from lprl_api.errors import UserError
+from lprl_api.model.formats import WeightFormat
 from lprl_api.names import TRAINER_SLOT
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
@@ -23,16 +25,19 @@ from lprl_workload.launch.deal import spans
 from lprl_workload.launch.hosts import Place, TrainHost
 from lprl_workload.launch.parts import arrays_of, in_order, work_of
 from lprl_workload.launch.ray_engines import RayRolloutGroup
-from lprl_workload.launch.ray_fan import Link, ObjectStoreFan, announcer
+from lprl_workload.launch.ray_fan import Link, ObjectStoreTransport, Seat, broadcast_announcer, disk_announcer
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
 from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.launch.stillness import engine_limits, rank_limits, while_starting
 from lprl_workload.process.errors import TrainerLostError
+from lprl_workload.quant.select import Selection
 from lprl_workload.rl.groups import Update
-from lprl_workload.sync.channel import WeightChannel
-from lprl_workload.sync.channel_broadcast import BroadcastChannel, Meeting
-from lprl_workload.sync.channel_disk import DiskChannel
-from lprl_workload.sync.channel_local import LocalChannel
+from lprl_workload.sync.manifest import ServedAs
+from lprl_workload.sync.peers import AbandonedError
+from lprl_workload.sync.routes import EngineLayout, Routes, route
+from lprl_workload.sync.session import Session, Transport, push
+from lprl_workload.sync.transport_broadcast import BroadcastTransport, Meeting
+from lprl_workload.sync.transport_disk import DiskTransport
 from lprl_workload.train.advantage import Moments, Rule
 from lprl_workload.train.mesh import mesh_of
 from lprl_workload.train.mismatch import MismatchSums
@@ -46,31 +51,46 @@ MEETING_TIMEOUT_S = 300.0
 """Time limit of one broadcast: more than the slowest bucket takes, less than a stall's."""
 
 
-class TrainActorHost(TrainHost):
-    """TrainHost that builds the channel to the engines on rank 0."""
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One push, as every rank is told of it."""
 
-    def push(
-        self, run: RunConfig, handles: Sequence[Any], numbers: Sequence[int], near: Sequence[bool], way: str, fmt: Any, version: int
-    ) -> SyncReport | None:
-        """Push to `handles` by `way` on rank 0 (store, broadcast, disk), whose node runs those that are `near`; gather elsewhere."""
-        channel: WeightChannel | None = None
-        size, limits = run.weight_sync.bucket_bytes, engine_limits(run, in_push=True)
-        if self._rank.rank == 0:
-            match way:
-                case "broadcast":
-                    assert self._group is not None
-                    channel = BroadcastChannel(self._group, size, announcer(handles, numbers, None, limits))
-                case "disk":
-                    root = self._paths.run / "sync"
-                    channel = DiskChannel(root, size, announcer(handles, numbers, root, limits))
-                case _:
-                    channel = LocalChannel([ObjectStoreFan(handles, numbers, near, Link(handles, limits))] if handles else [], size)
+    version: int
+    strong: bool
+    way: str
+    """store, broadcast or disk."""
+    fmt: WeightFormat
+    seats: Mapping[int, Seat]
+    layouts: tuple[EngineLayout, ...]
+    senders: tuple[int, ...]
+
+
+class TrainActorHost(TrainHost):
+    """TrainHost that knows the ways to engine actors."""
+
+    def push(self, order: Order, node: str) -> SyncReport | None:
+        """Do this rank's part of a push; `node`: where it runs. None when it left with another rank, which says why."""
+        size = self._run.weight_sync.bucket_bytes
+        served_as = ServedAs(order.fmt, Selection(order.fmt, self._run.shape))
+        source = self.actor.source()
+        routes = route(source.manifest(), order.layouts, size, served_as, order.senders)
+        session = Session(routes, self._transport(order, routes, node), self.actor.peers())
         try:
-            return self.push_over(channel, fmt, version)
-        except Exception:
-            # Engines that still wait in a broadcast learn at once that nothing more comes.
-            self.leave_broadcast()
-            raise
+            return push(session, source, order.version, order.strong)
+        except AbandonedError:
+            return None
+
+    def _transport(self, order: Order, routes: Routes, node: str) -> Transport:
+        limits = engine_limits(self._run, in_push=True)
+        match order.way:
+            case "broadcast" if self._rank.rank in order.senders:
+                assert self._group is not None
+                return BroadcastTransport(self._group, broadcast_announcer(order.seats, limits))
+            case "disk":
+                root = self._paths.run / "sync"
+                return DiskTransport(root, self._rank.rank, routes, order.version, disk_announcer(order.seats, root, limits))
+            case _:
+                return ObjectStoreTransport(order.seats, node, Link(order.seats, limits))
 
 
 class RayTrainGroup:
@@ -87,6 +107,7 @@ class RayTrainGroup:
         self._places: list[Place] = []
         self._joined: tuple[int, Any] | None = None
         self._meetings = 0
+        self._pushed: int | None = None
         self._start()
 
     def logprobs(self, batch: BatchRef, of: Whose, temperature: float) -> tuple[tuple[Any, ...], list[MismatchSums]]:
@@ -113,6 +134,7 @@ class RayTrainGroup:
 
     def train(self, update: Update, step: int) -> Metrics:
         """Deal the step; the metrics are those of the first data index' answering rank, the same on every one."""
+        self._pushed = None
         calls = []
         for rank, handle in enumerate(self._handles):
             share = share_of(update.plan, step, rank)
@@ -124,33 +146,52 @@ class RayTrainGroup:
         """Tell every rank."""
         self._everywhere("set_correction", enabled)
 
-    def push(self, version: int) -> SyncReport:
-        """Push from rank 0 to the engines that do not serve `version` yet."""
-        versions = self.rollout.everywhere("weight_version")
-        stale = [number for number, found in enumerate(versions) if found < version]
+    def push(self, version: int, strong: bool = False) -> SyncReport:
+        """Push from every rank to the engines that do not serve `version` yet."""
+        self._pushed = version
+        standing = self.rollout.everywhere("standing")
+        stale = [number for number, (found, _) in enumerate(standing) if found < version]
         way = self._way(len(stale))
+        seats = self.rollout.seats(stale)
+        layouts = tuple(replace(standing[number][1], engine=number, node=seats[number].node) for number in stale)
+        senders = self._senders() if way == "broadcast" else tuple(range(len(self._handles)))
         if way == "broadcast":
-            self._meet()
-        handles = [self.rollout.handles[number] for number in stale]
-        places = [self.rollout.place_of(number) for number in stale]
-        near = [place is not None and place.node == self._places[0].node for place in places]
+            self._meet(senders)
+        # Disks are slow anyway, and what lies on one may be read much later.
+        order = Order(version, strong or way == "disk", way, self.rollout.format, seats, layouts, senders)
+        calls = [handle.push.remote(order, place.node) for handle, place in zip(self._handles, self._places, strict=True)]
         try:
-            report: SyncReport = self._everywhere("push", self._run, handles, stale, near, way, self.rollout.format, version)[0]
+            reports: list[SyncReport | None] = self._get(calls, "push")
         except Exception:
             self._joined = None
             raise
-        return report
+        return next(report for report in reports if report is not None)
+
+    def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Have every rank score the probe, which is one pass together; all find the same."""
+        found: list[tuple[float, ...]] = self._everywhere("probe", ids)
+        return found[0]
+
+    def holds(self, version: int) -> bool:
+        """Return whether nothing changed the weights since they were pushed as `version`."""
+        return self._pushed == version
+
+    def _senders(self) -> tuple[int, ...]:
+        """Return one rank a node: each broadcasts over its node's network, and every engine is in a group with each."""
+        first = {place.node: number for number, place in reversed(list(enumerate(self._places)))}
+        return tuple(sorted(first.values()))
 
     def save(self, directory: Path) -> None:
         """Have every rank write its part."""
         self._everywhere("save", directory)
 
     def export(self, directory: Path) -> None:
-        """Have rank 0 write the BF16 folder."""
+        """Have the ranks write the BF16 folder together."""
         self._everywhere("export", directory)
 
     def load(self, directory: Path) -> None:
         """Have every rank read its part."""
+        self._pushed = None
         self._everywhere("load", directory)
 
     def rebuild(self) -> None:
@@ -166,7 +207,7 @@ class RayTrainGroup:
 
     def _start(self) -> None:
         """Place the ranks, number them node by node, load the model. Raises DeadlineError when there is no room in time."""
-        self._joined = None
+        self._joined = self._pushed = None
         actor = ray.remote(concurrency_groups={"health": 1}, **actor_options(self._run, TRAINER_SLOT, 1))(self.host)
         handles, found = place(actor.remote, self._run.ranks.trainer_ranks, "placing trainer ranks")
         order = sorted(range(len(handles)), key=lambda n: (found[n].address, found[n].node, n))
@@ -192,19 +233,21 @@ class RayTrainGroup:
             )
         return "store" if asked == "broadcast" and stale < len(self.rollout.handles) else asked
 
-    def _meet(self) -> None:
-        """Make a broadcast group with the engines there are now, unless there is one."""
+    def _meet(self, senders: tuple[int, ...]) -> None:
+        """Make broadcast groups with the engines there are now, one a sender, unless there are."""
         key = (self.rollout.generation, self._handles[0])
         if self._joined == key:
             return
         self._meetings += 1
         world = 1 + len(self.rollout.handles)
-        name = f"push-{os.getpid()}-{self._meetings}"
-        opened = self._handles[0].open_meeting.remote(world, name, MEETING_TIMEOUT_S, self._places[0].address)
-        meeting: Meeting = self._get([opened], "open broadcast group")[0]
-        mine = self._handles[0].join_broadcast.remote(meeting)
-        self.rollout.join(meeting)
-        self._get([mine], "join broadcast group")
+        opened = []
+        for sender in senders:
+            name = f"push-{os.getpid()}-{self._meetings}-{sender}"
+            opened.append(self._handles[sender].open_meeting.remote(world, name, MEETING_TIMEOUT_S, self._places[sender].address))
+        meetings: list[Meeting] = self._get(opened, "open broadcast groups")
+        mine = [self._handles[sender].join_broadcast.remote(meeting) for sender, meeting in zip(senders, meetings, strict=True)]
+        self.rollout.join(meetings)
+        self._get(mine, "join broadcast groups")
         self._joined = key
 
     def _everywhere(self, method: str, *arguments: Any) -> list[Any]:

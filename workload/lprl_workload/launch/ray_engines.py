@@ -1,28 +1,26 @@
 """The rollout engines as Ray actors: placement, dealing out requests, replacing lost ones, and the ways weights reach them."""
 
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import ray
-import torch
 
 from lprl_api.model.formats import WeightFormat
 from lprl_api.names import ROLLOUT_SLOT
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths
-from lprl_workload.data import Bucket, GenerationRequest, SamplingParams
+from lprl_workload.data import GenerationRequest, SamplingParams
 from lprl_workload.episode import Episode, EpisodeRef
 from lprl_workload.launch.deal import spans, turns
-from lprl_workload.launch.hosts import EngineHost, Place
-from lprl_workload.launch.ray_fan import wait_engines
+from lprl_workload.launch.hosts import EngineHost, Place, stored_bucket
+from lprl_workload.launch.ray_fan import Seat, wait_engines
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place, read
 from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.launch.stillness import engine_limits, while_starting
 from lprl_workload.process.errors import DeadlineError, EngineLostError
-from lprl_workload.sync.channel_broadcast import Meeting
+from lprl_workload.sync.transport_broadcast import Meeting, abandon
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +30,7 @@ class EngineActorHost(EngineHost):
 
     def load_stored(self, stored: tuple[Any, Any]) -> None:
         """Load one bucket; its memory is shared and read-only, the engine copies out of it."""
-        entries, array = stored
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not writable.*")
-            data = torch.from_numpy(array)
-        self.load_bucket(Bucket(tuple(entries), data))
+        self.load_bucket(stored_bucket(stored))
 
 
 class RayRolloutGroup:
@@ -114,10 +108,6 @@ class RayRolloutGroup:
         where = self._places[number]
         return f"engine {number} on {where.address}" if where is not None else f"engine {number}"
 
-    def place_of(self, number: int) -> Place | None:
-        """Return where an engine runs."""
-        return self._places[number]
-
     def ask(self, number: int, refs: list[Any], what: str) -> list[Any]:
         """Return results of engine `number`; raises EngineLostError when it died."""
         try:
@@ -133,10 +123,36 @@ class RayRolloutGroup:
         except ActorLostError as error:
             raise EngineLostError(error.number, str(error)) from error
 
-    def join(self, meeting: Meeting) -> None:
-        """Have every engine join a broadcast group as rank 1 + its number."""
-        calls = [handle.join_broadcast.remote(meeting, 1 + number) for number, handle in enumerate(self.handles)]
-        wait_engines(calls, range(len(calls)))
+    def seats(self, numbers: Sequence[int]) -> dict[int, Seat]:
+        """Return how ranks reach engines."""
+        return {number: Seat(self.handles[number], getattr(self._places[number], "node", "")) for number in numbers}
+
+    def join(self, meetings: Sequence[Meeting]) -> None:
+        """Have every engine join the senders' broadcast groups as rank 1 + its number; lets everybody go when one cannot."""
+        calls = [handle.join_broadcast.remote(meetings, 1 + number) for number, handle in enumerate(self.handles)]
+        try:
+            wait_engines(calls, range(len(calls)))
+        except Exception:
+            for meeting in meetings:
+                abandon(meeting)
+            raise
+
+    def copy_version(self, version: int) -> bool:
+        """Copy from an engine that serves it, bucket by bucket through the object store; the driver holds none of it."""
+        versions = [found for found, _ in self.everywhere("standing")]
+        peers = [number for number, found in enumerate(versions) if found == version]
+        stale = [number for number, found in enumerate(versions) if found < version]
+        for number in stale if peers else ():
+            first = more = True
+            while more:
+                held = self.handles[peers[0]].next_held.remote(self._run.weight_sync.bucket_bytes, first)
+                more = self.ask(number, [self.handles[number].take_held.remote(version, held, first)], "copying weights")[0]
+                first = False
+        return bool(peers) or not stale
+
+    def probe(self, ids: Sequence[int]) -> list[tuple[float, ...]]:
+        """Ask every engine."""
+        return self.everywhere("probe", ids)
 
     def sleep(self) -> None:
         """Colocated engines free their memory. One that died is noticed by the next push."""

@@ -1,6 +1,7 @@
 """How one rank's calls reach engine actors: buckets by CUDA handle or through the object store, and waiting for the answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +12,25 @@ from lprl_workload.launch.ray_link import ActorLostError, get_all
 from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.launch.stillness import Limits
 from lprl_workload.process.errors import EngineLostError
+from lprl_workload.sync.checks import Check
 from lprl_workload.sync.cuda_ipc import share
+from lprl_workload.sync.routes import Target
 
 
-class ObjectStoreFan:
-    """Receiver that forwards to engine actors: by CUDA handle on the sender's node, elsewhere through Ray's object store."""
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """An engine as a rank reaches it."""
 
-    def __init__(self, handles: Sequence[Any], numbers: Sequence[int], near: Sequence[bool], link: "Link | None" = None) -> None:
-        """`near` says of each engine whether it runs on the sender's node: a GPU's memory is reachable from no other."""
-        self._handles, self._numbers, self._near = list(handles), list(numbers), list(near)
-        self._link = link or Link(handles)
-
-    def begin_update(self, version: int) -> None:
-        """Begin on every engine."""
-        self._all(lambda handle: handle.begin_update.remote(version))
-
-    def load_bucket(self, bucket: Bucket) -> None:
-        """Load on every engine; returns when all have, so one bucket is staged at a time."""
-        by_handle = [near and bucket.data.is_cuda for near in self._near]
-        # As numpy, which Ray shares without a copy.
-        stored = None if all(by_handle) else self._link.put((bucket.entries, bucket.data.cpu().numpy()))
-        # A handle is opened once: torch counts the references of each.
-        refs = [
-            handle.load_handle.remote(self._link.share(bucket)) if direct else handle.load_stored.remote(stored)
-            for handle, direct in zip(self._handles, by_handle, strict=True)
-        ]
-        self._link.wait(refs, self._numbers)
-
-    def end_update(self, version: int, digest: str) -> None:
-        """Confirm with every engine."""
-        self._all(lambda handle: handle.end_update.remote(version, digest))
-
-    def _all(self, call: Callable[[Any], Any]) -> None:
-        self._link.wait([call(handle) for handle in self._handles], self._numbers)
+    handle: Any
+    node: str
 
 
 class Link:
-    """The few things a fan asks of Ray and CUDA."""
+    """The few things a transport asks of Ray and CUDA."""
 
-    def __init__(self, handles: Sequence[Any], limits: Limits | None = None) -> None:
+    def __init__(self, seats: Mapping[int, Seat], limits: Limits | None = None) -> None:
         """`limits`: of how long the engines may stand still in one call; None: as long as they live."""
-        self._handles, self._limits = list(handles), limits
+        self._seats, self._limits = seats, limits
 
     def put(self, stored: Any) -> Any:
         """Put a bucket into the object store."""
@@ -61,30 +40,80 @@ class Link:
         """Return a handle of a bucket in GPU memory."""
         return share(bucket)
 
-    def wait(self, refs: Sequence[Any], numbers: Sequence[int]) -> None:
-        """Wait for calls to engines `numbers`."""
-        wait_engines(refs, numbers, self._handles, self._limits)
+    def wait(self, refs: Sequence[Any], engines: Sequence[int]) -> None:
+        """Wait for calls to engines."""
+        wait_engines(refs, engines, [self._seats[engine].handle for engine in engines], self._limits)
 
 
-def wait_engines(refs: Sequence[Any], numbers: Sequence[int], handles: Sequence[Any] = (), limits: Limits | None = None) -> None:
-    """Wait for calls to engines `numbers`; raises EngineLostError for one that died, or stands still for longer than `limits`."""
+class ObjectStoreTransport:
+    """Transport to engine actors: by CUDA handle on the sender's node, elsewhere through Ray's object store (one copy a node)."""
+
+    def __init__(self, seats: Mapping[int, Seat], node: str, link: Link | None = None) -> None:
+        """`seats` by engine number; `node`: this rank's. A GPU's memory is reachable from no other node."""
+        self._seats, self._node, self._link = dict(seats), node, link or Link(seats)
+
+    def begin(self, version: int, strong: bool) -> None:
+        """Begin on every engine."""
+        self._all(lambda handle: handle.begin_update.remote(version, strong))
+
+    def open_round(self) -> None:
+        """Nobody has to know."""
+
+    def send(self, bucket: Bucket, to: Sequence[Target]) -> None:
+        """Load on every engine; returns when all have, so one bucket is staged at a time."""
+        seats = [self._seats[target.engine] for target in to]
+        by_handle = [bucket.data.is_cuda and seat.node == self._node for seat in seats]
+        # As numpy, which Ray shares without a copy.
+        stored = None if all(by_handle) else self._link.put((bucket.entries, bucket.data.cpu().numpy()))
+        # A handle is opened once: torch counts the references of each.
+        refs = [
+            seat.handle.load_handle.remote(self._link.share(bucket)) if direct else seat.handle.load_stored.remote(stored)
+            for seat, direct in zip(seats, by_handle, strict=True)
+        ]
+        self._link.wait(refs, [target.engine for target in to])
+
+    def close_round(self) -> None:
+        """Nobody has to know."""
+
+    def commit(self, version: int, checks: Sequence[tuple[Sequence[Target], Check]]) -> None:
+        """Have every engine compare and serve."""
+        told = {target.engine: check for targets, check in checks for target in targets}
+        refs = [self._seats[engine].handle.end_update.remote(version, check) for engine, check in told.items()]
+        self._link.wait(refs, list(told))
+
+    def abort(self, why: str, first: bool) -> None:
+        """Tell every engine; nobody waits for those that are gone."""
+        for seat in self._seats.values() if first else ():
+            seat.handle.abort_update.remote(why)
+
+    def _all(self, call: Callable[[Any], Any]) -> None:
+        self._link.wait([call(seat.handle) for seat in self._seats.values()], list(self._seats))
+
+
+def wait_engines(refs: Sequence[Any], engines: Sequence[int], handles: Sequence[Any] = (), limits: Limits | None = None) -> None:
+    """Wait for calls to `engines`; raises EngineLostError for one that died, or stands still for longer than `limits`."""
     vigil = Vigil(handles, limits) if limits is not None else None
     try:
-        get_all(refs, "weight update", who=lambda position: f"engine {numbers[position]}", vigil=vigil)
+        get_all(refs, "weight update", who=lambda position: f"engine {engines[position]}", vigil=vigil)
     except ActorLostError as error:
-        raise EngineLostError(numbers[error.number], str(error)) from error
+        raise EngineLostError(engines[error.number], str(error)) from error
 
 
-def announcer(
-    handles: Sequence[Any], numbers: Sequence[int], root: Path | None, limits: Limits | None = None
-) -> Callable[[int], Callable[[], None]]:
-    """Return the `announce` of a broadcast channel (root None) or of a disk channel."""
+def broadcast_announcer(seats: Mapping[int, Seat], limits: Limits | None = None) -> Callable[[int, bool], Callable[[], None]]:
+    """Return the `announce` of a broadcast transport."""
+
+    def announce(version: int, strong: bool) -> Callable[[], None]:
+        refs = [seat.handle.receive_broadcast.remote(version, strong, Target(number)) for number, seat in seats.items()]
+        return lambda: Link(seats, limits).wait(refs, list(seats))
+
+    return announce
+
+
+def disk_announcer(seats: Mapping[int, Seat], root: Path, limits: Limits | None = None) -> Callable[[int], Callable[[], None]]:
+    """Return the `announce` of a disk transport."""
 
     def announce(version: int) -> Callable[[], None]:
-        if root is None:
-            refs = [handle.receive_broadcast.remote(version) for handle in handles]
-        else:
-            refs = [handle.receive_disk.remote(root, version) for handle in handles]
-        return lambda: wait_engines(refs, numbers, handles, limits)
+        refs = [seat.handle.receive_disk.remote(root, version, Target(number)) for number, seat in seats.items()]
+        return lambda: Link(seats, limits).wait(refs, list(seats))
 
     return announce

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lprl_workload.quant.source import rounded, split_last
+from lprl_workload.quant.source import Check, refuse, rounded, split_last
 
 E4M3_MAX = 448.0
 FP32_MAX = torch.finfo(torch.float32).max
@@ -51,18 +51,19 @@ def qscale_of(absmax: Tensor, pow2: bool = False) -> Tensor:
     return qscale
 
 
-def quantize_fp8(weight: Tensor, block: tuple[int, int], pow2: bool = False, absmax: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def quantize_fp8(
+    weight: Tensor, block: tuple[int, int], pow2: bool = False, absmax: Tensor | None = None, check: Check = refuse
+) -> tuple[Tensor, Tensor]:
     """Quantise [..., N, K] to (codes float8_e4m3fn [..., N, K], scale_inv float32 [..., n, k]).
 
     `absmax` (float32, one element) replaces each rectangle's own, for rows of a weight that shares one scale with rows not given.
-    Raises ValueError for NaN or infinite input (callers know the tensor's name).
+    Raises ValueError for NaN or infinite input (callers know the tensor's name), unless `check` takes that for later.
     """
     rows, cols = weight.shape[-2:]
     x = tiles(rounded(weight).float(), block)
     own = x.abs().amax(dim=(-3, -1), keepdim=True)
     absmax = own if absmax is None else absmax.expand_as(own)
-    if not bool(torch.isfinite(absmax).all()):
-        raise ValueError("NaN or infinite values")
+    check(torch.isfinite(absmax).all())
     qscale = qscale_of(absmax, pow2)
     # absmax * (448 / absmax) can exceed 448 by an ulp, which E4M3 rounds back to 448: no clamp is needed.
     codes = untile((x * qscale).to(torch.float8_e4m3fn), rows, cols)

@@ -17,7 +17,7 @@ Legend: N,K weight rows,cols; G group size; a leading `...` is any batch (expert
 import torch
 from torch import Tensor
 
-from lprl_workload.quant.source import rounded, split_last
+from lprl_workload.quant.source import Check, refuse, rounded, split_last
 
 QMAX = 7.0
 MIN_SCALE = 1e-5
@@ -30,16 +30,15 @@ def check_groups(cols: int, group: int) -> None:
         raise ValueError(f"{cols} input channels; needs a multiple of the group size {group}")
 
 
-def quantize_int4(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
+def quantize_int4(weight: Tensor, group: int, check: Check = refuse) -> tuple[Tensor, Tensor]:
     """Quantise [..., N, K] to (q int8 [..., N, K] in -7..7, scale bfloat16 [..., N, K/group]).
 
-    Raises ValueError for NaN or infinite input and where K is no multiple of `group`.
+    Raises ValueError for NaN or infinite input (unless `check` takes that for later) and where K is no multiple of `group`.
     """
     check_groups(weight.shape[-1], group)
     x = split_last(rounded(weight).float(), group)
     absmax = x.abs().amax(dim=-1, keepdim=True)
-    if not bool(torch.isfinite(absmax).all()):
-        raise ValueError("NaN or infinite values")
+    check(torch.isfinite(absmax).all())
     # A tensor divisor: CUDA turns division by a Python number into a product with its reciprocal.
     scale = torch.div(absmax, torch.full_like(absmax, QMAX)).clamp(min=MIN_SCALE).to(torch.bfloat16)
     q = (x * torch.reciprocal(scale.float())).round_().clamp_(-QMAX, QMAX).to(torch.int8)

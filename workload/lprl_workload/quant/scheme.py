@@ -21,7 +21,7 @@ from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_workload.quant.fp8_block import dequantize_fp8, quantize_fp8
 from lprl_workload.quant.int4_group import dequantize_int4, pack, quantize_int4, unpack
-from lprl_workload.quant.source import rounded
+from lprl_workload.quant.source import Check, refuse, rounded
 
 Fp8 = Fp8Block | Fp8Channel | Fp8Tensor
 SUFFIX = ".weight"
@@ -66,9 +66,10 @@ def is_pow2(fmt: Fp8) -> bool:
     return isinstance(fmt, Fp8Block) and fmt.scale_format == "ue8m0"
 
 
-def quantize(name: str, weight: Tensor, fmt: WeightFormat) -> dict[str, Tensor]:
+def quantize(name: str, weight: Tensor, fmt: WeightFormat, check: Check = refuse) -> dict[str, Tensor]:
     """Return the served tensors of `weight` [N, K] (rounded to bfloat16 first) under their checkpoint names.
 
+    `check` is given whether all values are finite, as a tensor on the weight's device; the default waits for it and refuses.
     Raises UserError naming the tensor for NaN or infinite input, a wrong dtype or rank, and channels no group fits.
     """
     names = served_names(name, fmt)
@@ -78,21 +79,21 @@ def quantize(name: str, weight: Tensor, fmt: WeightFormat) -> dict[str, Tensor]:
             "copy or download the model folder again",
         )
     try:
-        return dict(zip(names, _served(weight, fmt), strict=True))
+        return dict(zip(names, _served(weight, fmt, check), strict=True))
     except ValueError as error:
         raise UserError(f"tensor {name}: {error}", "exclude it (excludeModules), or choose another format") from error
 
 
-def _served(weight: Tensor, fmt: WeightFormat) -> tuple[Tensor, ...]:
+def _served(weight: Tensor, fmt: WeightFormat, check: Check) -> tuple[Tensor, ...]:
     rows, cols = weight.shape
     match fmt:
         case Bf16():
             return (rounded(weight),)
         case Fp8Block() | Fp8Channel() | Fp8Tensor():
-            codes, scale_inv = quantize_fp8(weight, block_of(fmt, rows, cols), is_pow2(fmt))
+            codes, scale_inv = quantize_fp8(weight, block_of(fmt, rows, cols), is_pow2(fmt), check=check)
             return codes, scale_inv.reshape(1) if isinstance(fmt, Fp8Tensor) else scale_inv
         case Int4Group():
-            q, scale = quantize_int4(weight, fmt.group_size)
+            q, scale = quantize_int4(weight, fmt.group_size, check)
             return pack(q), scale, torch.tensor([rows, cols], dtype=torch.int64)
 
 

@@ -1,7 +1,18 @@
 """The quantizer's input: the BF16 weight a checkpoint stores."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+Check = Callable[[Tensor], None]
+"""Takes whether all values are finite, a boolean scalar on the weight's device."""
+
+
+def refuse(finite: Tensor) -> None:
+    """Wait for the answer and raise ValueError unless it is yes."""
+    if not bool(finite):
+        raise ValueError("NaN or infinite values")
 
 
 def rounded(weight: Tensor) -> Tensor:

@@ -46,11 +46,17 @@ class TrainGroup(Protocol):
     def set_correction(self, enabled: bool) -> None:
         """Switch truncated importance sampling on, or back to what is configured."""
 
-    def push(self, version: int) -> SyncReport:
-        """Export, quantise and send the weights to every engine that does not serve `version` yet.
+    def push(self, version: int, strong: bool = False) -> SyncReport:
+        """Quantise and send the weights to every engine that does not serve `version` yet; `strong`: compare checksums of every tensor.
 
         Raises WeightMismatchError, or EngineLostError when an engine died meanwhile.
         """
+
+    def probe(self, ids: Sequence[int]) -> Sequence[float]:
+        """Return the current policy's log-probabilities of ids[1:] given what precedes each, temperature 1."""
+
+    def holds(self, version: int) -> bool:
+        """Return whether the weights are still those that were last pushed, as `version`."""
 
     def save(self, directory: Path) -> None:
         """Write optimizer, masters, schedule and RNG of every rank into the existing `directory`."""
@@ -85,6 +91,12 @@ class RolloutGroup(Protocol):
 
     def replace_lost(self) -> int:
         """Replace engines that died by fresh ones, which need a push; returns how many. Raises DeadlineError."""
+
+    def copy_version(self, version: int) -> bool:
+        """Bring engines that serve something older to `version` from engines that serve it; returns whether all do now."""
+
+    def probe(self, ids: Sequence[int]) -> list[tuple[float, ...]]:
+        """Return of every engine the log-probabilities of ids[1:], temperature 1."""
 
     def switch_format(self, fmt: WeightFormat) -> None:
         """Rebuild every engine to serve `fmt`; all need a push."""

@@ -69,7 +69,7 @@ class Loop:
         self._trainer, self._rollout = trainer, rollout
         self._collector, self._evaluator = collector, evaluator
         self._store, self._records, self._reporter, self._load_from = store, records, reporter, load_from
-        self._serving = Serving(trainer, rollout, Budget("engines", run.refill_steps), run.rollout_format)
+        self._serving = Serving.of(run, trainer, rollout)
         self._trainers = Budget("trainer ranks", run.refill_steps)
         self._seconds: dict[str, float] = {}
         self._saved: RunState | None = None
@@ -142,9 +142,7 @@ class Loop:
 
     def _push(self, version: int) -> SyncReport:
         with self._phase("syncing"):
-            report = self._serving.push(version)
-            self._rollout.wake()
-        return report
+            return self._serving.push(version)
 
     def _start(self) -> None:
         """Resume from the newest intact checkpoint (of this run, else of `load_from`), or start; push before anything generates."""
@@ -161,6 +159,7 @@ class Loop:
             log.info(f"resumed from step {self.state.step}: {folder}" if folder else "no checkpoint: starting at step 0")
             self._trainer.set_correction(self.state.guard.corrected)
             self._serving.serve(Bf16() if self.state.effective_rollout == "bf16" else self.run_config.rollout_format)
+        self._serving.doubtful = True
         self._push(max(self.state.weight_version, self._serving.pushed + 1))
         self._reporter.update(**self._records.last_step(), evaluation=self._records.last_evaluation())
         self._report_state()

@@ -1,19 +1,21 @@
 """RolloutEngine: one serving engine."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
 
 from lprl_workload.data import Bucket
 from lprl_workload.rollout.requests import Ability, Chunk, EngineState, Part, PauseMode, Request
+from lprl_workload.sync.checks import Check
+from lprl_workload.sync.routes import EngineLayout
 
 
 class RolloutEngine(Protocol):
     """Generates responses with low-precision weights and takes new ones.
 
-    Weight update protocol: begin_update(v) -> load_bucket* -> end_update(v, digest). Between begin and end the engine
-    refuses new requests unless it is paused, and works at none. `end_update` compares the digest of what arrived and raises
-    WeightMismatchError when it differs; the engine then stays unusable until a complete update succeeds. Versions must grow.
-    Open requests go on with the new weights; no chunk holds tokens of two versions.
+    Weight update protocol: begin_update(v) -> load_bucket* -> end_update(v, check) | abort_update(why). Between begin and end the
+    engine refuses new requests unless it is paused, and works at none. `end_update` compares what arrived with `check` and raises
+    WeightMismatchError when it differs; then, and after abort_update, the engine stays unusable until a complete update succeeds.
+    Versions must grow. Open requests go on with the new weights; no chunk holds tokens of two versions.
     """
 
     @property
@@ -54,14 +56,32 @@ class RolloutEngine(Protocol):
     async def state(self) -> EngineState:
         """Return how it is; never waits for generation."""
 
-    def begin_update(self, version: int) -> None:
-        """Stop serving and expect buckets of `version`."""
+    def layout(self) -> EngineLayout:
+        """Return what its ranks can take, by which ways, and what they can check (its number and node are for others to say)."""
+
+    def begin_update(self, version: int, strong: bool = False) -> None:
+        """Stop serving and expect buckets of `version`; `strong`: note checksums of what arrives."""
 
     def load_bucket(self, bucket: Bucket) -> None:
         """Take tensors in the served format (codes and scales as in a converted checkpoint)."""
 
-    def end_update(self, version: int, digest: str) -> None:
-        """Verify that all tensors arrived, flush caches, serve `version`."""
+    def end_update(self, version: int, check: Check) -> None:
+        """Verify that all tensors arrived as they were sent, flush caches, serve `version`."""
+
+    def abort_update(self, why: str) -> None:
+        """Give the update up: refuse to serve until a later one ends well."""
+
+    def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Return the log-probabilities of ids[1:] given what precedes each, temperature 1, by the weights just loaded; also asleep."""
+
+    def held(self, bucket_bytes: int) -> Iterator[Bucket]:
+        """Yield what is served in this engine's own layout, for another of its kind."""
+
+    def load_held(self, bucket: Bucket) -> None:
+        """After begin_update: take a bucket that another engine of the same kind and format held."""
+
+    def end_held(self, version: int) -> None:
+        """Serve `version`; raises WeightMismatchError unless all of it came."""
 
     def healthy(self) -> bool:
         """Return whether the engine can serve."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import torch
 from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
-from lprl_workload.buckets import Digest, unpack
 from lprl_workload.data import Bucket
 from lprl_workload.hf.model import compute_dtype
 from lprl_workload.hf.served import ServedModel
@@ -22,6 +21,9 @@ from lprl_workload.rollout.requests import Ability, Chunk, EngineState, Part, Pa
 from lprl_workload.rollout.scheduler import Scheduler, row_quantum, rows_are_independent
 from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
 from lprl_workload.rollout.worker import Worker
+from lprl_workload.sync.buckets import pack, unpack
+from lprl_workload.sync.checks import Arrived, Check
+from lprl_workload.sync.routes import EngineLayout
 
 MAX_ROWS = 512
 
@@ -64,7 +66,7 @@ class TorchEngine:
         self._served: ServedModel | None = ServedModel(folder, fmt, shape, self._device)
         self._version = -1
         self._incoming: int | None = None
-        self._digest = Digest()
+        self._arrived = Arrived(strong=False)
         self._broken = ""
         self._asleep: frozenset[Part] = frozenset()
         self._worker = Worker(self._scheduler(), lambda: self._version, lambda: bool(self._refusal()))
@@ -130,7 +132,12 @@ class TorchEngine:
         ready = self._refusal() is None and not self._worker.paused
         return EngineState(self._served is not None, ready, self._version, *self._worker.counts)
 
-    def begin_update(self, version: int) -> None:
+    def layout(self) -> EngineLayout:
+        """Return what it takes: whole tensors under Hugging Face names, on one device, by every way."""
+        ways = {"local", "disk", "broadcast"} | ({"cuda-ipc"} if self._device.type == "cuda" else set())
+        return EngineLayout(device=str(self._device), ways=frozenset(ways))
+
+    def begin_update(self, version: int, strong: bool = False) -> None:
         """Stop serving and expect buckets of `version`; a failed or abandoned update may be begun again.
 
         Raises:
@@ -144,7 +151,7 @@ class TorchEngine:
             raise RuntimeError("begin_update while the weights sleep: call wake first")
         with self._worker.between_steps():
             self._incoming = version
-        self._digest = Digest()
+        self._arrived = Arrived(strong)
         served.begin()
 
     def load_bucket(self, bucket: Bucket) -> None:
@@ -152,30 +159,67 @@ class TorchEngine:
         served = self._model()
         if self._incoming is None:
             raise RuntimeError("load_bucket outside begin_update and end_update")
+        self._arrived.add(bucket, self._device)
         for item in unpack(bucket):
-            self._digest.add(item.name, item.tensor)
             served.load([(item.name, item.tensor.to(self._device))])
 
-    def end_update(self, version: int, digest: str) -> None:
-        """Verify that all tensors of `version` arrived unchanged, then serve them.
+    def end_update(self, version: int, check: Check) -> None:
+        """Verify that all tensors of `version` arrived as they were sent, then serve them.
 
         Raises:
-            WeightMismatchError: another version was begun, tensors are missing, or the digest differs; the engine stays
-                unusable until a complete update succeeds.
+            WeightMismatchError: another version was begun, tensors are missing, or what arrived is not what was sent; the engine
+                stays unusable until a complete update succeeds.
 
         """
         served = self._model()
         incoming = self._incoming
         missing = served.missing()
-        found = self._digest.hexdigest()
         if incoming != version:
             self._broken = f"end_update({version}) after begin_update({incoming})"
         elif missing:
             self._broken = f"weight version {version}: {len(missing)} tensors did not arrive, such as {missing[0]}"
-        elif found != digest:
-            self._broken = f"weight version {version}: digest {found} differs from the sender's {digest}"
+        elif differs := self._arrived.compare(check):
+            self._broken = f"weight version {version}: {differs}"
         else:
             self._broken, self._version = "", version
+        self._arrived = Arrived(strong=False)
+        with self._worker.between_steps():
+            self._incoming = None
+        if self._broken:
+            raise WeightMismatchError(self._broken)
+
+    def abort_update(self, why: str) -> None:
+        """Give a begun update up: the engine refuses to serve until a later one ends well."""
+        with self._worker.between_steps():
+            if self._incoming is not None:
+                self._broken = f"the update to weight version {self._incoming} was given up: {why}"
+                self._incoming = None
+
+    @torch.no_grad()
+    def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Return the log-probabilities of ids[1:], one forward pass without a cache; also while the cache sleeps."""
+        with self._worker.between_steps():
+            served = self._loaded()
+            row = torch.tensor([list(ids)], device=self._device)
+            logits = served.model(input_ids=row, use_cache=False).logits[0, :-1].float()
+            return tuple(logits.log_softmax(-1).gather(-1, row[0, 1:, None])[:, 0].tolist())
+
+    def held(self, bucket_bytes: int) -> Iterator[Bucket]:
+        """Yield the values it computes with, bucket by bucket."""
+        yield from pack(self._loaded().held(), bucket_bytes)
+
+    def load_held(self, bucket: Bucket) -> None:
+        """Take values another engine of this kind held."""
+        self._model().take_over((item.name, item.tensor) for item in unpack(bucket))
+
+    def end_held(self, version: int) -> None:
+        """Serve the values another engine held as `version`; raises WeightMismatchError unless all of them came."""
+        missing = self._model().missing()
+        self._broken = ""
+        if missing:
+            self._broken = f"weight version {version}: another engine did not hand over {len(missing)} tensors, such as {missing[0]}"
+        else:
+            self._version = version
         with self._worker.between_steps():
             self._incoming = None
         if self._broken:
@@ -229,15 +273,22 @@ class TorchEngine:
             raise RuntimeError("the engine is closed")
         return self._served
 
-    def _refusal(self) -> Exception | None:
-        """Return why it cannot serve now, None when it can."""
+    def _loaded(self) -> ServedModel:
+        """Return the model when all of a version's weights are in it, whether or not its cache sleeps."""
+        refusal = self._refusal(awake=False)
+        if refusal is not None:
+            raise refusal
+        return self._model()
+
+    def _refusal(self, awake: bool = True) -> Exception | None:
+        """Return why it cannot serve now, None when it can; `awake` false: sleep is no reason."""
         if self._served is None:
             return RuntimeError("the engine is closed")
         if self._broken:
             return WeightMismatchError(f"the engine cannot serve: {self._broken}")
         if self._incoming is not None:
             return RuntimeError(f"generate between begin_update({self._incoming}) and end_update")
-        if self._asleep:
+        if self._asleep and awake:
             return RuntimeError("generate while the engine sleeps: call wake first")
         if self._version < 0:
             return RuntimeError("generate before the first weights: call load_folder or push an update")

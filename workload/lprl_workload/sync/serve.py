@@ -1,47 +1,67 @@
-"""BF16 weights -> the tensors an engine serves, with the error that costs. The quantizer is the converter's own."""
+"""Weights -> the tensors an engine serves, with the error that costs. The quantizer is the converter's own.
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+Nothing here waits for the device: whether values were finite and what the error is stay device scalars until `Notes.settle`, once a push.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
+from torch import Tensor
 
-from lprl_api.model.formats import Bf16, WeightFormat
+from lprl_api.errors import UserError
 from lprl_workload.data import NamedTensor
-from lprl_workload.quant.scheme import dequantize, module_of, quantize, relative_rms
-from lprl_workload.quant.select import Selection
+from lprl_workload.process.movement import here
+from lprl_workload.quant.scheme import dequantize, module_of, quantize
+from lprl_workload.sync.manifest import Entry, ServedAs
 
 
 @dataclass(slots=True)
-class ErrorSum:
-    """Squared quantisation error and squared weights, summed over the quantised tensors of one push."""
+class Notes:
+    """What was seen while quantising one push, as scalars on the device."""
 
-    squared_error: float = 0.0
-    squared_weight: float = 0.0
-    tensors: int = 0
+    finite: dict[str, Tensor] = field(default_factory=dict)
+    squared_error: dict[str, Tensor] = field(default_factory=dict)
+    """Per tensor, float64."""
+    squared_weight: dict[str, Tensor] = field(default_factory=dict)
 
-    @property
-    def relative_rms(self) -> float:
-        """Root-mean-square error relative to the weights' root mean square; 0 when nothing was quantised."""
-        return relative_rms(self.squared_error, self.squared_weight)
-
-    def add(self, weight: torch.Tensor, served: torch.Tensor) -> None:
+    def add(self, name: str, weight: Tensor, served: Tensor) -> None:
         """Count one weight and the value the engine computes with, equal shapes."""
         exact = weight.to(torch.float32)
-        self.squared_error += float((served.to(torch.float32) - exact).square().sum(dtype=torch.float64))
-        self.squared_weight += float(exact.square().sum(dtype=torch.float64))
-        self.tensors += 1
+        self.squared_error[name] = (served.to(torch.float32) - exact).square().sum(dtype=torch.float64)
+        self.squared_weight[name] = exact.square().sum(dtype=torch.float64)
+
+    def settle(self) -> dict[str, tuple[float, float]]:
+        """Return (squared error, squared weight) of every quantised tensor: the one wait for the device.
+
+        Raises UserError naming the first tensor with NaN or infinite values.
+        """
+        names = list(self.finite)
+        if not names:
+            return {}
+        columns = [
+            torch.stack([by_name[name].double() for name in names]) for by_name in (self.finite, self.squared_error, self.squared_weight)
+        ]
+        found = torch.stack(columns).tolist()
+        for name, finite in zip(names, found[0], strict=True):
+            if not finite:
+                raise UserError(f"tensor {name}: NaN or infinite values", "go back to a checkpoint from before they appeared")
+        return {name: (error, weight) for name, error, weight in zip(names, found[1], found[2], strict=True)}
 
 
-def served_tensors(named: Iterable[NamedTensor], fmt: WeightFormat, selection: Selection, error: ErrorSum) -> Iterator[NamedTensor]:
-    """Yield the served tensors of `named` (BF16, Hugging Face names) one weight at a time, adding to `error` on the way.
+def quantise_batch(items: Sequence[tuple[Entry, Tensor]], served_as: ServedAs, notes: Notes) -> list[NamedTensor]:
+    """Return the served tensors of whole weights, in order; what is not quantised passes unchanged.
 
-    Tensors that `selection` leaves alone pass unchanged. Raises UserError naming a tensor that cannot be quantised.
+    Raises UserError naming a tensor that cannot be quantised; values that are not finite come out at `notes.settle`.
     """
-    for item in named:
-        if isinstance(fmt, Bf16) or not selection.selects(item.name, tuple(item.tensor.shape)):
-            yield item
+    found: list[NamedTensor] = []
+    for entry, tensor in items:
+        here.tick()
+        if not served_as.quantises(entry):
+            found.append(NamedTensor(entry.name, tensor))
             continue
-        parts = quantize(item.name, item.tensor, fmt)
-        error.add(item.tensor, dequantize(parts, module_of(item.name), fmt))
-        for name, tensor in parts.items():
-            yield NamedTensor(name, tensor)
+        parts = quantize(entry.name, tensor, served_as.fmt, partial(notes.finite.__setitem__, entry.name))
+        notes.add(entry.name, tensor, dequantize(parts, module_of(entry.name), served_as.fmt))
+        found += [NamedTensor(name, value) for name, value in parts.items()]
+    return found

@@ -1,11 +1,13 @@
 """TrainActor: one trainer rank."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from lprl_workload.data import Metrics, NamedTensor
+from lprl_workload.data import Metrics
 from lprl_workload.episode import Float32, TrainSample
+from lprl_workload.sync.manifest import WeightSource
+from lprl_workload.sync.peers import Peers
 
 MicroBatches = Sequence[Sequence[TrainSample]]
 """A rank's samples, by micro-batch."""
@@ -44,12 +46,14 @@ class TrainActor(Protocol):
     def set_correction(self, enabled: bool) -> None:
         """Switch truncated importance sampling on (stability guard) or back to the configured correction."""
 
-    def export_weights(self) -> Iterator[NamedTensor]:
-        """Yield every checkpoint tensor in BF16 (norms and biases included) under Hugging Face names, sorted by name.
+    def source(self) -> WeightSource:
+        """Return the weights this rank owns: BF16 (router correction biases float32) under Hugging Face names.
 
-        Values are exactly what an exported BF16 checkpoint stores. Gathered on rank 0; other ranks yield nothing but
-        must run the iterator to its end.
+        Values are exactly what an exported BF16 checkpoint stores. The manifest is the same on every rank, sorted by name.
         """
+
+    def peers(self) -> Peers:
+        """Return the ranks a push goes over together."""
 
     def save(self, directory: Path) -> None:
         """Write this rank's masters, optimizer, schedule and RNG state into the existing `directory`."""

@@ -4,7 +4,7 @@ One optimizer step, top to bottom: `train` -> micro-batches -> forward, loss, ba
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ import torch
 from lprl_api.spec.algorithm import Correction
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
-from lprl_workload.data import Metrics, NamedTensor
+from lprl_workload.data import Metrics
 from lprl_workload.episode import NOTHING, Float32, TrainSample
 from lprl_workload.process.errors import NonFiniteError
 from lprl_workload.process.movement import here
+from lprl_workload.sync.manifest import WeightSource
+from lprl_workload.sync.peers import Peers
 from lprl_workload.train.actor import MicroBatches
 from lprl_workload.train.batch import MicroBatch, collate
 from lprl_workload.train.build import build_reference, build_trained, set_dropout
@@ -25,6 +27,7 @@ from lprl_workload.train.group import Group
 from lprl_workload.train.loss import Denominators, LossTerms, TokenBatch, compute_loss
 from lprl_workload.train.policy import Policy
 from lprl_workload.train.schedule import learning_rate, total_steps
+from lprl_workload.train.source import TorchSource
 from lprl_workload.train.state import load_state, save_state
 
 TIS = Correction(type="tis")
@@ -55,6 +58,8 @@ class TorchTrainActor:
         set_dropout(self._trained.policy, run.trainer.attention_dropout)
         self._correction = run.algorithm.correction
         self._reference: Policy | None = None
+        self._source = TorchSource(self._trained, self._group)
+        self._peers: Peers | None = None
         self._steps = 0
 
     @property
@@ -113,27 +118,15 @@ class TorchTrainActor:
         configured = self._run.algorithm.correction
         self._correction = TIS if enabled and configured.type == "none" else configured
 
-    def export_weights(self) -> Iterator[NamedTensor]:
-        """Yield every checkpoint tensor under its Hugging Face name, sorted, on rank 0; other ranks take part and yield nothing.
+    def source(self) -> WeightSource:
+        """Return this rank's weights, as they are now and become later."""
+        return self._source
 
-        BF16, except router correction biases: they are float32 in published checkpoints and steer a discrete choice.
-        """
-        gathered: dict[str, torch.Tensor] = {}
-        for slot in self._trained.slots:
-            if slot.is_buffer:
-                tensor = self._trained.buffers[slot.name].detach().float().cpu().clone()
-            else:
-                tensor = self._whole(slot.parameter, gathered)[slot.index].contiguous()
-            if self._group.rank == 0:
-                yield NamedTensor(slot.name, tensor)
-
-    def _whole(self, parameter: str, gathered: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return a whole master in BF16; the last two are kept, since a layer's expert tensors alternate between two."""
-        if parameter not in gathered:
-            while len(gathered) > 1:
-                del gathered[next(iter(gathered))]
-            gathered[parameter] = self._trained.masters.whole(self._trained.masters.items[parameter])
-        return gathered[parameter]
+    def peers(self) -> Peers:
+        """Return the ranks of a push; the first call on every rank makes their group."""
+        if self._peers is None:
+            self._peers = self._group.peers()
+        return self._peers
 
     def save(self, directory: Path) -> None:
         """Write this rank's masters, optimizer, schedule and RNG state into the existing `directory`."""

@@ -8,8 +8,11 @@ from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
 from lprl_workload.config import RankInfo
+from lprl_workload.sync.peers import Alone, GroupPeers, Peers
 
 TIMEOUT = timedelta(minutes=30)
+PUSH_TIMEOUT = timedelta(minutes=5)
+"""The longest a rank of a weight push waits for the others at one vote or exchange."""
 
 
 def open_store(host: str, port: int, serve: bool) -> TCPStore:
@@ -53,6 +56,12 @@ class Group:
         parts = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(parts, padded)
         return torch.cat(parts)[:total]
+
+    def peers(self) -> Peers:
+        """Make the group of a weight push, on every rank: apart from the trainer's own, so that its timeout can be shorter."""
+        if self.world == 1:
+            return Alone()
+        return GroupPeers(dist.new_group(timeout=PUSH_TIMEOUT), self.rank, self.world)
 
     def close(self) -> None:
         """Leave the group."""

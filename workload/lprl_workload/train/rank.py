@@ -67,6 +67,14 @@ def rank_logprobs(
     return [mismatch(row, episode.logprobs) for row, episode in zip(rows, episodes, strict=False)], rows
 
 
+def rank_probe(actor: TrainActor, ids: Sequence[int]) -> tuple[float, ...]:
+    """Return the current policy's log-probabilities of ids[1:] given what precedes each, temperature 1; on every rank alike."""
+    drawn = np.arange(len(ids)) > 0
+    nothing = np.zeros(len(ids) - 1, np.float32)
+    sample = TrainSample(np.asarray(ids, np.int32), drawn, nothing, nothing)
+    return tuple(float(value) for value in actor.logprobs([[sample]], 1.0)[0][0])
+
+
 def rank_moments(
     values: Sequence[float], rule: Rule, episodes: Sequence[Episode], old: Sequence[Float32], reference: Sequence[Float32]
 ) -> list[Moments]:

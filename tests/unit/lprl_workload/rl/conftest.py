@@ -91,6 +91,13 @@ class Engines:
         self.version = -1
         return 1
 
+    def copy_version(self, version: int) -> bool:
+        return False  # it has no peer
+
+    def probe(self, ids: Sequence[int]) -> list[tuple[float, ...]]:
+        assert self.awake and self.version >= 0
+        return [(0.0,) * (len(ids) - 1)]
+
     def switch_format(self, fmt: WeightFormat) -> None:
         self.format, self.version = fmt, -1
         self.world.note(f"format {fmt.kind}")
@@ -103,6 +110,7 @@ class Trainer:
     def __init__(self, world: World, engines: Engines) -> None:
         self.world, self.engines = world, engines
         self.w, self.steps, self.corrected = 1.0, 0, False
+        self.pushed = (-1, 1.0)
 
     def logprobs(self, batch: BatchRef, of: Whose, temperature: float) -> tuple[tuple[Any, ...], list[MismatchSums]]:
         self.world.note("logprobs" if of == "policy" else "reference")
@@ -128,11 +136,18 @@ class Trainer:
         self.world.note(f"correction {enabled}")
         self.corrected = enabled
 
-    def push(self, version: int) -> SyncReport:
+    def push(self, version: int, strong: bool = False) -> SyncReport:
         assert version > self.engines.version
         self.world.note(f"push v{version}")
         self.engines.w, self.engines.version = self.w, version
-        return SyncReport(version, 1, 8, 0.0, 0.125, "d")
+        self.pushed = (version, self.w)
+        return SyncReport(version, 1, 8, 0.0, 0.125, "counts")
+
+    def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
+        return (0.0,) * (len(ids) - 1)
+
+    def holds(self, version: int) -> bool:
+        return self.pushed == (version, self.w)
 
     def save(self, directory: Path) -> None:
         self.world.note("save")

@@ -1,14 +1,15 @@
-"""Buckets tile their buffer, come back bit for bit, and stay within the bound; the digest sees every difference."""
+"""Buckets tile their buffer, come back bit for bit, and stay within the bound."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lprl_workload.buckets import ALIGNMENT, DTYPE_NAMES, Digest, make_bucket, pack, unpack
 from lprl_workload.data import Bucket, BucketEntry, NamedTensor
 from lprl_workload.process.errors import WeightMismatchError
-from lprl_workload.sync.wire import decode_entries, encode_entries
+from lprl_workload.sync.buckets import DTYPE_NAMES, make_bucket, pack, unpack
+from lprl_workload.sync.routes import ALIGNMENT, Target
+from lprl_workload.sync.wire import decode_bucket, encode_bucket
 
 
 def tensor_of(dtype: torch.dtype, shape: tuple[int, ...], seed: int) -> torch.Tensor:
@@ -36,7 +37,8 @@ def test_pack_and_unpack_are_inverse_within_the_bound(rows: list[tuple[torch.dty
         assert all(entry.offset % ALIGNMENT == 0 for entry in bucket.entries)
         ends = [0, *(entry.offset + entry.nbytes for entry in bucket.entries)]
         assert all(0 <= entry.offset - end < ALIGNMENT for entry, end in zip(bucket.entries, ends, strict=False))
-        assert decode_entries(encode_entries(bucket.entries)) == bucket.entries
+        to = [Target(3, 1), Target(0)]
+        assert decode_bucket(encode_bucket(bucket.entries, to)) == (bucket.entries, frozenset(to))
 
 
 def test_pack_reads_only_as_far_as_needed() -> None:
@@ -52,40 +54,6 @@ def test_pack_reads_only_as_far_as_needed() -> None:
     assert len(read) == 3, "two tensors of the first bucket and the one that did not fit"
 
 
-def digest_of(*named: tuple[str, torch.Tensor]) -> str:
-    digest = Digest()
-    for name, tensor in named:
-        digest.add(name, tensor)
-    return digest.hexdigest()
-
-
-BASE = (("a", torch.arange(6, dtype=torch.int32)), ("b", torch.ones(2, 3)))
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        pytest.param((("a", torch.arange(6, dtype=torch.int32)),), id="missing"),
-        pytest.param((("a", torch.arange(6, dtype=torch.int32)), ("c", torch.ones(2, 3))), id="renamed"),
-        pytest.param((("a", torch.arange(6, dtype=torch.int32)), ("b", torch.ones(3, 2))), id="reshaped"),
-        pytest.param((("a", torch.arange(6, dtype=torch.int32).view(torch.float32)), ("b", torch.ones(2, 3))), id="retyped"),
-        pytest.param((("a", torch.tensor([0, 1, 2, 3, 4, 6], dtype=torch.int32)), ("b", torch.ones(2, 3))), id="changed"),
-        pytest.param((("b", torch.arange(6, dtype=torch.int32)), ("a", torch.ones(2, 3))), id="swapped"),
-    ],
-)
-def test_digest_sees_every_difference(other: tuple[tuple[str, torch.Tensor], ...]) -> None:
-    assert digest_of(*other) != digest_of(*BASE)
-
-
-def test_digest_does_not_depend_on_order() -> None:
-    assert digest_of(*reversed(BASE)) == digest_of(*BASE)
-
-
-def test_digest_refuses_a_name_twice() -> None:
-    with pytest.raises(WeightMismatchError, match="a: sent twice"):
-        digest_of(*BASE, BASE[0])
-
-
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -99,10 +67,10 @@ def test_unpack_refuses(entry: BucketEntry, message: str) -> None:
         list(unpack(Bucket((entry,), torch.zeros(16, dtype=torch.uint8))))
 
 
-@pytest.mark.parametrize("raw", [b"", b"[", b"{}1", b'[["a"]]', b'[["a","F32",4,0,0]]', b"\xff"])
+@pytest.mark.parametrize("raw", [b"", b"[", b"{}1", b'[[],["a"]]', b'[[],[["a","F32",4,0,0]]]', b'[[["x"]],[]]', b"\xff"])
 def test_wire_refuses_a_broken_header(raw: bytes) -> None:
     with pytest.raises(WeightMismatchError):
-        decode_entries(raw)
+        decode_bucket(raw)
 
 
 def test_views_share_the_bucket() -> None:

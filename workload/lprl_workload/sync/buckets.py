@@ -1,11 +1,10 @@
-"""Named tensors <-> byte-bounded buckets, and the digest both ends of a weight push compare.
+"""Named tensors <-> byte-bounded buckets.
 
 A bucket holds tensors up to `bucket_bytes`; a tensor larger than that travels alone in a bucket of its own size (it is
 not split: the receiver needs it whole anyway). So a push stages at most 2 x max(bucket_bytes, largest tensor): the
 tensors waiting for the bucket, and the bucket.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -14,9 +13,7 @@ from torch import Tensor
 from lprl_workload.data import Bucket, BucketEntry, NamedTensor
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.process.movement import here
-
-ALIGNMENT = 16
-"""Offsets are multiples of this many bytes, so that every dtype can be viewed in place."""
+from lprl_workload.sync.routes import ALIGNMENT
 
 DTYPE_NAMES: dict[torch.dtype, str] = {
     torch.float64: "F64",
@@ -41,54 +38,25 @@ def as_bytes(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
-class Digest:
-    """Digest of a set of named tensors: sha256 over (name, sha256 of dtype, shape and bytes) in name order.
-
-    Incremental, and independent of the order in which tensors arrive; keeps 32 bytes a tensor.
-    """
-
-    def __init__(self) -> None:
-        self._parts: dict[str, bytes] = {}
-
-    def add(self, name: str, tensor: Tensor) -> None:
-        """Add one tensor; raises WeightMismatchError when the name was added before."""
-        if name in self._parts:
-            raise WeightMismatchError(f"{name}: sent twice in one update")
-        part = hashlib.sha256(f"{DTYPE_NAMES[tensor.dtype]} {','.join(map(str, tensor.shape))}\n".encode())
-        part.update(as_bytes(tensor.cpu()).numpy().data)
-        self._parts[name] = part.digest()
-
-    def add_bucket(self, bucket: Bucket) -> None:
-        """Add every tensor of a bucket."""
-        for item in unpack(bucket):
-            self.add(item.name, item.tensor)
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Names added so far."""
-        return frozenset(self._parts)
-
-    def hexdigest(self) -> str:
-        """Return the digest of everything added so far, 64 hexadecimal digits."""
-        whole = hashlib.sha256()
-        for name in sorted(self._parts):
-            whole.update(name.encode() + b"\0" + self._parts[name])
-        return whole.hexdigest()
-
-
 def _aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
+def _device(items: list[NamedTensor]) -> torch.device:
+    """Return the device of a bucket: the accelerator's where any tensor lies there (small tables may lie on the host)."""
+    found = [item.tensor.device for item in items]
+    return next((device for device in found if device.type != "cpu"), found[0] if found else torch.device("cpu"))
+
+
 def make_bucket(items: list[NamedTensor]) -> Bucket:
-    """Copy `items` (all on one device) into one buffer, in order, each at the next multiple of 16 bytes."""
+    """Copy `items` into one buffer, in order, each at the next multiple of 16 bytes."""
     entries: list[BucketEntry] = []
     end = 0
     for item in items:
         nbytes = item.tensor.numel() * item.tensor.element_size()
         entries.append(BucketEntry(item.name, DTYPE_NAMES[item.tensor.dtype], tuple(item.tensor.shape), end, nbytes))
         end = _aligned(end + nbytes)
-    data = torch.zeros(end, dtype=torch.uint8, device=items[0].tensor.device if items else "cpu")
+    data = torch.zeros(end, dtype=torch.uint8, device=_device(items))
     for entry, item in zip(entries, items, strict=True):
         data[entry.offset : entry.offset + entry.nbytes].copy_(as_bytes(item.tensor))
     return Bucket(tuple(entries), data)

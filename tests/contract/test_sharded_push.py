@@ -1,0 +1,143 @@
+"""Real ranks of the torch trainer push: FSDP2's rows and replicas, two and four gloo ranks, engines of one and two ranks, every format.
+
+And the push after one that failed on a rank in its middle is right, bit for bit: ranks out of step would give rows of other layers.
+"""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.hf_config import shape_from_config
+from lprl_api.spec.precision import Scope
+from lprl_fixtures.generate import ModelOptions, generate_model
+from lprl_fixtures.pushes import Keeper
+from lprl_fixtures.runs import run_config
+from lprl_operator.places.local.ports import free_port
+from lprl_workload.checkpoint.hf_folder import write_trained
+from lprl_workload.config import RankInfo, ResolvedPaths
+from lprl_workload.data import Bucket
+from lprl_workload.episode import TrainSample
+from lprl_workload.hf.folder import read_folder
+from lprl_workload.quant.scheme import quantize
+from lprl_workload.quant.select import Selection
+from lprl_workload.sync.buckets import as_bytes
+from lprl_workload.sync.manifest import ServedAs
+from lprl_workload.sync.peers import AbandonedError
+from lprl_workload.sync.routes import EngineLayout, Target, route
+from lprl_workload.sync.session import Session, push
+from lprl_workload.sync.transport_disk import DiskTransport, receive_from
+from lprl_workload.train.actor_torch import TorchTrainActor
+
+FORMATS: list[WeightFormat] = [Bf16(), Fp8Block(), Fp8Channel(), Fp8Tensor(), Int4Group(group_size=32, scope=Scope.ALL_LINEAR)]
+EXPERTS = 4
+LAYOUTS = [EngineLayout(0), EngineLayout(1, 2, experts=EXPERTS)]
+TARGETS = [Target(0), Target(1, 0), Target(1, 1)]
+BUCKET_BYTES = 1 << 15
+FAILING = Fp8Block()
+
+
+class Spoilt(DiskTransport):
+    """Fails at its `at`-th bucket."""
+
+    at = -1
+
+    def send(self, bucket: Bucket, to: Any) -> None:
+        if self._written == self.at:
+            raise OSError(28, "No space left on device")
+        super().send(bucket, to)
+
+
+class Rank:
+    """One rank, after a real optimizer step."""
+
+    def __init__(self, rank: int, world: int, root: Path, port: int, shard: bool) -> None:
+        ranks = {"trainer_ranks": world, "data_parallel": world}
+        self.run, self.rank, self.root = run_config(root, {"ranks": ranks, "algorithm": {"steps": 4}}), rank, root
+        model = root / "all" / "model"
+        paths = ResolvedPaths(model, model, model, root / "run", model, None, None)
+        self.actor = TorchTrainActor(self.run, paths, RankInfo(rank, world, "cpu", "127.0.0.1", port), shard=shard)
+        values = [np.asarray(row, np.float32) for row in ((-3.0, -3.0), (1.0, -1.0))]
+        sample = TrainSample(np.asarray((3, 4, 5, 6, 7), np.int32), np.arange(5) > 2, *values)
+        self.actor.train([[sample]], world, 2 * world)
+
+    def push(self, fmt: WeightFormat, folder: str, version: int, at: int = -1) -> None:
+        source = self.actor.source()
+        routes = route(source.manifest(), LAYOUTS, BUCKET_BYTES, ServedAs(fmt, Selection(fmt, self.run.shape)))
+        transport = Spoilt(self.root / folder, self.rank, routes, version, lambda v: lambda: None)
+        transport.at = at
+        push(Session(routes, transport, self.actor.peers()), source, version, strong=True)
+
+    def fail(self, on: int, at: int, version: int) -> bool:
+        """Push with a fault on rank `on` at its `at`-th bucket; returns whether it came to that, having seen who raised what."""
+        try:
+            self.push(FAILING, "failed", version, at if self.rank == on else -1)
+        except OSError:
+            assert self.rank == on
+            return True
+        except AbandonedError:
+            assert self.rank != on
+            return True
+        return False
+
+
+def worker(rank: int, world: int, root: str, port: int, shard: bool) -> None:
+    torch.set_num_threads(1)
+    mine = Rank(rank, world, Path(root), port, shard)
+    failed = sum(mine.fail(on, at, 10 * at + on) for at in range(6) for on in range(world))
+    assert failed >= world, f"rank {rank}: only {failed} pushes failed"
+    mine.push(FAILING, "failed", 99)
+    for fmt in FORMATS:
+        mine.push(fmt, fmt.kind, 7)
+    write_trained(mine.root / "export", mine.actor.source(), mine.actor.peers(), mine.root / "all" / "model", mine.run.shape)
+    torch.distributed.barrier()
+    # Everything is on disk. Left to the interpreter, gloo's threads abort its end now and then (torch 2.13, a busy machine).
+    os._exit(0)
+
+
+def converted(folder: Path, fmt: WeightFormat) -> dict[str, torch.Tensor]:
+    """The offline conversion of an export."""
+    selection = Selection(fmt, shape_from_config(json.loads((folder / "config.json").read_text())))
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in read_folder(folder):
+        selected = not isinstance(fmt, Bf16) and selection.selects(name, tuple(tensor.shape))
+        found |= quantize(name, tensor, fmt) if selected else {name: tensor}
+    return found
+
+
+def assert_served(root: Path, folder: str, version: int, want: dict[str, torch.Tensor]) -> None:
+    for target in TARGETS:
+        keeper = Keeper()
+        receive_from(root / folder, keeper, version, target)
+        layout = LAYOUTS[target.engine]
+        assert keeper.served is not None
+        assert keeper.served.keys() == {n for n, t in want.items() if layout.part(target.rank, n, tuple(t.shape)) is not None}
+        for name, found in keeper.served.items():
+            assert torch.equal(as_bytes(found), as_bytes(want[name])), (folder, target, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "shard"), [(2, True), (4, True), (2, False)], ids=["2-sharded", "4-sharded", "2-replicas"])
+def test_ranks_serve_the_offline_conversion_of_their_export(tmp_path: Path, world: int, shard: bool) -> None:
+    generate_model(tmp_path / "all" / "model", ModelOptions(architecture="qwen3-moe", size="tiny", seed=1))
+    (tmp_path / "export").mkdir()
+    # Forked from a process that has imported everything: importing it anew takes each rank longer than its work.
+    context, port = multiprocessing.get_context("forkserver"), free_port()
+    context.set_forkserver_preload(["lprl_workload.train.actor_torch", "lprl_fixtures.runs"])
+    ranks = [context.Process(target=worker, args=(r, world, str(tmp_path), port, shard)) for r in range(world)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout=240)
+    assert [process.exitcode for process in ranks] == [0] * world
+    before, after = dict(read_folder(tmp_path / "all" / "model")), dict(read_folder(tmp_path / "export"))
+    assert any(not torch.equal(before[name], tensor) for name, tensor in after.items()), "the step changed nothing"
+    for fmt in FORMATS:
+        assert_served(tmp_path, fmt.kind, 7, converted(tmp_path / "export", fmt))
+    assert_served(tmp_path, "failed", 99, converted(tmp_path / "export", FAILING))
