@@ -5,7 +5,7 @@ are dequantised once and written into the model in place; a weight update is the
 format: FP8 fake-quantises activations before every product with FP8 weights, INT4 computes with bf16(q * scale).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -105,6 +105,13 @@ class ServedModel:
             raise UserError(
                 f"{folder}: {len(missing)} tensors missing, such as {missing[0]}", f"the folder must hold {self.fmt.kind} weights"
             )
+
+    @torch.no_grad()
+    def score(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Return the log-probabilities of ids[1:] given what precedes each, temperature 1: one forward pass without a cache."""
+        row = torch.tensor([list(ids)], device=self.device)
+        logits = self.model(input_ids=row, use_cache=False).logits[0, :-1].float()
+        return tuple(logits.log_softmax(-1).gather(-1, row[0, 1:, None])[:, 0].tolist())
 
     def held(self) -> Iterator[NamedTensor]:
         """Yield the values the model computes with, one per checkpoint tensor, under its name."""

@@ -18,7 +18,7 @@ from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.rollout.generation import Row, StopRule
 from lprl_workload.rollout.kv_cache import bytes_per_token, free_cache_bytes
 from lprl_workload.rollout.requests import Ability, Chunk, EngineState, Part, PauseMode, Request
-from lprl_workload.rollout.scheduler import Scheduler, row_quantum, rows_are_independent
+from lprl_workload.rollout.scheduler import Scheduler, row_quantum, rows_are_independent, widths
 from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
 from lprl_workload.rollout.worker import Worker
 from lprl_workload.sync.buckets import pack, unpack
@@ -175,17 +175,21 @@ class TorchEngine:
         incoming = self._incoming
         missing = served.missing()
         if incoming != version:
-            self._broken = f"end_update({version}) after begin_update({incoming})"
+            problem = f"end_update({version}) after begin_update({incoming})"
         elif missing:
-            self._broken = f"weight version {version}: {len(missing)} tensors did not arrive, such as {missing[0]}"
-        elif differs := self._arrived.compare(check):
-            self._broken = f"weight version {version}: {differs}"
+            problem = f"{len(missing)} tensors did not arrive, such as {missing[0]}"
         else:
-            self._broken, self._version = "", version
+            problem = self._arrived.compare(check)
         self._arrived = Arrived(strong=False)
+        self._ended(version, problem)
+
+    def _ended(self, version: int, problem: str) -> None:
+        """Serve `version`, or, with a problem, nothing: raises WeightMismatchError."""
+        self._broken = f"weight version {version}: {problem}" if problem else ""
+        self._version = self._version if problem else version
         with self._worker.between_steps():
             self._incoming = None
-        if self._broken:
+        if problem:
             raise WeightMismatchError(self._broken)
 
     def abort_update(self, why: str) -> None:
@@ -195,14 +199,10 @@ class TorchEngine:
                 self._broken = f"the update to weight version {self._incoming} was given up: {why}"
                 self._incoming = None
 
-    @torch.no_grad()
     def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Return the log-probabilities of ids[1:], one forward pass without a cache; also while the cache sleeps."""
         with self._worker.between_steps():
-            served = self._loaded()
-            row = torch.tensor([list(ids)], device=self._device)
-            logits = served.model(input_ids=row, use_cache=False).logits[0, :-1].float()
-            return tuple(logits.log_softmax(-1).gather(-1, row[0, 1:, None])[:, 0].tolist())
+            return self._loaded().score(ids)
 
     def held(self, bucket_bytes: int) -> Iterator[Bucket]:
         """Yield the values it computes with, bucket by bucket."""
@@ -215,15 +215,7 @@ class TorchEngine:
     def end_held(self, version: int) -> None:
         """Serve the values another engine held as `version`; raises WeightMismatchError unless all of them came."""
         missing = self._model().missing()
-        self._broken = ""
-        if missing:
-            self._broken = f"weight version {version}: another engine did not hand over {len(missing)} tensors, such as {missing[0]}"
-        else:
-            self._version = version
-        with self._worker.between_steps():
-            self._incoming = None
-        if self._broken:
-            raise WeightMismatchError(self._broken)
+        self._ended(version, f"another engine did not hand over {len(missing)} tensors, such as {missing[0]}" if missing else "")
 
     async def sleep(self, parts: frozenset[Part]) -> None:
         """Free the cache, and the weights: those must be pushed again. Updates are accepted while only the cache is gone."""
@@ -260,13 +252,10 @@ class TorchEngine:
 
     def _scheduler(self) -> Scheduler:
         """Return an empty scheduler, of no model once the engine is closed."""
-        shape, moe = self._shape, self._shape.moe
-        widths = [shape.vocab, shape.ffn, shape.mla.qk_rope_head_dim if shape.mla else shape.head_dim]
-        widths += [moe.experts, moe.expert_ffn] if moe else []
         budget = free_cache_bytes(self._device, self._memory_fraction)
-        tokens = budget // bytes_per_token(shape, compute_dtype(self._device).itemsize)
+        tokens = budget // bytes_per_token(self._shape, compute_dtype(self._device).itemsize)
         model = self._served.model if self._served is not None else torch.nn.Module()
-        return Scheduler(model, self._device, self._max_rows, tokens, row_quantum(widths))
+        return Scheduler(model, self._device, self._max_rows, tokens, row_quantum(widths(self._shape)))
 
     def _model(self) -> ServedModel:
         if self._served is None:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.data import SamplingParams
 from lprl_workload.hf.experts import MIN_ROWS, keep_rows_apart
 from lprl_workload.rollout.generation import Row
@@ -44,6 +45,12 @@ def up(value: int, step: int) -> int:
 def row_quantum(widths: Sequence[int]) -> int:
     """Return the smallest number of rows, at least MIN_ROWS, that fills whole vectors at every width (elements a row)."""
     return math.lcm(MIN_ROWS, *(VECTOR // math.gcd(VECTOR, width) for width in widths))
+
+
+def widths(shape: ModelShape) -> list[int]:
+    """Return how many elements of a row the model's elementwise steps work at."""
+    found = [shape.vocab, shape.ffn, shape.mla.qk_rope_head_dim if shape.mla else shape.head_dim]
+    return found + ([shape.moe.experts, shape.moe.expert_ffn] if shape.moe else [])
 
 
 @lru_cache
