@@ -134,8 +134,7 @@ class TorchEngine:
 
     def layout(self) -> EngineLayout:
         """Return what it takes: whole tensors under Hugging Face names, on one device, by every way."""
-        ways = {"local", "disk", "broadcast"} | ({"cuda-ipc"} if self._device.type == "cuda" else set())
-        return EngineLayout(device=str(self._device), ways=frozenset(ways))
+        return EngineLayout(device=str(self._device))
 
     def begin_update(self, version: int, strong: bool = False) -> None:
         """Stop serving and expect buckets of `version`; a failed or abandoned update may be begun again.

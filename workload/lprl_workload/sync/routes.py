@@ -46,7 +46,7 @@ class EngineLayout:
     device: str = "cpu"
     node: str = ""
     ways: frozenset[str] = frozenset({"local", "disk", "broadcast"})
-    """Transports it can be reached by; cuda-ipc only where sender and engine share a node."""
+    """Transports it can be reached by."""
     checks: frozenset[str] = frozenset({"counts", "checksum"})
 
     def part(self, rank: int, name: str, shape: tuple[int, ...]) -> tuple[slice, ...] | None:
