@@ -3,6 +3,8 @@ r"""Ways one answer is written: Unicode signs as LaTeX, a number's unit, a choic
 import re
 import unicodedata
 
+from lprl_workload.rollout.answer_rewrites import SCALES
+
 _SIGNS = {
     "−": "-", "‐": "-", "‑": "-", "π": r"\pi ", "θ": r"\theta ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "×": r"\times ",
     "·": r"\cdot ", "⋅": r"\cdot ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "±": r"\pm ",
@@ -36,6 +38,10 @@ _NO_UNIT = frozenset(
     }
 )  # fmt: skip
 """Words after a number that make another one of it, or an expression."""
+_UNIT_RATIO = re.compile(r" ?\\[dt]?frac ?\{ ?([A-Za-z]+) ?\} ?\{ ?([A-Za-z]+(?:\^\d)?) ?\}$")
+_FACTOR = re.compile(r"\d[A-Za-z](?:\^(?:\d|\{\d\}))?$")
+_SEVERAL = re.compile(r"\d\s*\\(?:text|mbox|mathrm|textrm)\s*\{(?!\s*x\s*\})[^{}]*[A-Za-z][^{}]*\}\s*\d")
+_TIME = re.compile(r"(\d{1,2})(?::(\d\d))?([ap]m)?")
 _PRODUCT = re.compile(r"((?=.*[\d^\\\\]).*[\d}\s])([A-Za-z]{1,3})", re.DOTALL)
 _CHOICE = re.compile(r"\(?([A-J])[).]?")
 _CHOSEN = re.compile(
@@ -78,8 +84,13 @@ def plain(text: str) -> str:
 
 
 def without_unit(text: str) -> str | None:
-    r"""Return the number of `72 clips`, `36 \text{ cm}^2` or `€50`; None where no unit or word of a thing stands beside one."""
-    text = plain(text).replace(r"\$", "")
+    r"""Return the number of `72 clips`, `36 \text{ cm}^2`, `60 \frac{km}{h}` or `€50`; None where no unit or word of a thing is there.
+
+    A single letter that touches its number (`3t`) is a factor.
+    """
+    if _FACTOR.search(text):
+        return None
+    text = _UNIT_RATIO.sub(r" \1/\2", plain(text)).replace(r"\$", "")
     bare = text.strip("€£¥₹ ")
     if bare != text:
         return bare
@@ -87,6 +98,8 @@ def without_unit(text: str) -> str | None:
     if not found:
         return None
     words = [word for word in re.split(r"[ /.-]+", found[2]) if word]
+    if (scale := words[0].removesuffix("s")) in SCALES:
+        return f"{found[1]} {scale}" if all(map(_is_unit, words[1:])) else None
     return found[1] if 0 < len(words) <= 6 and all(map(_is_unit, words)) else None
 
 
@@ -107,13 +120,21 @@ def product(text: str) -> str:
     if found is None or (len(found[2]) > 1 and found[2] in _SHORT):
         return text
     letters = re.search("[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", _TYPESET.sub("", found[1])))
-    return f"{text.rstrip()}+0" if letters or found[2] not in _SHORT else text
+    touches = len(found[2]) == 1 and re.search(r"[\d}]$|\\[A-Za-z]+ +$", found[1])
+    return f"{text.rstrip()}+0" if letters or touches or found[2] not in _SHORT else text
+
+
+def several(text: str) -> bool:
+    r"""Return whether words stand between two numbers, as in `3 \text{ boys and } 4 \text{ girls}`, of which math-verify reads one."""
+    return _SEVERAL.search(text) is not None
 
 
 def same_time(left: str, right: str) -> bool:
-    """Return whether both say one time of day: `5:30 p.m.` and `5:30 PM`."""
-    a, b = (re.sub(r"[ .]", "", plain(text)).lower() for text in (left, right))
-    return a == b and re.fullmatch(r"\d{1,2}(?::\d\d)?[ap]m", a) is not None
+    """Return whether both say one time of day: `5:30 p.m.` and `5:30 PM`, `7 AM` and `7:00 AM`; one of them may leave the half open."""
+    a, b = (_TIME.fullmatch(re.sub(r"[ .]", "", plain(text)).lower()) for text in (left, right))
+    if not a or not b or not (a[3] or b[3]):
+        return False
+    return (int(a[1]), a[2] or "00") == (int(b[1]), b[2] or "00") and (a[3] or b[3]) == (b[3] or a[3])
 
 
 def choice(text: str) -> str | None:

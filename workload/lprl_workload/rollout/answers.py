@@ -7,7 +7,8 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
-from lprl_workload.rollout.answer_forms import choice, chosen, latex, percentage, plain, product, same_time, without_unit
+from lprl_workload.rollout.answer_forms import choice, chosen, latex, percentage, plain, product, same_time, several, without_unit
+from lprl_workload.rollout.answer_rewrites import SCALES, intervals, same_letters, scaled, union
 
 MAX_NUMBER_CHARACTERS = 200
 """Longer digit strings are compared as text only."""
@@ -25,7 +26,8 @@ _MIXED = re.compile(r"([-+]?)(\d+) (\d+)/(\d+)")
 _PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\d+/\d+")
 """Numbers that algebra systems read as they are meant."""
 _IN_TEXT = re.compile(
-    r"(?<![\w.,/^\\])(?:\d+ \d+/\d+(?!\d|\.\d)|(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d{1,3}(?!\w)|\d{1,3}(?: \d{3})+(?![\d/]))",
+    r"(?<![\w.,/^\\])(?:\d+ \d+/\d+(?!\d|\.\d)|(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d{1,3}(?!\w)|\d{1,3}(?: \d{3})+(?![\d/])"
+    rf"|\d+(?:\.\d+)? (?:{'|'.join(SCALES)})s?(?!\w))",
 )
 _STUCK = re.compile(r"(?<![\w.^])\d(?:[\d.]|,(?=\d))* \d")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
@@ -48,11 +50,17 @@ def canonical(answer: str) -> str:
 
 
 def as_number(answer: str) -> Fraction | None:
-    r"""Return the value of 1,234.5, .5, 1e3, 2\times 10^{3}, -3/4, 1 1/2 or 12 345; None for anything else."""
+    r"""Return the value of 1,234.5, .5, 1e3, 2\times 10^{3}, -3/4, 1 1/2, 12 345 or 2 million; None for anything else."""
     text = canonical(answer)
     if len(text) > MAX_NUMBER_CHARACTERS:
         return None
-    return _decimal(text) if _DECIMAL.fullmatch(text) else _ratio(text)
+    if _DECIMAL.fullmatch(text):
+        return _decimal(text)
+    found = scaled(plain(text))
+    if found is None:
+        return _ratio(text)
+    number = as_number(found[0])
+    return None if number is None else number * found[1]
 
 
 def _decimal(text: str) -> Fraction | None:
@@ -84,6 +92,9 @@ def same_answer(found: str, label: str) -> bool | None:
         return False
     if left == right or plain(left) == plain(right) or same_time(left, right):
         return True
+    listed = same_letters(plain(left), plain(right))
+    if listed is not None or _cases_differ(left, right):
+        return listed or False
     letters = [(choice(a), chosen(b)) for a, b in ((left, right), (right, left))]
     if any(all(pair) for pair in letters):
         return any(a == b for a, b in letters if a and b)
@@ -91,7 +102,7 @@ def same_answer(found: str, label: str) -> bool | None:
     if None not in numbers:
         return numbers[0] == numbers[1]
     for number, other in zip(numbers, (right, left), strict=True):
-        verdict = _measured(number, other) if number is not None else None
+        verdict = None if number is None else False if several(other) else _measured(number, other)
         if verdict is not None:
             return verdict
     if _words_differ(left, right) or _units_differ(left, right):
@@ -132,6 +143,12 @@ def _words_differ(left: str, right: str) -> bool:
     return typeset or any(len(word) > 3 and list(word) != sorted(word) for word in (a, b))
 
 
+def _cases_differ(left: str, right: str) -> bool:
+    """Return whether two letters differ in their case: `e` and `E` are two symbols, which algebra systems read as one."""
+    a, b = plain(left), plain(right)
+    return len(a) == len(b) == 1 and a != b and a.lower() == b.lower()
+
+
 def _units_differ(left: str, right: str) -> bool:
     """Return whether both name a unit of the same quantity, and not the same one."""
     a, b = (_unit(text) for text in (left, right))
@@ -149,7 +166,7 @@ def for_algebra(answer: str) -> str:
     """Return an answer as an algebra system reads it as meant: 1e3 as 1000, 1 1/2 as 3/2; anything else as it was written."""
     number = as_number(answer)
     if number is None:
-        return product(text_for_algebra(answer))
+        return product(union(intervals(text_for_algebra(answer))))
     if _PLAIN.fullmatch(answer.strip().strip("$").strip()):
         return answer
     return _written_out(number, answer)

@@ -9,8 +9,9 @@ from lprl_workload.rollout.reward_text import dapo_right
 
 def test_an_answer_in_another_form_is_the_label_where_mathematics_says_so() -> None:
     judge = MathJudge(limit_s=20.0)
-    turned = [(label, answer, right) for answer, label, right in FORMS]
-    pairs = [(rf"\boxed{{{a}}}", b, right) for a, b, right in [*FORMS, *turned]] + SAID
+    turned = [(label, answer, right) for answer, label, right, *_ in FORMS]
+    forms = [row[:3] for row in FORMS]
+    pairs = [(rf"\boxed{{{a}}}", b, right) for a, b, right in [*forms, *turned]] + [row[:3] for row in SAID]
     verdicts = judge.judge([(response, label) for response, label, _ in pairs])
     judge.close()
     wrong = [(pair, verdict) for pair, verdict in zip(pairs, verdicts, strict=True) if verdict != bool(pair[2])]
@@ -18,6 +19,6 @@ def test_an_answer_in_another_form_is_the_label_where_mathematics_says_so() -> N
     assert wrong == []
 
 
-@pytest.mark.parametrize(("response", "label", "right"), DAPO_FORMS)
+@pytest.mark.parametrize(("response", "label", "right"), [row[:3] for row in DAPO_FORMS])
 def test_a_dapo_line_in_another_form_says_its_label(response: str, label: str, right: int) -> None:
     assert dapo_right(response, label) == bool(right)
