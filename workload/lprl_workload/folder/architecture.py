@@ -1,17 +1,19 @@
 """A folder's tensors against the architecture its config.json names: every tensor is a known one of the right shape, none is missing.
 
 known       the weights of `checkpoint_tensors`, each plain, as codes and scales, or (experts) in a 3-D tensor of its layer
-kept        multi-token-prediction layers that config.json promises; what a multimodal model has besides its language model
+promised    those of multi-token-prediction layers, likewise: a promised layer is whole, or not there at all (with a note)
+kept        what a multimodal model has besides its language model
 left out    computed tables (rotary frequencies), scales of a KV cache, a tied head's copy of the embedding: with a note
 refused     everything else, because the trainer, transformers and the engines would each do something different with it
 """
 
 import re
+from collections import ChainMap
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from lprl_api.errors import UserError
-from lprl_api.model.checkpoint_tensors import EMBEDDING, HEAD, PREFIX, checkpoint_tensors, fused_experts
+from lprl_api.model.checkpoint_tensors import EMBEDDING, HEAD, PREFIX, checkpoint_tensors, further_tensors, fused_experts, may_be_shared
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.model.module_kinds import text_prefix
@@ -91,12 +93,23 @@ class Architecture:
             what = f"{contents.folder}: no tensors of layer {missing[0]}; config.json says {self.shape.layers} layers"
             raise UserError(what, COMPLETE)
         if extra:
+            if any(name.startswith(f"{prefix}layers.{extra[0]}.eh_proj.") for name in contents.tensors):
+                raise self._not_promised(contents, extra)
             what = f"{contents.folder}: tensors of layer {extra[0]}; config.json says num_hidden_layers {self.shape.layers}"
             raise UserError(what, MIXED)
 
+    def _not_promised(self, contents: FolderContents, extra: list[int]) -> UserError:
+        says = f"config.json says num_nextn_predict_layers {self.shape.mtp_layers}"
+        what = f"{contents.folder}: tensors of layer {extra[0]}, a multi-token-prediction layer; {says}"
+        remove = "remove the layer's tensors"
+        if self.shape.family != "deepseek-v3":
+            return UserError(what, f"{remove}: a {self.shape.architecture} has no such layers here")
+        return UserError(what, f"say num_nextn_predict_layers: {extra[-1] + 1 - self.shape.layers} in config.json, or {remove}")
+
     def _found(self, contents: FolderContents, prefix: str) -> set[str]:
         """Return the weights that are there, by their names in a plain language model, each checked for dtype and shape."""
-        expected, found, unknown = checkpoint_tensors(self.shape), set[str](), list[str]()
+        expected = ChainMap(dict(checkpoint_tensors(self.shape)), dict(further_tensors(self.shape)))
+        found, unknown = set[str](), list[str]()
         for tensor in contents.tensors.values():
             if self._is_kept(tensor.name, prefix) or self._is_partner(contents, tensor):
                 continue
@@ -124,9 +137,8 @@ class Architecture:
 
     def _is_kept(self, name: str, prefix: str) -> bool:
         """Return whether a tensor is none of the decoder, and rightly there."""
-        layer = _layer(name, prefix)
-        if layer is not None:
-            return layer >= self.shape.layers  # multi-token prediction
+        if _layer(name, prefix) is not None:
+            return False
         return self.nested and not (name.startswith(prefix) and name.removeprefix(prefix) in ("embed_tokens.weight", "norm.weight"))
 
     def _is_partner(self, contents: FolderContents, tensor: TensorInfo) -> bool:
@@ -172,6 +184,9 @@ class Architecture:
     def _check_missing(self, contents: FolderContents, found: set[str], prefix: str) -> None:
         expected = checkpoint_tensors(self.shape)
         missing = [name for name in expected if name not in found and not (self.nested and name == HEAD)]
+        begun = {layer for name in found if (layer := _layer(name, PREFIX)) is not None and layer >= self.shape.layers}
+        further = (name for name in further_tensors(self.shape) if _layer(name, PREFIX) in begun and not may_be_shared(name))
+        missing += [name for name in further if name not in found]
         if not missing:
             return
         count = "1 tensor" if len(missing) == 1 else f"{len(missing)} tensors"

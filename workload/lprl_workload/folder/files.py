@@ -21,6 +21,8 @@ COMPLETE = "complete the download"
 _NUMBERED = re.compile(r"^(.*)-(\d+)-of-(\d+)\.safetensors$")
 _NOT_MODEL = re.compile(r"^(?:adapter|optimizer|optim|scheduler|training|trainer|random_states|rng_state|ema)(?:[_.-].*)?\.safetensors$")
 """Files that training tools put beside a model: LoRA adapters and training state."""
+ADAPTER_FILE = "adapter_config.json"
+"""What PEFT writes beside an adapter's weights. transformers with PEFT then loads the base model it names, and the adapter."""
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 MAX_SHOWN = 3
 
@@ -40,6 +42,12 @@ def choose_files(place: str, names: Collection[str], weight_map: Mapping[str, st
         UserError: there are none, one that the index names is missing, or they can be read as two models.
 
     """
+    files, notes = _choose(place, names, weight_map)
+    left = f"{ADAPTER_FILE}: the adapter beside the model is not applied (transformers with PEFT loads the base model it names): remove it"
+    return files, (*notes, left) if ADAPTER_FILE in names else notes
+
+
+def _choose(place: str, names: Collection[str], weight_map: Mapping[str, str] | None) -> Choice:
     weights = sorted(name for name in names if name.endswith(SUFFIX) and not name.startswith("."))
     if weight_map is not None:
         return _by_index(place, weights, weight_map)
@@ -96,6 +104,10 @@ def _check_numbers(place: str, names: Iterable[str]) -> None:
 
 def _nothing(place: str, names: Collection[str]) -> UserError:
     """Return the error of a folder without weights, by what it holds instead."""
+    if ADAPTER_FILE in names:
+        return UserError(
+            f"{place}: no model, only an adapter ({ADAPTER_FILE})", "name the folder of the base model, or merge the adapter into it first"
+        )
     for name in sorted(names):
         if name.lower().endswith(SUFFIX) and not name.endswith(SUFFIX):
             return UserError(f"{place}: no .safetensors files; {name} is written in another case", f"rename it to {SINGLE_FILE}")

@@ -264,11 +264,53 @@ def promised_layers_absent(folder: Path) -> Tensors:
     return of(folder)
 
 
+def mtp(tensors: Tensors) -> Tensors:
+    """The multi-token-prediction layer of a DeepSeek-V3 of two layers, whole."""
+    layer = {n.replace("layers.1.", "layers.2."): t.clone() for n, t in tensors.items() if "layers.1." in n}
+    norms = {f"model.layers.2.{name}.weight": torch.ones(64) for name in ("enorm", "hnorm", "shared_head.norm")}
+    shared = {
+        "model.layers.2.embed_tokens.weight": tensors[EMBEDDING].clone(),
+        "model.layers.2.shared_head.head.weight": tensors[HEAD].clone(),
+    }
+    return layer | norms | shared | {"model.layers.2.eh_proj.weight": torch.ones(64, 128)}
+
+
 def further_layer(folder: Path) -> Tensors:
     """A multi-token-prediction layer that config.json promises: copied by conversions, not trained."""
     set_config(folder, num_nextn_predict_layers=1)
-    extra = {f"model.layers.2.{leaf}": torch.ones(64) for leaf in ("enorm.weight", "hnorm.weight")}
-    return whole(folder, of(folder) | extra | {"model.layers.2.eh_proj.weight": torch.ones(64, 128)})
+    tensors = of(folder)
+    return whole(folder, tensors | mtp(tensors))
+
+
+def further_layer_without_shared_tensors(folder: Path) -> Tensors:
+    """Engines take embedding and head of the model where the layer has none of its own."""
+    set_config(folder, num_nextn_predict_layers=1)
+    tensors = of(folder)
+    own = {n: t for n, t in mtp(tensors).items() if "embed_tokens" not in n and "shared_head.head" not in n}
+    return whole(folder, tensors | own)
+
+
+def further_layer_with(how: Callable[[Tensors], Tensors], promised: int = 1) -> Change:
+    """A multi-token-prediction layer that is not what it should be."""
+
+    def change(folder: Path) -> None:
+        set_config(folder, num_nextn_predict_layers=promised)
+        tensors = of(folder)
+        whole(folder, tensors | how(mtp(tensors)))
+
+    return change
+
+
+def adapter_settings_left(folder: Path) -> Tensors:
+    """The settings of an adapter that was merged (or whose weights are pickled) beside the model."""
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "base"}))
+    return of(folder)
+
+
+def adapter_with_settings(folder: Path) -> Tensors:
+    tensors = adapter_beside_single(folder)
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    return tensors
 
 
 def fused_experts(folder: Path) -> Tensors:

@@ -61,6 +61,10 @@ READ: list[Row] = [
     ("llama", odd.wide_norm, AGREES, ""),
     ("deepseek-v3", odd.promised_layers_absent, AGREES, "no multi-token prediction"),
     ("moonlight", odd.further_layer, AGREES, ""),
+    ("deepseek-v3", odd.further_layer, AGREES, ""),
+    ("deepseek-v3", odd.further_layer_without_shared_tensors, AGREES, ""),
+    ("qwen3", odd.adapter_settings_left, AGREES, "adapter_config.json: .* not applied"),
+    ("qwen3", odd.adapter_with_settings, AGREES, "adapter_config.json: .* not applied"),
     ("qwen3-moe", odd.fused_experts, AGREES, ""),
     ("deepseek-v3", odd.fused_experts, AGREES, ""),
     ("moonlight", odd.sharded, AGREES, ""),
@@ -113,6 +117,60 @@ REFUSED: list[tuple[str, str, odd.Change, str]] = [
     ("index-with-a-key-twice", "qwen3", odd.index_with_a_key_twice, "is in it twice"),
     ("pickled", "qwen3", odd.files_only("pytorch_model.bin"), "only pickled ones such as pytorch_model.bin"),
     ("gguf", "qwen3", odd.files_only("model-q4.gguf"), "GGUF"),
+    (
+        "adapter-and-settings",
+        "qwen3",
+        odd.files_only("adapter_model.safetensors", "adapter_config.json"),
+        "no model, only an adapter",
+    ),
+    (
+        "pickled-adapter",
+        "qwen3",
+        odd.files_only("adapter_model.bin", "adapter_config.json"),
+        "no model, only an adapter",
+    ),
+    (
+        "mtp-tensor-missing",
+        "deepseek-v3",
+        odd.further_layer_with(lambda t: odd.without(t, "model.layers.2.eh_proj.weight")),
+        r"1 tensor missing: model\.layers\.2\.eh_proj\.weight",
+    ),
+    (
+        "mtp-attention-missing",
+        "moonlight",
+        odd.further_layer_with(lambda t: odd.without(t, "model.layers.2.self_attn.o_proj.weight", "model.layers.2.hnorm.weight")),
+        "2 tensors missing: ",
+    ),
+    (
+        "mtp-expert-missing",
+        "deepseek-v3",
+        odd.further_layer_with(lambda t: odd.without(t, "model.layers.2.mlp.experts.3.down_proj.weight")),
+        r"1 tensor missing: model\.layers\.2\.mlp\.experts\.3\.down_proj",
+    ),
+    (
+        "mtp-shape",
+        "deepseek-v3",
+        odd.further_layer_with(lambda t: t | {"model.layers.2.eh_proj.weight": torch.ones(64, 64)}),
+        r"eh_proj\.weight: shape \[64, 64\]; config.json says \[64, 128\]",
+    ),
+    (
+        "mtp-dtype",
+        "deepseek-v3",
+        odd.further_layer_with(lambda t: t | {"model.layers.2.enorm.weight": torch.ones(64, dtype=torch.int8)}),
+        r"enorm\.weight: dtype I8; needs",
+    ),
+    (
+        "mtp-unknown-tensor",
+        "deepseek-v3",
+        odd.further_layer_with(lambda t: t | {"model.layers.2.stale_proj.weight": torch.ones(4)}),
+        r"layers\.2\.stale_proj\.weight is not in",
+    ),
+    (
+        "mtp-not-promised",
+        "deepseek-v3",
+        odd.further_layer_with(lambda t: t, promised=0),
+        r"layer 2, a multi-token-prediction layer; config\.json says num_nextn_predict_layers 0",
+    ),
     ("adapter-alone", "qwen3", odd.files_only("adapter_model.safetensors"), "no model, only adapter_model.safetensors"),
     ("variant-index", "qwen3", odd.files_only("model.fp16.safetensors.index.json", "model.fp16.safetensors"), "index of a variant"),
     ("another-case", "qwen3", odd.files_only("Model.SafeTensors"), "written in another case"),
@@ -192,6 +250,22 @@ def _check_transformers(folder: Path, wanted: Tensors, verdict: str) -> None:
         return
     differing = [name for name in wanted if not torch.equal(theirs[name], wanted[name].float())]
     assert len(differing) == 1, "the copy that the index does not mean"
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        (odd.further_layer_with(lambda t: t, promised=0), "say num_nextn_predict_layers: 1 in config.json, or remove the layer"),
+        (odd.files_only("adapter_model.bin", "adapter_config.json"), "merge the adapter"),
+    ],
+    ids=["mtp-not-promised", "adapter"],
+)
+def test_the_remedy_is_one_that_helps(change: odd.Change, remedy: str, make: Callable[[str], Path]) -> None:
+    folder = make("deepseek-v3")
+    change(folder)
+    with pytest.raises(UserError) as refused:
+        read_contents(folder)
+    assert remedy in str(refused.value.remedy)
 
 
 PARTS: dict[str, Callable[[Path, Path], Any]] = {
