@@ -30,6 +30,24 @@ def _is(*neutral: object) -> Accepts:
 
 
 _OFF, _ONE, _ZERO = _is(False, None), _is(1, 1.0), _is(0, 0.0)
+_OTHER_ATTENTION = (
+    "dual_chunk_attention_config", "sparse_attention_config", "moba_chunk_size", "use_logn_attn", "attn_temperature_tuning",
+    "use_bidirectional_attention", "rotary_interleaved", "rope_local_base_freq",
+)  # fmt: skip
+_OTHER_NORMS = ("use_sandwich_norm", "sandwich_norm", "norm_after", "use_post_norm", "apply_layernorm_1p", "zero_centered_rmsnorm")
+_LOOPS = ("use_cla", "cla_share_factor", "cross_layer_sharing", "total_ut_steps", "mean_recurrence", "hc_mult")
+_MULTIPLIERS = (
+    "dim_model_base", "use_mup", "lm_head_multiplier", "key_multiplier", "attention_out_multiplier", "mlp_multipliers",
+    "output_multiplier_scale",
+)  # fmt: skip
+_ROPE_KEYS = ("alpha", "llama_4_scaling_beta", "rope_local_base_freq")
+"""Of a rotary table: other models' classes compute them, the ones here pass over them."""
+
+
+def _each(accepts: Accepts, needs: str, *keys: str) -> Mapping[str, tuple[Accepts, str]]:
+    return dict.fromkeys(keys, (accepts, needs))
+
+
 EVERY: Mapping[str, tuple[Accepts, str]] = {
     "hidden_act": (_is(*ACTIVATIONS), f"one of {', '.join(ACTIVATIONS)}"),
     "partial_rotary_factor": (_ONE, "1: the class rotates whole heads"),
@@ -57,13 +75,25 @@ EVERY: Mapping[str, tuple[Accepts, str]] = {
     "index_topk": (_OFF, "null: the class attends to every token"),
     "zero_expert_num": (_ZERO, "0: every expert has weights"),
     "swiglu_limit": (_OFF, "null: the class clamps nothing"),
+    "is_causal": (_is(True), "true: responses are made token by token"),
+    "position_embedding_type": (_is("rope", "rotary"), "rope: positions are rotary"),
+    "use_rope": (_is(True), "true: positions are rotary"),
+    "nope_layer_interval": (_is(0), "0: every layer rotates"),
+    **_each(_OFF, "null: the class attends to every token, wherever it is", *_OTHER_ATTENTION),
+    **_each(
+        _OFF, "null: the class caps and clips nothing", "attn_logit_softcap", "final_logit_softcap", "router_logit_softcapping", "qkv_clip"
+    ),
+    **_each(_OFF, "false: the class has no such norm", *_OTHER_NORMS),
+    **_each(_OFF, "false: the class has no such gate", "attn_output_gate", "use_head_wise_attn_gate"),
+    **_each(_is(1, False), "null: every layer has weights of its own and runs once", *_LOOPS),
+    **_each(_is(1, 1.0, False), "null: the class scales nothing", *_MULTIPLIERS),
 }
 """What no class here computes. A key that is missing changes nothing."""
-_NO_QK_NORM: Mapping[str, tuple[Accepts, str]] = {
+_NO_QK_NORM: dict[str, tuple[Accepts, str]] = {
     key: (_OFF, "false: the class normalises no queries") for key in ("use_qk_norm", "qk_layernorm")
 }
 FAMILY: Mapping[str, Mapping[str, tuple[Accepts, str]]] = {
-    "llama": _NO_QK_NORM,
+    "llama": _NO_QK_NORM | {"rope_interleave": (_OFF, "false: the class rotates halves")},
     "qwen2": _NO_QK_NORM,
     "qwen3": {},
     "qwen3-moe": {
@@ -120,6 +150,8 @@ def _check_rope(text: Mapping[str, Any], read: Read) -> None:
             raise read.error(key, f"a rope_type of {', '.join(ROPE)}")
         if rope.get("partial_rotary_factor", 1) not in (1, None):
             raise read.error(key, "partial_rotary_factor 1: the class rotates whole heads")
+        if other := next((name for name in _ROPE_KEYS if rope.get(name) is not None), None):
+            raise read.error(key, f"no {other}: the class passes over it")
         theta, inner = text.get("rope_theta"), rope.get("rope_theta")
         if theta is not None and inner is not None and theta != inner:
             raise read.error("rope_theta", f"{inner}, as in {key}: transformers reads one, engines the other")
