@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from lprl_api.model.model_shape import ModelShape
-from lprl_workload.data import SamplingParams
 from lprl_workload.hf.experts import MIN_ROWS, keep_rows_apart
 from lprl_workload.rollout.generation import Row
 from lprl_workload.rollout.sampling import draw
@@ -209,17 +208,18 @@ class Scheduler:
 
     def _draw(self, logits: Tensor, rows: list[Row]) -> None:
         """Draw the next token of rows, whose logits come first in `logits` [n >= len(rows), V]."""
-        by_params: dict[SamplingParams, list[int]] = defaultdict(list)
+        by_params: dict[tuple[object, ...], list[int]] = defaultdict(list)
         for place, row in enumerate(rows):
-            by_params[row.request.sampling].append(place)
-        for params, places in by_params.items():
+            sampling = row.request.sampling
+            by_params[sampling.temperature, sampling.top_p, sampling.top_k].append(place)
+        for places in by_params.values():
             spare = up(len(places), self._quantum) - len(places)
             picked = places + [places[0]] * spare
             mine = logits if len(by_params) == 1 else logits[torch.tensor(picked, device=self._device)]
             picked = picked if len(by_params) > 1 else [*places, *[places[0]] * (len(logits) - len(places))]
             seeds = torch.tensor([rows[place].request.seed for place in picked], device=self._device)
             counts = torch.tensor([len(rows[place].tokens) for place in picked], device=self._device)
-            drawn = draw(mine, params, seeds, counts)
+            drawn = draw(mine, rows[places[0]].request.sampling, seeds, counts)
             for place, token, logprob in zip(places, drawn.tokens.tolist(), drawn.logprobs.tolist(), strict=False):
                 rows[place].take(token, logprob)
 

@@ -13,6 +13,7 @@ from lprl_workload.rollout.dynamic import keep_group
 from lprl_workload.rollout.generation import Row, StopRule
 from lprl_workload.rollout.kv_cache import bytes_per_token
 from lprl_workload.rollout.requests import Request
+from lprl_workload.rollout.sampling import draw
 from lprl_workload.rollout.scheduler import Scheduler, row_quantum
 
 
@@ -97,6 +98,22 @@ def test_rows_that_are_taken_out_or_sent_back_leave_the_others_what_they_were() 
             scheduler.retract()
             assert not scheduler.running
     assert [row.tokens for row in rows if row not in gone] == [expected(row) for row in rows if row not in gone]
+
+
+def test_rows_that_differ_in_limits_and_stops_only_are_drawn_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def counted(logits: Tensor, *others: Any) -> Any:
+        sizes.append(len(logits))
+        return draw(logits, *others)
+
+    monkeypatch.setattr("lprl_workload.rollout.scheduler.draw", counted)
+    scheduler = Scheduler(Echo(), torch.device("cpu"), 8, 10**9, 4)
+    for n in range(6):
+        sampling = SamplingParams(0.0 if n < 4 else 1.0, 1.0, None, 5 + n, stop_token_ids=(n,))
+        scheduler.add(Row(Request(str(n), np.array([3, n], np.int32), sampling, n), 5, NEVER))
+    scheduler.step()
+    assert sizes == [4, 4], "one draw for each temperature"
 
 
 @pytest.mark.parametrize(("widths", "rows"), [((64, 96), 4), ((4,), 8), ((49152, 1536), 4), ((151665,), 32), ((), 4)])
