@@ -29,7 +29,7 @@ from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.runs import run_config, write_inputs
 from lprl_workload.config import RankInfo, ResolvedPaths
-from lprl_workload.data import Bucket, Metrics, NamedTensor, Prompt, SyncReport
+from lprl_workload.data import Bucket, Metrics, Prompt, SyncReport
 from lprl_workload.episode import Float32, token_ids
 from lprl_workload.launch.ray_cluster import RayTrainGroup, TrainActorHost
 from lprl_workload.launch.ray_engines import EngineActorHost, RayRolloutGroup
@@ -39,6 +39,10 @@ from lprl_workload.rl.prepare import prepare
 from lprl_workload.rl.recovery import Budget
 from lprl_workload.rl.serving import Serving
 from lprl_workload.rollout.requests import Ability, Chunk, EngineState, Part, PauseMode, Request
+from lprl_workload.sync.checks import Check
+from lprl_workload.sync.manifest import WeightSource
+from lprl_workload.sync.peers import Alone, Peers
+from lprl_workload.sync.routes import EngineLayout
 from lprl_workload.train.actor import MicroBatches
 
 BAR_BYTES = 1 << 30
@@ -79,14 +83,35 @@ class StandInEngine:
         """Always ready."""
         return EngineState(True, True, 3, 0, 0)
 
-    def begin_update(self, version: int) -> None:
+    def layout(self) -> EngineLayout:
+        """Return that it takes whole tensors."""
+        return EngineLayout()
+
+    def begin_update(self, version: int, strong: bool = False) -> None:
         """Nothing to take."""
 
     def load_bucket(self, bucket: Bucket) -> None:
         """Nothing to take."""
 
-    def end_update(self, version: int, digest: str) -> None:
+    def end_update(self, version: int, check: Check) -> None:
         """Nothing to take."""
+
+    def abort_update(self, why: str) -> None:
+        """Nothing was begun."""
+
+    def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Return the same for everything."""
+        return (-1.0,) * (len(ids) - 1)
+
+    def held(self, bucket_bytes: int) -> Iterator[Bucket]:
+        """Nothing is held."""
+        return iter(())
+
+    def load_held(self, bucket: Bucket) -> None:
+        """Nothing to take."""
+
+    def end_held(self, version: int) -> None:
+        """Nothing was taken."""
 
     def healthy(self) -> bool:
         """Always."""
@@ -119,9 +144,13 @@ class StandInTrainer:
     def set_correction(self, enabled: bool) -> None:
         """Nothing to correct."""
 
-    def export_weights(self) -> Iterator[NamedTensor]:
-        """Nothing to export."""
-        return iter(())
+    def source(self) -> WeightSource:
+        """Nothing to push."""
+        raise NotImplementedError
+
+    def peers(self) -> Peers:
+        """Nobody to push with."""
+        return Alone()
 
     def save(self, directory: Path) -> None:
         """Nothing to save."""
@@ -160,9 +189,9 @@ class Trainers(RayTrainGroup):
 
     host = TrainProcess
 
-    def push(self, version: int) -> SyncReport:
+    def push(self, version: int, strong: bool = False) -> SyncReport:
         """Nothing to push."""
-        return SyncReport(version, 0, 0, 0.0, 0.0, "")
+        return SyncReport(version, 0, 0, 0.0, 0.0, "counts")
 
 
 class Prompts:
@@ -222,7 +251,7 @@ def step(run: RunConfig) -> dict[str, Any]:
         scored[0] += sum(map(len, texts))
         return [float(len(text) % 2) for text in texts]
 
-    serving = Serving(trainers, engines, Budget("engines", 3), run.rollout_format)
+    serving = Serving(trainers, engines, Budget("engines", 3), run.rollout_format, run.shape.vocab)
     collected = Collector(run, Prompts(), score, lambda ids: " ".join(map(str, ids))).collect(1, 0, serving)
     laps.append(time.perf_counter())
     update, found = prepare(collected.episodes, run, trainers)
