@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench scale demo modes real test-real setup-real clean
+.PHONY: help setup fmt check test test-unit test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl scale demo modes real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -79,6 +79,12 @@ bench: $(STAMP) ## Plans of a step for 256 ranks; the driver's memory; continuou
 	$(BIN)/python benchmarks/handover.py
 	$(BIN)/python benchmarks/batching.py
 	$(BIN)/python benchmarks/convert/run.py
+
+bench-step: setup-real setup-trl ## One training step of SmolLM2-135M on the CPU against TRL's GRPO, in one run (a quarter of an hour on two cores).
+	$(BIN)/python -m benchmarks.step.run
+
+setup-trl: $(STAMP) ## Install TRL, for `make bench-step`.
+	$(BIN)/pip install -q -c constraints.txt -e '.[trl]'
 
 scale: $(STAMP) ## 100, 300 and 1,000 jobs at once against bare RayClusters on a simulated cluster (about an hour; SCALE="--jobs 1000 --no-bare --keep-jobs": a quarter of one).
 	$(BIN)/python benchmarks/scale/run.py $(SCALE)

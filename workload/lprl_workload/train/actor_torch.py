@@ -164,7 +164,7 @@ class TorchTrainActor:
         return compute_loss(tokens, algorithm, self._correction, denominators), tokens
 
     def _forward(self, policy: Policy, batch: MicroBatch, temperature: float, entropy_gradient: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        logp, entropy = policy(batch.input_ids, batch.predictors, batch.targets, temperature, entropy_gradient)
+        logp, entropy = policy(batch, temperature, entropy_gradient)
         return batch.spread(logp), batch.spread(entropy)
 
     @torch.no_grad()

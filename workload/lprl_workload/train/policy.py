@@ -6,8 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-LOGIT_ELEMENTS = 1 << 25
-"""Logits computed at a time (float32: 128 MiB); more tokens go through the output head in chunks, recomputed backward."""
+from lprl_workload.hf.linear import use_fast_linear
+from lprl_workload.hf.packed_attention import use_packed_attention
+from lprl_workload.train.batch import MicroBatch
+
+LOGIT_ELEMENTS = 1 << 26
+"""Logits computed at a time (float32: 256 MiB); more tokens go through the output head in chunks, recomputed backward."""
 
 
 class Policy(nn.Module):
@@ -17,37 +21,39 @@ class Policy(nn.Module):
         """Wrap `model`; `recompute` turns on activation recomputation of its decoder layers while training."""
         super().__init__()
         self.model = model
+        use_packed_attention(model)
+        use_fast_linear(model)
         if recompute:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
-    def forward(
-        self, input_ids: Tensor, predictors: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return (log-probabilities [T], entropies [T]) in float32 of `targets` at the sampling temperature.
+    def forward(self, batch: MicroBatch, temperature: float, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+        """Return (log-probabilities [T], entropies [T]) in float32 of the batch's targets at the sampling temperature.
 
         Args:
-            input_ids: [B, L], right-padded.
-            predictors: [T] positions in the flattened [B * L] whose logits predict a target.
-            targets: [T] token ids.
+            batch: the samples' tokens.
             temperature: logits are divided by it.
             entropy_gradient: whether entropies carry a gradient.
 
         """
-        hidden = self.model.model(input_ids=input_ids, use_cache=False).last_hidden_state
+        decoder = self.model.model
+        output = decoder(input_ids=batch.input_ids, position_ids=batch.positions, layout=batch.layout, use_cache=False)
         # index_select: its backward adds in index order on a CPU, the backward of x[i] in thread order.
-        hidden = hidden.flatten(0, 1).index_select(0, predictors)
+        hidden = output.last_hidden_state[0].index_select(0, batch.predictors)
         rows = max(1, LOGIT_ELEMENTS // self.model.config.vocab_size)
         if hidden.shape[0] <= rows:
-            return self._head(hidden, targets, temperature, entropy_gradient)
+            return self._head(hidden, batch.rows, batch.targets, temperature, entropy_gradient)
+        counts = torch.bincount(batch.rows // rows).tolist()
+        pieces = zip(torch.split(hidden, rows), torch.split(batch.rows, counts), torch.split(batch.targets, counts), strict=True)
         parts = [
-            checkpoint(self._head, h, t, temperature, entropy_gradient, use_reentrant=False)
-            for h, t in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+            checkpoint(self._head, h, r - number * rows, t, temperature, entropy_gradient, use_reentrant=False)
+            for number, (h, r, t) in enumerate(pieces)
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
-    def _head(self, hidden: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+    def _head(self, hidden: Tensor, rows: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities and entropies [T] of `targets`, each predicted by its row of `hidden`."""
         logits = self.model.lm_head(hidden)  # float32: hf/head.py
         logp = torch.log_softmax(logits / temperature if temperature != 1.0 else logits, dim=-1)
-        chosen = logp.gather(1, targets.unsqueeze(1)).squeeze(1)
+        chosen = logp.flatten().index_select(0, rows * logp.shape[-1] + targets)
         basis = logp if entropy_gradient else logp.detach()
-        return chosen, -(basis.exp() * basis).sum(dim=-1)
+        return chosen, -(basis.exp() * basis).sum(dim=-1).index_select(0, rows)

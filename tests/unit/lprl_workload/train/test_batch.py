@@ -30,17 +30,20 @@ SHORT = sample(([9], -1.5), value=-1.0)
 
 def test_drawn_tokens_lie_side_by_side_and_keep_their_predictors() -> None:
     batch = collate([TALK, SHORT], CPU)
-    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 9, 0, 0, 0, 0, 0]]
-    assert batch.predictors.tolist() == [1, 2, 6, 8 + 1] and batch.targets.tolist() == [3, 4, 8, 9]
-    assert batch.cells.tolist() == [0, 1, 2, 3] and batch.shape == (2, 3) and batch.lengths == (3, 1)
+    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7]], "the prompt once, nothing after the last predictor"
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 4, 5, 6]]
+    assert batch.predictors.tolist() == [1, 2, 6] and batch.rows.tolist() == [0, 0, 1, 2], "both samples begin after the prompt"
+    assert batch.targets.tolist() == [3, 9, 4, 8]
+    assert batch.cells.tolist() == [0, 3, 1, 2] and batch.shape == (2, 3) and batch.lengths == (3, 1)
+    assert batch.spread(torch.tensor([-1.0, -1.5, -1.0, -2.0])).tolist() == [[-1.0, -1.0, -2.0], [-1.5, 0.0, 0.0]]
     assert batch.field([TALK.rollout_logprobs, SHORT.rollout_logprobs]).tolist() == [[-1.0, -1.0, -2.0], [-1.5, 0.0, 0.0]]
     assert batch.mask().tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
 def run(samples: list[TrainSample], logits: torch.Tensor, aggregation: str) -> tuple[torch.Tensor, torch.Tensor, TokenBatch]:
-    """Loss, token sums and values of a micro-batch whose logits [B * L, V] are given."""
+    """Loss, token sums and values of a micro-batch whose logits [N, V] are given."""
     batch = collate(samples, CPU)
-    logp = torch.log_softmax(logits.index_select(0, batch.predictors), -1)
+    logp = torch.log_softmax(logits.index_select(0, batch.predictors.index_select(0, batch.rows)), -1)
     chosen, entropy = logp.gather(1, batch.targets[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
     now = batch.spread(chosen)
     reference = torch.full_like(now, -2.0) * batch.mask()
