@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from benchmarks.real.padded import write_padded
 from benchmarks.training import say
@@ -27,6 +28,8 @@ from lprl_api.model.hf_config import shape_from_config
 from lprl_api.spec.algorithm import Optimizer
 from lprl_api.spec.precision import Precision
 from lprl_workload.config import RankInfo
+from lprl_workload.episode import TrainSample
+from lprl_workload.train.batch import collate
 from lprl_workload.train.build import build_trained
 from lprl_workload.train.group import Group
 
@@ -146,13 +149,17 @@ def trainer_logprobs(folder: Path, precision: Precision, prompts: Sequence[list[
     found = []
     for start in range(0, len(prompts), BATCH):
         pairs = list(zip(prompts[start : start + BATCH], answers[start : start + BATCH], strict=True))
-        width = max(len(p) + len(a) for p, a in pairs)
-        ids = torch.tensor([[*p, *a, *[0] * (width - len(p) - len(a))] for p, a in pairs], device=group.device)
-        at = [row * width + len(p) - 1 + i for row, (p, a) in enumerate(pairs) for i in range(len(a))]
-        targets = torch.tensor([token for _, a in pairs for token in a], device=group.device)
-        logprobs, _ = trained.policy(ids, torch.tensor(at, device=group.device), targets, 1.0, False)
-        found += [part.tolist() for part in logprobs.split([len(a) for _, a in pairs])]
+        batch = collate([_scored(prompt, answer) for prompt, answer in pairs], group.device)
+        logprobs, _ = trained.policy(batch, 1.0, False)
+        found += [row[: len(answer)].tolist() for row, (_, answer) in zip(batch.spread(logprobs), pairs, strict=True)]
     return found
+
+
+def _scored(prompt: Sequence[int], answer: Sequence[int]) -> TrainSample:
+    """Return a sample whose answer counts as drawn; its other values are not asked for."""
+    ids = np.asarray([*prompt, *answer], np.int32)
+    unused = np.zeros(len(answer), np.float32)
+    return TrainSample(ids, np.arange(len(ids)) >= len(prompt), unused, unused)
 
 
 def mismatch(engine: Sequence[Sequence[float]], trainer: Sequence[Sequence[float]]) -> dict[str, float]:

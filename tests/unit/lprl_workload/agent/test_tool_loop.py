@@ -9,7 +9,7 @@ import pytest
 from tests.unit.lprl_workload.agent.families import tokenizer
 from tests.unit.lprl_workload.agent.test_tools import HERE
 
-from lprl_api.spec.job import episode as spec
+from lprl_api.spec import episode as spec
 from lprl_workload.agent.between import TurnTokens
 from lprl_workload.agent.conversation import Conversation, Limits
 from lprl_workload.agent.tool_calls import STYLES

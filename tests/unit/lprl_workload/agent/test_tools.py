@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lprl_api.errors import UserError
-from lprl_api.spec.job import episode as spec
+from lprl_api.spec import episode as spec
 from lprl_workload.agent import tool_python
 from lprl_workload.agent.tool import Answer, ToolError
 from lprl_workload.agent.tool_http import HttpTool
