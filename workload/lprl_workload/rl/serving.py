@@ -17,7 +17,7 @@ from lprl_workload.process.errors import EngineLostError, WeightMismatchError
 from lprl_workload.process.movement import here
 from lprl_workload.rl.groups import RolloutGroup, TrainGroup
 from lprl_workload.rl.recovery import Budget
-from lprl_workload.sync.probe import judge, probe_ids
+from lprl_workload.sync.probe import comparable, judge, probe_ids
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,13 +42,16 @@ class Serving:
     """Step the run is at, for the budget."""
     doubtful: bool = True
     """Whether the next push is verified fully, whatever its turn."""
+    trained: WeightFormat | None = None
+    """What the trainer computes with; None where that is what the engines serve."""
     _since: int = field(default=0, init=False)
 
     @classmethod
     def of(cls, run: RunConfig, trainer: TrainGroup, rollout: RolloutGroup) -> "Serving":
         """Return the engines of a run, before anything was pushed."""
         budget = Budget("engines", run.refill_steps)
-        return cls(trainer, rollout, budget, run.rollout_format, run.shape.vocab, run.weight_sync.verify_every)
+        verify = run.weight_sync.verify_every
+        return cls(trainer, rollout, budget, run.rollout_format, run.shape.vocab, verify, trained=run.training_format)
 
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
         """Generate on all engines; equal requests give equal responses, whether or not an engine was lost meanwhile."""
@@ -104,7 +107,8 @@ class Serving:
     def _admit(self) -> None:
         """Have every engine score the probe; raises WeightMismatchError when one does not serve what the trainer holds."""
         ids = probe_ids(self.vocab)
-        wanted = self.trainer.probe(ids) if self.trainer.holds(self.pushed) else None
+        judges = self.trainer.holds(self.pushed) and comparable(self.format, self.trained or self.format)
+        wanted = self.trainer.probe(ids) if judges else None
         if problem := judge(self.rollout.probe(ids), wanted):
             raise WeightMismatchError(f"weights of version {self.pushed}: {problem}")
         self.doubtful, self._since = False, 0

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Sequence
 
+from lprl_api.model.formats import Int4Group, WeightFormat
+
 TOKENS = 24
 TRAINER_LIMIT = 1.0
-"""Largest mean difference to the trainer, nats a token. Formats differ by up to about 0.2; other weights by several."""
+"""Largest mean difference to the trainer, nats a token. Formats differ by up to about 0.2, INT4 and anything else on a real model by
+0.9 to 1.5; other weights by several."""
 ENGINES_LIMIT = 0.05
 """Largest mean difference between two engines with equal weights, nats a token: other kernels round differently."""
 
@@ -15,10 +18,15 @@ def probe_ids(vocab: int) -> tuple[int, ...]:
     return tuple((n * n * 7919 + n * 104729 + 11) % vocab for n in range(TOKENS))
 
 
+def comparable(served: WeightFormat, trained: WeightFormat) -> bool:
+    """Return whether trainer and engines are near enough for the probe to judge: not where only one of them computes with INT4 weights."""
+    return isinstance(served, Int4Group) == isinstance(trained, Int4Group)
+
+
 def judge(engines: Sequence[Sequence[float]], trainer: Sequence[float] | None) -> str:
     """Return what is wrong with the engines' log-probabilities of the probe, in words; empty when nothing is.
 
-    `trainer`: what the trainer finds for it; None when its weights are others by now.
+    `trainer`: what the trainer finds for it; None when its weights are others by now, or not comparable.
     """
     for number, found in enumerate(engines):
         if not all(math.isfinite(value) for value in found):

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from lprl_api.model.formats import Bf16
+from lprl_api.model.formats import Bf16, Fp8Block, Int4Group, WeightFormat
 from lprl_workload.data import SyncReport
 from lprl_workload.process.errors import EngineLostError, WeightMismatchError
 from lprl_workload.rl.recovery import Budget
 from lprl_workload.rl.serving import Serving
+from lprl_workload.sync.probe import comparable
 
 
 class Engines:
@@ -39,6 +40,8 @@ class Both:
     held: tuple[int, float] = (-1, 0.0)
     spoilt: float = 0.0
     """Added to what the next push brings: arrived, but not what was sent."""
+    far: float = 0.0
+    """How far the trainer's own log-probabilities lie from what the engines find with equal weights."""
 
     def push(self, version: int, strong: bool = False) -> SyncReport:
         self.journal.append(f"push v{version}{' strong' if strong else ''}")
@@ -50,7 +53,7 @@ class Both:
         return SyncReport(version, 1, 8, 0.0, 0.0, "checksum" if strong else "counts")
 
     def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
-        return (-self.weight,) * (len(ids) - 1)
+        return (-self.weight - self.far,) * (len(ids) - 1)
 
     def holds(self, version: int) -> bool:
         return self.held == (version, self.weight)
@@ -149,3 +152,27 @@ def test_weights_refused_twice_end_the_attempt() -> None:
     both = Both(refusals=[WeightMismatchError("one"), WeightMismatchError("two")])
     with pytest.raises(WeightMismatchError, match="two"):
         serving(both).push(0)
+
+
+@pytest.mark.parametrize(
+    ("served", "trained", "asked"),
+    [
+        (Int4Group(), Bf16(), False),  # 0.9 to 1.5 nats a token on a real model, and nothing is wrong
+        (Bf16(), Int4Group(), False),  # after the guard's fallback
+        (Int4Group(), Int4Group(), True),
+        (Fp8Block(), Bf16(), True),
+        (Bf16(), Bf16(), True),
+    ],
+)
+def test_the_trainer_judges_the_probe_only_where_both_or_neither_compute_with_int4(
+    served: WeightFormat, trained: WeightFormat, asked: bool
+) -> None:
+    assert comparable(served, trained) is asked
+    both = Both(far=5.0)
+    made = Serving(both, Engines(both), Budget("engines", 9), served, 50, 3, trained=trained)  # type: ignore[arg-type]
+    if asked:
+        with pytest.raises(WeightMismatchError, match="engine 0 and the trainer differ"):
+            made.push(0)
+    else:
+        made.push(0)
+        assert both.journal.count("probe") == 1  # engines are still compared with each other
