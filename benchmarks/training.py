@@ -130,12 +130,16 @@ class Running:
         rows = _rows(self.folder, "metrics.jsonl")
         if not rows:
             return f"{self.case.name} starting"
-        steps = json.loads((self.folder / RUN).read_text())["trained"]["algorithm"]["steps"]
-        return f"{self.case.name} {progress(rows, steps)}"
+        return f"{self.case.name} {progress(rows, steps_of(self.folder))}"
 
     def tail(self) -> str:
         """Return the end of its log."""
         return "\n".join((self.folder / "log.txt").read_text(errors="replace").splitlines()[-15:])
+
+
+def steps_of(folder: Path) -> int:
+    """Return the steps of the run whose RunConfig lies in `folder`."""
+    return int(json.loads((folder / RUN).read_text())["algorithm"]["steps"])
 
 
 def progress(rows: Sequence[Mapping[str, Any]], steps: int) -> str:
