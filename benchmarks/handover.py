@@ -145,8 +145,8 @@ class StandInTrainer:
         """Nothing to correct."""
 
     def source(self) -> WeightSource:
-        """Nothing to push."""
-        raise NotImplementedError
+        """Return none: the engines are never pushed to."""
+        raise RuntimeError("this benchmark pushes no weights")
 
     def peers(self) -> Peers:
         """Nobody to push with."""

@@ -5,6 +5,7 @@ python benchmarks/schedule.py
 
 import sys
 import time
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from lprl_workload.train.mesh import TrainMesh
 from lprl_workload.train.step_plan import StepPlan, TokenBudget, schedule
 
 SEQUENCES, LONGEST, BAR_S = 2048, 16384, 1.0
+LAYOUTS: tuple[Literal["padded", "packed"], ...] = ("padded", "packed")
 MESHES = {
     "1 rank": TrainMesh(),
     "256 data": TrainMesh(dp=256),
@@ -34,9 +36,9 @@ def main() -> int:
     print("|---|---|---|---|---|")
     worst = 0.0
     for name, mesh in MESHES.items():
-        for layout in ("padded", "packed"):
+        for layout in LAYOUTS:
             started = time.perf_counter()
-            plan = schedule(lengths, mesh, TokenBudget(LONGEST, 1024, layout))  # type: ignore[arg-type]
+            plan = schedule(lengths, mesh, TokenBudget(LONGEST, 1024, layout))
             seconds = time.perf_counter() - started
             worst = max(worst, seconds)
             counts = ", ".join(str(len(step.parts[0])) for step in plan.steps)

@@ -48,6 +48,19 @@ def run_config(root: Path, changes: Mapping[str, Any] | None = None) -> RunConfi
     return RunConfig.model_validate(document | {"shape": shape} | formats)
 
 
+ONE_RANK: dict[str, Any] = {
+    "placement": "colocated",
+    "accelerator": "cpu",
+    "nodes": 1,
+    "slots_per_node": 1,
+    "trainer_ranks": 1,
+    "data_parallel": 1,
+    "engines": 1,
+    "slots_per_engine": 1,
+    "trainer_nodes": 1,
+    "rollout_nodes": 0,
+}
+"""Ranks of a run with one trainer rank and one engine, side by side on a CPU."""
 _DEFAULTS: dict[str, Any] = {
     "job_name": "small",
     "namespace": "default",
@@ -66,18 +79,7 @@ _DEFAULTS: dict[str, Any] = {
         "samples_per_prompt": 1,
         "pass_at": [1],
     },
-    "ranks": {
-        "placement": "colocated",
-        "accelerator": "cpu",
-        "nodes": 1,
-        "slots_per_node": 1,
-        "trainer_ranks": 1,
-        "data_parallel": 1,
-        "engines": 1,
-        "slots_per_engine": 1,
-        "trainer_nodes": 1,
-        "rollout_nodes": 0,
-    },
+    "ranks": ONE_RANK,
     "trainer": {"recompute": "none"},
     "rollout": {},
     "backends": {},

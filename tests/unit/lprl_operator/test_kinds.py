@@ -29,15 +29,16 @@ class Api:
 def test_a_refusal_does_not_end_the_watching_for_kinds(monkeypatch: pytest.MonkeyPatch, refusal: ApiError) -> None:
     monkeypatch.setattr(kinds, "LOOK_S", 0.01)
     flag = asyncio.Event()
-    asyncio.run(asyncio.wait_for(kinds.changed(Api(refusal, refusal), frozenset(), flag), 5))  # type: ignore[arg-type]
+    api: Any = Api(refusal, refusal)
+    asyncio.run(asyncio.wait_for(kinds.changed(api, frozenset(), flag), 5))
     assert flag.is_set()
 
 
 def test_a_lasting_refusal_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(kinds, "LOOK_S", 0.01)
     with caplog.at_level(logging.WARNING):
-        api = Api(*[ApiError(403, "Forbidden", "no") for _ in range(5)])
-        asyncio.run(asyncio.wait_for(kinds.changed(api, frozenset(), asyncio.Event()), 5))  # type: ignore[arg-type]
+        api: Any = Api(*[ApiError(403, "Forbidden", "no") for _ in range(5)])
+        asyncio.run(asyncio.wait_for(kinds.changed(api, frozenset(), asyncio.Event()), 5))
     assert [r.message for r in caplog.records if "403" in r.message] == [
         "cannot see which kinds the API server serves (403 Forbidden: no); trying again every 0.01 s"
     ]

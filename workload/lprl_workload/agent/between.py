@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lprl_api.errors import UserError
 from lprl_workload.agent.tool_calls import PROBE_ARGUMENTS, PROBE_NAME, Style, style_of
+from lprl_workload.rollout.texts import says
 
 Message = dict[str, Any]
 ASKED, ANSWERED = "lprlasked4", "lprlanswered6"
@@ -71,7 +72,7 @@ class TurnTokens:
             raise UserError("chat_template.jinja: does not write an assistant's message once, as it is", REMEDY)
         behind = text[text.index(ANSWERED) + len(ANSWERED) :]
         for message in messages:
-            if not _says(behind, str(message["content"])):
+            if not says(behind, str(message["content"])):
                 raise UserError(f"chat_template.jinja: leaves out a message of role {message['role']}", REMEDY)
         return behind
 
@@ -110,7 +111,3 @@ def _without_ends(text: str, tokenizer: Any) -> str:
     for token in sorted(map(str, tokenizer.all_special_tokens), key=len, reverse=True):
         text = text.strip().removesuffix(token)
     return text
-
-
-def _says(text: str, content: str) -> bool:
-    return "".join(content.split()) in "".join(text.split()) or content in text

@@ -6,9 +6,8 @@
 Rollout functions get a Conversation and call `draw` and `put`; they never touch token ids.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -16,15 +15,9 @@ from lprl_workload.agent.between import Message, TurnTokens
 from lprl_workload.data import SamplingParams
 from lprl_workload.episode import Finish, Int32, Turn, world
 from lprl_workload.rollout.completions import spans_of
-from lprl_workload.rollout.requests import Chunk, Request
+from lprl_workload.rollout.engine import Sampler
+from lprl_workload.rollout.requests import Request
 from lprl_workload.rollout.seeds import turn_seed
-
-
-class Policy(Protocol):
-    """What draws: an engine, or a pool of them."""
-
-    def generate(self, request: Request) -> AsyncIterator[Chunk]:
-        """Stream one response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +42,7 @@ class Conversation:
     seed: int
     sampling: SamplingParams
     limits: Limits
-    policy: Policy
+    policy: Sampler
     between: TurnTokens | None
     """None where only one turn is drawn."""
     decode: Callable[[Int32], str]

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+LONGEST_ERROR = 500
+"""Characters of an error the model is told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +11,8 @@ import httpx2 as httpx
 from lprl_api.errors import UserError
 from lprl_api.spec import episode as spec
 from lprl_api.text import shortened
-from lprl_workload.agent.tool import Answer, schema_of
-from lprl_workload.agent.tool_python import LONGEST_ERROR
+from lprl_workload.agent.tool import LONGEST_ERROR, Answer, schema_of
+from lprl_workload.rollout.reward_remote import is_loopback
 
 MAX_BYTES = 1 << 20
 """Of one answer."""
@@ -21,7 +20,6 @@ CONNECTIONS = 64
 FIRST_WAIT_S = 0.2
 BUSY = frozenset({429, 502, 503, 504})
 """Answers that another try may better."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 class HttpTool:
@@ -50,7 +48,7 @@ class HttpTool:
                     told = found
         except TimeoutError:
             told = told or f"no answer within {self._limit_s:g} s"
-        return Answer(f"error: {self.name} is not available", "failed") if not told else Answer(f"error: {self.name}: {told}", "failed")
+        return Answer(f"error: {self.name}: {told}", "failed")
 
     async def _once(self, arguments: Mapping[str, Any]) -> Answer | str:
         """Return the answer, or why there is none and another try may have one."""
@@ -89,11 +87,6 @@ class HttpTool:
             self._client = None
 
 
-def authorization_of(name: str) -> str | None:
-    """Return the Authorization header of a tool, from the environment variable its Secret is put into."""
-    return (os.environ.get(f"LPRL_TOOL_AUTHORIZATION_{name.upper().replace('-', '_')}") or "").strip() or None
-
-
 def _headers(tool: spec.Tool, where: str, authorization: str | None) -> dict[str, str]:
     try:
         url = httpx.URL(str(tool.url))
@@ -105,6 +98,6 @@ def _headers(tool: spec.Tool, where: str, authorization: str | None) -> dict[str
         return {}
     if not authorization or not authorization.isprintable() or not authorization.isascii():
         raise UserError(f"{where}.headersSecret: its value is missing, or holds what no HTTP header can", "check the Secret and its key")
-    if url.scheme != "https" and url.host not in LOOPBACK:
+    if url.scheme != "https" and not is_loopback(str(tool.url)):
         raise UserError(f"{where}.url: a secret would go over plain http to {url.host}", "use https")
     return {"Authorization": authorization}

@@ -13,13 +13,11 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError, validate_c
 from lprl_api.errors import UserError
 from lprl_api.spec import episode as spec
 from lprl_api.text import shortened
-from lprl_workload.agent.tool import Answer, ToolError, schema_of
+from lprl_workload.agent.tool import LONGEST_ERROR, Answer, ToolError, schema_of
 from lprl_workload.rollout.imported import imported, said
 
 STUCK_CALLS = 64
 """Calls of plain functions that went over their time and still run: a thread cannot be stopped, so beyond this the run ends."""
-LONGEST_ERROR = 500
-"""Characters of an error the model is told."""
 
 
 class PythonTool:

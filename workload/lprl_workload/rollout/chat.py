@@ -7,7 +7,7 @@ from typing import Any
 from lprl_api.errors import UserError
 from lprl_api.spec.algorithm import Data
 from lprl_workload.rollout.messages import messages_of, written_messages
-from lprl_workload.rollout.texts import check_text, check_texts, kind, quoted
+from lprl_workload.rollout.texts import check_text, check_texts, kind, quoted, says
 
 PROBE = "lprlprobe7"
 """A text no template has of its own."""
@@ -63,7 +63,7 @@ class Chat:
         messages = messages_of(value, where, self._data.system_prompt)
         text = self._apply(messages, where, tools)
         for place, message in enumerate(messages):
-            if message["role"] != "assistant" and message["content"] and not _says(text, message["content"]):
+            if message["role"] != "assistant" and message["content"] and not says(text, message["content"]):
                 self._check_said(messages, place, text, where, tools)
         return text
 
@@ -136,8 +136,3 @@ def _check_without_template(data: Data) -> None:
 def _in_parts(message: dict[str, Any]) -> dict[str, Any]:
     content = message["content"]
     return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
-
-
-def _says(text: str, content: str) -> bool:
-    """Whether a rendered prompt holds a message's text, white space apart (templates trim)."""
-    return content.strip() in text or "".join(content.split()) in "".join(text.split())

@@ -9,7 +9,20 @@ from lprl_workload.sync.checks import Check
 from lprl_workload.sync.routes import EngineLayout
 
 
-class RolloutEngine(Protocol):
+class Sampler(Protocol):
+    """What draws, all that rollouts need of an engine."""
+
+    def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """Stream a response; the last chunk has `finish`. An iterator that is closed early gives its request up.
+
+        Raises:
+            UserError: the prompt is empty or leaves no room for a response in the context.
+            RuntimeError: the engine cannot serve now (updating, asleep, closed, no weights).
+
+        """
+
+
+class RolloutEngine(Sampler, Protocol):
     """Generates responses with low-precision weights and takes new ones.
 
     Weight update protocol: begin_update(v) -> load_bucket* -> end_update(v, check) | abort_update(why). Between begin and end the
@@ -25,15 +38,6 @@ class RolloutEngine(Protocol):
     @property
     def weight_version(self) -> int:
         """Version of the complete weights being served; -1 before the first update or load."""
-
-    def generate(self, request: Request) -> AsyncIterator[Chunk]:
-        """Stream a response; the last chunk has `finish`. An iterator that is closed early gives its request up.
-
-        Raises:
-            UserError: the prompt is empty or leaves no room for a response in the context.
-            RuntimeError: the engine cannot serve now (updating, asleep, closed, no weights).
-
-        """
 
     async def abort(self, ids: Sequence[str] | None = None) -> None:
         """End open requests (all when None; unknown ids are ignored) with finish `abort` and what they have drawn."""

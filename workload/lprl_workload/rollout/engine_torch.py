@@ -55,12 +55,9 @@ class TorchEngine:
             memory_fraction: share of a GPU's free memory the KV cache may take.
 
         """
-        self._folder = folder
-        self._shape = shape
-        self._device = torch.device(device)
+        self._folder, self._shape, self._device = folder, shape, torch.device(device)
         self._context = min(context_length or shape.max_positions, shape.max_positions)
-        self._max_rows = max_concurrency or MAX_ROWS
-        self._memory_fraction = memory_fraction
+        self._max_rows, self._memory_fraction = max_concurrency or MAX_ROWS, memory_fraction
         self._tokenizer: Any = load_tokenizer(folder)
         self._end_ids = end_token_ids(folder, self._tokenizer)
         self._served: ServedModel | None = ServedModel(folder, fmt, shape, self._device)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lprl_workload.process.errors import EngineLostError
-from lprl_workload.rollout.engine import RolloutEngine
+from lprl_workload.rollout.engine import Sampler
 from lprl_workload.rollout.requests import Chunk, Request
 
 
 @dataclass(slots=True)
 class _Seat:
-    engine: RolloutEngine | None
+    engine: Sampler | None
     """None while it is lost."""
     open: int = 0
 
@@ -28,7 +28,7 @@ class EnginePool:
     """Engines of equal weights; all methods belong to one event loop."""
 
     def __init__(
-        self, engines: Sequence[RolloutEngine], concurrency: int, lost: Callable[[EngineLostError], None], keep_drawn: bool = False
+        self, engines: Sequence[Sampler], concurrency: int, lost: Callable[[EngineLostError], None], keep_drawn: bool = False
     ) -> None:
         """Share requests among `engines`.
 
@@ -48,7 +48,7 @@ class EnginePool:
 
         Raises:
             EngineLostError: no engine is left.
-            UserError, RuntimeError: see RolloutEngine.generate.
+            UserError, RuntimeError: see Sampler.generate.
 
         """
         kept: list[Chunk] = []
@@ -81,7 +81,7 @@ class EnginePool:
             raise _first(failed) from None
         return [task.result() for task in tasks]
 
-    async def replace(self, number: int, engine: RolloutEngine) -> None:
+    async def replace(self, number: int, engine: Sampler) -> None:
         """Put a new engine in the place of one that is lost; it must serve what the others serve."""
         async with self._changed:
             self._seats[number] = _Seat(engine)

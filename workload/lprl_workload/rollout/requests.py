@@ -39,6 +39,7 @@ Part = Literal["weights", "kv"]
 PauseMode = Literal["abort", "retract", "in-place"]
 """abort: open requests end with what they have drawn. retract: they wait, and compute their cache anew. in-place: they stand still."""
 Finish = Literal["stop", "length", "abort"]
+"""How one response ends; an episode (`episode.Finish`) can end in more ways."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

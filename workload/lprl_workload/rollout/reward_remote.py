@@ -59,7 +59,7 @@ class RemoteScorer:
         self._authorization = (os.environ.get(AUTHORIZATION) or "").strip()  # files of Secrets like to end with a line feed
         if not self._authorization.isprintable() or not self._authorization.isascii():
             raise UserError(f"data.reward.headersSecret: {AUTHORIZATION} holds what no HTTP header can", "check the Secret and its key")
-        if self._authorization and urlsplit(url).scheme != "https" and not _is_loopback(url):
+        if self._authorization and urlsplit(url).scheme != "https" and not is_loopback(url):
             raise UserError(f"data.reward.url: {url} is not encrypted, and {AUTHORIZATION} would be sent there", "use an https address")
         if reward.headers_secret is not None and not self._authorization:
             raise UserError(f"data.reward.headersSecret: {AUTHORIZATION} is not set", "check the Secret and its key")
@@ -144,7 +144,7 @@ class RemoteScorer:
         return number
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
     """Return whether an address stays on this machine."""
     host = urlsplit(url).hostname or ""
     try:

@@ -108,3 +108,8 @@ def jsonable(value: object, where: str) -> Any:
 def json_text(value: object, where: str) -> str:
     """Return a value as JSON text (see `jsonable`)."""
     return json.dumps(jsonable(value, where), ensure_ascii=False)
+
+
+def says(text: str, content: str) -> bool:
+    """Whether a rendered prompt holds a message's text, white space apart (templates trim)."""
+    return content.strip() in text or "".join(content.split()) in "".join(text.split())

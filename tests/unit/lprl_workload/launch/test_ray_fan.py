@@ -67,13 +67,15 @@ TO = [Target(0), Target(1)]
 
 def transport(actors: list[Actor], nodes: tuple[str, ...]) -> ObjectStoreTransport:
     seats = {number: Seat(actor, node) for number, (actor, node) in enumerate(zip(actors, nodes, strict=True))}
-    return ObjectStoreTransport(seats, "mine", NoRay())  # type: ignore[arg-type]
+    store: Any = NoRay()
+    return ObjectStoreTransport(seats, "mine", store)
 
 
 @pytest.mark.parametrize("nodes", [("mine", "other"), ("other", "third"), ("mine", "mine")])
 def test_a_gpu_bucket_goes_by_handle_within_the_node_and_by_host_copy_elsewhere(nodes: tuple[str, ...]) -> None:
     actors = [Actor(), Actor()]
-    transport(actors, nodes).send(Bucket((), GpuBytes(DATA)), TO)  # type: ignore[arg-type]
+    data: Any = GpuBytes(DATA)
+    transport(actors, nodes).send(Bucket((), data), TO)
     by_handle, by_copy = [("load_handle", "handle")], [("load_stored", ("stored", [1, 2, 3]))]
     assert [actor.log for actor in actors] == [by_handle if node == "mine" else by_copy for node in nodes]
 

@@ -17,6 +17,7 @@ import pytest
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.progress import Control, Progress
 from lprl_api.wire.runconfig import RunConfig
+from lprl_fixtures.runs import ONE_RANK
 from lprl_workload.checkpoint.store import CheckpointStore
 from lprl_workload.data import GenerationRequest, Metrics, Prompt, SamplingParams, SyncReport
 from lprl_workload.episode import BatchRef, Episode, EpisodeRef, described, drawn, token_ids, world
@@ -248,18 +249,7 @@ DOCUMENT: dict[str, Any] = {
     "optimizer": {"learning_rate": 1e-3},
     "sampling": {"max_response_tokens": 4},
     "evaluation": {"every_steps": 3, "prompts": PATH},
-    "ranks": {
-        "placement": "colocated",
-        "accelerator": "cpu",
-        "nodes": 1,
-        "slots_per_node": 1,
-        "trainer_ranks": 1,
-        "data_parallel": 1,
-        "engines": 1,
-        "slots_per_engine": 1,
-        "trainer_nodes": 1,
-        "rollout_nodes": 0,
-    },
+    "ranks": ONE_RANK,
     "trainer": {},
     "rollout": {},
     "backends": {},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lprl_api.model.formats import Bf16, Fp8Block, Int4Group, WeightFormat
-from lprl_workload.data import SyncReport
+from lprl_workload.data import SamplingParams, SyncReport
 from lprl_workload.process.errors import EngineLostError, WeightMismatchError
 from lprl_workload.rl.recovery import Budget
 from lprl_workload.rl.serving import Serving
@@ -82,8 +82,13 @@ class Both:
         return []
 
 
-def serving(both: Both, every: int = 3) -> Serving:
-    return Serving(both, Engines(both), Budget("engines", 9), Bf16(), 50, every)  # type: ignore[arg-type]
+BF16 = Bf16()
+PARAMS = SamplingParams(1.0, 1.0, None, 4)
+
+
+def serving(both: Any, every: int = 3, fmt: WeightFormat = BF16, trained: WeightFormat | None = None) -> Serving:
+    engines: Any = Engines(both)
+    return Serving(both, engines, Budget("engines", 9), fmt, 50, every, trained=trained)
 
 
 def test_the_first_and_every_nth_push_are_verified_fully() -> None:
@@ -101,7 +106,7 @@ def test_a_returning_engine_gets_the_served_version_from_its_peer() -> None:
     made = serving(both)
     made.push(4)
     both.weight, both.lost = 2.0, {1}
-    made.generate([], None)  # type: ignore[arg-type]
+    made.generate([], PARAMS)
     assert "copy v4" in both.journal and both.journal[-1] == "generate (4, 1.0)"
 
 
@@ -110,7 +115,7 @@ def test_without_a_peer_unchanged_weights_are_pushed_under_their_number() -> Non
     made = serving(both)
     made.push(4)
     both.lost = {0, 1}
-    made.generate([], None)  # type: ignore[arg-type]
+    made.generate([], PARAMS)
     assert "push v4 strong" in both.journal and both.journal[-1] == "generate (4, 1.0)"
 
 
@@ -119,7 +124,7 @@ def test_newer_weights_never_go_out_under_an_old_number() -> None:
     made = serving(both)
     made.push(4)
     both.weight, both.lost = 2.0, {0, 1}
-    made.generate([], None)  # type: ignore[arg-type]
+    made.generate([], PARAMS)
     assert both.journal[-1] == "generate (5, 2.0)" and made.pushed == 5
 
 
@@ -144,7 +149,7 @@ def test_weights_that_did_not_arrive_whole_are_sent_once_more_and_never_served(f
         both.spoilt = 7.0
     report = made.push(1)
     assert (report.version, report.checked) == (2, "checksum")
-    made.generate([], None)  # type: ignore[arg-type]
+    made.generate([], PARAMS)
     assert both.journal[-1] == "generate (2, 1.0)"
 
 
@@ -169,7 +174,7 @@ def test_the_trainer_judges_the_probe_only_where_both_or_neither_compute_with_in
 ) -> None:
     assert comparable(served, trained) is asked
     both = Both(far=5.0)
-    made = Serving(both, Engines(both), Budget("engines", 9), served, 50, 3, trained=trained)  # type: ignore[arg-type]
+    made = serving(both, fmt=served, trained=trained)
     if asked:
         with pytest.raises(WeightMismatchError, match="engine 0 and the trainer differ"):
             made.push(0)

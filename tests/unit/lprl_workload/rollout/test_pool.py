@@ -73,7 +73,7 @@ def test_requests_are_shared_within_the_concurrency_and_answered_in_order(engine
     one, two = Mortal(engines[0]), Mortal(engines[1])
 
     async def go(*members: Mortal) -> list[list[Chunk]]:
-        return await EnginePool(members, 3, lambda error: None).complete(requests())  # type: ignore[arg-type]
+        return await EnginePool(members, 3, lambda error: None).complete(requests())
 
     alone = asyncio.run(go(Mortal(engines[0])))
     both = asyncio.run(go(one, two))
@@ -86,7 +86,7 @@ def test_an_engine_that_dies_gives_its_open_requests_to_others_and_the_bits_are_
     losses: list[EngineLostError] = []
 
     async def go(first: Mortal) -> list[list[Chunk]]:
-        return await EnginePool([first, Mortal(engines[1])], 3, losses.append).complete(requests())  # type: ignore[list-item]
+        return await EnginePool([first, Mortal(engines[1])], 3, losses.append).complete(requests())
 
     want = bits(asyncio.run(go(Mortal(engines[0]))))
     assert losses == []
@@ -97,7 +97,7 @@ def test_an_engine_that_dies_gives_its_open_requests_to_others_and_the_bits_are_
 def test_a_response_may_go_on_from_what_a_dead_engine_drew(engines: list[TorchEngine]) -> None:
     async def go(first: Mortal) -> list[list[Chunk]]:
         members = [first, Mortal(engines[1])]
-        return await EnginePool(members, 3, lambda error: None, keep_drawn=True).complete(requests())  # type: ignore[arg-type]
+        return await EnginePool(members, 3, lambda error: None, keep_drawn=True).complete(requests())
 
     want = bits(asyncio.run(go(Mortal(engines[0]))))
     found = bits(asyncio.run(go(Mortal(engines[0], 5))))
@@ -108,7 +108,7 @@ def test_a_response_may_go_on_from_what_a_dead_engine_drew(engines: list[TorchEn
 
 def test_without_any_engine_the_loss_is_raised_and_a_replacement_is_used(engines: list[TorchEngine]) -> None:
     async def go() -> list[list[Chunk]]:
-        pool = EnginePool([Mortal(engines[0], 3)], 2, lambda error: None)  # type: ignore[list-item]
+        pool = EnginePool([Mortal(engines[0], 3)], 2, lambda error: None)
         with pytest.raises(EngineLostError, match="no engine is left"):
             await pool.complete(requests())
         await pool.replace(0, engines[0])
