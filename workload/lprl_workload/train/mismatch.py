@@ -6,9 +6,7 @@ import numpy as np
 
 from lprl_workload.data import Metrics
 from lprl_workload.episode import Float32
-
-RATIO_LIMIT = 20.0
-"""Log-ratios are clamped to +-this before exp, so that one broken token gives a large number, not infinity."""
+from lprl_workload.train.kl import MAX_LOG_RATIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,5 +28,5 @@ class MismatchSums:
 def mismatch(trainer: Float32, rollout: Float32) -> MismatchSums:
     """Return the sums of one sample, from log-probabilities [R] of both sides; a value that is no number stays one."""
     d = trainer.astype(np.float64) - rollout.astype(np.float64)
-    clamped = np.where(np.isfinite(d), np.clip(d, -RATIO_LIMIT, RATIO_LIMIT), np.nan)
+    clamped = np.where(np.isfinite(d), np.clip(d, -MAX_LOG_RATIO, MAX_LOG_RATIO), np.nan)
     return MismatchSums(len(d), float(np.abs(d).sum()), float((np.expm1(clamped) - clamped).sum()))
