@@ -54,6 +54,12 @@ ENV_PROMETHEUS_ADDRESS = "LPRL_PROMETHEUS_ADDRESS"
 ENV_REWARD_AUTHORIZATION = "LPRL_REWARD_AUTHORIZATION"
 """Value of the Authorization header to the reward service (data.reward.headersSecret)."""
 
+
+def tool_authorization(place: int) -> str:
+    """Return the variable with the value of the Authorization header to episode.tools[place] (its headersSecret)."""
+    return f"LPRL_TOOL_AUTHORIZATION_{place}"
+
+
 TRAINER_SLOT, ROLLOUT_SLOT = "lprl_trainer", "lprl_rollout"
 """Ray resources: one unit per GPU (or process on cpu) that may train, that may serve."""
 

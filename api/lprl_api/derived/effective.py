@@ -8,6 +8,7 @@ from lprl_api.catalog.accelerators import ACCELERATORS
 from lprl_api.model.formats import int4_scope
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.algorithm import Algorithm, Data, Evaluation, Kl, Sampling
+from lprl_api.spec.episode import Episode
 from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_api.spec.precision import Precision
 from lprl_api.spec.topology import RolloutLayout, Topology
@@ -75,6 +76,21 @@ def is_greedy(sampling: Sampling) -> bool:
 def prompt_tokens(data: Data) -> int:
     """Return the longest prompt that is planned for."""
     return data.max_prompt_tokens if data.max_prompt_tokens is not None else ASSUMED_PROMPT_TOKENS
+
+
+def episode_tokens(episode: Episode, sampling: Sampling) -> int:
+    """Return the most tokens an episode may have after its prompt, the context apart."""
+    if episode.type == "single-turn":
+        return sampling.max_response_tokens
+    return episode.max_episode_tokens or sampling.max_response_tokens * episode.max_turns
+
+
+def served_context(rollout: RolloutLayout, shape: ModelShape | None) -> tuple[int | None, str]:
+    """Return the longest sequence that is served, None where nobody knows it yet, and what says so."""
+    length = rollout.context_length
+    if shape is not None and (length is None or length >= shape.max_positions):
+        return shape.max_positions, f"the model has {shape.max_positions} positions"
+    return length, f"topology.rollout.contextLength {length}"
 
 
 def context_length(rollout: RolloutLayout, shape: ModelShape) -> int:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from lprl_api.derived.effective import effective
+from lprl_api.spec.episode import Episode
 from lprl_api.spec.job import LowPrecisionRLJobSpec
 
-RESULT_FIELDS = ("model", "precision", "data", "algorithm", "optimizer", "sampling")
+RESULT_FIELDS = ("model", "precision", "data", "algorithm", "optimizer", "sampling", "episode")
 """Parts of a spec that decide what is trained."""
 MAY_CHANGE = ("model.shape", "algorithm.steps")
 """Fields below them that do not: a shape is for planning, and steps may be raised."""
@@ -20,6 +21,8 @@ NO_PART = (
     *MAY_CHANGE,
     *(f"model.{model}.{field}" for model in ("source", "reference") for field in ACCESS),
     *(f"data.reward.{field}" for field in ("headersSecret", "timeoutSeconds", "retries")),
+    *(f"episode.tools.{field}" for field in ("headersSecret", "timeoutSeconds", "retries")),
+    *("episode.timeoutSeconds", "episode.maxFailedFraction"),
 )
 """What a run folder does not compare: another job may go on in it with other credentials and patience."""
 
@@ -30,15 +33,19 @@ def trained_document(spec: LowPrecisionRLJobSpec) -> dict[str, Any]:
     found = {field: whole[field] for field in RESULT_FIELDS}
     for path in NO_PART:
         found = _without(found, path.split("."))
+    if spec.episode == Episode():  # what run folders of before there were episodes hold
+        del found["episode"]
     return found
 
 
 def _without(document: dict[str, Any], path: list[str]) -> dict[str, Any]:
-    """Return a document without the value at a path, where there is one."""
+    """Return a document without the value at a path, where there is one; in lists, of every entry."""
     key, *rest = path
     if not rest:
         return {name: value for name, value in document.items() if name != key}
     inner = document.get(key)
+    if isinstance(inner, list):
+        return {**document, key: [_without(part, rest) for part in inner]}
     return {**document, key: _without(inner, rest)} if isinstance(inner, dict) else document
 
 

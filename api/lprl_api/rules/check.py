@@ -6,6 +6,7 @@ from lprl_api.field_error import FieldError
 from lprl_api.model.model_shape import Inspection, ModelShape
 from lprl_api.rules import (
     algorithm,
+    episode,
     hardware,
     layout,
     pods,
@@ -25,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     *pods.RULES,
     *algorithm.RULES,
     *sampling.RULES,
+    *episode.RULES,
     *precision.RULES,
     *hardware.RULES,
     *layout.RULES,

@@ -55,10 +55,7 @@ def _evaluation_context(case: Case) -> Iterator[FieldError]:
 
 def _fits_context(case: Case, path: str, sampling: Sampling) -> Iterator[FieldError]:
     prompt = case.spec.data.max_prompt_tokens or 1
-    length = case.spec.topology.rollout.context_length
-    source = f"topology.rollout.contextLength {length}"
-    if case.shape is not None and (length is None or length >= case.shape.max_positions):
-        length, source = case.shape.max_positions, f"the model has {case.shape.max_positions} positions"
+    length, source = effective.served_context(case.spec.topology.rollout, case.shape)
     if length is None or prompt + sampling.max_response_tokens <= length:
         return
     if prompt >= length:

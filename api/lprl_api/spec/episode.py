@@ -51,10 +51,14 @@ class Episode(Contract):
     call_format: CallFormat = Field("auto", description="How the model writes calls. Default auto: what its chat template makes of one.")
     max_turns: PositiveInt = Field(8, description="Turns the policy may take in an episode. Default 8.")
     max_episode_tokens: PositiveInt | None = Field(
-        None, description="Tokens of an episode after its prompt, tools' answers included. Default: sampling.maxResponseTokens a turn."
+        None,
+        description="Tokens of an episode after its prompt, tools' answers included. "
+        "Default: sampling.maxResponseTokens x maxTurns, or what fits the context.",
     )
     max_tool_tokens: PositiveInt = Field(1024, description="Tokens of one tool's answer; a longer one is cut, and says so. Default 1024.")
-    timeout_seconds: PositiveFloat = Field(600.0, description="Time limit of one episode, seconds. Default 600.")
+    timeout_seconds: PositiveFloat = Field(
+        600.0, description="Time limit of one episode without the time in which the engine draws, seconds. Default 600."
+    )
     max_failed_fraction: Annotated[NonNegativeFloat, Field(le=1)] = Field(
         0.25,
         description="Share of a step's episodes that may fail (a tool that does not answer, a time limit, an error in the function) before "

@@ -7,6 +7,7 @@ from pydantic import Field
 from lprl_api import names
 from lprl_api.base import Contract, Name, NonNegativeInt, PositiveInt
 from lprl_api.spec.algorithm import Algorithm, Data, Evaluation, Optimizer, Sampling
+from lprl_api.spec.episode import Episode
 from lprl_api.spec.operations import Checkpoint, Conversion, FailurePolicy, ProgressReports, Tracking, Volume
 from lprl_api.spec.pod_settings import PodTemplate
 from lprl_api.spec.precision import Precision
@@ -39,6 +40,9 @@ class LowPrecisionRLJobSpec(Contract):
     algorithm: Algorithm = Field(description="RL objective and batch sizes. Immutable after start, but steps: they may be raised, at once.")
     optimizer: Optimizer = Field(Optimizer(), description="AdamW. Immutable after start.")
     sampling: Sampling = Field(Sampling(), description="How training responses are drawn. Immutable after start.")
+    episode: Episode = Field(
+        Episode(), description="From a prompt to a rewarded sequence: one response, tools, or a function of yours. Immutable after start."
+    )
     evaluation: Evaluation | None = Field(
         None, description="Held-out evaluation. An edit takes effect with the next attempt. Default none."
     )

@@ -8,6 +8,7 @@ from lprl_api.base import Contract, NonNegativeInt, PositiveInt
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.algorithm import Algorithm, Data, Evaluation, Optimizer, Sampling
+from lprl_api.spec.episode import Episode
 from lprl_api.spec.operations import ConversionVerify, ProgressReports, Tracking
 from lprl_api.spec.precision import Precision
 from lprl_api.spec.sources import ModelSource, VolumePath
@@ -68,6 +69,8 @@ class RunConfig(Contract):
     algorithm: Algorithm
     optimizer: Optimizer
     sampling: Sampling
+    episode: Episode = Episode()
+    """Earlier operators do not say it: a single turn."""
     evaluation: Evaluation | None
     ranks: Ranks
     trainer: TrainerLayout
@@ -117,6 +120,7 @@ class Preflight(Contract):
     data: Data
     seed: NonNegativeInt
     sampling: Sampling
+    episode: Episode = Episode()
     evaluation: Evaluation | None
     rollout: RolloutLayout
     checkpoint: CheckpointConfig
@@ -124,6 +128,8 @@ class Preflight(Contract):
     """None where the workers run another image than the inspection: it cannot know what that holds."""
     imports_reward: bool
     """Whether a reward function can be imported here as on the head: same image, same environment."""
+    imports_episode: bool = False
+    """The same of what `episode` names, which the head and the engines' pods import."""
 
 
 class InspectConfig(Contract):

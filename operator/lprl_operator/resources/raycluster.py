@@ -143,7 +143,7 @@ def _driver_env(job: LowPrecisionRLJob, attempt: int) -> tuple[dict[str, Any], .
 
 
 def tracking_env(job: LowPrecisionRLJob) -> tuple[dict[str, Any], ...]:
-    """Credentials of trackers and of a remote reward, by reference."""
+    """Credentials of trackers, of a remote reward and of tools, by reference."""
     tracking, reward = job.spec.tracking, job.spec.data.reward
     found = []
     if tracking.mlflow is not None and tracking.mlflow.token_secret is not None:
@@ -152,6 +152,9 @@ def tracking_env(job: LowPrecisionRLJob) -> tuple[dict[str, Any], ...]:
         found.append(pods.secret("WANDB_API_KEY", tracking.wandb.api_key_secret))
     if reward.headers_secret is not None:
         found.append(pods.secret(names.ENV_REWARD_AUTHORIZATION, reward.headers_secret))
+    for place, tool in enumerate(job.spec.episode.tools):
+        if tool.headers_secret is not None:
+            found.append(pods.secret(names.tool_authorization(place), tool.headers_secret))
     return tuple(found)
 
 

@@ -27,6 +27,7 @@ def preflight(job: LowPrecisionRLJob) -> Preflight:
     workers: tuple[pods.Role, ...] = ("workers", "rollout") if spec.topology.placement == "split" else ("workers",)
     same_image = all(pods.user_image(template, role) == pods.user_image(template, "conversion") for role in workers)
     same_head = pods.user_image(template, "head") == pods.user_image(template, "conversion")
+    same_env = [pods.user_env(template, role) == pods.user_env(template, "conversion") for role in ("head", workers[-1])]
     return Preflight(
         job_name=meta.name,
         namespace=meta.namespace,
@@ -35,11 +36,13 @@ def preflight(job: LowPrecisionRLJob) -> Preflight:
         data=spec.data,
         seed=spec.algorithm.seed,
         sampling=spec.sampling,
+        episode=spec.episode,
         evaluation=spec.evaluation,
         rollout=spec.topology.rollout,
         checkpoint=checkpoint_config(job),
         backends=spec.backends if same_image else None,
-        imports_reward=same_head and pods.user_env(template, "head") == pods.user_env(template, "conversion"),
+        imports_reward=same_head and same_env[0],
+        imports_episode=same_head and same_image and all(same_env),
     )
 
 
@@ -76,6 +79,7 @@ def run_config(job: LowPrecisionRLJob, plan: JobPlan, inspection: Inspection, se
         algorithm=spec.algorithm,
         optimizer=spec.optimizer,
         sampling=spec.sampling,
+        episode=spec.episode,
         evaluation=spec.evaluation,
         ranks=plan.ranks,
         trainer=spec.topology.trainer,

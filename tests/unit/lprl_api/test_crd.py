@@ -1,6 +1,8 @@
 """The generated CRD is committed, structural, bounded, and carries defaults and columns."""
 
+import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from lprl_api.catalog.presets import preset_manifest
 from lprl_api.crd.generate import crd, crd_yaml, schema
+from lprl_api.kube_names import SUBDOMAIN_PATTERN
 from lprl_api.rules.parse import parse_job
 
 ROOT = Path(__file__).parents[3]
@@ -117,3 +120,9 @@ def test_columns() -> None:
     assert wide == ["EVAL", "MISMATCH", "TOKENS/S", "ATTEMPT", "CHECKPOINT", "MESSAGE"]
     status = {".status." + ".".join(p[1:]) for p, _ in nodes(schema()) if p and p[0] == "status"}
     assert all(c["jsonPath"] in status for c in columns if c["jsonPath"].startswith(".status"))
+
+
+def test_the_short_pattern_of_domains_says_what_kubernetes_says() -> None:
+    theirs, ours = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"), re.compile(SUBDOMAIN_PATTERN)
+    texts = ["".join(text) for length in range(8) for text in itertools.product("a-.A", repeat=length)]
+    assert [text for text in texts if bool(theirs.match(text)) != bool(ours.match(text))] == []

@@ -72,3 +72,22 @@ def test_what_decides_the_result_is_named_by_its_path(path: str, value: Any) -> 
 
 def test_a_key_that_one_side_lacks_is_a_difference() -> None:
     assert differences({"a": None}, {}) == ("a",)
+
+
+TOOL = {"name": "t", "url": "https://t/x", "description": "d", "parameters": {"type": "object"}}
+
+
+def test_run_folders_of_before_there_were_episodes_go_on() -> None:
+    assert "episode" not in trained()
+    assert differences(trained(), trained(changed(MANIFEST, "spec.episode.type", "single-turn"))) == ()
+
+
+def test_what_an_episode_is_decides_the_result_and_patience_with_tools_does_not() -> None:
+    first = trained(changed(MANIFEST, "spec.episode", {"type": "tools", "tools": [TOOL]}))
+    assert differences(trained(), first) == ("episode",)
+    patient = {**TOOL, "retries": 5, "timeoutSeconds": 3, "headersSecret": {"name": "s", "key": "k"}}
+    changes = {"type": "tools", "tools": [patient], "timeoutSeconds": 5, "maxFailedFraction": 1.0}
+    assert differences(first, trained(changed(MANIFEST, "spec.episode", changes))) == ()
+    assert differences(first, trained(changed(MANIFEST, "spec.episode", {"type": "tools", "tools": [{**TOOL, "name": "u"}]}))) == (
+        "episode.tools",
+    )

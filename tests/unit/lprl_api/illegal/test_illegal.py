@@ -23,7 +23,9 @@ BASES: dict[str, dict[str, Any]] = {
     **yaml.safe_load((HERE / "bases.yaml").read_text()),
     **{name: preset_manifest(name) for name in PRESETS},
 }
-CASES: list[dict[str, Any]] = [case for file in ("cases.yaml", "pods.yaml") for case in yaml.safe_load((HERE / file).read_text())]
+CASES: list[dict[str, Any]] = [
+    case for file in ("cases.yaml", "pods.yaml", "episodes.yaml") for case in yaml.safe_load((HERE / file).read_text())
+]
 
 
 def patched(base: str, changes: dict[str, Any]) -> dict[str, Any]:

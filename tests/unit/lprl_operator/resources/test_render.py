@@ -240,6 +240,10 @@ def test_queue_labels_reach_what_is_queued(rendered):
             assert {k: v for k, v in found["metadata"]["labels"].items() if k in labels} == {k: v for k, v in labels.items() if k != "mine"}
 
 
+def tool(name, **more):
+    return {"name": name, "url": "https://t/x", "description": "d", "parameters": {"type": "object"}, **more}
+
+
 def test_secrets_are_references_everywhere(rendered):
     secret = {"name": "s", "key": "k"}
     documents = rendered(
@@ -248,6 +252,7 @@ def test_secrets_are_references_everywhere(rendered):
             "reference": {"s3": {"uri": "s3://b/c", "secret": "aws"}},
         },
         data={"prompts": {"volume": "data", "path": "t.jsonl"}, "reward": {"type": "remote", "url": "http://r", "headersSecret": secret}},
+        episode={"type": "tools", "tools": [tool("a"), tool("b", headersSecret=secret)]},
         tracking={"wandb": {"project": "p", "apiKeySecret": secret}, "mlflow": {"trackingUri": "http://m", "tokenSecret": secret}},
     )
     env = {}
@@ -261,8 +266,22 @@ def test_secrets_are_references_everywhere(rendered):
         "WANDB_API_KEY",
         "MLFLOW_TRACKING_TOKEN",
         "LPRL_REWARD_AUTHORIZATION",
+        "LPRL_TOOL_AUTHORIZATION_1",
     ):
         assert "secretKeyRef" in env[name]["valueFrom"] and "value" not in env[name]
+    assert "LPRL_TOOL_AUTHORIZATION_0" not in env
+
+
+def test_what_an_episode_is_travels_to_the_pods_that_run_it(rendered):
+    documents = rendered(episode={"type": "tools", "tools": [tool("a")]})
+    data = configuration(documents)
+    config = RunConfig.model_validate_json(data["runconfig.json"])
+    inspect = InspectConfig.model_validate_json(data["inspect.json"])
+    assert [t.name for t in config.episode.tools] == ["a"] and inspect.preflight.episode == config.episode
+    assert inspect.preflight.imports_episode
+    documents = rendered(episode={"type": "tools", "tools": [tool("a")]}, podTemplate={"workers": {"env": [{"name": "A", "value": "b"}]}})
+    inspect = InspectConfig.model_validate_json(configuration(documents)["inspect.json"])
+    assert inspect.preflight.imports_reward and not inspect.preflight.imports_episode
 
 
 def test_remote_sources_say_where_downloads_go(rendered, make_manifest):
