@@ -52,7 +52,7 @@ def kubeconfig(folder: Path, account: str, namespace: str) -> Path:
     return path
 
 
-def until(done: Callable[[], Any], what: str, seconds: float = 60.0, pause: float = 0.2) -> Any:
+def until(done: Callable[[], Any], what: str, seconds: float = 180.0, pause: float = 0.2) -> Any:
     """Wait until `done` returns something true, and return it."""
     deadline = time.monotonic() + seconds
     while not (found := done()):

@@ -25,6 +25,9 @@ GATE = "kueue.x-k8s.io/topology"
 CALM_S = 4.0
 """Longer than the operator waits before it looks at something it has just changed or seen changed."""
 
+PLAYED_S = 420.0
+"""KubeRay ends a suspension before it looks at what is wished by then: at its next look, which may be 300 s away."""
+
 
 @dataclass
 class Queue:
@@ -129,7 +132,7 @@ def played(hand: Hand, done: Any, what: str) -> None:
         hand.step()
         return done()
 
-    operators.until(looked, what, 90)
+    operators.until(looked, what, PLAYED_S)
 
 
 def test_edits_of_a_queue_are_never_fought_and_never_lost(world: KubeApi) -> None:
@@ -154,7 +157,6 @@ def test_edits_of_a_queue_are_never_fought_and_never_lost(world: KubeApi) -> Non
     made = queue.hold(one)
     operators.until(lambda: reason("ClusterReady") == "Queued", "told as queued")
     left_alone(world, one)
-    # It ends a suspension before it looks at what is wished by then, after 300 s.
     operators.until(lambda: world.get(one).get("status", {}).get("state") == "suspended", "KubeRay holds it")
     queue.admit(one)
     hand.kubelet = True

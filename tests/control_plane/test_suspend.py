@@ -6,7 +6,7 @@ from tests.control_plane.harness.together import together
 from tests.control_plane.harness.world import World
 
 OFTEN = {"intervalSeconds": 1}
-END_S = 150.0
+END_S = 240.0
 RECREATED_S = 400.0
 """A Job that comes back under its name before the Job controller looked gets its pods after five minutes; the operator gives it 2 s."""
 GATED = {"workers": {"schedulingGates": ["test/held"]}}
@@ -20,7 +20,7 @@ def pods_of(world: World, role: str, job: str) -> list[str]:
 
 def while_running(world: World, job: str) -> None:
     """The driver is asked first, and the next attempt goes on from where it stopped."""
-    world.apply(toy(job, world.namespace, {"step_s": 0.5}, steps=12))
+    world.apply(toy(job, world.namespace, {"step_s": 0.5, "hold_at": 4}, steps=12))  # held: it must not end before it is asked
     world.wait(f"{job}: step 3", lambda: world.status(job).get("training", {}).get("step", 0) >= 3, seconds=END_S)
     world.patch(job, suspend=True)
     world.wait_phase(job, "Suspended", seconds=END_S)
@@ -31,6 +31,8 @@ def while_running(world: World, job: str) -> None:
     assert status["training"]["step"] == end["step"]
     assert "activeSince" not in status
     world.patch(job, suspend=False)
+    world.wait_phase(job, "Running", seconds=END_S)
+    world.script(job, step_s=0.5)
     status = world.wait_phase(job, "Succeeded", seconds=END_S)
     assert (status["attempt"], status["restartsUsed"]) == (2, 0)
     starts = world.driver_log(job, "start")
