@@ -74,13 +74,14 @@ crds: $(STAMP) ## Regenerate crds/ from the contract.
 golden: $(STAMP) ## Rewrite the goldens; the diff is the review.
 	LPRL_UPDATE_GOLDENS=1 $(BIN)/pytest -q tests/golden
 
-bench: $(STAMP) ## Plans of a step for 256 ranks; the driver's memory; continuous batching; converter against a plain converter (makes a 2 GB model; minutes).
+bench: setup-real setup-trl ## Plans of a step for 256 ranks; the driver's memory; continuous batching; converter against a plain one (makes a 2 GB model); a step against TRL (a quarter of an hour).
 	$(BIN)/python benchmarks/schedule.py
 	$(BIN)/python benchmarks/handover.py
 	$(BIN)/python benchmarks/batching.py
 	$(BIN)/python benchmarks/convert/run.py
+	$(BIN)/python -m benchmarks.step.run --repeats 1
 
-bench-step: setup-real setup-trl ## One training step of SmolLM2-135M on the CPU against TRL's GRPO, in one run (a quarter of an hour on two cores).
+bench-step: setup-real setup-trl ## One training step of SmolLM2-135M on the CPU against TRL's GRPO, three turns (a quarter of an hour on two cores).
 	$(BIN)/python -m benchmarks.step.run
 
 setup-trl: $(STAMP) ## Install TRL, for `make bench-step`.
