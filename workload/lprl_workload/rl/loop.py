@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from lprl_api.checkpoint_ref import CheckpointRef
-from lprl_api.derived.run_folder import step_name
 from lprl_api.model.formats import Bf16
 from lprl_api.spec.topology import Stability
 from lprl_api.text import shortened
@@ -34,15 +32,14 @@ from lprl_workload.rl.groups import RolloutGroup, TrainGroup
 from lprl_workload.rl.prepare import measure, prepare
 from lprl_workload.rl.records import EMPTY, Records
 from lprl_workload.rl.recovery import Budget, ends_instead
-from lprl_workload.rl.run_state import RunState, origin
+from lprl_workload.rl.run_state import RunState
+from lprl_workload.rl.saving import Saving
 from lprl_workload.rl.serving import Serving
 
 log = logging.getLogger(__name__)
 Outcome = Literal["finished", "suspended"]
 LOG_EVERY_S = 1.0
 """Between two lines of steps in the driver's log: the record of every step is metrics.jsonl."""
-TRAINER, MODEL = "trainer", "model"
-"""Folders of a checkpoint: the ranks' states, and the BF16 Hugging Face model."""
 
 
 class Loop:
@@ -68,12 +65,11 @@ class Loop:
         """Whether the trainer holds a state that a checkpoint could be made of."""
         self._trainer, self._rollout = trainer, rollout
         self._collector, self._evaluator = collector, evaluator
-        self._store, self._records, self._reporter, self._load_from = store, records, reporter, load_from
+        self._records, self._reporter = records, reporter
+        self._saving = Saving(run, trainer, store, load_from, recorded_step)
         self._serving = Serving.of(run, trainer, rollout)
         self._trainers = Budget("trainer ranks", run.refill_steps)
         self._seconds: dict[str, float] = {}
-        self._saved: RunState | None = None
-        self._recorded_step = recorded_step
         self._logged_at = -math.inf
 
     def run(self, stop: Callable[[], bool], started: Callable[[int], None] = lambda step: None) -> Outcome:
@@ -147,14 +143,8 @@ class Loop:
     def _start(self) -> None:
         """Resume from the newest intact checkpoint (of this run, else of `load_from`), or start; push before anything generates."""
         with self._phase("loading"):
-            found = self._store.newest()
-            if found is None and self._recorded_step:
-                raise self._store.nothing_to_resume(self._recorded_step)
-            folder, self.state = origin(found, self._load_from)
-            if folder:
-                self._trainer.load(folder / TRAINER)
-            self._saved = self.state if found else None
-            self._records.truncate_after(self.state.step if found else EMPTY)
+            folder, self.state = self._saving.resume()
+            self._records.truncate_after(self.state.step if self._saving.saved else EMPTY)
             self.resumed_from = self.state.step if folder else None
             log.info(f"resumed from step {self.state.step}: {folder}" if folder else "no checkpoint: starting at step 0")
             self._trainer.set_correction(self.state.guard.corrected)
@@ -194,17 +184,12 @@ class Loop:
     def _roll_back(self) -> None:
         """Go back to the last checkpoint before the drift, keeping what the guard learned, and make that durable first."""
         guard = self.state.guard
-        found = self._store.newest(at_most=(guard.since_step or 1) - 1)
-        folder, earlier = origin(found, self._load_from)
-        if folder is None:
-            self._trainer.rebuild()
-        else:
-            self._trainer.load(folder / TRAINER)
+        earlier = self._saving.go_back((guard.since_step or 1) - 1)
         self._trainer.set_correction(True)
         report = self._push(self._serving.pushed + 1)
         self.state = replace(earlier, guard=replace(guard, over=0), weight_version=report.version)
         self._checkpoint()
-        self._store.drop_after(self.state.step)
+        self._saving.store.drop_after(self.state.step)
         self._records.truncate_after(self.state.step)
 
     def _evaluate_if(self, due: bool) -> None:
@@ -217,19 +202,10 @@ class Loop:
 
     def _checkpoint(self) -> None:
         """Write everything needed to go on exactly from here, unless that is what was written last."""
-        if self._saved == self.state:
+        if self._saving.saved == self.state:
             return
-
-        def write(folder: Path) -> None:
-            for name in (TRAINER, MODEL):
-                (folder / name).mkdir()
-            self._trainer.save(folder / TRAINER)
-            self._trainer.export(folder / MODEL)
-            self.state.write(folder)
-
         with self._phase("checkpointing"):
-            self._store.save(self.state.step, write)
-        self._saved, self._recorded_step = self.state, self.state.step
+            self._saving.save(self.state)
         self._report_state()
 
     def _record(self, batch: Collected, metrics: Metrics, report: SyncReport, step_seconds: float) -> None:
@@ -262,8 +238,6 @@ class Loop:
             log.info("step %d/%d: %s", self.state.step, self.steps, told)
 
     def _report_state(self) -> None:
-        saved = self._saved
-        directory = self.run_config.checkpoint.directory
         self._serving.step = self.state.step
         self._reporter.update(
             step=self.state.step,
@@ -273,7 +247,7 @@ class Loop:
             reward_signal=self.state.rewards,
             effective_rollout=self.state.effective_rollout,
             engine_restarts=self._serving.budget.total,
-            checkpoint=CheckpointRef(step=saved.step, path=f"{directory}/{step_name(saved.step)}") if saved else None,
+            checkpoint=self._saving.reference(),
         )
 
     @contextmanager
