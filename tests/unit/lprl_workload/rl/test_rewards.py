@@ -89,8 +89,7 @@ def test_rewards_of_the_run_it_was_loaded_from_say_nothing(bench: Run) -> None:
     first.attempt()[0].run(lambda: False)
     second = bench(EVERY | {"algorithm": {"steps": 9}}, "second")
     second.score = scores(0.0)
-    loop = second.attempt()[0]
-    loop._load_from = first.root / "step-000006"
+    loop = second.attempt(load_from=first.root / "step-000006")[0]
     loop.run(lambda: False)
     assert state_of(loop) == "all-zero" and loop.state.rewards.steps == 3 and loop.state.step == 9
 
