@@ -251,6 +251,7 @@ def step(run: RunConfig) -> dict[str, Any]:
         scored[0] += sum(map(len, texts))
         return [float(len(text) % 2) for text in texts]
 
+    engines.admit()  # as after a push
     serving = Serving(trainers, engines, Budget("engines", 3), run.rollout_format, run.shape.vocab)
     collected = Collector(run, Prompts(), score, lambda ids: " ".join(map(str, ids))).collect(1, 0, serving)
     laps.append(time.perf_counter())

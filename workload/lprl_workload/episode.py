@@ -203,11 +203,11 @@ class EpisodeRef:
     """Beginning and end of the text, of the group's first sample."""
 
 
-def described(episode: Episode, ref: Any = None) -> EpisodeRef:
+def described(episode: Episode, ref: Any = None, engine: int = 0) -> EpisodeRef:
     """Return the driver's view of an episode."""
     broken = int(np.count_nonzero(~np.isfinite(episode.logprobs)))
     numbers = *episode.tokens, *episode.versions
-    return EpisodeRef(episode.prompt, episode.group, episode.sample, *numbers, episode.finish, ref=ref, broken=broken)
+    return EpisodeRef(episode.prompt, episode.group, episode.sample, *numbers, episode.finish, engine, ref, broken=broken)
 
 
 @dataclass(frozen=True, slots=True)

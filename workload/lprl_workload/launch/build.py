@@ -29,6 +29,7 @@ from lprl_workload.rl.loop import Loop
 from lprl_workload.rl.records import Records
 from lprl_workload.rollout.dataset import PromptDataset
 from lprl_workload.rollout.decode import response_decoder
+from lprl_workload.rollout.pool import ROWS
 from lprl_workload.rollout.prompt_tokens import context_of
 from lprl_workload.rollout.reward import RewardItem, make_scorer
 from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
@@ -60,7 +61,8 @@ def local_groups(run: RunConfig, paths: ResolvedPaths) -> tuple[TrainGroup, Roll
     """Return groups in this process: one trainer rank whatever the plan says, and the planned engines."""
     set_up_process()
     device = "cpu" if run.ranks.accelerator == "cpu" else "cuda:0"
-    rollout = LocalRolloutGroup(lambda fmt: make_engine(run, paths, fmt, device), run.ranks.engines, run.rollout_format, device != "cpu")
+    engines, rows = run.ranks.engines, run.rollout.max_concurrency or ROWS
+    rollout = LocalRolloutGroup(lambda fmt: make_engine(run, paths, fmt, device), engines, run.rollout_format, device != "cpu", rows)
     return LocalTrainGroup(lambda: make_trainer(run, paths, RankInfo(0, 1, device)), rollout, run, paths.model), rollout
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.hf_folder import write_trained
-from lprl_workload.data import Completion, GenerationRequest, Metrics, SamplingParams, SyncReport
-from lprl_workload.episode import BatchRef, Episode, EpisodeRef, Float32, described
-from lprl_workload.launch.deal import spans
+from lprl_workload.data import GenerationRequest, Metrics, SamplingParams, SyncReport
+from lprl_workload.episode import BatchRef, Episode, EpisodeRef, Float32
 from lprl_workload.launch.parts import arrays_of, in_order, split, work_of
+from lprl_workload.launch.thread_calls import ThreadCalls
 from lprl_workload.quant.select import Selection
 from lprl_workload.rl.groups import Update
-from lprl_workload.rollout.completions import complete
 from lprl_workload.rollout.engine import RolloutEngine
+from lprl_workload.rollout.pool import ROWS, Keeper, Pool, deal, lots
 from lprl_workload.sync.manifest import ServedAs
 from lprl_workload.sync.routes import Target, route
 from lprl_workload.sync.session import Session, push
@@ -46,20 +46,38 @@ def copy_held(peer: RolloutEngine, engine: RolloutEngine, version: int) -> None:
 class LocalRolloutGroup:
     """RolloutGroup of engines in this process; `make` builds one for a format."""
 
-    def __init__(self, make: Callable[[WeightFormat], RolloutEngine], count: int, fmt: WeightFormat, sleeps: bool = True) -> None:
-        """Build `count` engines; `sleeps` false where trainer and engines need not make room for each other (a CPU)."""
-        self._make, self._count, self._sleeps = make, count, sleeps
+    def __init__(
+        self, make: Callable[[WeightFormat], RolloutEngine], count: int, fmt: WeightFormat, sleeps: bool = True, rows: int = ROWS
+    ) -> None:
+        """Build `count` engines.
+
+        Args:
+            make: builds one.
+            count: of them.
+            fmt: they serve first.
+            sleeps: false where trainer and engines need not make room for each other (a CPU).
+            rows: responses one of them works at.
+
+        """
+        self._make, self._sleeps, self._rows = make, sleeps, rows
         self.format = fmt
         self.engines = [make(fmt) for _ in range(count)]
+        self._pool = Pool[RolloutEngine](rows)
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
-        """Generate engine by engine; the references are the episodes."""
-        found: list[Completion] = []
-        for engine, (first, last) in zip(self.engines, spans(len(requests), self._count), strict=True):
-            if last > first:
-                found += asyncio.run(complete(engine, requests[first:last], params))
-        episodes = [completion.episode(request) for completion, request in zip(found, requests, strict=True)]
-        return [described(episode, episode) for episode in episodes]
+    @property
+    def living(self) -> int:
+        """Engines that take work."""
+        return self._pool.living
+
+    def admit(self) -> None:
+        """Let every engine take work."""
+        self._pool.admit(self.engines)
+
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper) -> list[EpisodeRef]:
+        """Generate on all engines; the references are the episodes."""
+        dealt = lots(requests, len(self.engines), self._rows)
+        with ThreadCalls(dealt, params) as calls:
+            return [episode for found in deal(self._pool, list(map(len, dealt)), calls, keeper) for episode in found]
 
     def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
         """Return the episodes."""
@@ -75,13 +93,13 @@ class LocalRolloutGroup:
         for engine in self.engines if self._sleeps else ():
             asyncio.run(engine.wake(frozenset({"kv"})))
 
-    def replace_lost(self) -> int:
-        """Replace engines that do not answer healthy."""
-        lost = [number for number, engine in enumerate(self.engines) if not engine.healthy()]
+    def replace_lost(self) -> list[int]:
+        """Replace engines that do not answer healthy, and those that were given up."""
+        lost = [number for number, engine in enumerate(self.engines) if self._pool.lost(engine) or not engine.healthy()]
         for number in lost:
             self.engines[number].close()
             self.engines[number] = self._make(self.format)
-        return len(lost)
+        return lost
 
     def copy_version(self, version: int) -> bool:
         """Copy from an engine that serves it."""
@@ -99,7 +117,7 @@ class LocalRolloutGroup:
         """Build every engine anew."""
         self.close()
         self.format = fmt
-        self.engines = [self._make(fmt) for _ in range(self._count)]
+        self.engines = [self._make(fmt) for _ in self.engines]
 
     def close(self) -> None:
         """Close every engine."""

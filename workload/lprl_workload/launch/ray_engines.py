@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -13,13 +12,15 @@ from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths
 from lprl_workload.data import GenerationRequest, SamplingParams
 from lprl_workload.episode import Episode, EpisodeRef
-from lprl_workload.launch.deal import spans, turns
+from lprl_workload.launch.deal import turns
 from lprl_workload.launch.hosts import EngineHost, Place, stored_bucket
+from lprl_workload.launch.ray_calls import GENERATION, ActorCalls
 from lprl_workload.launch.ray_fan import Seat, wait_engines
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place, read
 from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.launch.stillness import engine_limits, while_starting
 from lprl_workload.process.errors import DeadlineError, EngineLostError
+from lprl_workload.rollout.pool import CALLS, ROWS, Keeper, Pool, deal, lots
 from lprl_workload.sync.transport_broadcast import Meeting, abandon
 
 log = logging.getLogger(__name__)
@@ -48,46 +49,24 @@ class RayRolloutGroup:
         self._places: list[Place | None] = [None] * run.ranks.engines
         self._turns: list[int | None] = [None] * run.ranks.engines
         """Each engine's position among those of its node, kept while it lives: it decides which devices are the engine's."""
-        self._finished: dict[tuple[int, int], list[EpisodeRef]] = {}
-        self._asked: tuple[Sequence[GenerationRequest], SamplingParams] | None = None
+        self._rows = run.rollout.max_concurrency or ROWS
+        self._pool = Pool[Any](self._rows)
         self._start(range(run.ranks.engines))
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
-        """Generate on all engines at once; asked again after a loss, only what is missing is done again.
+    @property
+    def living(self) -> int:
+        """Engines that take work."""
+        return self._pool.living
 
-        Each episode is an object of its own in its engine's node, owned by the driver: it outlives the engine's process.
-        """
-        if self._asked is None or self._asked[0] is not requests or self._asked[1] != params:
-            self._asked, self._finished = (requests, params), {}
-        ranges = spans(len(requests), len(self.handles))
-        refs: dict[int, Any] = {
-            number: self.handles[number].generate.options(num_returns=1 + last - first).remote(list(requests[first:last]), params)
-            for number, (first, last) in enumerate(ranges)
-            if last > first and (first, last) not in self._finished
-        }
-        self._gather(refs, ranges)
-        done, self._asked, self._finished = self._finished, None, {}
-        return [episode for span in ranges for episode in done.get(span, [])]
+    def admit(self) -> None:
+        """Let every engine take work."""
+        self._pool.admit(self.handles)
 
-    def _gather(self, refs: dict[int, Any], ranges: Sequence[tuple[int, int]]) -> None:
-        """Keep every engine's answer. Of a lost engine, or one that stands still, the others' answers are waited for, then it is told."""
-        waiting, lost, vigil = {number: views for number, (views, *_) in refs.items()}, None, self._vigil(self.handles)
-        while waiting:
-            done, _ = ray.wait(list(waiting.values()), num_returns=len(waiting), timeout=vigil.poll_s)
-            for number in [n for n, ref in waiting.items() if ref in done]:
-                try:
-                    views = self.ask(number, [waiting.pop(number)], "generation")[0]
-                    pairs = zip(views, refs[number][1:], strict=True)
-                    self._finished[ranges[number]] = [replace(view, engine=number, ref=ref) for view, ref in pairs]
-                except EngineLostError as error:
-                    lost = error
-            still = vigil.look(waiting)
-            if still is not None:
-                del waiting[still.number]
-                lost = EngineLostError(still.number, f"generation: {self._who(still.number)} {still.words}")
-                vigil.end(still)
-        if lost is not None:
-            raise lost
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper) -> list[EpisodeRef]:
+        """Generate on all engines; the references are objects in the engines' nodes."""
+        dealt = lots(requests, len(self.handles), self._rows)
+        calls = ActorCalls(dealt, params, engine_limits(self._run), self._who)
+        return [episode for found in deal(self._pool, list(map(len, dealt)), calls, keeper) for episode in found]
 
     def _vigil(self, handles: Sequence[Any]) -> Vigil:
         return Vigil(handles, engine_limits(self._run))
@@ -171,13 +150,13 @@ class RayRolloutGroup:
         except EngineLostError as error:
             log.warning("engine %d did not %s: %s", error.engine, method, error)
 
-    def replace_lost(self) -> int:
-        """Start new actors in the places of dead ones."""
-        lost = [number for number in range(len(self.handles)) if not self._answers(number)]
+    def replace_lost(self) -> list[int]:
+        """Start new actors in the places of dead ones, and of those that were given up."""
+        lost = [number for number, handle in enumerate(self.handles) if self._pool.lost(handle) or not self._answers(number)]
         for number in lost:
             ray.kill(self.handles[number])
         self._start(lost)
-        return len(lost)
+        return lost
 
     def _answers(self, number: int) -> bool:
         try:
@@ -199,7 +178,7 @@ class RayRolloutGroup:
     def _start(self, numbers: Sequence[int]) -> None:
         self.generation += 1
         options = actor_options(self._run, ROLLOUT_SLOT, self._run.ranks.slots_per_engine)
-        actor = ray.remote(concurrency_groups={"health": 1}, **options)(self.host)
+        actor = ray.remote(concurrency_groups={"health": 1, GENERATION: CALLS}, **options)(self.host)
         for number in numbers:
             self._places[number] = self._turns[number] = None
         handles, found = place(actor.remote, len(numbers), "placing engines")

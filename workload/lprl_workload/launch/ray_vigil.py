@@ -5,7 +5,7 @@ how long nothing may move. So a call of hours that moves is waited for, and one 
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -20,11 +20,15 @@ POLL_S = 2.0
 class Vigil:
     """One wait for calls, of which call i runs in the process of `handles[i]` (actors with a concurrency group `health`)."""
 
-    def __init__(self, handles: Sequence[Any], limits: Limits, movement: Movement = here) -> None:
+    def __init__(self, handles: Sequence[Any] | Mapping[int, Any], limits: Limits, movement: Movement = here) -> None:
         self._handles, self._movement, self._starting = handles, movement, limits.starting
         self._stillness = Stillness(limits, time.monotonic())
         self.poll_s = min(POLL_S, limits.still_s / 5, limits.silent_s / 5)
         self._asked: dict[int, Any] = {}
+
+    def expect(self, number: int) -> None:
+        """A call begins in the process of `number`, which may have had none for long."""
+        self._stillness.heard(number, True, time.monotonic())
 
     def look(self, pending: Iterable[int]) -> Still | None:
         """Ask the processes of the calls in `pending`, take what they answered so far, return one that is to be given up. Never waits."""

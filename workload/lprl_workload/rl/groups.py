@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from lprl_api.model.formats import WeightFormat
 from lprl_workload.data import GenerationRequest, Metrics, SamplingParams, SyncReport
 from lprl_workload.episode import BatchRef, Episode, EpisodeRef
+from lprl_workload.rollout.pool import Keeper
 from lprl_workload.train.advantage import Moments, Rule
 from lprl_workload.train.mismatch import MismatchSums
 from lprl_workload.train.rank import Whose
@@ -75,10 +76,17 @@ class TrainGroup(Protocol):
 
 
 class RolloutGroup(Protocol):
-    """All rollout engines. Requests are dealt out by position, so equal requests give equal answers."""
+    """All rollout engines. Requests are dealt by load (rollout/pool.py); `generate` may run in several threads."""
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
-        """Return one episode per request, in order, as a reference to it. Raises EngineLostError."""
+    @property
+    def living(self) -> int:
+        """Engines that take work: admitted, and not lost since as far as is known."""
+
+    def admit(self) -> None:
+        """Let every engine take work: all serve the same version, and are told here that they do."""
+
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper) -> list[EpisodeRef]:
+        """Return one episode per request, in order, as a reference to it. What a lost engine had open is dealt to others."""
 
     def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
         """Return the episodes themselves. Raises EngineLostError when some are gone with the node that held them."""
@@ -89,8 +97,8 @@ class RolloutGroup(Protocol):
     def wake(self) -> None:
         """Undo `sleep`."""
 
-    def replace_lost(self) -> int:
-        """Replace engines that died by fresh ones, which need a push; returns how many. Raises DeadlineError."""
+    def replace_lost(self) -> list[int]:
+        """Replace engines that died by fresh ones, which need weights and then `admit`; returns their numbers. Raises DeadlineError."""
 
     def copy_version(self, version: int) -> bool:
         """Bring engines that serve something older to `version` from engines that serve it; returns whether all do now."""

@@ -1,10 +1,12 @@
 """The engines as the loop sees them: always serving the newest weights, lost ones replaced and brought to the version being served.
 
+What an engine that is lost while it generates had open goes to the others at once, and its replacement joins them when it is back.
 Every push is checked by counts; the first, every one after a recovery and every n-th also by checksums, and then each engine scores a
 fixed prompt before it is admitted to serve.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -17,6 +19,7 @@ from lprl_workload.process.errors import EngineLostError, WeightMismatchError
 from lprl_workload.process.movement import here
 from lprl_workload.rl.groups import RolloutGroup, TrainGroup
 from lprl_workload.rl.recovery import Budget
+from lprl_workload.rl.refill import Refill
 from lprl_workload.sync.probe import comparable, judge, probe_ids
 
 log = logging.getLogger(__name__)
@@ -44,19 +47,45 @@ class Serving:
     """Whether the next push is verified fully, whatever its turn."""
     trained: WeightFormat | None = None
     """What the trainer computes with; None where that is what the engines serve."""
+    beside: bool = False
+    """Whether engines may come back while the trainer works (split placement); else `generate` returns with all of them there."""
     _since: int = field(default=0, init=False)
+    _charging: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _restoring: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _refill: Refill = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._refill = Refill(self.rollout, self._charge, probe_ids(self.vocab))
 
     @classmethod
     def of(cls, run: RunConfig, trainer: TrainGroup, rollout: RolloutGroup) -> "Serving":
         """Return the engines of a run, before anything was pushed."""
         budget = Budget("engines", run.refill_steps)
-        verify = run.weight_sync.verify_every
-        return cls(trainer, rollout, budget, run.rollout_format, run.shape.vocab, verify, trained=run.training_format)
+        beside = run.ranks.placement == "split"
+        verify, trained = run.weight_sync.verify_every, run.training_format
+        return cls(trainer, rollout, budget, run.rollout_format, run.shape.vocab, verify, trained=trained, beside=beside)
 
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
-        """Generate on all engines; equal requests give equal responses, whether or not an engine was lost meanwhile."""
+        """Generate on all engines, whatever is lost meanwhile."""
         here.begin("generation", len(requests), "responses")
-        return self._retrying(lambda: self.rollout.generate(requests, params), self._bring_up_to_date)
+        found = self.rollout.generate(requests, params, self)
+        if not self.beside:
+            self._refill.settle()
+        return found
+
+    def lost(self, error: EngineLostError, left: int) -> None:
+        """See `rollout.pool.Keeper`: have a replacement made, beside the work of those that are left."""
+        self._charge(error)
+        if left:
+            self._refill.want(self.pushed)
+
+    def none_left(self) -> None:
+        """See `rollout.pool.Keeper`: replace all engines; the trainer's weights go to them where they are still those being served."""
+        with self._restoring:  # of several threads that find nobody, one does it
+            self._refill.settle()
+            if not self.rollout.living:
+                here.begin("replacing engines")
+                self._replaced(self._bring_up_to_date)
 
     def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
         """Return episodes. Raises EngineLostError, which `collecting` answers, when some are gone with their node."""
@@ -91,6 +120,7 @@ class Serving:
             log.warning("engine %d lost while it changed to %s: %s", lost.engine, fmt.kind, lost)
 
     def _push(self, version: int) -> SyncReport:
+        self._refill.settle()
         self.pushed = version
         self._since += 1
 
@@ -99,12 +129,13 @@ class Serving:
             report = self.trainer.push(version, strong)
             self.rollout.wake()
             if strong:
-                self._admit()
+                self._verify()
+            self.rollout.admit()
             return report
 
-        return self._retrying(attempt, lambda: None)
+        return self._retrying(attempt)
 
-    def _admit(self) -> None:
+    def _verify(self) -> None:
         """Have every engine score the probe; raises WeightMismatchError when one does not serve what the trainer holds."""
         ids = probe_ids(self.vocab)
         judges = self.trainer.holds(self.pushed) and comparable(self.format, self.trained or self.format)
@@ -119,20 +150,37 @@ class Serving:
             self.pushed += 0 if self.trainer.holds(self.pushed) else 1
             self.trainer.push(self.pushed, True)
         self.rollout.wake()
-        self._admit()
+        self._verify()
+        self.rollout.admit()
 
-    def _retrying(self, action: Callable[[], T], after_replacing: Callable[[], None]) -> T:
-        lost_before = False
+    def _charge(self, lost: EngineLostError) -> None:
+        """Count a loss; raises RecoveryExhaustedError when the budget is spent."""
+        with self._charging:
+            log.warning("engine %d lost at step %d (%s); replacing it", lost.engine, self.step, lost)
+            self.budget.spend(self.step, lost)
+            self.doubtful = True
+
+    def _retrying(self, action: Callable[[], T], after_replacing: Callable[[], None] = lambda: None) -> T:
+        """Return what `action` makes; done anew when an engine is lost, once that is replaced and `after_replacing` done."""
+        try:
+            return action()
+        except EngineLostError as lost:
+            self._charge(lost)
+            here.begin(f"replacing engine {lost.engine}")
+            self._refill.settle()
+
+            def again() -> T:
+                after_replacing()
+                return action()
+
+            return self._replaced(again)
+
+    def _replaced(self, action: Callable[[], T]) -> T:
+        """Replace engines that are lost, then do `action`; both anew when another is lost."""
         while True:
             try:
-                if lost_before:
-                    self.doubtful = True
-                    self.rollout.replace_lost()
-                    after_replacing()
-                    lost_before = False
+                self.rollout.replace_lost()
                 return action()
             except EngineLostError as lost:
-                log.warning("engine %d lost at step %d (%s); replacing it", lost.engine, self.step, lost)
-                self.budget.spend(self.step, lost)
+                self._charge(lost)
                 here.begin(f"replacing engine {lost.engine}")
-                lost_before = True

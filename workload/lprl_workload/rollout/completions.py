@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from lprl_workload.episode import Span
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.rollout.requests import Chunk, Request
 
+_calls = count()
+"""Open requests of one engine have different ids, from whichever thread they come."""
+
 
 async def complete(engine: RolloutEngine, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
     """Return one completion per request, in order.
@@ -17,7 +21,8 @@ async def complete(engine: RolloutEngine, requests: Sequence[GenerationRequest],
     The engine stands still until it has all of them (if it can), so that one whose results depend on the batch gives the same
     ones again. Raises what `generate` raises; the other requests are given up then.
     """
-    asked = [Request(str(n), r.prompt_ids, params, r.seed) for n, r in enumerate(requests)]
+    call = next(_calls)
+    asked = [Request(f"{call}/{n}", r.prompt_ids, params, r.seed) for n, r in enumerate(requests)]
     still = "in-place-pause" in engine.can and (await engine.state()).ready
     if still:
         await engine.pause("in-place")

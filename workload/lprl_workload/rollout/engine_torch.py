@@ -17,6 +17,7 @@ from lprl_workload.hf.served import ServedModel
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.rollout.generation import Row, StopRule
 from lprl_workload.rollout.kv_cache import bytes_per_token, free_cache_bytes
+from lprl_workload.rollout.pool import ROWS
 from lprl_workload.rollout.requests import Ability, Chunk, EngineState, Part, PauseMode, Request
 from lprl_workload.rollout.scheduler import Scheduler, row_quantum, rows_are_independent, widths
 from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
@@ -24,8 +25,6 @@ from lprl_workload.rollout.worker import Worker
 from lprl_workload.sync.buckets import pack, unpack
 from lprl_workload.sync.checks import Arrived, Check
 from lprl_workload.sync.routes import EngineLayout
-
-MAX_ROWS = 512
 
 
 class TorchEngine:
@@ -57,7 +56,7 @@ class TorchEngine:
         """
         self._folder, self._shape, self._device = folder, shape, torch.device(device)
         self._context = min(context_length or shape.max_positions, shape.max_positions)
-        self._max_rows, self._memory_fraction = max_concurrency or MAX_ROWS, memory_fraction
+        self._max_rows, self._memory_fraction = max_concurrency or ROWS, memory_fraction
         self._tokenizer: Any = load_tokenizer(folder)
         self._end_ids = end_token_ids(folder, self._tokenizer)
         self._served: ServedModel | None = ServedModel(folder, fmt, shape, self._device)

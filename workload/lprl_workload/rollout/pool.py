@@ -1,110 +1,174 @@
-"""Several engines as one: each request goes to the engine with the fewest open ones, and to another when that one dies.
+"""Dealing requests to engines: each lot goes to the engine with the fewest open responses, and to another when that one dies.
 
-A response begun on an engine that dies is drawn anew from its first token: with engines that can `seed-exact` and
-`batch-invariant` it is then the very same response, wherever it is drawn, so that losing an engine, their number and their speed
-change nothing. `keep_drawn` goes on from what was drawn instead: cheaper for long responses, but the tokens drawn before are
-prefilled now, whose sums round differently than those of the steps that drew them, so the same bits are not promised.
+A lot is whole groups (all samples of a prompt, so that an engine can compute what they share once). Only what a dead engine had open is
+dealt again, to others at once, and drawn anew from its first token: with engines that can `seed-exact` and `batch-invariant` it is then
+the very same response, wherever and beside whatever it is drawn, so that losing an engine, their number and their speed change nothing.
+
+    pool, carrier, keeper                    what is shared by all who deal, how lots travel (Ray, threads), who replaces engines
+    deal(pool, [4, 4, 4], carrier, keeper)   -> the answers of lots 0, 1, 2, however they were dealt
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import heapq
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, pairwise
+from typing import Generic, Protocol, TypeVar
 
-import numpy as np
-
+from lprl_workload.data import GenerationRequest
 from lprl_workload.process.errors import EngineLostError
-from lprl_workload.rollout.engine import Sampler
-from lprl_workload.rollout.requests import Chunk, Request
+
+E = TypeVar("E")
+R = TypeVar("R")
+AnswerT = TypeVar("AnswerT", covariant=True)
+CALLS = 32
+"""Lots one engine works at side by side: each is a thread of its process."""
+ROWS = 512
+"""Responses one engine works at, unless the job says otherwise (`rollout.maxConcurrency`)."""
+POLL_S, FULL_S = 2.0, 0.2
+"""Between two looks at what is open; and at what others may have left, where lots wait for room."""
 
 
-@dataclass(slots=True)
-class _Seat:
-    engine: Sampler | None
-    """None while it is lost."""
+@dataclass(slots=True, eq=False)
+class Seat(Generic[E]):
+    """One life of an engine: its replacement gets a seat of its own."""
+
+    number: int
+    engine: E
+    serial: int
+    """No other seat has it."""
     open: int = 0
+    """Responses it is asked for and has not given."""
 
 
-class EnginePool:
-    """Engines of equal weights; all methods belong to one event loop."""
+class Pool(Generic[E]):
+    """Engines that serve the same weights, and what each has open; shared by all threads that deal."""
 
-    def __init__(
-        self, engines: Sequence[Sampler], concurrency: int, lost: Callable[[EngineLostError], None], keep_drawn: bool = False
-    ) -> None:
-        """Share requests among `engines`.
+    def __init__(self, limit: int) -> None:
+        """Make a pool without engines. `limit`: open responses of one engine; one lot more may wait there, so that it never runs dry."""
+        self._limit = limit
+        self._seats: dict[int, Seat[E]] = {}
+        self._gone: list[E] = []
+        self._changed = threading.Condition()
+        self._serials = count()
 
-        Args:
-            engines: by number.
-            concurrency: open requests of one engine, at most; the others wait here.
-            lost: told of every loss, once: charges a budget, has a replacement made.
-            keep_drawn: see the module.
+    @property
+    def living(self) -> int:
+        """Engines that take work."""
+        return len(self._seats)
 
-        """
-        self._seats = [_Seat(engine) for engine in engines]
-        self._concurrency, self._lost, self._keep_drawn = concurrency, lost, keep_drawn
-        self._changed = asyncio.Condition()
-
-    async def generate(self, request: Request) -> list[Chunk]:
-        """Return all chunks of one response.
-
-        Raises:
-            EngineLostError: no engine is left.
-            UserError, RuntimeError: see Sampler.generate.
-
-        """
-        kept: list[Chunk] = []
-        while True:
-            seat = await self._sit()
-            engine, fresh = seat.engine, list[Chunk]()
-            assert engine is not None
-            try:
-                async for chunk in engine.generate(request):
-                    fresh.append(chunk)
-                return kept + fresh
-            except EngineLostError as error:
-                if seat.engine is engine:
-                    seat.engine = None
-                    self._lost(error)
-                if self._keep_drawn and fresh:
-                    kept += fresh
-                    ids = [chunk.ids for chunk in fresh]
-                    drawn = request.drawn + sum(map(len, ids))
-                    request = replace(request, prompt=np.concatenate([request.prompt, *ids]), drawn=drawn)
-            finally:
-                await self._rise(seat)
-
-    async def complete(self, requests: Sequence[Request]) -> list[list[Chunk]]:
-        """Return the chunks of all responses, in the order of `requests`; an error gives the others up."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self.generate(request)) for request in requests]
-        except* Exception as failed:
-            raise _first(failed) from None
-        return [task.result() for task in tasks]
-
-    async def replace(self, number: int, engine: Sampler) -> None:
-        """Put a new engine in the place of one that is lost; it must serve what the others serve."""
-        async with self._changed:
-            self._seats[number] = _Seat(engine)
+    def admit(self, engines: Sequence[E]) -> None:
+        """Let engines, by number, take work from now on; never one that was lost."""
+        with self._changed:
+            for number, engine in enumerate(engines):
+                seat = self._seats.get(number)
+                if (seat is None or seat.engine is not engine) and not self.lost(engine):
+                    self._seats[number] = Seat(number, engine, next(self._serials))
+            self._gone = [engine for engine in self._gone if any(engine is other for other in engines)]
             self._changed.notify_all()
 
-    async def _sit(self) -> _Seat:
-        async with self._changed:
-            while True:
-                living = [seat for seat in self._seats if seat.engine is not None]
-                if not living:
-                    raise EngineLostError(0, "no engine is left")
-                freest = min(living, key=lambda seat: seat.open)
-                if freest.open < self._concurrency:
-                    freest.open += 1
-                    return freest
-                await self._changed.wait()
+    def lost(self, engine: E) -> bool:
+        """Return whether an engine was lost: whatever it still says, it has to be replaced."""
+        return any(engine is gone for gone in self._gone)
 
-    async def _rise(self, seat: _Seat) -> None:
-        async with self._changed:
-            seat.open -= 1
+    def lose(self, seat: Seat[E]) -> bool:
+        """Give an engine up; returns False when that was known."""
+        with self._changed:
+            if self._seats.get(seat.number) is not seat:
+                return False
+            del self._seats[seat.number]
+            self._gone.append(seat.engine)
+            self._changed.notify_all()
+            return True
+
+    def take(self, responses: int) -> Seat[E] | None:
+        """Return the engine with the fewest open responses, which now has so many more; None when all are full."""
+        with self._changed:
+            freest = min(self._seats.values(), key=lambda seat: (seat.open, seat.number), default=None)
+            if freest is None or freest.open > self._limit:
+                return None
+            freest.open += responses
+            return freest
+
+    def give_back(self, seat: Seat[E], responses: int) -> None:
+        """Note that responses are open no longer."""
+        with self._changed:
+            seat.open -= responses
             self._changed.notify_all()
 
+    def wait(self, timeout_s: float) -> None:
+        """Wait until something changed, `timeout_s` at most."""
+        with self._changed:
+            self._changed.wait(timeout_s)
 
-def _first(failed: BaseExceptionGroup) -> BaseException:
-    error = failed.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+class Carrier(Protocol[E, AnswerT]):
+    """How lots get to engines, for one deal; lots have numbers."""
+
+    def send(self, lot: int, seat: Seat[E]) -> None:
+        """Begin a lot at an engine."""
+
+    def answers(self, timeout_s: float) -> Mapping[int, AnswerT | EngineLostError]:
+        """Wait until a lot ends, `timeout_s` at most; return what came of those that ended. Raises what is no engine's loss."""
+
+
+class Keeper(Protocol):
+    """Who replaces engines."""
+
+    def lost(self, error: EngineLostError, left: int) -> None:
+        """An engine is lost, told once; `left` others take work. Raises when no further loss is affordable."""
+
+    def none_left(self) -> None:
+        """Return when an engine takes work again."""
+
+
+def deal(pool: Pool[E], sizes: Sequence[int], carrier: Carrier[E, R], keeper: Keeper) -> list[R]:
+    """Return what comes of lots of `sizes` responses, in order. Raises what carrier and keeper raise."""
+    waiting, at, done = list(range(len(sizes))), dict[int, Seat[E]](), dict[int, R]()
+    try:
+        while len(done) < len(sizes):
+            while waiting and (seat := pool.take(sizes[waiting[0]])) is not None:
+                lot = heapq.heappop(waiting)
+                at[lot] = seat
+                carrier.send(lot, seat)
+            if not at:
+                _wait_for_room(pool, keeper)
+                continue
+            for lot, answer in carrier.answers(FULL_S if waiting else POLL_S).items():
+                seat = at.pop(lot)
+                pool.give_back(seat, sizes[lot])
+                if not isinstance(answer, EngineLostError):
+                    done[lot] = answer
+                    continue
+                heapq.heappush(waiting, lot)
+                if pool.lose(seat):
+                    keeper.lost(answer, pool.living)
+    finally:
+        for lot, seat in at.items():
+            pool.give_back(seat, sizes[lot])
+    return [done[lot] for lot in range(len(sizes))]
+
+
+def _wait_for_room(pool: Pool[E], keeper: Keeper) -> None:
+    """Wait for engines that are full of others' work, or for one to come back."""
+    if pool.living:
+        pool.wait(FULL_S)
+    else:
+        keeper.none_left()
+
+
+def lots(requests: Sequence[GenerationRequest], engines: int, limit: int) -> list[Sequence[GenerationRequest]]:
+    """Cut requests into lots that are dealt whole; they tile `requests`.
+
+    A lot is one group, the requests of one prompt that lie side by side. Where that makes more lots than `engines` work at side by side,
+    it is as many groups as fill a CALLS-th of the `limit` responses an engine has open.
+    """
+    starts = [0, *(n for n, (one, two) in enumerate(pairwise(requests), 1) if (one.group, one.prompt) != (two.group, two.prompt))]
+    edges = [*starts, len(requests)] if requests else []
+    if len(starts) > engines * CALLS:
+        least, kept = -(-limit // CALLS), [0]
+        for edge in edges[1:]:
+            if edge - kept[-1] >= least or edge == len(requests):
+                kept.append(edge)
+        edges = kept
+    return [requests[first:last] for first, last in pairwise(edges)]

@@ -28,6 +28,7 @@ from lprl_workload.rl.evaluation import Evaluator
 from lprl_workload.rl.groups import Update
 from lprl_workload.rl.loop import Loop
 from lprl_workload.rl.records import Records
+from lprl_workload.rollout.pool import Keeper
 from lprl_workload.train.advantage import Moments, Rule
 from lprl_workload.train.mismatch import MismatchSums, mismatch
 from lprl_workload.train.rank import Whose, rank_moments, train_sample
@@ -59,12 +60,21 @@ class World:
 class Engines:
     def __init__(self, world: World, fmt: WeightFormat) -> None:
         self.world, self.format, self.w, self.version, self.awake = world, fmt, 0.0, -1, True
-        self.fetched = 0
+        self.fetched = self.living = 0
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
+    def admit(self) -> None:
+        self.living = 1
+
+    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper) -> list[EpisodeRef]:
         assert self.version >= 0, "generated before the first push"
-        assert self.awake, "generated while asleep"
-        self.world.note(f"generate v{self.version} t{params.temperature:g}")
+        assert self.awake and self.living, "generated while asleep, or before it was admitted"
+        try:
+            self.world.note(f"generate v{self.version} t{params.temperature:g}")
+        except EngineLostError as error:
+            self.living = 0
+            keeper.lost(error, 0)
+            keeper.none_left()
+            return self.generate(requests, params, keeper)
         found = []
         for place, request in enumerate(requests):
             token = number(request.seed, request.prompt_ids.tolist(), self.w) % 1000
@@ -87,10 +97,10 @@ class Engines:
     def wake(self) -> None:
         self.awake = True
 
-    def replace_lost(self) -> int:
+    def replace_lost(self) -> list[int]:
         self.world.note("replace")
         self.version = -1
-        return 1
+        return [0]
 
     def copy_version(self, version: int) -> bool:
         return False  # it has no peer

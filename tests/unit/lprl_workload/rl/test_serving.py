@@ -11,6 +11,7 @@ from lprl_workload.data import SamplingParams, SyncReport
 from lprl_workload.process.errors import EngineLostError, WeightMismatchError
 from lprl_workload.rl.recovery import Budget
 from lprl_workload.rl.serving import Serving
+from lprl_workload.rollout.pool import Keeper
 from lprl_workload.sync.probe import comparable
 
 
@@ -35,6 +36,7 @@ class Both:
     weight: float = 1.0
     engines: list[tuple[int, float]] = field(default_factory=lambda: [(-1, 0.0), (-1, 0.0)])
     lost: set[int] = field(default_factory=set)
+    admitted: set[int] = field(default_factory=set)
     journal: list[str] = field(default_factory=list)
     refusals: list[Exception] = field(default_factory=list)
     held: tuple[int, float] = (-1, 0.0)
@@ -68,17 +70,28 @@ class Both:
             self.engines = [peers[0] if found < version else (found, w) for found, w in self.engines]
         return bool(peers)
 
-    def replace_lost(self) -> int:
-        for number in self.lost:
-            self.engines[number] = (-1, 0.0)
-        self.lost.clear()
-        return 1
+    @property
+    def living(self) -> int:
+        return len(self.admitted)
 
-    def generate(self, requests: Any, params: Any) -> list[Any]:
-        if self.lost:
-            raise EngineLostError(min(self.lost), "killed")
-        assert len(set(self.engines)) == 1, "engines serve different weights"
-        self.journal.append(f"generate {self.engines[0]}")
+    def admit(self) -> None:
+        self.admitted = set(range(len(self.engines)))
+
+    def replace_lost(self) -> list[int]:
+        lost, self.lost = self.lost, set()
+        for number in lost:
+            self.engines[number] = (-1, 0.0)
+        return sorted(lost)
+
+    def generate(self, requests: Any, params: Any, keeper: Keeper) -> list[Any]:
+        for number in sorted(self.lost & self.admitted):
+            self.admitted.remove(number)
+            keeper.lost(EngineLostError(number, "killed"), self.living)
+        if not self.living:
+            keeper.none_left()
+        taking = {self.engines[number] for number in self.admitted}
+        assert len(taking) == 1, "engines serve different weights"
+        self.journal.append(f"generate {taking.pop()}")
         return []
 
 
@@ -107,7 +120,9 @@ def test_a_returning_engine_gets_the_served_version_from_its_peer() -> None:
     made.push(4)
     both.weight, both.lost = 2.0, {1}
     made.generate([], PARAMS)
-    assert "copy v4" in both.journal and both.journal[-1] == "generate (4, 1.0)"
+    assert "generate (4, 1.0)" in both.journal, "the other goes on"
+    assert both.journal.index("copy v4") < len(both.journal) - 1 - both.journal[::-1].index("probe"), "probed before it takes work"
+    assert both.engines == [(4, 1.0), (4, 1.0)] and both.living == 2 and made.budget.total == 1
 
 
 def test_without_a_peer_unchanged_weights_are_pushed_under_their_number() -> None:

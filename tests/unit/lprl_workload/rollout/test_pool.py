@@ -1,117 +1,164 @@
-import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator
+"""Dealing: by load, within bounds, in order, and again only what a lost engine had open."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from threading import Barrier
 
 import pytest
-import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lprl_api.model.formats import Bf16
-from lprl_fixtures.generate import ModelOptions, generate_model
-from lprl_fixtures.shape import model_shape
-from lprl_workload.data import SamplingParams
+from lprl_workload.data import GenerationRequest
 from lprl_workload.episode import token_ids
 from lprl_workload.process.errors import EngineLostError
-from lprl_workload.rollout.engine_torch import TorchEngine
-from lprl_workload.rollout.pool import EnginePool
-from lprl_workload.rollout.requests import Chunk, Request
+from lprl_workload.rollout.pool import CALLS, Pool, Seat, deal, lots
 
-FREE = SamplingParams(1.0, 1.0, None, 12)
+IDS = token_ids([1])
 
 
-class Mortal:
-    """A real engine that is gone after it has given so many chunks; it counts what is open at a time."""
-
-    def __init__(self, engine: TorchEngine, chunks: int = 10**9) -> None:
-        self.engine, self.left = engine, chunks
-        self.open = self.most = self.served = 0
-
-    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
-        self.open += 1
-        self.most = max(self.most, self.open)
-        try:
-            async for chunk in self.engine.generate(request):
-                for piece in halves(chunk):
-                    if self.left <= 0:
-                        raise EngineLostError(0, "killed")
-                    self.left -= 1
-                    yield piece
-            self.served += 1
-        finally:
-            self.open -= 1
+def requests(*groups: int) -> list[GenerationRequest]:
+    return [GenerationRequest(IDS, 0, prompt=10 + n, group=n, sample=s) for n, size in enumerate(groups) for s in range(size)]
 
 
-def halves(chunk: Chunk) -> list[Chunk]:
-    """The same tokens in two chunks, so that an engine can die in the middle of a response."""
-    cut = len(chunk.ids) // 2
-    first, last = (chunk.ids[:cut], chunk.logprobs[:cut]), (chunk.ids[cut:], chunk.logprobs[cut:])
-    return [Chunk(*first, chunk.version, None), Chunk(*last, chunk.version, chunk.finish)]
+class Played:
+    """A carrier whose engines answer in turns: in each turn, every engine the oldest of its lots, unless it is slow or dies of it."""
+
+    def __init__(self, dies: Mapping[str, int] | None = None, slow: Sequence[str] = ()) -> None:
+        self.dies, self.slow = dict(dies or {}), slow
+        self.sent: list[tuple[int, str]] = []
+        self.open: list[tuple[int, Seat[str]]] = []
+        self.most: dict[str, int] = {}
+        self.turns = 0
+
+    def send(self, lot: int, seat: Seat[str]) -> None:
+        self.sent.append((lot, seat.engine))
+        self.open.append((lot, seat))
+        self.most[seat.engine] = max(self.most.get(seat.engine, 0), seat.open)
+
+    def answers(self, timeout_s: float) -> dict[int, str | EngineLostError]:
+        self.turns += 1
+        found: dict[int, str | EngineLostError] = {}
+        for name in dict.fromkeys(seat.engine for _, seat in self.open):
+            mine = [lot for lot, seat in self.open if seat.engine == name]
+            if self.dies.get(name, -1) == 0:
+                found |= {lot: EngineLostError(0, f"{name} died") for lot in mine}
+            elif name not in self.slow or self.turns % 10 == 0:
+                found[mine[0]] = f"{name} {mine[0]}"
+                self.dies[name] = self.dies.get(name, -1) - 1
+        self.open = [(lot, seat) for lot, seat in self.open if lot not in found]
+        return found
 
 
-@pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[TorchEngine]]:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("model")
-    generate_model(folder, ModelOptions("qwen3", "tiny", seed=3))
-    shape = model_shape(json.loads((folder / "config.json").read_text()))
-    made = [TorchEngine(folder, Bf16(), shape, context_length=64) for _ in range(2)]
-    for engine in made:
-        engine.load_folder()
-    yield made
-    for engine in made:
-        engine.close()
+class Kept:
+    """A keeper that admits what it is told to when nobody is left."""
+
+    def __init__(self, pool: Pool[str], back: Sequence[str] = ()) -> None:
+        self.pool, self.back, self.told = pool, back, list[tuple[str, int]]()
+
+    def lost(self, error: EngineLostError, left: int) -> None:
+        self.told.append((str(error), left))
+
+    def none_left(self) -> None:
+        if not self.back:
+            raise EngineLostError(0, "no engine is left")
+        self.pool.admit(self.back)
 
 
-def requests() -> list[Request]:
-    return [Request(str(n), token_ids([3 + n % 5, 9]), FREE, 100 + n) for n in range(12)]
+def pool_of(*engines: str, limit: int = 8) -> Pool[str]:
+    pool = Pool[str](limit)
+    pool.admit(engines)
+    return pool
 
 
-def bits(responses: list[list[Chunk]]) -> list[tuple[list[int], list[float]]]:
-    return [([i for c in r for i in c.ids.tolist()], [p for c in r for p in c.logprobs.tolist()]) for r in responses]
+def test_a_lot_is_a_whole_group_so_that_an_engine_can_share_the_prompt() -> None:
+    assert [len(lot) for lot in lots(requests(4, 4, 2), 1, 512)] == [4, 4, 2]
+    assert lots([], 2, 512) == []
 
 
-def test_requests_are_shared_within_the_concurrency_and_answered_in_order(engines: list[TorchEngine]) -> None:
-    one, two = Mortal(engines[0]), Mortal(engines[1])
-
-    async def go(*members: Mortal) -> list[list[Chunk]]:
-        return await EnginePool(members, 3, lambda error: None).complete(requests())
-
-    alone = asyncio.run(go(Mortal(engines[0])))
-    both = asyncio.run(go(one, two))
-    assert bits(alone) == bits(both)
-    assert 1 <= one.most <= 3 and 1 <= two.most <= 3 and one.served + two.served == 12 and one.served and two.served
-
-
-@pytest.mark.parametrize("chunks", [0, 1, 4, 7])
-def test_an_engine_that_dies_gives_its_open_requests_to_others_and_the_bits_are_the_same(engines: list[TorchEngine], chunks: int) -> None:
-    losses: list[EngineLostError] = []
-
-    async def go(first: Mortal) -> list[list[Chunk]]:
-        return await EnginePool([first, Mortal(engines[1])], 3, losses.append).complete(requests())
-
-    want = bits(asyncio.run(go(Mortal(engines[0]))))
-    assert losses == []
-    assert bits(asyncio.run(go(Mortal(engines[0], chunks)))) == want
-    assert len(losses) == 1, "told once, however many requests were open"
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=200), st.integers(1, 3), st.integers(1, 600))
+def test_lots_tile_the_requests_and_cut_no_group(groups: list[int], engines: int, limit: int) -> None:
+    asked = requests(*groups)
+    found = lots(asked, engines, limit)
+    assert [r for lot in found for r in lot] == asked
+    assert all(before[-1].group != after[0].group for before, after in pairwise(found))
+    if len(groups) > engines * CALLS:
+        assert all(len(lot) >= limit / CALLS for lot in found[:-1]), "an engine works at so many calls at most"
+    else:
+        assert len(found) == len(groups)
 
 
-def test_a_response_may_go_on_from_what_a_dead_engine_drew(engines: list[TorchEngine]) -> None:
-    async def go(first: Mortal) -> list[list[Chunk]]:
-        members = [first, Mortal(engines[1])]
-        return await EnginePool(members, 3, lambda error: None, keep_drawn=True).complete(requests())
-
-    want = bits(asyncio.run(go(Mortal(engines[0]))))
-    found = bits(asyncio.run(go(Mortal(engines[0], 5))))
-    assert [ids for ids, _ in found] == [ids for ids, _ in want]
-    for (_, mine), (_, theirs) in zip(found, want, strict=True):
-        assert mine == pytest.approx(theirs, abs=1e-4)
+def test_each_lot_goes_to_the_engine_with_the_fewest_open_responses_and_answers_come_in_order() -> None:
+    pool, played = pool_of("a", "b"), Played()
+    found = deal(pool, [4, 2, 2, 4], played, Kept(pool))
+    assert played.sent[:4] == [(0, "a"), (1, "b"), (2, "b"), (3, "a")]
+    assert found == ["a 0", "b 1", "b 2", "a 3"]
 
 
-def test_without_any_engine_the_loss_is_raised_and_a_replacement_is_used(engines: list[TorchEngine]) -> None:
-    async def go() -> list[list[Chunk]]:
-        pool = EnginePool([Mortal(engines[0], 3)], 2, lambda error: None)
-        with pytest.raises(EngineLostError, match="no engine is left"):
-            await pool.complete(requests())
-        await pool.replace(0, engines[0])
-        return await pool.complete(requests())
+def test_an_engine_has_its_limit_open_and_one_lot_more_waiting_there() -> None:
+    pool, played = pool_of("a", limit=8), Played()
+    deal(pool, [4] * 10, played, Kept(pool))
+    assert played.most == {"a": 12}
 
-    assert len(asyncio.run(go())) == 12
+
+def test_a_slow_engine_holds_up_only_what_it_was_dealt() -> None:
+    pool, played = pool_of("slow", "quick", limit=3), Played(slow=["slow"])
+    deal(pool, [2] * 40, played, Kept(pool))
+    shares = [sum(name == engine for _, name in played.sent) for engine in ("slow", "quick")]
+    assert shares[0] <= 6 and shares[1] >= 34, "half of them each if they were dealt by position"
+
+
+def test_only_what_a_dead_engine_had_open_is_dealt_again_to_others_at_once() -> None:
+    pool, played = pool_of("a", "b", limit=3), Played(dies={"a": 2})
+    kept = Kept(pool)
+    found = deal(pool, [2] * 10, played, kept)
+    times = [sum(lot == n for n, _ in played.sent) for lot in range(10)]
+    again = [lot for lot in range(10) if times[lot] == 2]
+    assert len(again) == 2 and set(times) == {1, 2}, "what it had open, not what it had finished, nor its share"
+    assert all(found[lot] == f"b {lot}" for lot in again)
+    assert kept.told == [("a died", 1)], "told once, however many lots were open"
+
+
+def test_a_replacement_takes_no_work_before_it_is_admitted() -> None:
+    pool = pool_of("a", "b")
+    seat = pool.take(1)
+    assert seat is not None and pool.lose(seat) and not pool.lose(seat)
+    assert pool.living == 1 and pool.lost("a")
+    pool.admit(["a", "b"])
+    assert pool.living == 1, "what was lost never comes back as it was"
+    pool.admit(["a again", "b"])
+    assert pool.living == 2 and not pool.lost("a")
+    freest = pool.take(1)
+    assert freest is not None and freest.engine == "a again" and freest.serial != seat.serial
+
+
+def test_with_nobody_left_the_rest_waits_for_the_keeper_and_nothing_finished_is_drawn_again() -> None:
+    pool, played = pool_of("a", limit=1), Played(dies={"a": 3})
+    found = deal(pool, [1] * 6, played, Kept(pool, ["a again"]))
+    assert found == ["a 0", "a 1", "a 2", *(f"a again {n}" for n in (3, 4, 5))]
+    assert sorted(lot for lot, _ in played.sent) == [0, 1, 2, 3, 3, 4, 4, 5]
+
+
+def test_whoever_gives_up_leaves_nothing_open() -> None:
+    pool, played = pool_of("a", limit=5), Played(dies={"a": 1})
+    with pytest.raises(EngineLostError, match="no engine is left"):
+        deal(pool, [2] * 5, played, Kept(pool))
+    pool.admit(["b"])
+    seat = pool.take(0)
+    assert seat is not None and seat.open == 0
+
+
+def test_several_threads_deal_from_one_pool_within_its_bounds() -> None:
+    """As several collections in flight do: an engine's open responses are counted over all of them."""
+    pool, together = pool_of("a", "b", limit=6), Barrier(4)
+    players = [Played() for _ in range(4)]
+
+    def one(played: Played) -> list[str]:
+        together.wait(180)
+        return deal(pool, [2] * 50, played, Kept(pool))
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(one, players))
+    assert all([answer.split()[1] for answer in answers] == [str(n) for n in range(50)] for answers in found)
+    assert max(max(played.most.values()) for played in players) <= 8
+    assert [seat.open for seat in (pool.take(0), pool.take(0)) if seat] == [0, 0]

@@ -1,0 +1,54 @@
+"""Lots of requests to engines of this process, one thread each."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Self
+
+from lprl_workload.data import GenerationRequest, SamplingParams
+from lprl_workload.episode import EpisodeRef, described
+from lprl_workload.process.errors import EngineLostError
+from lprl_workload.rollout.completions import complete
+from lprl_workload.rollout.engine import RolloutEngine
+from lprl_workload.rollout.pool import Seat
+
+Lot = Sequence[GenerationRequest]
+
+
+class ThreadCalls:
+    """Carrier of one deal; leaving it waits for nothing that is still drawn."""
+
+    def __init__(self, lots: Sequence[Lot], params: SamplingParams) -> None:
+        self._lots, self._params = lots, params
+        self._threads = ThreadPoolExecutor(max(1, len(lots)), "generate")
+        self._open: dict[Future[list[EpisodeRef]], int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        self._threads.shutdown(wait=kind is None, cancel_futures=True)
+
+    def send(self, lot: int, seat: Seat[RolloutEngine]) -> None:
+        """Begin a lot in a thread."""
+        self._open[self._threads.submit(_drawn, seat, self._lots[lot], self._params)] = lot
+
+    def answers(self, timeout_s: float) -> Mapping[int, list[EpisodeRef] | EngineLostError]:
+        """Return what ended."""
+        ended, _ = wait(self._open, timeout_s, FIRST_COMPLETED)
+        return {self._open.pop(future): _told(future) for future in ended}
+
+
+def _drawn(seat: Seat[RolloutEngine], lot: Lot, params: SamplingParams) -> list[EpisodeRef]:
+    """Return a lot's episodes; the references are the episodes themselves."""
+    found = asyncio.run(complete(seat.engine, lot, params))
+    episodes = [completion.episode(request) for completion, request in zip(found, lot, strict=True)]
+    return [described(episode, episode, seat.number) for episode in episodes]
+
+
+def _told(future: Future[list[EpisodeRef]]) -> list[EpisodeRef] | EngineLostError:
+    try:
+        return future.result()
+    except EngineLostError as error:
+        return error
