@@ -23,7 +23,7 @@ import torch
 from benchmarks.real.padded import write_padded
 from benchmarks.training import say
 
-from lprl_api.model.formats import training_format
+from lprl_api.model.formats.chosen import training_format
 from lprl_api.model.hf_config import shape_from_config
 from lprl_api.spec.algorithm import Optimizer
 from lprl_api.spec.precision import Precision

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lprl_api.model.formats import rollout_format, training_format
+from lprl_api.model.formats.chosen import rollout_format, training_format
 from lprl_api.model.hf_config import shape_from_config
 from lprl_api.names import ENV_ATTEMPT
 from lprl_api.spec.precision import Precision

@@ -23,6 +23,7 @@ from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Gr
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.model.weights import LINEAR_KINDS, Weight, all_weights, fused_groups, layer_weights, selects
 
+_MEASURED = (Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group)
 _MERGED = {"q_proj": "qkv_proj", "gate_proj": "gate_up_proj", "q_a_proj": "fused_qkv_a_proj_with_mqa"}
 _MARLIN_TILES = ((128, 64), (64, 128))
 _MARLIN_EXPERT_TILES = ((64, 128),)
@@ -79,6 +80,8 @@ def unservable(shape: ModelShape, fmt: WeightFormat, tensor: int = 1, expert: in
         expert: expert-parallel groups of an engine; a divisor of `tensor`, which leaves tensor / expert ranks to each expert.
 
     """
+    if not isinstance(fmt, _MEASURED):
+        return (Unservable("model", (), f"nothing is known of how SGLang serves {fmt.kind}"),)
     if isinstance(fmt, Bf16) or (isinstance(fmt, Fp8Channel | Fp8Tensor) and fmt.activations == "dynamic"):
         return ()
     if isinstance(fmt, Fp8Block) and shape.family == "llama":

@@ -5,7 +5,7 @@ functions. One function a value, each reading as few fields as it can: a spec wi
 """
 
 from lprl_api.catalog.accelerators import ACCELERATORS
-from lprl_api.model.formats import int4_scope
+from lprl_api.model.formats.chosen import int4_scope
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.algorithm import Algorithm, Data, Evaluation, Kl, Sampling
 from lprl_api.spec.episode import Episode

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.hf_config import model_class, shape_from_config
 from lprl_api.model.hf_quantization import parse_quantization_config
 from lprl_api.model.model_shape import ModelShape, SourceQuantization
@@ -41,15 +41,7 @@ def check_trainable(config: dict[str, Any], where: str) -> None:
 
 def source_quantization(fmt: WeightFormat) -> SourceQuantization:
     """Return a source's own precision, normalised."""
-    match fmt:
-        case Bf16():
-            return SourceQuantization()
-        case Fp8Block():
-            return SourceQuantization(format="fp8-block", block_size=fmt.block_size)
-        case Fp8Channel() | Fp8Tensor():
-            return SourceQuantization(format=fmt.kind)
-        case Int4Group():
-            return SourceQuantization(format="int4-group", group_size=fmt.group_size, scope=fmt.scope.value)
+    return SourceQuantization() if isinstance(fmt, Bf16) else SourceQuantization(format=fmt.kind, **fmt.facts())
 
 
 def _of(config: dict[str, Any], where: str, parse: Callable[[dict[str, Any]], _T], remedy: str) -> _T:

@@ -9,20 +9,16 @@ from typing import Any, Literal
 from lprl_api.errors import UserError
 from lprl_api.model import hf_ignore as ignore_rules
 from lprl_api.model import hf_quantization_keys as keys
-from lprl_api.model.formats import Activations, Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats import FORMATS, Activations, Bf16, WeightFormat
+from lprl_api.model.formats.base import WEIGHT_ONLY, Stored
 from lprl_api.model.hf_config import shape_from_config
 from lprl_api.model.hf_quantization_keys import check_keys
 from lprl_api.model.model_shape import ModelShape
-from lprl_api.spec.precision import Scope
 
 Json = dict[str, Any]
 KEYS = ("quantization_config", "compression_config")
 SECTION = "quantization_config"
-WEIGHT_ONLY = "weight_only"
-"""Our own mark of block FP8 whose activations stay in BF16. Engines ask their own switch: quant_method fp8 knows no such key."""
 _RESTORE = "restore the model's own config.json"
-FLOAT_FORMATS = ("float-quantized", "naive-quantized")
-"""File formats of compressed-tensors that store E4M3 codes as they are."""
 
 
 def find_quantization_config(config: Json) -> Json | None:
@@ -76,42 +72,44 @@ def _shape(config: Json) -> ModelShape | None:
 
 def _parse_fp8(section: Json) -> WeightFormat:
     check_keys(section, keys.FP8, SECTION)
-    excluded = ignore_rules.excluded(
-        _names(section, "modules_to_not_convert", SECTION) or _names(section, "ignored_layers", SECTION), with_parts=True
-    )
     size = section.get("weight_block_size")
-    if size is None:
-        return Fp8Tensor(exclude_modules=excluded)
-    if not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+    if size is not None and not (isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
         raise UserError(f"quantization_config.weight_block_size: {size!r}; needs two positive numbers")
-    ue8m0 = section.get("scale_fmt") == "ue8m0"
+    names = _names(section, "modules_to_not_convert", SECTION) or _names(section, "ignored_layers", SECTION)
     activations: Activations = "none" if section.get(WEIGHT_ONLY) is True else "dynamic"
-    scale_format: Literal["float32", "ue8m0"] = "ue8m0" if ue8m0 else "float32"
-    return Fp8Block(block_size=(size[0], size[1]), scale_format=scale_format, activations=activations, exclude_modules=excluded)
+    scale_format: Literal["float32", "ue8m0"] = "ue8m0" if section.get("scale_fmt") == "ue8m0" else "float32"
+    block = None if size is None else (size[0], size[1])
+    stored = Stored("fp8", activations, lambda: ignore_rules.excluded(names, with_parts=True), block, scale_format)
+    found = _read(stored)
+    assert found is not None, "any block size is a format"
+    return found
 
 
 def _parse_compressed(section: Json, shape: ModelShape | None) -> WeightFormat:
     check_keys(section, keys.COMPRESSED, SECTION)
     scheme, targets = _scheme(section)
-    activations = _activations(section)
-    kind, bits, strategy, group, file_format = scheme
     ignored = _names(section, "ignore", SECTION)
-    match kind, bits, strategy:
-        case "float", 8, "channel" if file_format in FLOAT_FORMATS:
-            return Fp8Channel(activations=activations, exclude_modules=_plain(ignored, targets, shape))
-        case "float", 8, "tensor" if file_format in FLOAT_FORMATS:
-            return Fp8Tensor(activations=activations, exclude_modules=_plain(ignored, targets, shape))
-        case "int", 4, "group" if group in (32, 64, 128) and file_format == "pack-quantized":
-            routed = ignore_rules.routed_only(ignored, targets, shape)
-            scope = Scope.ROUTED_EXPERTS if routed else Scope.ALL_LINEAR
-            excluded = ignore_rules.excluded_experts(ignored, shape) if routed else _plain(ignored, targets, shape)
-            return Int4Group(group_size=group, scope=scope, exclude_modules=excluded)
+    stored = Stored(
+        "compressed-tensors",
+        _activations(section),
+        lambda: _plain(ignored, targets, shape),
+        scheme=scheme,
+        routed_only=lambda: ignore_rules.routed_only(ignored, targets, shape),
+        excluded_experts=lambda: ignore_rules.excluded_experts(ignored, shape),
+    )
+    if found := _read(stored):
+        return found
+    kind, bits, strategy, group, file_format = scheme
     raise UserError(
         f"quantization_config.config_groups: weights of type {kind!r}, {bits} bits, strategy {strategy!r}, "
         f"group_size {group}, format {file_format!r} are not supported; "
-        "fits float 8 bits channel or tensor, or int 4 bits group 32/64/128 pack-quantized",
+        f"fits {' or '.join(fmt.reads for fmt in FORMATS.values() if fmt.reads)}",
         "use the model's BF16, FP8 or compressed-tensors INT4 version",
     )
+
+
+def _read(stored: Stored) -> WeightFormat | None:
+    return next((found for fmt in FORMATS.values() if (found := fmt.read(stored)) is not None), None)  # type: ignore[return-value]
 
 
 def _names(section: Json, key: str, place: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from lprl_api.base import Documented, NonNegativeInt, PositiveInt
 from lprl_api.checkpoint_ref import CheckpointRef
+from lprl_api.model.formats import LowPrecision
 
 
 class Mla(Documented):
@@ -82,7 +83,7 @@ class ModelShape(Documented):
 class SourceQuantization(Documented):
     """Quantisation found in a source's config.json, normalised; `format` none means high precision."""
 
-    format: Literal["none", "fp8-block", "fp8-channel", "fp8-tensor", "int4-group"] = "none"
+    format: Literal["none", LowPrecision] = "none"
     """Weight format; none is high precision."""
     block_size: tuple[PositiveInt, PositiveInt] | None = None
     """Rows and columns of a block (fp8-block)."""

@@ -6,9 +6,9 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Literal
 
-from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import Mla, ModelShape
-from lprl_api.model.selection import TOGETHER, quantises
+from lprl_api.model.selection import TOGETHER
 
 Kind = Literal["embedding", "head", "norm", "router", "attention", "mlp", "shared-expert", "expert"]
 Sharding = Literal["column", "row", "replicated", "vocab"]
@@ -140,7 +140,7 @@ def active_parameters(shape: ModelShape) -> int:
 
 def selects(fmt: WeightFormat, module: str, weight: Weight) -> bool:
     """Return whether a format quantises this weight; experts (`experts.*`) are left out together or not at all."""
-    return weight.kind in LINEAR_KINDS and quantises(fmt, module.replace("experts.*", "experts.0"), routed=weight.kind == "expert")
+    return weight.kind in LINEAR_KINDS and fmt.quantises(module.replace("experts.*", "experts.0"), routed=weight.kind == "expert")
 
 
 def fused_groups(modules: Iterable[str]) -> list[tuple[str, ...]]:
@@ -174,19 +174,7 @@ def _names(module: str, pattern: str, shape: ModelShape) -> bool:
 
 def weight_bytes(fmt: WeightFormat, weight: Weight, selected: bool) -> int:
     """Return the bytes of a weight (all copies) in a format, scales included; BF16 where it is not selected."""
-    if not selected or isinstance(fmt, Bf16):
-        return 2 * weight.parameters
-    match fmt:
-        case Fp8Block():
-            scales = -(-weight.rows // fmt.block_size[0]) * -(-weight.cols // fmt.block_size[1])
-            return weight.parameters + 4 * scales * weight.copies
-        case Fp8Channel():
-            return weight.parameters + 4 * weight.rows * weight.copies
-        case Fp8Tensor():
-            return weight.parameters + 4 * weight.copies
-        case Int4Group():
-            groups = -(-weight.cols // fmt.group_size)
-            return weight.parameters // 2 + (2 * weight.rows * groups + 16) * weight.copies
+    return fmt.nbytes(weight.rows, weight.cols) * weight.copies if selected else 2 * weight.parameters
 
 
 def format_bytes(shape: ModelShape, fmt: WeightFormat) -> int:

@@ -7,7 +7,7 @@ from lprl_api.catalog.mismatch import sequence_level, sequence_remedy
 from lprl_api.catalog.servable import folder_warnings
 from lprl_api.derived import effective
 from lprl_api.field_error import FieldError, wrong
-from lprl_api.model.formats import export_format
+from lprl_api.model.formats.chosen import export_format
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.rules.case import Case
 from lprl_api.spec.job import LowPrecisionRLJobSpec

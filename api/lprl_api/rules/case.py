@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from lprl_api.catalog.accelerators import ACCELERATORS, Accelerator
 from lprl_api.derived import effective
 from lprl_api.field_error import FieldError
-from lprl_api.model.formats import WeightFormat, rollout_format, training_format
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.formats.chosen import rollout_format, training_format
 from lprl_api.model.model_shape import Inspection, ModelShape
 from lprl_api.model.shapes import SHAPES
 from lprl_api.spec.job import LowPrecisionRLJobSpec

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from lprl_api.field_error import FieldError, wrong
-from lprl_api.model.formats import Bf16, Fp8Block, Int4Group, WeightFormat, export_format
+from lprl_api.model.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.model.formats.chosen import export_format
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.model.shapes import SHAPES, known_shapes
 from lprl_api.model.weights import all_weights, fused_groups, layer_weights, selects

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lprl_api.field_error import FieldError, wrong
-from lprl_api.model.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.model.weights import Weight, layer_weights, selects
 from lprl_api.rules.case import Case, Rule, divisors
@@ -144,11 +144,8 @@ def _splits(shape: ModelShape, weight: Weight, size: int, fmt: WeightFormat) -> 
 
 def _unit(shape: ModelShape, weight: Weight, fmt: WeightFormat) -> int:
     layer = shape.moe.dense_layers if shape.moe and weight.kind in ("expert", "shared-expert") else 0
-    if isinstance(fmt, Bf16) or not selects(fmt, f"model.layers.{layer}.{weight.module}", weight):
-        return 1
-    if isinstance(fmt, Fp8Block):
-        return fmt.block_size[0 if weight.sharding == "column" else 1]
-    return fmt.group_size if isinstance(fmt, Int4Group) and weight.sharding == "row" else 1
+    taken = selects(fmt, f"model.layers.{layer}.{weight.module}", weight)
+    return fmt.unit[0 if weight.sharding == "column" else 1] if taken else 1
 
 
 RULES: tuple[Rule, ...] = (_moe_sizes, _heads, _pipeline, _trainer_dims, _engine_dims)

@@ -2,7 +2,8 @@
 
 from lprl_api.catalog.accelerators import GIB
 from lprl_api.derived import effective
-from lprl_api.model.formats import Bf16, export_format
+from lprl_api.model.formats import Bf16
+from lprl_api.model.formats.chosen import export_format
 from lprl_api.model.model_shape import Inspection, ModelShape
 from lprl_api.model.weights import format_bytes, parameters
 from lprl_api.rules.case import Case

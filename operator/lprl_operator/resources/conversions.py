@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lprl_api.model.content_key import content_key
-from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import Inspection, SourceQuantization
 from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_api.spec.sources import VolumePath
@@ -41,13 +41,7 @@ def served_as_is(found: SourceQuantization, fmt: WeightFormat) -> bool:
     """Whether a published source already has the format the engine is to serve."""
     if found.format != fmt.kind or isinstance(fmt, Bf16) or fmt.exclude_modules:
         return False
-    if isinstance(fmt, Int4Group):
-        return found.symmetric and found.group_size == fmt.group_size and found.scope in (None, fmt.scope)
-    if isinstance(fmt, Fp8Channel | Fp8Tensor) and fmt.activations == "none":
-        return False  # the source's config.json makes engines quantise activations; block FP8 is told by the engine's own switch
-    if isinstance(fmt, Fp8Block):
-        return found.block_size == fmt.block_size and fmt.scale_format == "float32"
-    return True
+    return fmt.held_by(found)
 
 
 def make(job: LowPrecisionRLJob, inspection: Inspection, fmt: WeightFormat) -> Conversion:

@@ -5,7 +5,7 @@ SmolLM2-135M-Instruct on 51 of its own answers, mean KL in nats a token; docs/pr
 
 from collections.abc import Sequence
 
-from lprl_api.model.formats import Int4Group, WeightFormat
+from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.answers import Advice, Distance, Sensitivity
 from lprl_workload.compare.passes import Mix
 from lprl_workload.compare.sensitivity import pattern
@@ -65,7 +65,7 @@ def group(size: int, distance: Distance, left: float) -> Advice:
 def without_training(fmt: WeightFormat, distance: Distance, given: Sequence[Advice]) -> tuple[Advice, ...]:
     """Return the warning for INT4 that no measured advice brings below QAT_KL."""
     best = min([distance.kl_mean, *(a.kl_mean for a in given if a.kl_mean is not None)])
-    if not isinstance(fmt, Int4Group) or best <= QAT_KL:
+    if not fmt.coarse or best <= QAT_KL:
         return ()
     text = (
         f"do not serve this model in INT4 as it is: mean KL {best:.2g} at best is above {QAT_KL}. Train it for INT4 "

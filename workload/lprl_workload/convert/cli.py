@@ -24,7 +24,7 @@ from lprl_workload.convert.inspect import inspect_folder
 from lprl_workload.convert.job import available_cpus, run_worker
 from lprl_workload.convert.options import (
     ALIASES,
-    FORMATS,
+    KINDS,
     check_exclusions,
     check_options,
     config_option,
@@ -87,7 +87,7 @@ def convert_all_command(argv: Sequence[str]) -> int:
     )
     options.add_argument("source", type=Path, metavar="SOURCE", help="Hugging Face model folder of safetensors")
     options.add_argument("target", type=Path, metavar="TARGET", help="folder to make; it appears complete or not at all")
-    options.add_argument("--to", choices=(*FORMATS, *ALIASES), required=True, help="format of the result")
+    options.add_argument("--to", choices=(*KINDS, *ALIASES), required=True, help="format of the result")
     format_options(options)
     options.add_argument("--workers", type=count, default=1, metavar="N", help="processes; more than there are shards is no use; default 1")
     options.add_argument("--threads", type=count, metavar="N", help="CPU threads of one process; default: all, divided by --workers")
@@ -131,9 +131,7 @@ def export_command(argv: Sequence[str]) -> int:
     )
     options.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="run folder, step folder, or Hugging Face folder")
     options.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder the exports are put in")
-    options.add_argument(
-        "--formats", nargs="+", choices=(*FORMATS, *ALIASES), default=["bf16"], metavar="F", help=f"of {', '.join(FORMATS)}"
-    )
+    options.add_argument("--formats", nargs="+", choices=(*KINDS, *ALIASES), default=["bf16"], metavar="F", help=f"of {', '.join(KINDS)}")
     format_options(options)
     options.add_argument("--threads", type=count, metavar="N", help="CPU threads; default: all")
     chosen = options.parse_args(argv)

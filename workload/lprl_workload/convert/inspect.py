@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lprl_api.errors import UserError
 from lprl_api.model import config_file
-from lprl_api.model.formats import Int4Group, WeightFormat
+from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import Inspection, SourceQuantization
 from lprl_api.model.module_kinds import kind_of
 from lprl_api.names import TERMINATION_MESSAGE_BYTES
@@ -44,7 +44,7 @@ def inspect_folder(folder: Path, volume_identity: str, free_space_at: Path | Non
 def source_quantization(fmt: WeightFormat, contents: FolderContents) -> SourceQuantization:
     """Return a source's own precision, normalised; the scope is that of the weights which have codes."""
     found = config_file.source_quantization(fmt)
-    if not isinstance(fmt, Int4Group):
+    if found.scope is None:
         return found
     codes = [logical(tensor.name) for tensor in contents.tensors.values() if is_codes(tensor)]
     routed = all(kind_of(name) == "routed" for name in codes)

@@ -6,25 +6,29 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Activations, Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats import FORMATS, WeightFormat
 from lprl_api.spec.precision import Scope
 from lprl_workload.convert.weights import ModelFolder
 from lprl_workload.folder.config import read_shape
 from lprl_workload.process.arguments import UsageError
 from lprl_workload.quant.select import expert_names, is_fused
 
-FORMATS = ("bf16", "fp8-block", "fp8-channel", "fp8-tensor", "int4-group")
+KINDS = tuple(FORMATS)
 ALIASES = {"fp8": "fp8-block", "int4": "int4-group"}
-_QUANTIZED = FORMATS[1:]
-_HAVE = {
-    "group_size": ("int4-group",),
-    "scope": ("int4-group",),
-    "scale_format": ("fp8-block",),
-    "activations": ("fp8-block", "fp8-channel", "fp8-tensor"),
-    "exclude": _QUANTIZED,
-    "max_error": _QUANTIZED,
+_FIELDS = {
+    "group_size": "group_size",
+    "scope": "scope",
+    "scale_format": "scale_format",
+    "activations": "activations",
+    "exclude": "exclude_modules",
+    "max_error": "exclude_modules",
 }
-"""Option -> formats that have it."""
+"""Option -> the field a format has that takes it; a limit of error needs a format that rounds, as exclusions do."""
+
+
+def _have(option: str) -> tuple[str, ...]:
+    """Return the formats that have an option."""
+    return tuple(kind for kind, fmt in FORMATS.items() if _FIELDS[option] in fmt.model_fields)
 
 
 def config_option(options: argparse.ArgumentParser, model: str) -> None:
@@ -46,7 +50,8 @@ def format_options(options: argparse.ArgumentParser) -> None:
 def check_options(kinds: Sequence[str], options: argparse.Namespace) -> None:
     """Refuse options that none of the formats `kinds` has. Raises UsageError."""
     chosen = {ALIASES.get(kind, kind) for kind in kinds}
-    for name, formats in _HAVE.items():
+    for name in _FIELDS:
+        formats = _have(name)
         if getattr(options, name, None) and chosen.isdisjoint(formats):
             raise UsageError(
                 f"--{name.replace('_', '-')}: {' and '.join(sorted(chosen))} has no such option",
@@ -72,19 +77,12 @@ def check_exclusions(patterns: Iterable[str], source: Path) -> None:
 
 
 def weight_format(kind: str, options: argparse.Namespace, is_moe: bool) -> WeightFormat:
-    """Return the format that `kind` (a row of FORMATS, or fp8 or int4) and the options say."""
-    excluded = tuple(options.exclude)
-    activations: Activations = options.activations or "dynamic"
-    match ALIASES.get(kind, kind):
-        case "bf16":
-            return Bf16()
-        case "fp8-block":
-            return Fp8Block(scale_format=options.scale_format or "float32", activations=activations, exclude_modules=excluded)
-        case "fp8-channel":
-            return Fp8Channel(activations=activations, exclude_modules=excluded)
-        case "fp8-tensor":
-            return Fp8Tensor(activations=activations, exclude_modules=excluded)
-        case "int4-group":
-            scope = Scope(options.scope or (Scope.ROUTED_EXPERTS if is_moe else Scope.ALL_LINEAR))
-            return Int4Group(group_size=options.group_size or 128, scope=scope, exclude_modules=excluded)
-    raise ValueError(f"format {kind!r}; fits {', '.join(FORMATS)}")
+    """Return the format that `kind` (a row of KINDS, or fp8 or int4) and the options say."""
+    scope = options.scope or (Scope.ROUTED_EXPERTS if is_moe else Scope.ALL_LINEAR)
+    values = vars(options) | {"exclude": tuple(options.exclude), "scope": scope}
+    chosen = {field: values[name] for name, field in _FIELDS.items() if name in values and name != "max_error" and values[name]}
+    kind = ALIASES.get(kind, kind)
+    if kind not in FORMATS:
+        raise ValueError(f"format {kind!r}; fits {', '.join(KINDS)}")
+    fields = FORMATS[kind].model_fields
+    return FORMATS[kind].model_validate({field: value for field, value in chosen.items() if field in fields})  # type: ignore[return-value]

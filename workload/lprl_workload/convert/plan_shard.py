@@ -4,20 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.convert.writer import OutputTensor
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.files import INDEX_REMEDY
 from lprl_workload.folder.header import TensorInfo
-from lprl_workload.folder.quantized import FLOATS, check_order
-from lprl_workload.quant.scheme import block_of, served_names
+from lprl_workload.folder.quantized import CODES, FLOATS, PARTNERS, check_codes
+from lprl_workload.quant.scheme import module_of, served_names
 from lprl_workload.quant.select import FUSED_GATE_UP, Selection, expert_names, is_fused
 
-_SCALES = ("F32", "BF16", "F16", "F8_E8M0")
 HIGH_PRECISION = Bf16()
-_PARTNERS = ("weight_scale_inv", "weight_scale", "weight_shape", "input_scale", "activation_scale", "weight_g_idx")
-"""Tensors beside a quantised weight: read through it, or (activation scales) of no use to any target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +42,8 @@ class Piece:
         """Return the tensors this piece becomes."""
         if self.copies:
             return (OutputTensor(self.name, self.source.dtype, self.shape),)
-        names = served_names(self.name, self.target_format)
-        match self.target_format:
-            case Bf16():
-                layout: tuple[tuple[str, tuple[int, ...]], ...] = (("BF16", self.shape),)
-            case Fp8Block() | Fp8Channel() | Fp8Tensor():
-                rows, cols = self.shape
-                bn, bk = block_of(self.target_format, rows, cols)
-                scale = (1,) if isinstance(self.target_format, Fp8Tensor) else (-(-rows // bn), -(-cols // bk))
-                layout = (("F8_E4M3", self.shape), ("F32", scale))
-            case Int4Group():
-                rows, cols = self.shape
-                layout = (("I32", (rows, cols // 8)), ("BF16", (rows, cols // self.target_format.group_size)), ("I64", (2,)))
-        return tuple(OutputTensor(name, *layout[i], last=i > 0) for i, name in enumerate(names))
+        module, parts = module_of(self.name), self.target_format.parts(*self.shape)
+        return tuple(OutputTensor(f"{module}.{part.leaf}", part.dtype, part.shape, last=i > 0) for i, part in enumerate(parts))
 
 
 @dataclass(frozen=True)
@@ -98,9 +84,9 @@ class Planner:
                     f"tensor {tensor.name}: asymmetric INT4 (zero points) is not supported",
                     "use a symmetric INT4 version of the model, or its BF16 or FP8 one",
                 )
-            if leaf in _PARTNERS and self._has_codes(module):
+            if leaf in PARTNERS and self._has_codes(module):
                 return
-            if (leaf == "weight" and tensor.dtype == "F8_E4M3") or leaf == "weight_packed":
+            if (leaf, tensor.dtype) in CODES or leaf == "weight_packed":
                 yield self._quantized(tensor, module)
                 return
         if tensor.dtype.startswith("F8_"):
@@ -153,10 +139,9 @@ class Planner:
                 f"tensor {tensor.name}: {tensor.dtype} {list(tensor.shape)} does not fit {self.source_format.kind} of config.json"
             )
         partners = tuple(self._partner(tensor, partner) for partner in partner_names)
-        rows, cols = self._check_scales(tensor, partners)
-        check_order(self.index, module, cols, self.source_format)
-        target = self.selection.fmt if self.selection.selects(name, (rows, cols)) else Bf16()
-        return Piece(name, (rows, cols), tensor, tensor.start, tensor.nbytes, partners, self.source_format, target)
+        shape = check_codes(self.index, tensor, self.source_format)
+        target = self.selection.fmt if self.selection.selects(name, shape) else Bf16()
+        return Piece(name, shape, tensor, tensor.start, tensor.nbytes, partners, self.source_format, target)
 
     def _partner(self, tensor: TensorInfo, name: str) -> TensorInfo:
         # transformers writes fp8 scales without blocks under the block name.
@@ -164,26 +149,3 @@ class Planner:
             if candidate in self.index.tensors:
                 return self.index.tensors[candidate]
         raise UserError(f"tensor {tensor.name}: its partner {name} is in no shard", "copy or download the model folder again")
-
-    def _check_scales(self, tensor: TensorInfo, partners: tuple[TensorInfo, ...]) -> tuple[int, int]:
-        """Return (N, K) of a quantised source weight after checking that codes and scales fit it."""
-        scale = partners[0]
-        count = 1
-        for n in scale.shape:
-            count *= n
-        match self.source_format:
-            case Int4Group():
-                rows, cols = tensor.shape[0], (scale.shape[1] if len(scale.shape) == 2 else 0) * self.source_format.group_size
-                fits = scale.shape[:1] == (rows,) and tensor.shape[1] == cols // 8 and partners[1].shape == (2,)
-            case Fp8Block() | Fp8Channel() | Fp8Tensor():
-                rows, cols = tensor.shape
-                bn, bk = block_of(self.source_format, rows, cols)
-                wanted = (-(-rows // bn), -(-cols // bk))
-                fits = count == wanted[0] * wanted[1] and (scale.shape == wanted or not isinstance(self.source_format, Fp8Block))
-            case Bf16():
-                raise AssertionError("unreachable: a BF16 source has no quantised weights")
-        if not fits or scale.dtype not in _SCALES:
-            raise UserError(
-                f"tensor {scale.name}: {scale.dtype} {list(scale.shape)} does not fit {self.source_format.kind} codes {list(tensor.shape)}"
-            )
-        return rows, cols

@@ -16,14 +16,15 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Bf16, Fp8Block, Fp8Tensor, Int4Group
+from lprl_api.model.formats import Bf16
 from lprl_workload.convert.digest import CHUNK_BYTES
 from lprl_workload.convert.plan_shard import Piece
 from lprl_workload.convert.writer import ShardWriter
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.header import DTYPES, TensorInfo
+from lprl_workload.quant.kernels import kernels_of
 from lprl_workload.quant.scheme import dequantize, served_names
-from lprl_workload.quant.slab import SLAB_BYTES, ErrorSums, SlabEncoder, raw_bytes
+from lprl_workload.quant.slab import SLAB_BYTES, ErrorSums, raw_bytes
 
 _FLOATING = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 DAMAGED = "the weights in this file are damaged, or training diverged: download them again, or take an earlier checkpoint"
@@ -152,12 +153,12 @@ class ShardStream:
             offset += rows.numel() * rows.element_size()
 
     def _quantize(self, piece: Piece) -> ErrorSums:
-        assert not isinstance(piece.target_format, Bf16)
-        encoder = SlabEncoder(piece.target_format, piece.shape[1])
+        kernels = kernels_of(piece.target_format)
+        encoder = kernels.encoder(piece.target_format, piece.shape[1])
         if encoder.two_passes:
             for rows in self._slabs(piece, encoder.unit, count=False):
                 encoder.measure(rows)
-        codes_name, scale_name, *shape_name = served_names(piece.name, piece.target_format)
+        codes_name, scale_name, *names = served_names(piece.name, piece.target_format)
         codes_at, scale_at = self._writer.offset(codes_name), self._writer.offset(scale_name)
         for rows in self._slabs(piece, encoder.unit):
             codes, scale = encoder.encode(rows)
@@ -165,15 +166,15 @@ class ShardStream:
             self._writer.pwrite(scale, scale_at)
             codes_at += len(codes)
             scale_at += 0 if encoder.two_passes else len(scale)
-        for name in shape_name:
-            self._writer.pwrite(raw_bytes(torch.tensor(piece.shape, dtype=torch.int64)), self._writer.offset(name))
+        for name, part in zip(names, kernels.tail(*piece.shape), strict=True):
+            self._writer.pwrite(raw_bytes(part), self._writer.offset(name))
         return encoder.errors()
 
     def _slabs(self, piece: Piece, unit: int, count: bool = True) -> Iterator[Tensor]:
         """Yield the BF16 values of `piece` as [r, K] slabs of whole units of rows, in order."""
         rows, cols = piece.shape
         decode = self._decoder(piece)
-        step = unit * (piece.source_format.block_size[0] if isinstance(piece.source_format, Fp8Block) else 1)
+        step = unit * piece.source_format.unit[0]
         step *= max(1, SLAB_BYTES // (2 * cols * step))
         row_bytes = piece.nbytes // rows
         for first in range(0, rows, step):
@@ -192,18 +193,17 @@ class ShardStream:
             return lambda first, last: stored[first:last]
         if isinstance(fmt, Bf16):
             return lambda first, last: stored[first:last].to(torch.bfloat16)
-        codes_name, scale_name, *shape_name = served_names(piece.name, fmt)
-        module = piece.name.removesuffix(".weight")
-        scale, *shape = (self._open(self._index.where[p.name]).tensor(p) for p in piece.partners)
-        if shape and tuple(shape[0].tolist()) != piece.shape:
-            raise ValueError(f"weight_shape {shape[0].tolist()}, codes and scales say {list(piece.shape)}")
-        unit = fmt.block_size[0] if isinstance(fmt, Fp8Block) else 1
+        codes_name, scale_name, *names = served_names(piece.name, fmt)
+        module, kernels, unit = piece.name.removesuffix(".weight"), kernels_of(fmt), fmt.unit[0]
+        scale, *rest = (self._open(self._index.where[p.name]).tensor(p) for p in piece.partners)
+        for leaf, found, wanted in zip(fmt.leaves[2:], rest, kernels.tail(rows, cols), strict=True):
+            if found.tolist() != wanted.tolist():
+                raise ValueError(f"{leaf} {found.tolist()}, codes and scales say {wanted.tolist()}")
 
         def decode(first: int, last: int) -> Tensor:
-            part = scale if isinstance(fmt, Fp8Tensor) else scale[first // unit : -(-last // unit)]
+            part = scale if fmt.whole else scale[first // unit : -(-last // unit)]
             parts = {codes_name: stored[first:last], scale_name: part}
-            if isinstance(fmt, Int4Group):
-                parts[shape_name[0]] = torch.tensor([last - first, cols])
+            parts.update(zip(names, kernels.tail(last - first, cols), strict=True))
             return dequantize(parts, module, fmt).to(torch.bfloat16)
 
         return decode

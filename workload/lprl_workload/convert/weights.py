@@ -15,6 +15,7 @@ from lprl_workload.convert.files import CONFIG
 from lprl_workload.folder.config import read_format
 from lprl_workload.folder.header import read_json
 from lprl_workload.folder.model import read_contents
+from lprl_workload.folder.quantized import PARTNERS
 from lprl_workload.quant.scheme import dequantize, module_of, served_names
 from lprl_workload.quant.select import is_fused
 
@@ -74,7 +75,7 @@ class ModelFolder:
     def _logical(self, name: str) -> str | None:
         if isinstance(self.fmt, Bf16):
             return name
-        if name.endswith((".weight_scale_inv", ".weight_scale", ".weight_shape", ".weight_g_idx", ".input_scale", ".activation_scale")):
+        if name.rpartition(".")[2] in PARTNERS:
             return None
         if name.endswith(".weight_packed"):
             return name.removesuffix("_packed")

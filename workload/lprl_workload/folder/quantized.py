@@ -6,24 +6,25 @@ from collections.abc import Mapping
 import torch
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats import FORMATS, Bf16, WeightFormat
 from lprl_api.model.hf_quantization_keys import HIGH_PRECISION
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.header import DTYPES, TensorInfo
-from lprl_workload.quant.scheme import block_of
 
 FLOATS = ("BF16", "F16", "F32")
 SCALES = (*FLOATS, "F8_E8M0")
 PACKED = ".weight_packed"
 PARTNERS = ("weight_scale_inv", "weight_scale", "weight_shape", "weight_g_idx", "weight_zero_point", "input_scale", "activation_scale")
 """Last names of what belongs to the codes of a weight."""
-FORMATS = {"fp8-block": "FP8", "fp8-channel": "FP8", "fp8-tensor": "FP8", "int4-group": "INT4"}
+CODES = frozenset((part.leaf, part.dtype) for fmt in FORMATS.values() if fmt is not Bf16 for part in fmt().parts(1, 1)[:1])
+"""(last name, dtype) of the codes of each format."""
 SCALES_MISSING = "complete the download, or save the model again: codes are of no use without their scales"
 
 
 def is_codes(tensor: TensorInfo) -> bool:
     """Return whether a tensor holds the codes of a quantised weight."""
-    return tensor.name.endswith(PACKED) or (tensor.dtype.startswith("F8_") and tensor.name.endswith(".weight"))
+    leaf = tensor.name.rpartition(".")[2]
+    return tensor.name.endswith(PACKED) or (tensor.dtype.startswith("F8_") and leaf == "weight") or (leaf, tensor.dtype) in CODES
 
 
 def logical(name: str) -> str:
@@ -40,14 +41,13 @@ def check_config_fits(contents: FolderContents, fmt: WeightFormat) -> None:
             what = f"{config}: no quantization_config, but tensor {codes[0].name} is {codes[0].dtype} ({len(codes)} such weights)"
             raise UserError(what, "restore the quantization_config the model was published with, or save it in bfloat16")
         return
-    kind = FORMATS[fmt.kind]
+    kind, wanted = fmt.family, fmt.parts(1, 1)[0]
     if not codes:
         raise UserError(
             f"{config}: quantization_config says {kind} ({fmt.kind}), no weight is {kind}", "remove quantization_config from it"
         )
-    wanted = ("I32",) if isinstance(fmt, Int4Group) else ("F8_E4M3",)
     for tensor in codes:
-        if tensor.dtype not in wanted or tensor.name.endswith(PACKED) != isinstance(fmt, Int4Group):
+        if tensor.dtype != wanted.dtype or not tensor.name.endswith(f".{wanted.leaf}"):
             what = f"{contents.path(tensor.name)}: tensor {tensor.name}: {tensor.dtype}; quantization_config says {fmt.kind}"
             raise UserError(what, "restore the quantization_config the model was published with")
 
@@ -66,15 +66,11 @@ def check_codes(contents: FolderContents, tensor: TensorInfo, fmt: WeightFormat)
         what = f"{contents.path(tensor.name)}: tensor {tensor.name}: {tensor.dtype} {list(tensor.shape)}; codes of {fmt.kind} are matrices"
         raise UserError(what, "save the model with one matrix per weight")
     scale = _scale(contents, tensor, module, there, fmt)
-    rows, cols = tensor.shape
-    if isinstance(fmt, Int4Group):
-        if "weight_shape" not in there:
-            raise UserError(f"{contents.path(tensor.name)}: tensor {tensor.name}: its {module}.weight_shape is missing", SCALES_MISSING)
-        cols = (scale.shape[1] if len(scale.shape) == 2 else 0) * fmt.group_size
-        fits = scale.shape[:1] == (rows,) and tensor.shape[1] == cols // 8 and math.prod(there["weight_shape"].shape) == 2
-        needs: tuple[int, ...] = (rows, -(-tensor.shape[1] * 8 // fmt.group_size))
-    else:
-        needs, fits = _fp8_scale(fmt, tensor.shape, scale)
+    (rows, cols), needs, fits = fmt.logical(tensor.shape, scale.shape)
+    for part in fmt.parts(rows, cols)[2:]:
+        if part.leaf not in there:
+            raise UserError(f"{contents.path(tensor.name)}: tensor {tensor.name}: its {module}.{part.leaf} is missing", SCALES_MISSING)
+        fits = fits and math.prod(there[part.leaf].shape) == math.prod(part.shape)
     if not fits or scale.dtype not in SCALES:
         found = f"{scale.dtype} {list(scale.shape)} does not fit {fmt.kind} codes {list(tensor.shape)}; needs {list(needs)}"
         remedy = "restore the quantization_config and the files the model was published with"
@@ -96,7 +92,7 @@ def check_order(contents: FolderContents, module: str, cols: int, fmt: WeightFor
         file.seek(info.start)
         raw = bytearray(file.read(info.nbytes))
     found = torch.frombuffer(raw, dtype=DTYPES[info.dtype]).long() if raw else torch.zeros(0, dtype=torch.long)
-    group = fmt.group_size if isinstance(fmt, Int4Group) else cols
+    group = fmt.tile(1, cols)[1]
     if found.shape == (cols,) and (torch.equal(found, torch.arange(cols) // group) or bool((found == -1).all())):
         return
     what = f"{contents.path(info.name)}: tensor {info.name}: input channels take their scales out of order (activation order)"
@@ -105,20 +101,11 @@ def check_order(contents: FolderContents, module: str, cols: int, fmt: WeightFor
 
 def _scale(contents: FolderContents, tensor: TensorInfo, module: str, there: Mapping[str, TensorInfo], fmt: WeightFormat) -> TensorInfo:
     # transformers writes FP8 scales without blocks under the block name.
-    names = ("weight_scale_inv",) if isinstance(fmt, Fp8Block) else ("weight_scale", "weight_scale_inv")
+    wanted = fmt.leaves[1]
+    names = (wanted,) if wanted.endswith("_inv") else (wanted, f"{wanted}_inv")
     for name in names:
         if name in there:
             return there[name]
     found = next((there[name].name for name in ("weight_scale", "weight_scale_inv") if name in there), None)
     also = f" ({found} is there: quantization_config is of another scheme)" if found else ""
     raise UserError(f"{contents.path(tensor.name)}: tensor {tensor.name}: its scale {module}.{names[0]} is missing{also}", SCALES_MISSING)
-
-
-def _fp8_scale(fmt: Fp8Block | Fp8Channel | Fp8Tensor | Bf16, codes: tuple[int, ...], scale: TensorInfo) -> tuple[tuple[int, int], bool]:
-    if isinstance(fmt, Bf16):
-        raise AssertionError("unreachable: a BF16 folder has no codes")
-    rows, cols = codes
-    bn, bk = block_of(fmt, rows, cols)
-    wanted = (-(-rows // bn), -(-cols // bk)) if rows and cols else (0, 0)
-    fits = math.prod(scale.shape) == math.prod(wanted) and (scale.shape == wanted or not isinstance(fmt, Fp8Block))
-    return wanted, fits

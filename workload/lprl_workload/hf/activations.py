@@ -5,24 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lprl_api.model.formats import Fp8Block, Fp8Channel, Fp8Tensor, WeightFormat
 from lprl_workload.quant.fp8_block import activation_fake_quantize
-
-WHOLE_ROW = 0
-"""Group that means one scale per token (channel and tensor strategies); positive groups count channels; None is off."""
-
-
-def activation_group(fmt: WeightFormat) -> int | None:
-    """Return the channels that share one activation scale under `fmt`: 128, WHOLE_ROW, or None where activations stay high precision."""
-    if isinstance(fmt, Fp8Block | Fp8Channel | Fp8Tensor) and fmt.activations == "none":
-        return None
-    match fmt:
-        case Fp8Block():
-            return fmt.block_size[1]
-        case Fp8Channel() | Fp8Tensor():
-            return WHOLE_ROW
-        case _:
-            return None
 
 
 class _FakeQuantize(torch.autograd.Function):

@@ -8,7 +8,7 @@ from torch import nn
 from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
-from lprl_workload.hf.activations import InputQuantizer, activation_group
+from lprl_workload.hf.activations import InputQuantizer
 from lprl_workload.hf.experts import DOWN_GROUP, GATE_UP_GROUP
 from lprl_workload.hf.slots import GATE_UP, WeightSlot
 from lprl_workload.quant.select import Selection
@@ -33,7 +33,7 @@ def emulate_activations(model: nn.Module, slots: Sequence[WeightSlot], selected:
 
     Raises UserError when excludeModules splits the experts of one layer, which share one product.
     """
-    group = activation_group(fmt)
+    group = fmt.activation_group
     if group is None:
         return
     quantizer = InputQuantizer(group)

@@ -1,7 +1,7 @@
 """The Hugging Face folders a finished run leaves in RUN/export, made by the converter from the last checkpoint."""
 
 from lprl_api.derived.run_folder import step_name
-from lprl_api.model.formats import export_format
+from lprl_api.model.formats.chosen import export_format
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths
 from lprl_workload.convert.export import export_checkpoint

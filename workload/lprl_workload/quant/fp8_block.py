@@ -15,27 +15,20 @@ rectangles, which equals zero padding and cropping, since a zero never raises an
 Legend: N,K weight rows,cols; n,k = rectangles along them; bn,bk = rectangle size; a leading `...` is any batch (experts).
 """
 
+import ctypes
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lprl_workload.quant.source import Check, refuse, rounded, split_last
+from lprl_api.model.formats.fp8 import Fp8
+from lprl_workload.quant.kernels import Kernels
+from lprl_workload.quant.slab import ErrorSums, SlabEncoder, raw_bytes
+from lprl_workload.quant.source import Check, refuse, rounded, split_last, tiles, untile
 
 E4M3_MAX = 448.0
 FP32_MAX = torch.finfo(torch.float32).max
-
-
-def tiles(x: Tensor, block: tuple[int, int]) -> Tensor:
-    """Return [..., N, K] as zero-padded rectangles [..., n, bn, k, bk] (a view where nothing is padded)."""
-    (bn, bk), (rows, cols) = block, x.shape[-2:]
-    if rows % bn or cols % bk:
-        x = pad(x, (0, -cols % bk, 0, -rows % bn))
-    return x.reshape(*x.shape[:-2], x.shape[-2] // bn, bn, x.shape[-1] // bk, bk)
-
-
-def untile(x: Tensor, rows: int, cols: int) -> Tensor:
-    """Undo `tiles`: [..., n, bn, k, bk] -> [..., rows, cols], the padding cropped."""
-    return x.flatten(-2).flatten(-3, -2)[..., :rows, :cols]
 
 
 def qscale_of(absmax: Tensor, pow2: bool = False) -> Tensor:
@@ -89,3 +82,71 @@ def activation_fake_quantize(x: Tensor, group: int = 128) -> Tensor:
     spread = (grouped * qscale).to(torch.float8_e4m3fn).float() * torch.reciprocal(qscale)
     seen: Tensor = spread.flatten(-2)[..., :cols].to(x.dtype)
     return x + (seen - x).detach() if x.requires_grad else seen
+
+
+class Fp8Kernels:
+    """See Kernels: of the formats by block, by channel and by tensor."""
+
+    def quantize(self, weight: Tensor, fmt: Fp8, check: Check) -> tuple[Tensor, ...]:
+        """See Kernels."""
+        rows, cols = weight.shape
+        codes, scale_inv = quantize_fp8(weight, fmt.tile(rows, cols), fmt.powers_of_two, check=check)
+        return codes, scale_inv.reshape(fmt.scales(rows, cols))
+
+    def dequantize(self, parts: Sequence[Tensor], fmt: Fp8) -> Tensor:
+        """See Kernels; float32."""
+        codes, scale = parts
+        high, wide = block = fmt.tile(*codes.shape)
+        wanted = (-(-codes.shape[0] // high), -(-codes.shape[1] // wide))
+        if scale.numel() != wanted[0] * wanted[1]:
+            raise ValueError(f"scale of shape {list(scale.shape)} for weight {list(codes.shape)}; needs {list(wanted)}")
+        return dequantize_fp8(codes, scale.reshape(wanted), block)
+
+    def fake_quantize(self, weight: Tensor, fmt: Fp8) -> Tensor:
+        """See Kernels; float32."""
+        block = fmt.tile(*weight.shape[-2:])
+        return dequantize_fp8(*quantize_fp8(weight, block, fmt.powers_of_two), block)
+
+    def tail(self, rows: int, cols: int) -> tuple[Tensor, ...]:
+        """See Kernels."""
+        return ()
+
+    def encoder(self, fmt: Fp8, cols: int) -> SlabEncoder:
+        """See Kernels."""
+        return Fp8Encoder(fmt, cols)
+
+
+class Fp8Encoder(SlabEncoder):
+    """See SlabEncoder."""
+
+    def __init__(self, fmt: Fp8, cols: int) -> None:
+        super().__init__(cols, unit=fmt.unit[0], two_passes=fmt.whole)
+        self._fmt = fmt
+
+    def encode(self, x: Tensor) -> tuple[memoryview, memoryview]:
+        """See SlabEncoder; a scale for the whole weight is returned each time."""
+        rows, cols = x.shape
+        block = self._fmt.tile(rows, cols)
+        count = -(-rows // block[0]) * -(-cols // block[1])
+        self._groups += count
+        if self._native is None:
+            codes, scale = quantize_fp8(x, block, self._fmt.powers_of_two, self._absmax.float() if self.two_passes else None)
+            absmax = tiles(x, block).abs().amax(dim=(-3, -1))
+            self._note(x, dequantize_fp8(codes, scale, block), int((absmax == 0).sum()), 0)
+            return raw_bytes(codes), raw_bytes(scale)
+        codes_at, scale_at, codes_view, scales = self._buffers(rows * cols, 4 * count)
+        fixed = int(self._absmax.view(torch.int16)) if self.two_passes else -1
+        settings = (*block, self._fmt.powers_of_two, fixed, codes_at, scale_at)
+        if self._native.lprl_fp8(x.data_ptr(), rows, cols, *settings, self._sums, ctypes.byref(self._zeros)):
+            raise ValueError("NaN or infinite values")
+        return codes_view, scales
+
+    def errors(self) -> ErrorSums:
+        """See SlabEncoder; one scale is one group."""
+        found = super().errors()
+        if not self.two_passes:
+            return found
+        return ErrorSums(found.squared_error, found.squared_weight, found.max_abs_error, 1, int(self._absmax == 0), 0)
+
+
+KERNELS: Kernels = Fp8Kernels()

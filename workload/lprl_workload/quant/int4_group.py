@@ -14,10 +14,16 @@ Layout of X: `X.weight_packed` int32 [N, K/8], eight nibbles of q + 8 a word, th
 Legend: N,K weight rows,cols; G group size; a leading `...` is any batch (experts).
 """
 
+import ctypes
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from lprl_workload.quant.source import Check, refuse, rounded, split_last
+from lprl_api.model.formats import Int4Group
+from lprl_workload.quant.kernels import Kernels
+from lprl_workload.quant.slab import SlabEncoder, raw_bytes
+from lprl_workload.quant.source import Check, refuse, rounded, split_last, tiles
 
 QMAX = 7.0
 MIN_SCALE = 1e-5
@@ -65,3 +71,61 @@ def dequantize_int4(q: Tensor, scale: Tensor) -> Tensor:
     group = q.shape[-1] // scale.shape[-1]
     values = split_last(q, group).float() * scale.float().unsqueeze(-1)
     return values.flatten(-2).to(torch.bfloat16)
+
+
+class Int4Kernels:
+    """See Kernels."""
+
+    def quantize(self, weight: Tensor, fmt: Int4Group, check: Check) -> tuple[Tensor, ...]:
+        """See Kernels."""
+        q, scale = quantize_int4(weight, fmt.group_size, check)
+        return pack(q), scale, *self.tail(*weight.shape)
+
+    def dequantize(self, parts: Sequence[Tensor], fmt: Int4Group) -> Tensor:
+        """See Kernels; bfloat16. Foreign files too (code -8, other group sizes): the group follows from the scale's shape."""
+        packed, scale, shape = parts
+        rows, cols = (int(n) for n in shape)
+        if packed.shape != (rows, -(-cols // PER_WORD)) or scale.shape[0] != rows or cols % scale.shape[1]:
+            raise ValueError(f"packed {list(packed.shape)} and scale {list(scale.shape)} do not fit weight [{rows}, {cols}]")
+        return dequantize_int4(unpack(packed, cols), scale)
+
+    def fake_quantize(self, weight: Tensor, fmt: Int4Group) -> Tensor:
+        """See Kernels; bfloat16."""
+        return dequantize_int4(*quantize_int4(weight, fmt.group_size))
+
+    def tail(self, rows: int, cols: int) -> tuple[Tensor, ...]:
+        """Return `weight_shape`."""
+        return (torch.tensor([rows, cols], dtype=torch.int64),)
+
+    def encoder(self, fmt: Int4Group, cols: int) -> SlabEncoder:
+        """See Kernels."""
+        return Int4Encoder(fmt, cols)
+
+
+class Int4Encoder(SlabEncoder):
+    """See SlabEncoder."""
+
+    def __init__(self, fmt: Int4Group, cols: int) -> None:
+        super().__init__(cols)
+        self._group = fmt.group_size
+
+    def encode(self, x: Tensor) -> tuple[memoryview, memoryview]:
+        """See SlabEncoder. Raises ValueError for groups that do not divide the columns, too."""
+        check_groups(self.cols, self._group)
+        rows, cols = x.shape
+        count = rows * cols // self._group
+        self._groups += count
+        if self._native is None:
+            q, scale = quantize_int4(x, self._group)
+            absmax = tiles(x, (1, self._group)).abs().amax(dim=(-3, -1))
+            clipped = int((absmax.float() > scale.float() * QMAX).sum())
+            self._note(x, dequantize_int4(q, scale), int((absmax == 0).sum()), clipped)
+            return raw_bytes(pack(q)), raw_bytes(scale)
+        packed_at, scale_at, packed, scales = self._buffers(rows * cols // 2, 2 * count)
+        counts = (self._sums, ctypes.byref(self._zeros), ctypes.byref(self._clipped))
+        if self._native.lprl_int4(x.data_ptr(), rows, cols, self._group, packed_at, scale_at, *counts):
+            raise ValueError("NaN or infinite values")
+        return packed, scales
+
+
+KERNELS: Kernels = Int4Kernels()

@@ -1,29 +1,19 @@
 """Named weights <-> served tensors, for every WeightFormat: the interface of the quantizer.
 
-Served tensors of `X.weight` [N, K]:
-
-    bf16         X.weight bfloat16
-    fp8-block    X.weight float8_e4m3fn [N, K], X.weight_scale_inv float32 [ceil(N/bn), ceil(K/bk)]
-    fp8-channel  X.weight float8_e4m3fn [N, K], X.weight_scale float32 [N, 1]
-    fp8-tensor   X.weight float8_e4m3fn [N, K], X.weight_scale float32 [1]
-    int4-group   X.weight_packed int32 [N, K/8], X.weight_scale bfloat16 [N, K/G], X.weight_shape int64 [2]
-
+What a weight is stored as is the format's own (`Format.parts`, lprl_api/model/formats/), the arithmetic its kernels' (quant/kernels.py).
 Which weights are quantised at all is `select.py`'s decision; these functions do what they are told.
 """
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_workload.quant.fp8_block import dequantize_fp8, quantize_fp8
-from lprl_workload.quant.int4_group import dequantize_int4, pack, quantize_int4, unpack
+from lprl_api.model.formats import WeightFormat
+from lprl_workload.quant.kernels import kernels_of
 from lprl_workload.quant.source import Check, refuse, rounded
 
-Fp8 = Fp8Block | Fp8Channel | Fp8Tensor
 SUFFIX = ".weight"
 
 
@@ -38,32 +28,7 @@ def module_of(name: str) -> str:
 
 def served_names(name: str, fmt: WeightFormat) -> tuple[str, ...]:
     """Return the names weight `name` is served under in `fmt`, in the order `quantize` returns them."""
-    module = module_of(name)
-    match fmt:
-        case Bf16():
-            return (name,)
-        case Fp8Block():
-            return (name, f"{module}.weight_scale_inv")
-        case Fp8Channel() | Fp8Tensor():
-            return (name, f"{module}.weight_scale")
-        case Int4Group():
-            return (f"{module}.weight_packed", f"{module}.weight_scale", f"{module}.weight_shape")
-
-
-def block_of(fmt: Fp8, rows: int, cols: int) -> tuple[int, int]:
-    """Return the rectangle of an [rows, cols] weight that shares one scale."""
-    match fmt:
-        case Fp8Block():
-            return fmt.block_size
-        case Fp8Channel():
-            return (1, cols)
-        case Fp8Tensor():
-            return (rows, cols)
-
-
-def is_pow2(fmt: Fp8) -> bool:
-    """Return whether scales are powers of two."""
-    return isinstance(fmt, Fp8Block) and fmt.scale_format == "ue8m0"
+    return fmt.names(module_of(name))
 
 
 def quantize(name: str, weight: Tensor, fmt: WeightFormat, check: Check = refuse) -> dict[str, Tensor]:
@@ -79,22 +44,9 @@ def quantize(name: str, weight: Tensor, fmt: WeightFormat, check: Check = refuse
             "copy or download the model folder again",
         )
     try:
-        return dict(zip(names, _served(weight, fmt, check), strict=True))
+        return dict(zip(names, kernels_of(fmt).quantize(weight, fmt, check), strict=True))
     except ValueError as error:
         raise UserError(f"tensor {name}: {error}", "exclude it (excludeModules), or choose another format") from error
-
-
-def _served(weight: Tensor, fmt: WeightFormat, check: Check) -> tuple[Tensor, ...]:
-    rows, cols = weight.shape
-    match fmt:
-        case Bf16():
-            return (rounded(weight),)
-        case Fp8Block() | Fp8Channel() | Fp8Tensor():
-            codes, scale_inv = quantize_fp8(weight, block_of(fmt, rows, cols), is_pow2(fmt), check=check)
-            return codes, scale_inv.reshape(1) if isinstance(fmt, Fp8Tensor) else scale_inv
-        case Int4Group():
-            q, scale = quantize_int4(weight, fmt.group_size, check)
-            return pack(q), scale, torch.tensor([rows, cols], dtype=torch.int64)
 
 
 def dequantize(parts: Mapping[str, Tensor], module: str, fmt: WeightFormat) -> Tensor:
@@ -104,25 +56,12 @@ def dequantize(parts: Mapping[str, Tensor], module: str, fmt: WeightFormat) -> T
     is accepted: the group follows from the scale's shape. Raises UserError naming a part that is missing or misshapen.
     """
     tensors = [_part(parts, name) for name in served_names(module + SUFFIX, fmt)]
-    match fmt:
-        case Bf16():
-            return tensors[0]
-        case Fp8Block() | Fp8Channel() | Fp8Tensor():
-            codes, scale = tensors
-            rows, cols = codes.shape
-            block = block_of(fmt, rows, cols)
-            wanted = (-(-rows // block[0]), -(-cols // block[1]))
-            if scale.numel() != wanted[0] * wanted[1]:
-                raise UserError(f"tensor {module}: scale of shape {list(scale.shape)} for weight {list(codes.shape)}; needs {list(wanted)}")
-            return dequantize_fp8(codes, scale.reshape(wanted), block)
-        case Int4Group():
-            packed, scale, shape = tensors
-            rows, cols = (int(n) for n in shape)
-            if packed.shape != (rows, -(-cols // 8)) or scale.shape[0] != rows or cols % scale.shape[1]:
-                raise UserError(
-                    f"tensor {module}: packed {list(packed.shape)} and scale {list(scale.shape)} do not fit weight [{rows}, {cols}]"
-                )
-            return dequantize_int4(unpack(packed, cols), scale)
+    try:
+        return kernels_of(fmt).dequantize(tensors, fmt)
+    except ValueError as error:
+        raise UserError(
+            f"tensor {module}: {error}", "restore the quantization_config and the files the model was published with"
+        ) from error
 
 
 def _part(parts: Mapping[str, Tensor], name: str) -> Tensor:
@@ -137,15 +76,7 @@ def fake_quantize(weight: Tensor, fmt: WeightFormat) -> Tensor:
     weight [..., N, K]: each [N, K] matrix of a batch (experts) on its own. float32 for FP8, bfloat16 for INT4 and BF16.
     A fused gate_up_proj must be split into gate and up first: a block must not span both.
     """
-    match fmt:
-        case Bf16():
-            return rounded(weight)
-        case Fp8Block() | Fp8Channel() | Fp8Tensor():
-            rows, cols = weight.shape[-2:]
-            block = block_of(fmt, rows, cols)
-            return dequantize_fp8(*quantize_fp8(weight, block, is_pow2(fmt)), block)
-        case Int4Group():
-            return dequantize_int4(*quantize_int4(weight, fmt.group_size))
+    return kernels_of(fmt).fake_quantize(weight, fmt)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -177,8 +108,3 @@ def quantization_error(weight: Tensor, fmt: WeightFormat) -> tuple[float, float]
     reference = rounded(weight).double()
     error = fake_quantize(weight, fmt).double() - reference
     return float(error.square().sum()), float(reference.square().sum())
-
-
-def relative_rms(squared_error: float, squared_weight: float) -> float:
-    """Return sqrt(sum of squared errors / sum of squared weights); 0 for weights of zeros, or none."""
-    return math.sqrt(squared_error / squared_weight) if squared_weight else 0.0

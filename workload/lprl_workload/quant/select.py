@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are quantised: module by module as `lprl_api.model.selection` says; quantization_config tells it on.
+"""Which tensors of a checkpoint are quantised: module by module as the format says (`Format.quantises`); quantization_config tells it on.
 
 A decoder layer's linear modules are the candidates, by their Hugging Face checkpoint names:
 
@@ -17,11 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Bf16, Int4Group, WeightFormat
+from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.model.module_kinds import kind_of, text_prefix
-from lprl_api.model.selection import TOGETHER, quantises
-from lprl_api.spec.precision import Scope
+from lprl_api.model.selection import TOGETHER
 
 __all__ = ["FUSED_DOWN", "FUSED_GATE_UP", "TOGETHER", "Selection", "expert_names", "is_fused", "kind_of", "text_prefix"]
 
@@ -57,7 +56,7 @@ class Selection:
 
     def __post_init__(self) -> None:
         """Refuse a scope the model has no module of."""
-        if isinstance(self.fmt, Int4Group) and self.fmt.scope is Scope.ROUTED_EXPERTS and self.shape.moe is None:
+        if self.fmt.experts_only and self.shape.moe is None:
             raise UserError(
                 f"precision.int4.scope: routed-experts selects no tensor of {self.shape.architecture}, which has no experts",
                 "use scope all-linear",
@@ -73,12 +72,10 @@ class Selection:
             return False
         if len(shape) != (3 if is_fused(name) else 2):
             return False
-        if isinstance(self.fmt, Int4Group) and shape[-1] % self.fmt.group_size:
-            fits = [g for g in (128, 64, 32) if shape[-1] % g == 0]
-            raise UserError(
-                f"tensor {name}: {shape[-1]} input channels are no multiple of INT4 group size {self.fmt.group_size}",
-                _group_remedy(name, fits),
-            )
+        if misfit := self.fmt.misfit(shape[-1]):
+            fits = self.fmt.fitting(shape[-1])
+            exclude = f"add {name.removesuffix('.weight')} to precision.excludeModules (lprl convert: --exclude)"
+            raise UserError(f"tensor {name}: {misfit}", f"set {fits}" if fits else exclude)
         return True
 
     def takes(self, name: str) -> bool:
@@ -87,7 +84,7 @@ class Selection:
         if kind is None:
             return False
         names = expert_names(name, self.shape.moe.experts if self.shape.moe else 1) if is_fused(name) else (name,)
-        taken = [quantises(self.fmt, n.removesuffix(".weight"), routed=kind == "routed") for n in names]
+        taken = [self.fmt.quantises(n.removesuffix(".weight"), routed=kind == "routed") for n in names]
         if any(taken) and not all(taken):
             raise UserError(f"precision.excludeModules: excludes some experts of {name} only", "exclude all experts of a layer or none")
         return taken[0]
@@ -144,10 +141,3 @@ def _check_together(weights: list[str], taken: set[str]) -> None:
                 raise UserError(
                     f"precision.excludeModules: excludes some experts of {layer} only", "exclude all experts of a layer or none"
                 )
-
-
-def _group_remedy(name: str, fits: list[int]) -> str:
-    """Say what fits, in the words of a manifest and of the command line."""
-    if fits:
-        return f"set precision.int4.groupSize (lprl convert: --group-size) to {fits[0]}"
-    return f"add {name.removesuffix('.weight')} to precision.excludeModules (lprl convert: --exclude)"

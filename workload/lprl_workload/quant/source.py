@@ -1,9 +1,11 @@
-"""The quantizer's input: the BF16 weight a checkpoint stores."""
+"""The quantizer's input: the BF16 weight a checkpoint stores, and its rectangles; what its error is measured in."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 Check = Callable[[Tensor], None]
 """Takes whether all values are finite, a boolean scalar on the weight's device."""
@@ -28,3 +30,21 @@ def rounded(weight: Tensor) -> Tensor:
 def split_last(x: Tensor, size: int) -> Tensor:
     """Return [..., n * size] as [..., n, size] (a view where strides allow)."""
     return x.reshape(*x.shape[:-1], -1, size)
+
+
+def tiles(x: Tensor, block: tuple[int, int]) -> Tensor:
+    """Return [..., N, K] as zero-padded rectangles [..., n, bn, k, bk] (a view where nothing is padded)."""
+    (bn, bk), (rows, cols) = block, x.shape[-2:]
+    if rows % bn or cols % bk:
+        x = pad(x, (0, -cols % bk, 0, -rows % bn))
+    return x.reshape(*x.shape[:-2], x.shape[-2] // bn, bn, x.shape[-1] // bk, bk)
+
+
+def untile(x: Tensor, rows: int, cols: int) -> Tensor:
+    """Undo `tiles`: [..., n, bn, k, bk] -> [..., rows, cols], the padding cropped."""
+    return x.flatten(-2).flatten(-3, -2)[..., :rows, :cols]
+
+
+def relative_rms(squared_error: float, squared_weight: float) -> float:
+    """Return sqrt(sum of squared errors / sum of squared weights); 0 for weights of zeros, or none."""
+    return math.sqrt(squared_error / squared_weight) if squared_weight else 0.0

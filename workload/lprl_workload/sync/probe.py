@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from lprl_api.model.formats import Int4Group, WeightFormat
+from lprl_api.model.formats import WeightFormat
 
 TOKENS = 24
 TRAINER_LIMIT = 1.0
@@ -20,7 +20,7 @@ def probe_ids(vocab: int) -> tuple[int, ...]:
 
 def comparable(served: WeightFormat, trained: WeightFormat) -> bool:
     """Return whether trainer and engines are near enough for the probe to judge: not where only one of them computes with INT4 weights."""
-    return isinstance(served, Int4Group) == isinstance(trained, Int4Group)
+    return served.coarse == trained.coarse
 
 
 def judge(engines: Sequence[Sequence[float]], trainer: Sequence[float] | None) -> str:

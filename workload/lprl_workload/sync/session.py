@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lprl_workload.data import Bucket, NamedTensor, SyncReport
-from lprl_workload.quant.scheme import relative_rms
+from lprl_workload.quant.source import relative_rms
 from lprl_workload.sync.assemble import Assembly, Taker, Whole
 from lprl_workload.sync.buckets import make_bucket
 from lprl_workload.sync.checks import Check

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lprl_api.model.formats import Int4Group, WeightFormat
+from lprl_api.model.formats import WeightFormat
 from lprl_api.spec.algorithm import Optimizer
 from lprl_workload.hf.slots import GATE_UP
 from lprl_workload.process.movement import here
@@ -137,8 +137,8 @@ class Masters:
             rows = max(1, CHUNK_ELEMENTS // max(1, master.value[0].numel())) if master.value.shape[0] else 1
             parts = [fake_quantize(v.unflatten(1, (halves, -1)), self._fmt).flatten(1, 2) for v in torch.split(master.value, rows)]  # type: ignore[no-untyped-call]
             return torch.cat(parts)
-        if master.sharded and not isinstance(self._fmt, Int4Group):
-            # FP8 blocks (and tensor scales) reach over the rows of other ranks; INT4 groups lie within a row.
+        if master.sharded and self._fmt.tile(*master.parameter.shape)[0] != 1:
+            # A tile that reaches over the rows of other ranks (a block, a whole weight).
             return fake_quantize(self.whole(master), self._fmt)[master.first : master.last]
         return fake_quantize(master.value, self._fmt)
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from lprl_api.model.formats import Fp8Block, Fp8Channel, Fp8Tensor, WeightFormat, rollout_format, training_format
+from lprl_api.model.formats import Fp8Block, Fp8Channel, Fp8Tensor, WeightFormat
+from lprl_api.model.formats.chosen import rollout_format, training_format
 from lprl_api.spec.precision import Precision
 from lprl_workload.hf.arithmetic import emulate_activations, selected_slots
 from lprl_workload.hf.folder import read_folder

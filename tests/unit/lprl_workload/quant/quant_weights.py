@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lprl_api.model import formats
 from lprl_api.model.formats import Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
 
 FORMATS = (
@@ -17,6 +18,7 @@ FORMATS = (
     Int4Group(group_size=64),
     Int4Group(group_size=128),
 )
+FORMATS += tuple(fmt() for kind, fmt in formats.FORMATS.items() if kind != "bf16" and kind not in {known.kind for known in FORMATS})
 examples = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -64,9 +66,9 @@ def weights(draw: st.DrawFn, multiple: int = 1) -> Tensor:
     return fill(draw(st.sampled_from(KINDS)), rows, cols, draw(st.integers(0, 2**31)))
 
 
-def columns_of(fmt: object) -> int:
+def columns_of(fmt: formats.Format) -> int:
     """What K must be a multiple of."""
-    return fmt.group_size if isinstance(fmt, Int4Group) else 1
+    return fmt.unit[1] if fmt.misfit(1) else 1
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

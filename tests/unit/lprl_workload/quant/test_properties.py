@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from tests.unit.lprl_workload.quant.quant_weights import FORMATS, columns_of, examples, same_bits, weights
 
 from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group
+from lprl_workload.quant.kernels import kernels_of
 from lprl_workload.quant.native import kernels
 from lprl_workload.quant.scheme import dequantize, fake_quantize, quantization_error, quantize, served_names, straight_through
-from lprl_workload.quant.slab import SlabEncoder, raw_bytes
+from lprl_workload.quant.slab import raw_bytes
 
 
 def ids(fmt: object) -> str:
@@ -67,7 +68,7 @@ def test_slabs_native_and_torch_equal_quantize(fmt, data, monkeypatch) -> None:
     errors = []
     for native in ("1", "0"):
         monkeypatch.setenv("LPRL_NATIVE", native)
-        encoder = SlabEncoder(fmt, weight.shape[1])
+        encoder = kernels_of(fmt).encoder(fmt, weight.shape[1])
         step = encoder.unit * data.draw(st.integers(1, 5))
         slabs = [weight[i : i + step].contiguous() for i in range(0, len(weight), step)]
         if encoder.two_passes:
@@ -96,7 +97,7 @@ def test_every_bf16_value_in_every_path(fmt, bits, monkeypatch) -> None:
     weight = torch.nan_to_num(values.float(), nan=0.0, posinf=0.0, neginf=0.0).clamp(-3e38, 3e38).to(torch.bfloat16).view(64, 64)
     want = list(quantize("x.weight", weight, fmt).values())[:2]
     monkeypatch.setenv("LPRL_NATIVE", "1")
-    encoder = SlabEncoder(fmt, 64)
+    encoder = kernels_of(fmt).encoder(fmt, 64)
     encoder.measure(weight)
     codes, scale = encoder.encode(weight)
     assert bytes(codes) == bytes(raw_bytes(want[0]))

@@ -1,58 +1,7 @@
-"""Weight formats a checkpoint can be in: the value conversion, fake quantisation and weight sync agree on."""
+"""Which weight format a job's precision asks for: served, exported, trained."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
-
-from lprl_api.base import Contract, PositiveInt
+from lprl_api.model.formats import Activations, Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.spec.precision import Precision, Rollout, Scope, Training
-
-Activations = Literal["dynamic", "none"]
-"""What an engine does with the inputs of FP8 weights: quantises them at every product, or leaves them in high precision."""
-
-
-class Bf16(Contract):
-    """BFloat16 everywhere, no quantization_config."""
-
-    kind: Literal["bf16"] = "bf16"
-
-
-class Fp8Block(Contract):
-    """E4M3 codes `X.weight`, one scale per block in `X.weight_scale_inv` (float32)."""
-
-    kind: Literal["fp8-block"] = "fp8-block"
-    block_size: tuple[PositiveInt, PositiveInt] = (128, 128)
-    scale_format: Literal["float32", "ue8m0"] = "float32"
-    activations: Activations = "dynamic"
-    exclude_modules: tuple[str, ...] = ()
-
-
-class Fp8Channel(Contract):
-    """E4M3 codes, one scale per output channel in `X.weight_scale` [N, 1] (compressed-tensors float-quantized)."""
-
-    kind: Literal["fp8-channel"] = "fp8-channel"
-    activations: Activations = "dynamic"
-    exclude_modules: tuple[str, ...] = ()
-
-
-class Fp8Tensor(Contract):
-    """E4M3 codes, one scale in `X.weight_scale` [1]."""
-
-    kind: Literal["fp8-tensor"] = "fp8-tensor"
-    activations: Activations = "dynamic"
-    exclude_modules: tuple[str, ...] = ()
-
-
-class Int4Group(Contract):
-    """Symmetric INT4, one scale per `group_size` input channels (compressed-tensors pack-quantized)."""
-
-    kind: Literal["int4-group"] = "int4-group"
-    group_size: Literal[32, 64, 128] = 128
-    scope: Scope = Scope.ROUTED_EXPERTS
-    exclude_modules: tuple[str, ...] = ()
-
-
-WeightFormat = Annotated[Bf16 | Fp8Block | Fp8Channel | Fp8Tensor | Int4Group, Field(discriminator="kind")]
 
 
 def _fp8(precision: Precision, activations: Activations) -> Fp8Block | Fp8Channel | Fp8Tensor:
@@ -64,12 +13,6 @@ def _fp8(precision: Precision, activations: Activations) -> Fp8Block | Fp8Channe
             return Fp8Channel(activations=activations, exclude_modules=exclude)
         case "tensor":
             return Fp8Tensor(activations=activations, exclude_modules=exclude)
-
-
-def described(fmt: WeightFormat) -> str:
-    """Return the weights and the activations an engine computes with, for people: `fp8-block, FP8 activations`."""
-    activations = getattr(fmt, "activations", "none")
-    return fmt.kind if isinstance(fmt, Bf16) else f"{fmt.kind}, {'FP8' if activations == 'dynamic' else 'BF16'} activations"
 
 
 def int4_scope(precision: Precision, is_moe: bool) -> Scope:
