@@ -27,10 +27,10 @@ demo: $(STAMP) ## Run the main job on this machine: a manifest through its whole
 	$(BIN)/lprl demo
 
 # Lanes side by side (tests/conftest.py says which), each from the start: one that is given out later waits behind another's last tests.
-# Most of them wait most of the time, so there are more than cores.
+# Most of them wait most of the time, so there are more than cores. Unit tests run beside them, in processes of their own.
 LANES ?= 8
 test: $(STAMP) ## Unit, contract, golden, chart, control-plane and local end-to-end tests (a quarter of an hour on two cores).
-	$(BIN)/pytest -q -n $(LANES) --dist loadgroup --no-loadscope-reorder tests/control_plane tests/local tests/chart tests/contract tests/repo tests/golden tests/unit
+	$(BIN)/python tests/side_by_side.py $(LANES)
 
 test-unit: $(STAMP) ## The tests that need neither Ray nor an API server (a minute).
 	$(BIN)/pytest -q -n auto tests/unit tests/repo tests/golden
