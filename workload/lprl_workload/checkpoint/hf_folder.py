@@ -16,7 +16,8 @@ from lprl_workload.folder.files import SUFFIX
 from lprl_workload.folder.model import FILE_KEY
 from lprl_workload.hf.slots import further_layer
 from lprl_workload.hf.untrained import NOTE, note, untrained_weights
-from lprl_workload.io.tensor_file import save_tensors
+from lprl_workload.io.parts import FileRecord, record_of, write_part
+from lprl_workload.io.tensor_file import write_tensors
 from lprl_workload.process.movement import here
 from lprl_workload.quant.config_json import strip_quantization
 from lprl_workload.quant.select import Selection
@@ -37,25 +38,31 @@ MAX_COPIED_BYTES = 256 * 1024 * 1024
 """Tokenizers, templates and licences are far smaller; anything larger beside a model is not one of them."""
 
 
-def write_trained(folder: Path, weights: WeightSource, peers: Peers, source: Path, shape: ModelShape) -> None:
+def write_trained(folder: Path, weights: WeightSource, peers: Peers, source: Path, shape: ModelShape) -> tuple[FileRecord, ...]:
     """Fill the existing `folder` with the trained weights and what config.json promises beside them: the source's, with a note.
 
-    On every rank; the first one writes. Raises UserError when the source cannot be read, and on all ranks when one fails.
+    On every rank; the first one writes, durably, and returns its files. Raises UserError when the source cannot be read, and on all
+    ranks when one fails.
     """
     writer = ModelWriter(folder, source) if peers.rank == 0 else None
     fmt = Bf16()
     routes = route(weights.manifest(), (), ROUND_BYTES, ServedAs(fmt, Selection(fmt, shape)), senders=(0,))
     gather(weights, routes, peers, writer.add if writer else _unexpected)
     if writer is None:
-        return
+        return ()
+    return finish_trained(writer, source, shape)
+
+
+def finish_trained(writer: "ModelWriter", source: Path, shape: ModelShape) -> tuple[FileRecord, ...]:
+    """Add to a folder of trained weights what its source promises beside them; returns the folder's files."""
     layers: set[int] = set()
     for item in untrained_weights(source, shape):
         layers.add(further_layer(item.name, shape) or shape.layers)
         writer.add(item)
-    writer.finish()
-    if layers:
-        (folder / NOTE).write_text(json.dumps(note(sorted(layers)), indent=2) + "\n")
-        log.info("checkpoint: layers %s (multi-token prediction) are the source's, not trained", sorted(layers))
+    if not layers:
+        return writer.finish()
+    log.info("checkpoint: layers %s (multi-token prediction) are the source's, not trained", sorted(layers))
+    return *writer.finish(), writer.write(NOTE, json.dumps(note(sorted(layers)), indent=2) + "\n")
 
 
 def _unexpected(item: NamedTensor) -> None:
@@ -83,9 +90,10 @@ class ModelWriter:
 
         """
         self._folder, self._source, self._bound = folder, source, shard_bytes
-        self._shards: list[tuple[list[str], int]] = []
+        self._shards: list[tuple[list[str], int, FileRecord]] = []
         self._waiting: dict[str, Tensor] = {}
         self._size = 0
+        self._files: list[FileRecord] = []
 
     def add(self, item: NamedTensor) -> None:
         """Take one tensor."""
@@ -96,26 +104,48 @@ class ModelWriter:
         self._waiting[item.name] = item.tensor.detach().cpu().contiguous()
         self._size += nbytes
 
-    def finish(self) -> None:
-        """Write what is left, config and tokenizer, and name the shards."""
-        _copy_side_files(self._source, self._folder)
+    def write(self, name: str, text: str) -> FileRecord:
+        """Write a small file, durably."""
+        return write_part(self._folder / name, text.encode())
+
+    def finish(self) -> tuple[FileRecord, ...]:
+        """Write what is left, config and tokenizer, and name the shards; returns all files, which are durable."""
+        self._files += _copy_side_files(self._source, self._folder)
         config: dict[str, Any] = strip_quantization(json.loads((self._source / "config.json").read_text()))
         for key in ("torch_dtype", FILE_KEY):  # the weights have other file names here
             config.pop(key, None)
         config["dtype"] = "bfloat16"
-        (self._folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        self._files.append(self.write("config.json", json.dumps(config, indent=2, sort_keys=True) + "\n"))
         self._flush()
-        _name_shards(self._folder, self._shards)
+        self._name_shards()
+        return tuple(self._files)
 
     def _flush(self) -> None:
         if self._waiting:
             path = self._folder / f"part-{len(self._shards):05d}.safetensors"
-            save_tensors(self._waiting, path, metadata={"format": "pt"})
-            self._shards.append((list(self._waiting), self._size))
+            record = write_tensors(self._waiting, path, metadata={"format": "pt"})
+            self._shards.append((list(self._waiting), self._size, record))
         self._waiting, self._size = {}, 0
 
+    def _name_shards(self) -> None:
+        if len(self._shards) == 1:
+            self._name(self._shards[0][2], "model.safetensors")
+            return
+        weight_map: dict[str, str] = {}
+        for number, (names, _, record) in enumerate(self._shards):
+            final = f"model-{number + 1:05d}-of-{len(self._shards):05d}.safetensors"
+            self._name(record, final)
+            weight_map |= dict.fromkeys(names, final)
+        index = {"metadata": {"total_size": sum(nbytes for _, nbytes, _ in self._shards)}, "weight_map": dict(sorted(weight_map.items()))}
+        self._files.append(self.write("model.safetensors.index.json", json.dumps(index, indent=2) + "\n"))
 
-def _copy_side_files(source: Path, folder: Path) -> None:
+    def _name(self, record: FileRecord, final: str) -> None:
+        (self._folder / record.path).rename(self._folder / final)
+        self._files.append(record.model_copy(update={"path": final}))
+
+
+def _copy_side_files(source: Path, folder: Path) -> list[FileRecord]:
+    found = []
     for path in sorted(source.iterdir()):
         if not path.is_file() or path.name in OWN_FILES or path.name.startswith(".") or path.suffix in NOT_COPIED:
             continue
@@ -124,16 +154,5 @@ def _copy_side_files(source: Path, folder: Path) -> None:
         # Code from a model folder is never run, so it is not passed on either.
         if path.suffix != ".py" and path.stat().st_size <= MAX_COPIED_BYTES:
             shutil.copyfile(path, folder / path.name)
-
-
-def _name_shards(folder: Path, shards: list[tuple[list[str], int]]) -> None:
-    if len(shards) == 1:
-        (folder / "part-00000.safetensors").rename(folder / "model.safetensors")
-        return
-    weight_map: dict[str, str] = {}
-    for number, (names, _) in enumerate(shards):
-        final = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (folder / f"part-{number:05d}.safetensors").rename(folder / final)
-        weight_map |= dict.fromkeys(names, final)
-    index = {"metadata": {"total_size": sum(nbytes for _, nbytes in shards)}, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+            found.append(record_of(folder / path.name, path.name))
+    return found

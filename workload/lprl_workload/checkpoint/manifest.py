@@ -1,38 +1,52 @@
-"""manifest.json of a checkpoint: what it is, and the sha256 of every file in it. Written last inside the folder."""
+"""manifest.json of a checkpoint: what it is, and the hashes of every file in it. Written last inside the folder.
 
-import hashlib
+Whoever wrote a file hashed it on the way; the manifest is put together from what they say, and nothing is read again for it.
+"""
+
 import json
 import os
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lprl_api.base import Contract, NonNegativeInt
-from lprl_workload.process.movement import here
+from lprl_api.model.model_shape import ModelShape
+from lprl_workload.io import parts
+from lprl_workload.io.parts import FileRecord, intact
 
 MANIFEST = "manifest.json"
-CHUNK_BYTES = 4 * 1024 * 1024
 HASHING_THREADS = 8
 """Files hashed at a time; hashing releases the interpreter lock, and storage likes several readers."""
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+SMALL_BYTES = 1024 * 1024
+"""Files up to this size are always hashed: states, configurations, random generators."""
+SAMPLE_BYTES = 1024 * 1024 * 1024
+"""Of the larger ones, so much is hashed at start-up: about a second. What is loaded is hashed as it is read anyway."""
 
-
-class FileRecord(Contract):
-    """One file of a checkpoint."""
-
-    path: str
-    """Relative to the checkpoint, with forward slashes."""
-    nbytes: NonNegativeInt
-    sha256: str
+How = Literal["sizes", "sampled", "full"]
+"""What is compared: that files are there in their sizes; the hashes of some chunks as well; of everything."""
 
 
 class Manifest(Contract):
     """Contents of a checkpoint."""
 
-    schema_version: int = 1
+    schema_version: int = 2
+    """1 had neither chunks nor a source."""
     step: NonNegativeInt
     attempt: NonNegativeInt
+    source: str = ""
+    """Folder of the model that is trained, as the run saw it; versions before did not say."""
+    shape: ModelShape | None = None
+    """Of that model."""
     files: tuple[FileRecord, ...]
+
+    def below(self, folder: str) -> tuple[FileRecord, ...]:
+        """Return the records of the files in a folder, as seen from there."""
+        prefix = f"{folder}/"
+        found = (r for r in self.files if r.path.startswith(prefix))
+        return tuple(r.model_copy(update={"path": r.path.removeprefix(prefix)}) for r in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +55,6 @@ class Damage:
 
     folder: Path
     reason: str
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            here.tick()
-    return digest.hexdigest()
 
 
 def fsync(path: Path) -> None:
@@ -62,27 +66,23 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_manifest(folder: Path, step: int, attempt: int) -> Manifest:
-    """Hash and fsync every file below `folder`, then write and fsync its manifest."""
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of `folder`, whose files are durable, and make it and all folders durable.
 
-    def record(path: Path) -> FileRecord:
-        fsync(path)
-        return FileRecord(path=path.relative_to(folder).as_posix(), nbytes=path.stat().st_size, sha256=sha256_of(path))
-
-    with ThreadPoolExecutor(HASHING_THREADS) as pool:
-        files = tuple(pool.map(record, sorted(p for p in folder.rglob("*") if p.is_file())))
-    manifest = Manifest(step=step, attempt=attempt, files=files)
+    Raises RuntimeError unless the files there are exactly those of the manifest, in their sizes.
+    """
+    found = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+    recorded = {record.path: record.nbytes for record in manifest.files}
+    if found != recorded:
+        name = min(name for name in found.keys() | recorded.keys() if found.get(name) != recorded.get(name))
+        raise RuntimeError(f"{folder / name}: {found.get(name)} bytes there, {recorded.get(name)} were written")
     (folder / MANIFEST).write_text(json.dumps(manifest.document(), indent=1))
     for path in [folder / MANIFEST, *(p for p in folder.rglob("*") if p.is_dir()), folder]:
         fsync(path)
-    return manifest
 
 
-def verify(folder: Path, hashed: bool = True) -> Manifest | Damage:
-    """Return the manifest of a complete checkpoint whose every file has the recorded size and hash, else what is wrong with it.
-
-    `hashed` false leaves the hashes out: they take reading everything.
-    """
+def verify(folder: Path, how: How = "full") -> Manifest | Damage:
+    """Return the manifest of a complete checkpoint that is as recorded, as far as `how` says, else what is wrong with it."""
     path = folder / MANIFEST
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
@@ -90,16 +90,47 @@ def verify(folder: Path, hashed: bool = True) -> Manifest | Damage:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
         return Damage(folder, f"{MANIFEST}: {error}")
-    with ThreadPoolExecutor(HASHING_THREADS) as pool:
-        wrong = [reason for reason in pool.map(lambda record: _wrong(folder, record, hashed), manifest.files) if reason]
-    return Damage(folder, wrong[0]) if wrong else manifest
+    wrong = next((reason for record in manifest.files if (reason := _misplaced(folder, record))), "")
+    if not wrong and how != "sizes":
+        chosen = sampled(manifest.files, SAMPLE_BYTES) if how == "sampled" else {record.path: None for record in manifest.files}
+        with ThreadPoolExecutor(HASHING_THREADS) as pool:
+            hashed = [record for record in manifest.files if record.path in chosen]
+            verdicts = pool.map(lambda record: intact(folder / record.path, record, chosen[record.path]), hashed)
+            spoilt = [record.path for record, good in zip(hashed, verdicts, strict=True) if not good]
+        wrong = f"{spoilt[0]}: content does not have the recorded sha256" if spoilt else ""
+    return Damage(folder, wrong) if wrong else manifest
 
 
-def _wrong(folder: Path, record: FileRecord, hashed: bool) -> str:
-    """Return what is wrong with one file, empty when it is as recorded."""
+def _misplaced(folder: Path, record: FileRecord) -> str:
+    """Return what is wrong with a file's place, size or record, empty when nothing is."""
     file = (folder / record.path).resolve()
     if not file.is_relative_to(folder.resolve()):
         return f"{record.path}: outside the checkpoint"
+    if record.chunks and len(record.chunks) != -(-record.nbytes // parts.CHUNK_BYTES):
+        return f"{record.path}: {len(record.chunks)} hashes for {record.nbytes} bytes"
     if not file.is_file() or file.stat().st_size != record.nbytes:
         return f"{record.path}: missing or not {record.nbytes} bytes"
-    return "" if not hashed or sha256_of(file) == record.sha256 else f"{record.path}: content does not have the recorded sha256"
+    return ""
+
+
+def sampled(files: Iterable[FileRecord], budget: int) -> dict[str, Sequence[int] | None]:
+    """Return which chunks of which files are hashed at start-up (None: the whole file): small files, and `budget` bytes of the others.
+
+    Chunks are chosen evenly over all files. A long file without chunk hashes (of an earlier version) is left to its reader, unless
+    everything fits the budget.
+    """
+    given = list(files)
+    large = [record for record in given if record.nbytes > SMALL_BYTES]
+    if sum(record.nbytes for record in large) <= budget:
+        return {record.path: None for record in given}
+    chosen: dict[str, Sequence[int] | None] = {record.path: None for record in given if record.nbytes <= SMALL_BYTES}
+    each = [(record, n) for record in large if record.chunks or record.nbytes <= parts.CHUNK_BYTES for n in range(len(record.chunks) or 1)]
+    count = min(len(each), max(1, budget // parts.CHUNK_BYTES))
+    picked: dict[str, list[int]] = {}
+    for place in range(count):
+        record, number = each[place * (len(each) - 1) // max(1, count - 1)]
+        picked.setdefault(record.path, []).append(number)
+    for record in large:
+        if record.path in picked:
+            chosen[record.path] = picked[record.path] if record.chunks else None
+    return chosen

@@ -1,37 +1,37 @@
 """The run folder: step folders that are complete or absent, and the fence that keeps late attempts out.
 
-A checkpoint is written into step-000020.a3.tmp (3 = the attempt), hashed, fsynced, and renamed to step-000020. FENCE holds
-the newest attempt that opened the folder; an older one is refused before it renames anything, so a process that outlived
-its attempt can at most leave a .tmp folder nobody reads.
+A checkpoint is written into step-000020.a3.tmp (3 = the attempt) by everybody who has a part of it, hashed on the way, fsynced, and
+renamed to step-000020 when all parts are there, which may be a step later. FENCE holds the newest attempt that opened the folder; an
+older one is refused before it renames anything, so a process that outlived its attempt can at most leave a .tmp folder nobody reads.
 """
 
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 from lprl_api.derived.run_folder import FENCE, step_name, steps_of
 from lprl_api.errors import UserError
-from lprl_workload.checkpoint.manifest import MANIFEST, Damage, Manifest, fsync, verify, write_manifest
+from lprl_api.model.model_shape import ModelShape
+from lprl_workload.checkpoint.manifest import MANIFEST, Damage, How, Manifest, fsync, verify, write_manifest
+from lprl_workload.io.parts import FileRecord
 from lprl_workload.process.errors import FencedError
 
 log = logging.getLogger(__name__)
 
 
-def intact_checkpoint(path: Path, hashed: bool = True) -> Path:
+def intact_checkpoint(path: Path, how: How = "full") -> tuple[Path, Manifest]:
     """Return the newest intact checkpoint of another run, read only: `path` is its run folder, or one step of it.
-
-    `hashed` false compares sizes only.
 
     Raises UserError when there is none, naming what is wrong with each candidate.
     """
     found = [path / step_name(step) for step in reversed(steps_of(path))]
     reasons = []
     for folder in [path] if (path / MANIFEST).exists() else found:
-        verdict = verify(folder, hashed)
+        verdict = verify(folder, how)
         if isinstance(verdict, Manifest):
-            return folder
+            return folder, verdict
         reasons.append(f"{folder.name}: {verdict.reason}")
     raise UserError(
         f"spec.checkpoint.loadFrom: no intact checkpoint in {path} ({'; '.join(reasons) or 'no step folder'})",
@@ -75,34 +75,42 @@ class CheckpointStore:
         """Return the folder of a complete checkpoint."""
         return self.root / step_name(step)
 
-    def save(self, step: int, write: Callable[[Path], None]) -> Manifest:
-        """Have `write` fill an empty folder, make it durable and visible as this step's checkpoint, prune older ones.
-
-        An existing checkpoint of the step (a rollback went back to it) is replaced. Raises FencedError.
-        """
+    def begin(self, step: int) -> Path:
+        """Return an empty folder to write this step's checkpoint into. Raises FencedError."""
         self.check_fence()
-        aside = self.root / f"{step_name(step)}.a{self._attempt}.tmp"
+        aside = self._aside(step)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        write(aside)
-        manifest = write_manifest(aside, step, self._attempt)
+        return aside
+
+    def publish(self, step: int, files: Iterable[FileRecord], source: str = "", shape: ModelShape | None = None) -> Manifest:
+        """Make what was begun visible as this step's checkpoint, now that all its files are durable, and prune older ones.
+
+        `source`, `shape`: of the model that is trained. An existing checkpoint of the step (a rollback went back to it) is replaced.
+        Raises FencedError.
+        """
+        self.check_fence()
+        aside = self._aside(step)
+        recorded = tuple(sorted(files, key=lambda record: record.path))
+        manifest = Manifest(step=step, attempt=self._attempt, source=source, shape=shape, files=recorded)
+        write_manifest(aside, manifest)
         self.check_fence()
         self._publish(aside, self.folder(step))
         self._prune()
         return manifest
 
     def newest(self, at_most: int | None = None) -> tuple[Path, Manifest] | None:
-        """Return the newest checkpoint whose hashes all verify (of step <= `at_most`).
+        """Return the newest checkpoint (of step <= `at_most`) whose files are there in their sizes, with the hashes of a sample.
 
         A damaged one is reported and left in place, renamed to NAME.damaged, and the one before it is taken.
         """
         for step in reversed(self.steps()):
             if at_most is not None and step > at_most:
                 continue
-            found = verify(self.folder(step))
+            found = verify(self.folder(step), "sampled")
             if isinstance(found, Manifest):
                 return self.folder(step), found
-            self._set_aside(found)
+            self.set_aside(found)
         return None
 
     def nothing_to_resume(self, step: int) -> UserError:
@@ -117,6 +125,9 @@ class CheckpointStore:
             if later > step:
                 self._remove(later)
         fsync(self.root)
+
+    def _aside(self, step: int) -> Path:
+        return self.root / f"{step_name(step)}.a{self._attempt}.tmp"
 
     def _publish(self, aside: Path, final: Path) -> None:
         old = final.with_name(f"{final.name}.old")
@@ -147,7 +158,8 @@ class CheckpointStore:
         os.rename(self.folder(step), doomed)
         shutil.rmtree(doomed)
 
-    def _set_aside(self, damage: Damage) -> None:
+    def set_aside(self, damage: Damage) -> None:
+        """Rename a damaged checkpoint to NAME.damaged, and say so."""
         target = damage.folder.with_name(f"{damage.folder.name}.damaged")
         number = 1
         while target.exists():

@@ -21,7 +21,8 @@ from lprl_workload.convert.digest import CHUNK_BYTES
 from lprl_workload.convert.plan_shard import Piece
 from lprl_workload.convert.writer import ShardWriter
 from lprl_workload.folder.contents import FolderContents
-from lprl_workload.folder.header import DTYPES, TensorInfo
+from lprl_workload.folder.header import TensorInfo
+from lprl_workload.io.dtypes import DTYPES
 from lprl_workload.quant.kernels import kernels_of
 from lprl_workload.quant.scheme import dequantize, served_names
 from lprl_workload.quant.slab import SLAB_BYTES, ErrorSums, raw_bytes

@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import json
 import math
 import os
 from collections.abc import Iterable
@@ -14,7 +13,8 @@ from blake3 import blake3
 
 from lprl_api.errors import StorageFullError
 from lprl_workload.convert.digest import extend_digest
-from lprl_workload.folder.header import DTYPES
+from lprl_workload.io.dtypes import DTYPES
+from lprl_workload.io.tensor_file import header_of
 from lprl_workload.process.movement import here
 
 WRITEBACK_BYTES = 32 << 20
@@ -48,14 +48,7 @@ def layout(tensors: Iterable[OutputTensor]) -> tuple[bytes, dict[str, int], int]
     behind = [tensor for tensor in given if tensor.last or tensor.nbytes % 8]
     behind.sort(key=lambda t: (-DTYPES[t.dtype].itemsize, t.name))
     ordered = [tensor for tensor in given if not (tensor.last or tensor.nbytes % 8)] + behind
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for tensor in ordered:
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, position + tensor.nbytes]}
-        position += tensor.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    raw = len(text).to_bytes(8, "little") + text
+    raw = header_of(((t.name, t.dtype, t.shape) for t in ordered), {"format": "pt"})
     offsets, start = {}, len(raw)
     for tensor in ordered:
         offsets[tensor.name] = start

@@ -9,7 +9,8 @@ from lprl_api.errors import UserError
 from lprl_api.model.formats import FORMATS, Bf16, WeightFormat
 from lprl_api.model.hf_quantization_keys import HIGH_PRECISION
 from lprl_workload.folder.contents import FolderContents
-from lprl_workload.folder.header import DTYPES, TensorInfo
+from lprl_workload.folder.header import TensorInfo
+from lprl_workload.io.dtypes import DTYPES
 
 FLOATS = ("BF16", "F16", "F32")
 SCALES = (*FLOATS, "F8_E8M0")

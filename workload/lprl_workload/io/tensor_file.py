@@ -1,13 +1,18 @@
-"""Writing a safetensors file; a full volume is told as such (the library's own error is of no kind and carries no errno)."""
+"""Writing safetensors files; a full volume is told as such (the library's own error is of no kind and carries no errno)."""
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lprl_api.errors import StorageFullError
+from lprl_workload.io.dtypes import DTYPE_NAMES, DTYPES
+from lprl_workload.io.parts import FileRecord, PartWriter
 
 _FULL = ("os error 28", "os error 122")
 """ENOSPC and EDQUOT as its message ends."""
@@ -21,3 +26,28 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
         if any(code in str(error) for code in _FULL):
             raise StorageFullError(f"{path}: no space left for {len(tensors)} tensors", "free space or enlarge the volume") from error
         raise
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> FileRecord:
+    """Write `tensors` (on the CPU) to `path`, durably, hashed on the way. Raises StorageFullError."""
+    # Wide elements first: every tensor is aligned to its element, as the library does it.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    header = header_of(((name, DTYPE_NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in ordered), metadata)
+    with PartWriter(path) as part:
+        part.write(header)
+        for _, tensor in ordered:
+            part.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return part.record
+
+
+def header_of(tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str] | None) -> bytes:
+    """Return the first bytes of a safetensors file whose tensors (name, dtype's name, shape) lie in this order, without gaps."""
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    for name, dtype, shape in tensors:
+        end = position + math.prod(shape) * DTYPES[dtype].itemsize
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

@@ -139,7 +139,7 @@ def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Repor
     note_owner(before, me)
     if recorded_step and not store.steps():
         raise store.nothing_to_resume(recorded_step)
-    load_from = intact_checkpoint(paths.load_from) if paths.load_from is not None and not store.steps() else None
+    load_from = intact_checkpoint(paths.load_from)[0] if paths.load_from is not None and not store.steps() else None
     tokenizer: Any = load_tokenizer(paths.rollout)
     room = {"context": context_of(run), "response": run.sampling.max_response_tokens}
     dataset = PromptDataset(paths.prompts, run.data, tokenizer, run.algorithm.seed, **room)

@@ -15,6 +15,7 @@ from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Bucket, GenerationRequest, Metrics, SamplingParams
 from lprl_workload.episode import Episode, described
+from lprl_workload.io.parts import FileRecord
 from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
 from lprl_workload.launch.parts import split
 from lprl_workload.process.errors import WeightMismatchError
@@ -87,17 +88,23 @@ class TrainHost:
         """See TrainActor."""
         self.actor.set_correction(enabled)
 
-    def save(self, directory: Path) -> None:
+    def begin_save(self, directory: Path) -> None:
         """See TrainActor."""
-        self.actor.save(directory)
+        self.actor.begin_save(directory)
 
-    def load(self, directory: Path) -> None:
+    def finish_save(self) -> tuple[FileRecord, ...]:
         """See TrainActor."""
-        self.actor.load(directory)
+        found = self.actor.finish_save(wait=True)
+        assert found is not None
+        return found
 
-    def export(self, directory: Path) -> None:
-        """Write the BF16 folder, on rank 0 with the others' help."""
-        write_trained(directory, self.actor.source(), self.actor.peers(), self._paths.model, self._run.shape)
+    def load(self, directory: Path, records: Sequence[FileRecord]) -> None:
+        """See TrainActor."""
+        self.actor.load(directory, records)
+
+    def export(self, directory: Path) -> tuple[FileRecord, ...]:
+        """Write the BF16 folder, on rank 0 with the others' help; returns what this rank wrote."""
+        return write_trained(directory, self.actor.source(), self.actor.peers(), self._paths.model, self._run.shape)
 
     def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Score the probe; on every rank."""

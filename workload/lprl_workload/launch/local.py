@@ -10,6 +10,7 @@ from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.data import GenerationRequest, Metrics, SamplingParams, SyncReport
 from lprl_workload.episode import BatchRef, Episode, EpisodeRef, Float32
+from lprl_workload.io.parts import FileRecord
 from lprl_workload.launch.parts import arrays_of, in_order, split, work_of
 from lprl_workload.launch.thread_calls import ThreadCalls
 from lprl_workload.quant.select import Selection
@@ -174,18 +175,22 @@ class LocalTrainGroup:
         """Return whether nothing changed the weights since they were pushed as `version`."""
         return self._pushed == version
 
-    def save(self, directory: Path) -> None:
-        """Save the rank."""
-        self._actor.save(directory)
+    def begin_save(self, directory: Path) -> None:
+        """Have the rank write its state in a thread."""
+        self._actor.begin_save(directory)
 
-    def export(self, directory: Path) -> None:
+    def finish_save(self, wait: bool) -> tuple[FileRecord, ...] | None:
+        """Ask the rank."""
+        return self._actor.finish_save(wait)
+
+    def export(self, directory: Path) -> tuple[FileRecord, ...]:
         """Write the BF16 folder."""
-        write_trained(directory, self._actor.source(), self._actor.peers(), self._model, self._run.shape)
+        return write_trained(directory, self._actor.source(), self._actor.peers(), self._model, self._run.shape)
 
-    def load(self, directory: Path) -> None:
+    def load(self, directory: Path, records: Sequence[FileRecord]) -> None:
         """Load the rank."""
         self._pushed = None
-        self._actor.load(directory)
+        self._actor.load(directory, records)
 
     def rebuild(self) -> None:
         """Build the rank anew."""

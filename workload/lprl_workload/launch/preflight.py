@@ -78,12 +78,13 @@ def check_load_from(config: Preflight, shape: ModelShape) -> None:
     if config.checkpoint.load_from is None or content_of(resolve(config.checkpoint.directory)).step is not None:
         return
     try:
-        model = intact_checkpoint(resolve(config.checkpoint.load_from), hashed=False) / MODEL
+        folder, manifest = intact_checkpoint(resolve(config.checkpoint.load_from), "sizes")
     except UserError:
         return  # told already
-    if not (model / "config.json").is_file():
+    model = folder / MODEL
+    found = manifest.shape or (read_shape(model) if (model / "config.json").is_file() else None)
+    if found is None:
         return
-    found = read_shape(model)
     wrong = [f"{n} {getattr(found, n)}, not {getattr(shape, n)}" for n in SHAPE_FIELDS if getattr(found, n) != getattr(shape, n)]
     if wrong:
         what = f"spec.checkpoint.loadFrom {config.checkpoint.load_from}: its model has {'; '.join(wrong)}"
@@ -166,4 +167,4 @@ def _run_folder(config: Preflight) -> None:
 def _load_from(config: Preflight) -> None:
     """Digests of terabytes are the driver's to take; here every file is there, as long as it should be."""
     if config.checkpoint.load_from is not None and content_of(resolve(config.checkpoint.directory)).step is None:
-        intact_checkpoint(resolve(config.checkpoint.load_from), hashed=False)
+        intact_checkpoint(resolve(config.checkpoint.load_from), "sizes")

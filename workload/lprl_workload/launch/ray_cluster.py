@@ -21,6 +21,7 @@ from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics, SyncReport
 from lprl_workload.episode import BatchRef
+from lprl_workload.io.parts import FileRecord
 from lprl_workload.launch.deal import spans
 from lprl_workload.launch.hosts import Place, TrainHost
 from lprl_workload.launch.parts import arrays_of, in_order, work_of
@@ -108,6 +109,7 @@ class RayTrainGroup:
         self._joined: tuple[int, Any] | None = None
         self._meetings = 0
         self._pushed: int | None = None
+        self._saving: list[Any] = []
         self._start()
 
     def logprobs(self, batch: BatchRef, of: Whose, temperature: float) -> tuple[tuple[Any, ...], list[MismatchSums]]:
@@ -181,18 +183,26 @@ class RayTrainGroup:
         first = {place.node: number for number, place in reversed(list(enumerate(self._places)))}
         return tuple(sorted(first.values()))
 
-    def save(self, directory: Path) -> None:
-        """Have every rank write its part."""
-        self._everywhere("save", directory)
+    def begin_save(self, directory: Path) -> None:
+        """Have every rank copy its part; they say in a thread of their own when it is written."""
+        self._everywhere("begin_save", directory)
+        self._saving = [handle.finish_save.options(concurrency_group="saving").remote() for handle in self._handles]
 
-    def export(self, directory: Path) -> None:
+    def finish_save(self, wait: bool) -> tuple[FileRecord, ...] | None:
+        """Look at what the ranks say, or wait for it."""
+        done, _ = ray.wait(self._saving, num_returns=len(self._saving), timeout=0)
+        if not wait and len(done) < len(self._saving):
+            return None
+        return tuple(record for part in self._get(self._saving, "save") for record in part)
+
+    def export(self, directory: Path) -> tuple[FileRecord, ...]:
         """Have the ranks write the BF16 folder together."""
-        self._everywhere("export", directory)
+        return tuple(record for part in self._everywhere("export", directory) for record in part)
 
-    def load(self, directory: Path) -> None:
-        """Have every rank read its part."""
+    def load(self, directory: Path, records: Sequence[FileRecord]) -> None:
+        """Have every rank read its part; the records travel once."""
         self._pushed = None
-        self._everywhere("load", directory)
+        self._everywhere("load", directory, ray.put(tuple(records)))
 
     def rebuild(self) -> None:
         """Kill what is left of the ranks and start all of them anew."""
@@ -208,7 +218,8 @@ class RayTrainGroup:
     def _start(self) -> None:
         """Place the ranks, number them node by node, load the model. Raises DeadlineError when there is no room in time."""
         self._joined = self._pushed = None
-        actor = ray.remote(concurrency_groups={"health": 1}, **actor_options(self._run, TRAINER_SLOT, 1))(self.host)
+        groups = {"health": 1, "saving": 1}
+        actor = ray.remote(concurrency_groups=groups, **actor_options(self._run, TRAINER_SLOT, 1))(self.host)
         handles, found = place(actor.remote, self._run.ranks.trainer_ranks, "placing trainer ranks")
         order = sorted(range(len(handles)), key=lambda n: (found[n].address, found[n].node, n))
         self._handles, self._places = [handles[n] for n in order], [found[n] for n in order]

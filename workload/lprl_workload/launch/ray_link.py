@@ -19,6 +19,7 @@ from lprl_workload.launch.hosts import Place
 from lprl_workload.launch.ray_vigil import POLL_S, Vigil
 from lprl_workload.process.blame import blame_of
 from lprl_workload.process.errors import (
+    DamagedError,
     DeadlineError,
     EngineLostError,
     FencedError,
@@ -38,7 +39,7 @@ PLACE_DEADLINE_S = 900.0
 PLACE_RETRY_S = 3.0
 LATE_VERDICT_S = 20.0
 """After one rank failed: how long to wait whether another one turns out to be dead, which explains it."""
-KNOWN = (UserError, EngineLostError, FencedError, NonFiniteError, RemoteError, TrainerLostError, WeightMismatchError)
+KNOWN = (UserError, DamagedError, EngineLostError, FencedError, NonFiniteError, RemoteError, TrainerLostError, WeightMismatchError)
 """Errors of our own that cross processes as themselves."""
 PLAIN_ERRNOS = (*FULL_ERRNOS, *PLACE_ERRNOS)
 """Errors of files that say all by themselves: which file, and what is wrong."""

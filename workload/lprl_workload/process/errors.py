@@ -18,6 +18,10 @@ class FencedError(RuntimeError):
         return str(self.args[0])
 
 
+class DamagedError(RuntimeError):
+    """A file of a checkpoint is not what was written; the checkpoint before it may be."""
+
+
 class EngineLostError(RuntimeError):
     """A rollout engine died or stopped answering; `engine` is its number."""
 

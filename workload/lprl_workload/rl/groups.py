@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from lprl_api.model.formats import WeightFormat
 from lprl_workload.data import GenerationRequest, Metrics, SamplingParams, SyncReport
 from lprl_workload.episode import BatchRef, Episode, EpisodeRef
+from lprl_workload.io.parts import FileRecord
 from lprl_workload.rollout.pool import Keeper
 from lprl_workload.train.advantage import Moments, Rule
 from lprl_workload.train.mismatch import MismatchSums
@@ -59,14 +60,21 @@ class TrainGroup(Protocol):
     def holds(self, version: int) -> bool:
         """Return whether the weights are still those that were last pushed, as `version`."""
 
-    def save(self, directory: Path) -> None:
-        """Write optimizer, masters, schedule and RNG of every rank into the existing `directory`."""
+    def begin_save(self, directory: Path) -> None:
+        """Have every rank copy its part of the state (optimizer, masters, schedule, RNG) and begin to write it into the existing
+        `directory`. Training may go on at once.
+        """
 
-    def export(self, directory: Path) -> None:
-        """Write the BF16 Hugging Face folder into the existing `directory`."""
+    def finish_save(self, wait: bool) -> tuple[FileRecord, ...] | None:
+        """Return the files that `begin_save` began once all ranks' are durable, or raise why they are not; None while some are being
+        written, unless it is to `wait`.
+        """
 
-    def load(self, directory: Path) -> None:
-        """Restore what `save` wrote."""
+    def export(self, directory: Path) -> tuple[FileRecord, ...]:
+        """Write the BF16 Hugging Face folder into the existing `directory`, durably; returns its files."""
+
+    def load(self, directory: Path, records: Sequence[FileRecord]) -> None:
+        """Restore what was saved and compare it with `records`. Raises DamagedError when a rank reads something else."""
 
     def rebuild(self) -> None:
         """Replace all ranks by fresh ones with the job's initial weights (after TrainerLostError)."""

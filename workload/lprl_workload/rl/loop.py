@@ -86,12 +86,15 @@ class Loop:
                     self.ready = True
                     self._reporter.update(message="")  # what was told of a loss is over
                 if self.state.step >= self.steps:
+                    self._checkpointed()
                     return "finished"
                 if stop() or self._suspend_asked():
                     self._checkpoint()
+                    self._checkpointed()
                     return "suspended"
                 self._step()
             except TrainerLostError as lost:
+                self._saving.settle()
                 self.ready, rebuild = False, True
                 if ends_instead(lost, stop(), self._suspend_asked()):
                     return "suspended"
@@ -100,6 +103,9 @@ class Loop:
                 self._reporter.phase(
                     "loading", trainer_restarts=self._trainers.total, message=shortened(f"trainer lost: {lost}", MESSAGE_CHARACTERS)
                 )
+            except Exception:
+                self._saving.settle()
+                raise
 
     @property
     def steps(self) -> int:
@@ -189,6 +195,7 @@ class Loop:
         report = self._push(self._serving.pushed + 1)
         self.state = replace(earlier, guard=replace(guard, over=0), weight_version=report.version)
         self._checkpoint()
+        self._checkpointed()
         self._saving.store.drop_after(self.state.step)
         self._records.truncate_after(self.state.step)
 
@@ -201,11 +208,14 @@ class Loop:
         self._reporter.update(evaluation=result)
 
     def _checkpoint(self) -> None:
-        """Write everything needed to go on exactly from here, unless that is what was written last."""
-        if self._saving.saved == self.state:
-            return
+        """Begin to write everything needed to go on exactly from here; the run goes on meanwhile."""
         with self._phase("checkpointing"):
-            self._saving.save(self.state)
+            self._saving.begin(self.state)
+
+    def _checkpointed(self) -> None:
+        """Wait until the checkpoint that was begun is there."""
+        with self._phase("checkpointing"):
+            self._saving.finish()
         self._report_state()
 
     def _record(self, batch: Collected, metrics: Metrics, report: SyncReport, step_seconds: float) -> None:
@@ -254,6 +264,8 @@ class Loop:
     def _phase(self, phase: DriverPhase) -> Iterator[None]:
         """Report a phase and add its seconds to the step's."""
         self._reporter.phase(phase)
+        if self._saving.look():
+            self._report_state()
         before = time.monotonic()
         yield
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.monotonic() - before

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from lprl_api.wire.progress import RewardSignal
 from lprl_workload.checkpoint.manifest import Manifest
+from lprl_workload.io.parts import FileRecord, write_part
 from lprl_workload.metrics.stability import Guard
 
 STATE_FILE = "state.json"
@@ -29,9 +30,9 @@ class RunState:
     effective_rollout: Literal["bf16", "fp8", "int4"] | None = None
     """Set when the guard changed what is served."""
 
-    def write(self, folder: Path) -> None:
-        """Write state.json into a checkpoint."""
-        (folder / STATE_FILE).write_bytes(_ADAPTER.dump_json(self, indent=1))
+    def write(self, folder: Path) -> FileRecord:
+        """Write state.json into a checkpoint, durably."""
+        return write_part(folder / STATE_FILE, _ADAPTER.dump_json(self, indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> "RunState":

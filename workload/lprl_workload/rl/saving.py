@@ -1,17 +1,37 @@
-"""The run's checkpoints as the loop sees them: where it goes on from, and what it leaves behind."""
+"""The run's checkpoints as the loop sees them: where it goes on from, and what it leaves behind.
 
-from dataclasses import dataclass
+A checkpoint is begun with a copy of the state, written by the ranks while the run goes on, and published when all parts are durable:
+looked for at every turn of the loop, waited for before the next checkpoint, a suspension, a rollback and the end.
+"""
+
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lprl_api.checkpoint_ref import CheckpointRef
 from lprl_api.derived.run_folder import step_name
+from lprl_api.errors import UserError
 from lprl_api.wire.runconfig import RunConfig
+from lprl_workload.checkpoint.manifest import Damage, Manifest, verify
 from lprl_workload.checkpoint.store import CheckpointStore
+from lprl_workload.config import resolve
+from lprl_workload.io.parts import FileRecord
+from lprl_workload.process.errors import DamagedError
 from lprl_workload.rl.groups import TrainGroup
 from lprl_workload.rl.run_state import RunState, origin
 
+log = logging.getLogger(__name__)
 TRAINER, MODEL = "trainer", "model"
 """Folders of a checkpoint: the ranks' states, and the BF16 Hugging Face model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A checkpoint that the ranks are writing."""
+
+    state: RunState
+    files: tuple[FileRecord, ...]
+    """Beside the ranks' own."""
 
 
 @dataclass(slots=True)
@@ -27,46 +47,96 @@ class Saving:
     """Of a checkpoint known to exist."""
     saved: RunState | None = None
     """What the newest checkpoint of this run holds."""
+    _pending: Pending | None = field(default=None, init=False)
 
     def resume(self) -> tuple[Path | None, RunState]:
         """Have the trainer load the newest intact checkpoint (of this run, else of `load_from`); returns it and the state it holds.
 
         Without one: None, and the state of a run that begins. Raises UserError when one is known to exist and is not there.
         """
-        found = self.store.newest()
-        if found is None and self.recorded_step:
-            raise self.store.nothing_to_resume(self.recorded_step)
-        folder, state = origin(found, self.load_from)
-        if folder:
-            self.trainer.load(folder / TRAINER)
-        self.saved = state if found else None
+        folder, state, own = self._load_newest(None)
+        self.saved = state if own else None
         return folder, state
 
     def go_back(self, at_most: int) -> RunState:
         """Have the trainer load the newest intact checkpoint of step <= `at_most`, else begin anew; returns the state there."""
-        found = self.store.newest(at_most=at_most)
-        folder, state = origin(found, self.load_from)
+        self.finish()
+        folder, state, _ = self._load_newest(at_most)
         if folder is None:
             self.trainer.rebuild()
-        else:
-            self.trainer.load(folder / TRAINER)
         return state
 
-    def save(self, state: RunState) -> None:
-        """Write everything needed to go on exactly from `state`, which the trainer is in."""
+    def begin(self, state: RunState) -> None:
+        """Begin to write everything needed to go on exactly from `state`, which the trainer is in, unless that was written last."""
+        if state in (self.saved, self._pending.state if self._pending else None):
+            return
+        self.finish()
+        folder = self.store.begin(state.step)
+        for name in (TRAINER, MODEL):
+            (folder / name).mkdir()
+        self.trainer.begin_save(folder / TRAINER)
+        exported = self.trainer.export(folder / MODEL)
+        self._pending = Pending(state, (state.write(folder), *(record.below(MODEL) for record in exported)))
 
-        def write(folder: Path) -> None:
-            for name in (TRAINER, MODEL):
-                (folder / name).mkdir()
-            self.trainer.save(folder / TRAINER)
-            self.trainer.export(folder / MODEL)
-            state.write(folder)
+    def look(self) -> bool:
+        """Publish what is being written if all its parts are done; returns whether. Raises why a part could not be written."""
+        return self._publish(wait=False)
 
-        self.store.save(state.step, write)
-        self.saved, self.recorded_step = state, state.step
+    def finish(self) -> None:
+        """Wait for what is being written, if anything is, and publish it. Raises why a part could not be written."""
+        self._publish(wait=True)
+
+    def settle(self) -> None:
+        """Finish what is being written where the ranks still can: the run ends, or they are replaced, for another reason."""
+        step = self._pending.state.step if self._pending else 0
+        try:
+            self.finish()
+        except Exception as error:
+            log.warning("the checkpoint of step %d could not be finished: %s", step, error)
 
     def reference(self) -> CheckpointRef | None:
         """Return the newest checkpoint, as reports tell of it."""
         if self.saved is None:
             return None
         return CheckpointRef(step=self.saved.step, path=f"{self.run.checkpoint.directory}/{step_name(self.saved.step)}")
+
+    def _publish(self, wait: bool) -> bool:
+        if self._pending is None:
+            return False
+        pending, self._pending = self._pending, None
+        files = self.trainer.finish_save(wait)
+        if files is None:
+            self._pending = pending
+            return False
+        state, parts = pending.state, (record.below(TRAINER) for record in files)
+        self.store.publish(state.step, (*pending.files, *parts), str(resolve(self.run.model_path)), self.run.shape)
+        self.saved, self.recorded_step = state, state.step
+        return True
+
+    def _load_newest(self, at_most: int | None) -> tuple[Path | None, RunState, bool]:
+        """Have the trainer load where the run goes on from; returns that, its state, and whether it is this run's own checkpoint."""
+        spoilt = False
+        while True:
+            found = self.store.newest(at_most)
+            if found is None and self.recorded_step and at_most is None:
+                raise self.store.nothing_to_resume(self.recorded_step)
+            folder, state = origin(found, self.load_from)
+            if folder is None and spoilt:
+                self.trainer.rebuild()  # it holds part of what was damaged
+            if folder is None or self._loaded(folder, found is not None):
+                return folder, state, found is not None
+            spoilt = True
+
+    def _loaded(self, folder: Path, own: bool) -> bool:
+        """Have the trainer load a checkpoint; false where it is this run's own and is damaged. Raises UserError for another's."""
+        verdict = verify(folder, "sizes")
+        try:
+            if not isinstance(verdict, Manifest):
+                raise DamagedError(verdict.reason)
+            self.trainer.load(folder / TRAINER, verdict.below(TRAINER))
+        except DamagedError as error:
+            if not own:
+                raise UserError(f"spec.checkpoint.loadFrom: {folder} is damaged ({error})", "name another step of that run") from error
+            self.store.set_aside(Damage(folder, str(error)))
+            return False
+        return True

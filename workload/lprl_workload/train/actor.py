@@ -6,6 +6,7 @@ from typing import Protocol
 
 from lprl_workload.data import Metrics
 from lprl_workload.episode import Float32, TrainSample
+from lprl_workload.io.parts import FileRecord
 from lprl_workload.sync.manifest import WeightSource
 from lprl_workload.sync.peers import Peers
 
@@ -55,11 +56,21 @@ class TrainActor(Protocol):
     def peers(self) -> Peers:
         """Return the ranks a push goes over together."""
 
-    def save(self, directory: Path) -> None:
-        """Write this rank's masters, optimizer, schedule and RNG state into the existing `directory`."""
+    def begin_save(self, directory: Path) -> None:
+        """Copy this rank's part of the trainer's state (masters, optimizer, schedule, RNG) into host memory and begin to write it into
+        the existing `directory`, hashed on the way. Returns when the copy is taken: training may go on at once.
+        """
 
-    def load(self, directory: Path) -> None:
-        """Restore what `save` wrote; afterwards training goes on bit-identically on CPU."""
+    def finish_save(self, wait: bool) -> tuple[FileRecord, ...] | None:
+        """Return the files that `begin_save` began once they are durable, or raise why they are not; None while they are written,
+        unless it is to `wait`. May be called from any thread.
+        """
+
+    def load(self, directory: Path, records: Sequence[FileRecord] = ()) -> None:
+        """Restore what was saved, by any number of ranks; afterwards training goes on bit-identically on CPU.
+
+        What is read is compared with `records`, those of the files in `directory`. Raises DamagedError, on all ranks, when it differs.
+        """
 
     def close(self) -> None:
         """Leave the process group and free memory."""

@@ -15,7 +15,9 @@ from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics
 from lprl_workload.episode import NOTHING, Float32, TrainSample
-from lprl_workload.process.errors import NonFiniteError
+from lprl_workload.io.parts import FileRecord
+from lprl_workload.process.background import Background
+from lprl_workload.process.errors import DamagedError, NonFiniteError
 from lprl_workload.process.movement import here
 from lprl_workload.sync.manifest import WeightSource
 from lprl_workload.sync.peers import Peers
@@ -28,7 +30,7 @@ from lprl_workload.train.loss import Denominators, LossTerms, TokenBatch, comput
 from lprl_workload.train.policy import Policy
 from lprl_workload.train.schedule import learning_rate, total_steps
 from lprl_workload.train.source import TorchSource
-from lprl_workload.train.state import load_state, save_state
+from lprl_workload.train.state import load_state, take_snapshot, write_snapshot
 
 TIS = Correction(type="tis")
 """What the stability guard switches on when the job configures no correction: weights truncated to [0, 2]."""
@@ -61,6 +63,7 @@ class TorchTrainActor:
         self._source = TorchSource(self._trained, self._group)
         self._peers: Peers | None = None
         self._steps = 0
+        self._writing: Background[tuple[FileRecord, ...]] | None = None
 
     @property
     def optimizer_steps(self) -> int:
@@ -128,17 +131,41 @@ class TorchTrainActor:
             self._peers = self._group.peers()
         return self._peers
 
-    def save(self, directory: Path) -> None:
-        """Write this rank's masters, optimizer, schedule and RNG state into the existing `directory`."""
-        writes_rows = self._shard or self._group.rank == 0
-        save_state(directory, self._trained.masters, self._group.rank, self._group.world, self._steps, writes_rows)
+    def begin_save(self, directory: Path) -> None:
+        """Copy this rank's part of the state and begin to write it; see TrainActor."""
+        self._finish_writing()
+        snapshot = take_snapshot(self._trained.masters, self._group.rank, self._group.world, self._steps)
+        self._writing = Background(lambda: write_snapshot(directory, snapshot), "lprl-save")
 
-    def load(self, directory: Path) -> None:
-        """Restore what `save` wrote, by this or another number of ranks; on CPU training then goes on bit-identically."""
-        self._steps = load_state(directory, self._trained.masters, self._group.rank, self._group.world)
+    def finish_save(self, wait: bool) -> tuple[FileRecord, ...] | None:
+        """Return the files that were begun once they are durable; see TrainActor."""
+        if self._writing is None:
+            raise RuntimeError("finish_save before begin_save")
+        return self._writing.result() if wait or self._writing.done else None
+
+    def load(self, directory: Path, records: Sequence[FileRecord] = ()) -> None:
+        """Restore what was saved, by this or another number of ranks; on CPU training then goes on bit-identically."""
+        failure: Exception | None = None
+        try:
+            self._steps = load_state(directory, self._trained.masters, self._group.rank, self._group.world, records)
+        except Exception as error:
+            failure = error
+        # Refreshing is a collective where ranks share parameters: they begin it together, or not at all.
+        failed = self._group.sum_(torch.tensor(float(failure is not None), device=self._group.device))
+        if failure is not None:
+            raise failure
+        if failed:
+            raise DamagedError(f"{directory}: {int(failed)} other ranks could not read their part")
+        self._trained.masters.refresh()
+
+    def _finish_writing(self) -> None:
+        """Wait for what is being written, however it ends: nothing may be written into a folder that is used anew."""
+        if self._writing is not None:
+            self._writing.wait()
 
     def close(self) -> None:
         """Leave the process group and free memory."""
+        self._finish_writing()
         self._group.close()
         self._reference = None
 

@@ -12,6 +12,7 @@ A rank may hold only rows [first, last) of a parameter (FSDP2 shards dimension 0
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +91,10 @@ class Masters:
         self._fmt, self._settings, self._group = fmt, settings, group
         self._device = torch.device("cpu") if settings.cpu_offload else group.device
         self.items: dict[str, Master] = {}
+        sizes = {name: p.numel() for name, p in parameters.items()}
+        before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+        self.places = {name: (before[name], sum(sizes.values())) for name in sizes}
+        """Of each parameter: the elements of all parameters before it, and of all there are."""
         decayed = {name: p for name, p in parameters.items() if p.ndim > 1}
         others = {name: p for name, p in parameters.items() if p.ndim <= 1}
         self._flats = [self._lay_out(chosen, quantised) for chosen in (decayed, others)]
@@ -121,6 +126,12 @@ class Masters:
         for flat in self._flats:
             step = torch.tensor(float(steps), dtype=torch.float32, device=self._device)
             self._adam.state[flat.value] = {"step": step, "exp_avg": flat.moment, "exp_avg_sq": flat.second_moment}
+
+    @torch.no_grad()
+    def host_copy(self, master: Master, field: str) -> Tensor:
+        """Return a copy of a master's field in host memory."""
+        values: Tensor = getattr(master, field)
+        return values.to("cpu", copy=True)
 
     @torch.no_grad()
     def refresh(self) -> None:

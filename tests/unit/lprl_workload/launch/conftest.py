@@ -10,12 +10,14 @@ import pytest
 import yaml
 
 from lprl_api.derived.trained import trained_document
+from lprl_api.model.model_shape import ModelShape
 from lprl_api.names import ExitCode
 from lprl_api.rules.parse import parse_job
 from lprl_api.wire.runconfig import InspectConfig, Preflight
 from lprl_fixtures.runs import VOLUME, merged, run_config, write_inputs
 from lprl_workload.__main__ import main
 from lprl_workload.checkpoint.store import CheckpointStore
+from lprl_workload.io.parts import write_part
 
 
 @pytest.fixture(scope="session")
@@ -66,12 +68,12 @@ def job(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inspec
 
 @pytest.fixture
 def checkpoint() -> Callable[..., Path]:
-    """checkpoint(folder, step, attempt, owner): what a job left in its run folder."""
+    """checkpoint(folder, step, attempt, owner, shape): what a job left in its run folder."""
 
-    def make(folder: Path, step: int, attempt: int = 1, owner: Mapping[str, Any] | None = None) -> Path:
+    def make(folder: Path, step: int, attempt: int = 1, owner: Mapping[str, Any] | None = None, shape: ModelShape | None = None) -> Path:
         store = CheckpointStore(folder, attempt, 3)
         store.take_over()
-        store.save(step, lambda path: (path / "state.json").write_text("{}") and None)
+        store.publish(step, [write_part(store.begin(step) / "state.json", b"{}")], shape=shape)
         if owner is not None:
             (folder / "owner.json").write_text(json.dumps(owner))
         return store.folder(step)

@@ -11,6 +11,7 @@ import pytest
 from lprl_api.model.model_shape import Inspection
 from lprl_api.names import ExitCode
 from lprl_fixtures.runs import VOLUME
+from lprl_workload.folder.config import read_shape
 from lprl_workload.launch import preflight
 
 Spoil = Callable[[Any], None]
@@ -139,6 +140,13 @@ def test_a_checkpoint_of_another_model_is_refused(job: Any, checkpoint: Callable
     code, said = job.inspect(_camel(LOAD_FROM))
     assert code == ExitCode.USER_ERROR
     assert f"spec.checkpoint.loadFrom all:other: its model has ffn {2 * config['intermediate_size']}, not" in said
+
+
+def test_a_checkpoint_without_a_model_folder_says_its_dimensions_itself(job: Any, checkpoint: Callable[..., Path]) -> None:
+    shape = read_shape(job.root / VOLUME / "model")
+    checkpoint(job.root / VOLUME / "other", 4, shape=shape.model_copy(update={"ffn": 2 * shape.ffn}))
+    code, said = job.inspect(_camel(LOAD_FROM))
+    assert code == ExitCode.USER_ERROR and f"its model has ffn {2 * shape.ffn}, not {shape.ffn}" in said
 
 
 def test_a_folder_nobody_may_write_is_told(job: Any) -> None:

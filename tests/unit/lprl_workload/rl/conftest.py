@@ -21,6 +21,7 @@ from lprl_fixtures.runs import ONE_RANK
 from lprl_workload.checkpoint.store import CheckpointStore
 from lprl_workload.data import GenerationRequest, Metrics, Prompt, SamplingParams, SyncReport
 from lprl_workload.episode import BatchRef, Episode, EpisodeRef, described, drawn, token_ids, world
+from lprl_workload.io.parts import FileRecord, PartReader, write_part
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.process.errors import EngineLostError, TrainerLostError
 from lprl_workload.rl.collect import Collector
@@ -49,6 +50,8 @@ class World:
     """Mismatch by optimizer step."""
     logprobs: Callable[[int], tuple[float, ...]] = lambda place: (-0.5, -0.25)
     """What engines say of a response, by its place among the requests."""
+    writing: int = 0
+    """How often the next checkpoint is looked for in vain."""
 
     def note(self, what: str) -> None:
         self.journal.append(what)
@@ -160,16 +163,25 @@ class Trainer:
     def holds(self, version: int) -> bool:
         return self.pushed == (version, self.w)
 
-    def save(self, directory: Path) -> None:
+    def begin_save(self, directory: Path) -> None:
         self.world.note("save")
-        (directory / "w.json").write_text(json.dumps([self.w, self.steps]))
+        self.saving = directory / "w.json", json.dumps([self.w, self.steps])
 
-    def export(self, directory: Path) -> None:
-        (directory / "model.safetensors").write_text(str(self.w))
+    def finish_save(self, wait: bool) -> tuple[FileRecord, ...] | None:
+        if self.world.writing > 0 and not wait:
+            self.world.writing -= 1
+            return None
+        if waiting := self.world.faults.get("write", []):
+            raise waiting.pop(0)
+        return (write_part(self.saving[0], self.saving[1].encode()),)
 
-    def load(self, directory: Path) -> None:
+    def export(self, directory: Path) -> tuple[FileRecord, ...]:
+        return (write_part(directory / "model.safetensors", str(self.w).encode()),)
+
+    def load(self, directory: Path, records: Sequence[FileRecord]) -> None:
         self.world.note("load")
-        self.w, self.steps = json.loads((directory / "w.json").read_text())
+        with PartReader(directory / "w.json", records[0]) as reader:
+            self.w, self.steps = json.loads(bytes(reader.read(0, reader.size)))
 
     def rebuild(self) -> None:
         self.world.note("rebuild")
