@@ -154,6 +154,7 @@ class Reason:
     STORAGE_FULL = "StorageFull"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     RESTARTS_EXHAUSTED = "RestartsExhausted"
+    EPISODES_FAILED = "EpisodesFailed"
     REPEATED_FAILURE = "RepeatedFailure"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     TTL_EXPIRED = "TTLExpired"
@@ -187,3 +188,5 @@ class ExitCode:
     """Trainer ranks could not be rebuilt inside the attempt: retried as a new attempt."""
     PROGRAM_ERROR = 8
     """The driver met an error of program or input, not of chance: retried once; the same again at the same step ends the job."""
+    EPISODES_FAILED = 9
+    """More episodes of a step failed than the job allows: retried once, as a tool may be back; the same again ends the job."""

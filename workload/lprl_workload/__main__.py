@@ -58,7 +58,7 @@ def usage() -> str:
     rows = "\n".join(f"  {name:<12} {command.summary}" for name, command in COMMANDS.items())
     codes = (
         "exit codes: 0 done, 1 crash, 2 wrong command line, 3 wrong input, 4 suspended, 5 volume full, 6 fenced off,\n"
-        "7 trainer lost, 143 asked to end, 8 error of program or input (train)"
+        "7 trainer lost, 143 asked to end, 8 error of program or input, 9 too many failed episodes (train)"
     )
     head = "usage: python -m lprl_workload COMMAND [options]\n\nThe processes of a LowPrecisionRLJob, one command each:\n"
     return f"{head}{rows}\n\n`python -m lprl_workload COMMAND --help` explains one and shows examples.\n{codes}"

@@ -50,6 +50,8 @@ class GenerationRequest:
     group: int = 0
     sample: int = 0
     """Whose response it is: row of the prompt file, position in the rollout, position in the group."""
+    row: Prompt | None = None
+    """The whole row, for rollouts of the user's own; None where its tokens are enough."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_ids", token_ids(self.prompt_ids))

@@ -22,12 +22,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lprl_api.text import one_line, shortened
+
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Finish = Literal["stop", "length", "abort", "turn-limit", "failed"]
 """failed: a tool or an environment gave up, not the policy."""
+FAILURE_CHARACTERS = 300
+"""Of why an episode failed, as the driver holds it."""
 NOTHING: Float32 = np.zeros(0, np.float32)
 
 
@@ -100,6 +104,12 @@ class Episode:
     turns: tuple[Turn, ...]
     finish: Finish
     reward: float | None = None
+    failure: str = ""
+    """Why it failed, in one line; empty unless `finish` is failed."""
+    calls: Mapping[str, int] = field(default_factory=dict)
+    """Of tool calls, by how they ended: ok, error, failed."""
+    said: tuple[tuple[tuple[str, str], ...], ...] = ()
+    """(role, text) of the messages of each turn of the world behind the prompt; empty for single turns."""
     extras: Mapping[str, Any] = field(default_factory=dict)
     """References to what else was made on the way (routed experts, ...); it stays where it was made."""
 
@@ -126,6 +136,11 @@ class Episode:
     def answer_ids(self) -> Int32:
         """Everything after the prompt, int32 [L - prompt]."""
         return np.concatenate([np.zeros(0, np.int32), *(turn.ids for turn in self.turns[1:])])
+
+    @property
+    def response_ids(self) -> Int32:
+        """What the policy drew last, int32 [T]; [0] when it drew nothing."""
+        return next((turn.ids for turn in reversed(self.turns) if turn.drawn), np.zeros(0, np.int32))
 
     @property
     def tokens(self) -> tuple[int, int, int]:
@@ -201,13 +216,32 @@ class EpisodeRef:
     """Drawn tokens whose log-probability is NaN or infinite."""
     excerpt: str = ""
     """Beginning and end of the text, of the group's first sample."""
+    turns: int = 1
+    """That the policy took."""
+    failure: str = ""
+    """See Episode; at most FAILURE_CHARACTERS."""
+    calls: tuple[tuple[str, int], ...] = ()
+    """See Episode."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has no part in the loss, nor in any mean: it failed, or was aborted, by no doing of the policy."""
+        return self.finish in ("failed", "abort")
 
 
 def described(episode: Episode, ref: Any = None, engine: int = 0) -> EpisodeRef:
     """Return the driver's view of an episode."""
     broken = int(np.count_nonzero(~np.isfinite(episode.logprobs)))
     numbers = *episode.tokens, *episode.versions
-    return EpisodeRef(episode.prompt, episode.group, episode.sample, *numbers, episode.finish, engine, ref, broken=broken)
+    return EpisodeRef(
+        *(episode.prompt, episode.group, episode.sample, *numbers, episode.finish),
+        engine=engine,
+        ref=ref,
+        broken=broken,
+        turns=sum(turn.drawn for turn in episode.turns),
+        failure=shortened(one_line(episode.failure), FAILURE_CHARACTERS),
+        calls=tuple(sorted(episode.calls.items())),
+    )
 
 
 @dataclass(frozen=True, slots=True)

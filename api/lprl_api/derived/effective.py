@@ -13,6 +13,8 @@ from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_api.spec.precision import Precision
 from lprl_api.spec.topology import RolloutLayout, Topology
 
+GROUP_RELATIVE = ("grpo", "dr-grpo", "gspo", "cispo", "reinforce-plus-plus-baseline")
+"""Objectives that compare the samples of a prompt."""
 COLDEST_TEMPERATURE = 0.01
 """Below it only exact near-ties of the likeliest token are drawn: samples of a prompt are equal, log-probabilities 0 or beyond use."""
 SMALLEST_TOP_P = 0.01
@@ -41,6 +43,11 @@ def prompts_per_round(algorithm: Algorithm) -> int:
     dynamic = algorithm.dynamic_sampling
     over = dynamic.over_sampling_batch_size if dynamic.enabled else None
     return over if over is not None else algorithm.rollout_batch_size
+
+
+def least_of_group(algorithm: Algorithm) -> int:
+    """Return the fewest samples of a prompt that teach anything: objectives that compare them need two."""
+    return 2 if algorithm.name in GROUP_RELATIVE else 1
 
 
 def normalizes_by_std(algorithm: Algorithm) -> bool:
@@ -78,11 +85,11 @@ def prompt_tokens(data: Data) -> int:
     return data.max_prompt_tokens if data.max_prompt_tokens is not None else ASSUMED_PROMPT_TOKENS
 
 
-def episode_tokens(episode: Episode, sampling: Sampling) -> int:
-    """Return the most tokens an episode may have after its prompt, the context apart."""
+def episode_tokens(episode: Episode, response_tokens: int) -> int:
+    """Return the most tokens an episode may have after its prompt, the context apart; `response_tokens`: of one turn."""
     if episode.type == "single-turn":
-        return sampling.max_response_tokens
-    return episode.max_episode_tokens or sampling.max_response_tokens * episode.max_turns
+        return response_tokens
+    return episode.max_episode_tokens or response_tokens * episode.max_turns
 
 
 def served_context(rollout: RolloutLayout, shape: ModelShape | None) -> tuple[int | None, str]:

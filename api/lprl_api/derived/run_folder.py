@@ -134,7 +134,7 @@ def _renewed(document: Mapping[str, Any]) -> Mapping[str, Any]:
             kind = LowPrecisionRLJobSpec.model_fields[field].annotation
             assert isinstance(kind, type) and issubclass(kind, Contract), "every part is one"
             # The number of steps is left out of the document, and needed to parse.
-            parts[field] = kind.model_validate(({"steps": 1} if field == "algorithm" else {}) | document[field])
+            parts[field] = kind.model_validate(({"steps": 1} if field == "algorithm" else {}) | document.get(field, {}))
     except (ValidationError, KeyError, TypeError):
         return document
     return trained_document(LowPrecisionRLJobSpec.model_construct(**parts, evaluation=None, topology=Topology()))

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from lprl_api.derived.effective import effective
-from lprl_api.spec.episode import Episode
 from lprl_api.spec.job import LowPrecisionRLJobSpec
 
 RESULT_FIELDS = ("model", "precision", "data", "algorithm", "optimizer", "sampling", "episode")
@@ -33,8 +32,6 @@ def trained_document(spec: LowPrecisionRLJobSpec) -> dict[str, Any]:
     found = {field: whole[field] for field in RESULT_FIELDS}
     for path in NO_PART:
         found = _without(found, path.split("."))
-    if spec.episode == Episode():  # what run folders of before there were episodes hold
-        del found["episode"]
     return found
 
 

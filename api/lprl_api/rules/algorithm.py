@@ -6,7 +6,7 @@ from lprl_api.derived import effective
 from lprl_api.field_error import FieldError, wrong
 from lprl_api.rules.case import Case, Rule, divisors
 
-GROUP_RELATIVE = ("grpo", "dr-grpo", "gspo", "cispo", "reinforce-plus-plus-baseline")
+GROUP_RELATIVE = effective.GROUP_RELATIVE
 _BOUNDED = "tis, icepop or mis"
 REINFORCE = ("reinforce-plus-plus", "reinforce-plus-plus-baseline")
 

@@ -11,6 +11,8 @@ from lprl_api.wire.answers import ConversionAnswers
 
 MESSAGE_CHARACTERS = 500
 """Longest message of a report."""
+FAILURES, FAILURE_CHARACTERS = 3, 200
+"""Failed episodes that are told of, and bytes of each: they go into a termination message with the rest of Progress."""
 DriverPhase = Literal[
     "starting",
     "loading",
@@ -37,6 +39,8 @@ class EvaluationResult(Documented):
     """pass@k by k."""
     served: str = ""
     """Weights and activations the engines computed with."""
+    lost_episodes: NonNegativeInt = 0
+    """Episodes that failed or were aborted and are in no mean."""
 
 
 class StabilityReport(Contract):
@@ -75,6 +79,21 @@ class RewardSignal(Contract):
     """Of the first step, as long as rewards are equal; at most 2 KiB as JSON."""
 
 
+class EpisodeReport(Contract):
+    """What became of the episodes of a step."""
+
+    drawn: NonNegativeInt
+    failed: NonNegativeInt = 0
+    """By a tool, a time limit or an error in the rollout function; these and aborted ones have no part in the loss nor in any mean."""
+    aborted: NonNegativeInt = 0
+    turns: NonNegativeFloat = 0.0
+    """Of the policy, mean."""
+    calls: dict[str, NonNegativeInt] = {}
+    """Of tools, by how they ended: ok, error (the model's mistake, which it was told), failed."""
+    failures: tuple[str, ...] = Field((), max_length=FAILURES)
+    """The first that differ, each at most FAILURE_CHARACTERS bytes of JSON."""
+
+
 class Progress(Contract):
     """What the driver knows of the run; numbers are of the last finished step."""
 
@@ -109,6 +128,8 @@ class Progress(Contract):
     stability: StabilityReport = StabilityReport()
     reward_signal: RewardSignal | None = None
     """None until the driver knows what earlier attempts saw."""
+    episodes: EpisodeReport | None = None
+    """Of the last finished step; None for single turns."""
     effective_rollout: Literal["bf16", "fp8", "int4"] | None = None
     """Set when the guard changed what is served."""
     engine_restarts: NonNegativeInt = 0

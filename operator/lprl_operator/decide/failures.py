@@ -53,6 +53,7 @@ DRIVER: dict[int, tuple[Move, str, str]] = {
     ExitCode.STORAGE_FULL: (Move.FAIL, Reason.STORAGE_FULL, "no space left on a volume"),
     ExitCode.FENCED: (Move.RESTART, Reason.FENCED, "a newer attempt owns the checkpoint folder"),
     ExitCode.PROGRAM_ERROR: (Move.RESTART, Reason.DRIVER_CRASHED, "the driver met an error that is no chance"),
+    ExitCode.EPISODES_FAILED: (Move.RESTART, Reason.EPISODES_FAILED, "too many episodes of a step failed"),
     ExitCode.TRAINER_LOST: (Move.RESTART, Reason.WORKERS_LOST, "trainer ranks could not be rebuilt inside the attempt"),
     ExitCode.TERMINATED: (Move.RESTART, Reason.HEAD_LOST, "the driver was asked to end and could make no checkpoint"),
 }
@@ -73,7 +74,7 @@ def driver_verdict(head: PodState, driver: ContainerState) -> Verdict:
         move, reason, text = DRIVER[code]
         if termination is not None and termination.reason == Reason.OUT_OF_MEMORY:
             reason = Reason.OUT_OF_MEMORY  # of a GPU: no kernel kills for it
-        return Verdict(move, reason, _text(text, said), termination, repeats=code == ExitCode.PROGRAM_ERROR)
+        return Verdict(move, reason, _text(text, said), termination, repeats=code in (ExitCode.PROGRAM_ERROR, ExitCode.EPISODES_FAILED))
     if head.disruption:
         return Verdict(Move.RESTART_FREE, Reason.EVICTED, _text(f"the head pod was evicted ({head.disruption})", said), termination)
     return Verdict(Move.RESTART, Reason.DRIVER_CRASHED, _text(f"the driver ended with exit code {code}", said), termination)

@@ -29,7 +29,9 @@ def sequence_tokens(spec: LowPrecisionRLJobSpec, shape: ModelShape) -> int:
     drawn = [spec.sampling]
     if spec.evaluation is not None:
         drawn.append(effective.evaluation_sampling(spec.evaluation, spec.sampling))
-    length = effective.prompt_tokens(spec.data) + max(effective.episode_tokens(spec.episode, sampling) for sampling in drawn)
+    length = effective.prompt_tokens(spec.data) + max(
+        effective.episode_tokens(spec.episode, sampling.max_response_tokens) for sampling in drawn
+    )
     return min(length, effective.context_length(spec.topology.rollout, shape))
 
 

@@ -68,7 +68,7 @@ def reference_bytes(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Gro
 
 def micro_batch_tokens(spec: LowPrecisionRLJobSpec, shape: ModelShape, groups: Groups) -> int:
     """Return the tokens of the largest micro-batch on one rank: a sample longer than maxTokensPerGpu is one of its own, undivided."""
-    length = effective.prompt_tokens(spec.data) + effective.episode_tokens(spec.episode, spec.sampling)
+    length = effective.prompt_tokens(spec.data) + effective.episode_tokens(spec.episode, spec.sampling.max_response_tokens)
     longest = min(length, effective.context_length(spec.topology.rollout, shape))
     return max(spec.topology.trainer.max_tokens_per_gpu, -(-longest // groups.context))
 
@@ -97,7 +97,9 @@ def _layer_bytes(spec: LowPrecisionRLJobSpec, shape: ModelShape, groups: Groups,
     heads = (shape.heads * 3 + shape.kv_heads * 2) * head / tensor
     scores = 0.0
     if trainer.attention_backend == "unfused" or spec.backends.trainer == "torch":
-        sequence = min(tokens, effective.prompt_tokens(spec.data) + effective.episode_tokens(spec.episode, spec.sampling))
+        sequence = min(
+            tokens, effective.prompt_tokens(spec.data) + effective.episode_tokens(spec.episode, spec.sampling.max_response_tokens)
+        )
         scores = 2.5 * shape.heads * sequence / tensor
     if moe and shape.moe is not None:
         routed = shape.moe.experts_per_token * EXPERT_IMBALANCE / (tensor * groups.expert_tensor)

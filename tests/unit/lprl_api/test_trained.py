@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lprl_api.derived.run_folder import changed_fields
 from lprl_api.derived.trained import differences, trained_document
 from lprl_api.rules.parse import parse_job
 
@@ -75,16 +76,18 @@ def test_a_key_that_one_side_lacks_is_a_difference() -> None:
 
 
 TOOL = {"name": "t", "url": "https://t/x", "description": "d", "parameters": {"type": "object"}}
+TOOLS = {"type": "tools", "tools": [TOOL]}
 
 
 def test_run_folders_of_before_there_were_episodes_go_on() -> None:
-    assert "episode" not in trained()
-    assert differences(trained(), trained(changed(MANIFEST, "spec.episode.type", "single-turn"))) == ()
+    before = {part: value for part, value in trained().items() if part != "episode"}
+    assert changed_fields(before, trained()) == ()
+    assert changed_fields(before, trained(changed(MANIFEST, "spec.episode", TOOLS))) != ()
 
 
 def test_what_an_episode_is_decides_the_result_and_patience_with_tools_does_not() -> None:
-    first = trained(changed(MANIFEST, "spec.episode", {"type": "tools", "tools": [TOOL]}))
-    assert differences(trained(), first) == ("episode",)
+    first = trained(changed(MANIFEST, "spec.episode", TOOLS))
+    assert differences(trained(), first) == ("episode.tools", "episode.type")
     patient = {**TOOL, "retries": 5, "timeoutSeconds": 3, "headersSecret": {"name": "s", "key": "k"}}
     changes = {"type": "tools", "tools": [patient], "timeoutSeconds": 5, "maxFailedFraction": 1.0}
     assert differences(first, trained(changed(MANIFEST, "spec.episode", changes))) == ()

@@ -5,6 +5,7 @@ Token in, token out: what the policy drew is never decoded and tokenised again. 
 """
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from lprl_workload.agent.tool_calls import PROBE_ARGUMENTS, PROBE_NAME, Style, s
 from lprl_workload.rollout.texts import says
 
 Message = dict[str, Any]
-ASKED, ANSWERED = "lprlasked4", "lprlanswered6"
+ASKED, ANSWERED, SAID = "lprlasked4", "lprlanswered6", "lprlsaid8x"
 """Stand-ins for what was said before: texts no template has of its own."""
 CALL_ID = f"functions.{PROBE_NAME}:0"
 """As Kimi's models write them (the name stands nowhere else), and long enough for Mistral's templates."""
@@ -29,7 +30,9 @@ class TurnTokens:
     def __init__(self, tokenizer: Any, ends: frozenset[int], variables: Mapping[str, Any]) -> None:
         """Args: tokenizer: a transformers tokenizer with a chat template. ends: ids that end a turn. variables: of the template."""
         self._tokenizer, self._ends, self._variables = tokenizer, ends, variables
+        self._one = threading.RLock()  # tokenizers bear one thread at a time; an engine may draw several batches at once
         added = {str(token) for token in tokenizer.get_added_vocab()} | set(map(str, tokenizer.all_special_tokens))
+        self._checked: set[tuple[str, ...]] = set()
         self._specials = tuple(token for token in sorted(added, key=len, reverse=True) if len(token) > 1 and not token.isspace())
 
     def between(self, drawn: NDArray[np.int32], messages: Sequence[Message]) -> NDArray[np.int32]:
@@ -37,14 +40,16 @@ class TurnTokens:
 
         Args:
             drawn: the policy's turn; an end token at its end is the template's own end of turn and not repeated.
-            messages: what the world says: role tool (with name, tool_call_id and content) or user.
+            messages: what the world says: role tool (with name, tool_call_id and content) or user. No special token in a content
+                survives: what the world says can open no turn and end none.
 
         Raises:
             UserError: the template refuses these messages, or leaves one out.
 
         """
-        text = self._after(messages)
-        ids = np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int32)
+        with self._one:
+            text = self._after([{**message, "content": self.harmless(str(message["content"]))} for message in messages])
+            ids = np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int32)
         if drawn.size and int(drawn[-1]) in self._ends and ids.size and int(ids[0]) in self._ends:
             return ids[1:]
         return ids
@@ -54,7 +59,8 @@ class TurnTokens:
         text = self.harmless(text)
         if len(text.encode()) <= limit:  # every token stands for at least one byte
             return text
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        with self._one:
+            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         if len(encoded["input_ids"]) <= limit:
             return text
         return text[: encoded["offset_mapping"][limit - 1][1]] + mark
@@ -65,16 +71,31 @@ class TurnTokens:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
+    def check(self, messages: Sequence[Message]) -> None:
+        """Raise UserError when the template refuses or leaves out messages of these roles; once for each row of roles.
+
+        Told by a plain content: templates may well write a content another way, as JSON text for example.
+        """
+        roles = tuple(str(message["role"]) for message in messages)
+        if roles in self._checked:
+            return
+        plain = [{**message, "content": f"{SAID}{place}"} for place, message in enumerate(messages)]
+        behind = self._behind(plain)
+        for message in plain:
+            if not says(behind, message["content"]):
+                raise UserError(f"chat_template.jinja: leaves out a message of role {message['role']}", REMEDY)
+        self._checked.add(roles)
+
     def _after(self, messages: Sequence[Message]) -> str:
+        self.check(messages)
+        return self._behind(messages)
+
+    def _behind(self, messages: Sequence[Message]) -> str:
         before = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWERED}]
         text = self._rendered([*before, *messages], f"messages of role {', '.join(sorted({m['role'] for m in messages}))}")
         if text.count(ANSWERED) != 1:
             raise UserError("chat_template.jinja: does not write an assistant's message once, as it is", REMEDY)
-        behind = text[text.index(ANSWERED) + len(ANSWERED) :]
-        for message in messages:
-            if not says(behind, str(message["content"])):
-                raise UserError(f"chat_template.jinja: leaves out a message of role {message['role']}", REMEDY)
-        return behind
+        return text[text.index(ANSWERED) + len(ANSWERED) :]
 
     def _rendered(self, messages: Sequence[Message], what: str) -> str:
         try:

@@ -32,7 +32,8 @@ class HttpTool:
             raise UserError(f"{where}: a url says nothing of itself", f"set {where}.description and {where}.parameters (JSON schema)")
         self.schema: Mapping[str, Any] = schema_of(tool.name, tool.description, tool.parameters)
         self._headers = _headers(tool, where, authorization)
-        self._client: httpx.AsyncClient | None = None
+        self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
+        """One a loop: an engine may draw several batches at once, each in a loop of its own."""
 
     async def call(self, arguments: Mapping[str, Any]) -> Answer:
         """See Tool."""
@@ -52,11 +53,8 @@ class HttpTool:
 
     async def _once(self, arguments: Mapping[str, Any]) -> Answer | str:
         """Return the answer, or why there is none and another try may have one."""
-        if self._client is None:
-            limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-            self._client = httpx.AsyncClient(limits=limits, timeout=self._limit_s, follow_redirects=False, headers=self._headers)
         try:
-            async with self._client.stream("POST", self._url, json={"name": self.name, "arguments": dict(arguments)}) as answer:
+            async with self._client().stream("POST", self._url, json={"name": self.name, "arguments": dict(arguments)}) as answer:
                 if answer.status_code in BUSY:
                     return f"HTTP {answer.status_code}"
                 body = b""
@@ -80,11 +78,18 @@ class HttpTool:
         result = found["result"]
         return Answer(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False))
 
+    def _client(self) -> httpx.AsyncClient:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+            self._clients[loop] = httpx.AsyncClient(limits=limits, timeout=self._limit_s, follow_redirects=False, headers=self._headers)
+        return self._clients[loop]
+
     async def close(self) -> None:
-        """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        """Close this loop's connections."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
 
 
 def _headers(tool: spec.Tool, where: str, authorization: str | None) -> dict[str, str]:

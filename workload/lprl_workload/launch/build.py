@@ -12,6 +12,8 @@ from lprl_api.errors import UserError
 from lprl_api.spec.algorithm import Reward
 from lprl_api.wire.progress import Control, Progress
 from lprl_api.wire.runconfig import RunConfig
+from lprl_workload.agent.named import check_episode
+from lprl_workload.agent.runner import make_draw
 from lprl_workload.checkpoint.owner import checked_content, note_owner, owner_of, resumed_from
 from lprl_workload.checkpoint.store import CheckpointStore, intact_checkpoint
 from lprl_workload.config import RankInfo, ResolvedPaths
@@ -61,8 +63,9 @@ def local_groups(run: RunConfig, paths: ResolvedPaths) -> tuple[TrainGroup, Roll
     """Return groups in this process: one trainer rank whatever the plan says, and the planned engines."""
     set_up_process()
     device = "cpu" if run.ranks.accelerator == "cpu" else "cuda:0"
-    engines, rows = run.ranks.engines, run.rollout.max_concurrency or ROWS
-    rollout = LocalRolloutGroup(lambda fmt: make_engine(run, paths, fmt, device), engines, run.rollout_format, device != "cpu", rows)
+    engines, rows, draw = run.ranks.engines, run.rollout.max_concurrency or ROWS, make_draw(run, paths)
+    made = engines, run.rollout_format, device != "cpu", rows, draw
+    rollout = LocalRolloutGroup(lambda fmt: make_engine(run, paths, fmt, device), *made)
     return LocalTrainGroup(lambda: make_trainer(run, paths, RankInfo(0, 1, device)), rollout, run, paths.model), rollout
 
 
@@ -141,11 +144,12 @@ def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Repor
         raise store.nothing_to_resume(recorded_step)
     load_from = intact_checkpoint(paths.load_from)[0] if paths.load_from is not None and not store.steps() else None
     tokenizer: Any = load_tokenizer(paths.rollout)
+    told = check_episode(run.episode, run.data, tokenizer)
     room = {"context": context_of(run), "response": run.sampling.max_response_tokens}
-    dataset = PromptDataset(paths.prompts, run.data, tokenizer, run.algorithm.seed, **room)
+    dataset = PromptDataset(paths.prompts, run.data, tokenizer, run.algorithm.seed, **room, tools=told)
     decode = response_decoder(tokenizer, end_token_ids(paths.rollout, tokenizer), run.sampling.stop_token_ids)
     collector = Collector(run, dataset, make_score(run.data.reward), decode)
-    evaluator = make_evaluator(run, paths, tokenizer, collector)
+    evaluator = make_evaluator(run, paths, tokenizer, collector, told)
     trainer, rollout = groups(run, paths)
     records = Records(paths.run, attempt)
     loop = Loop(run, trainer, rollout, collector, evaluator, store, records, reporter, load_from, recorded_step)
@@ -163,11 +167,13 @@ def make_score(reward: Reward) -> Score:
     return score
 
 
-def make_evaluator(run: RunConfig, paths: ResolvedPaths, tokenizer: Any, collector: Collector) -> Evaluator | None:
-    """Return the held-out evaluation, None when the job has none."""
+def make_evaluator(
+    run: RunConfig, paths: ResolvedPaths, tokenizer: Any, collector: Collector, told: Sequence[Any] = ()
+) -> Evaluator | None:
+    """Return the held-out evaluation, None when the job has none; `told`: schemas of the tools the model is told of."""
     if run.evaluation is None or paths.evaluation_prompts is None:
         return None
     data = run.data.model_copy(update={"prompts": run.evaluation.prompts, "shuffle": False})
     room = {"context": context_of(run), "response": evaluation_sampling(run.evaluation, run.sampling).max_response_tokens}
-    dataset = PromptDataset(paths.evaluation_prompts, data, tokenizer, run.algorithm.seed, **room)
+    dataset = PromptDataset(paths.evaluation_prompts, data, tokenizer, run.algorithm.seed, **room, tools=told)
     return Evaluator(run.evaluation, dataset, collector, run.sampling, run.algorithm.seed)

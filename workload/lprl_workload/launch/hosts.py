@@ -11,6 +11,7 @@ import torch
 
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
+from lprl_workload.agent.runner import make_draw
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Bucket, GenerationRequest, Metrics, SamplingParams
@@ -20,7 +21,6 @@ from lprl_workload.launch.backends import make_engine, make_trainer, set_up_proc
 from lprl_workload.launch.parts import split
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.process.movement import Moved, here
-from lprl_workload.rollout.completions import complete
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.sync.buckets import unpack
 from lprl_workload.sync.checks import Check
@@ -161,7 +161,7 @@ class EngineHost:
             before, self._engine = self._engine, None
             before.close()
             del before
-        self._engine = make_engine(run, paths, fmt, device)
+        self._engine, self._draw = make_engine(run, paths, fmt, device), make_draw(run, paths)
 
     @property
     def engine(self) -> RolloutEngine:
@@ -171,8 +171,7 @@ class EngineHost:
 
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Any]:
         """Return the driver's view of all episodes, followed by one object per episode, which others get by reference."""
-        done = asyncio.run(complete(self.engine, requests, params))
-        episodes = [completion.episode(request) for completion, request in zip(done, requests, strict=True)]
+        episodes = asyncio.run(self._draw(self.engine, requests, params))
         return [[described(episode) for episode in episodes], *episodes]
 
     def standing(self) -> tuple[int, EngineLayout]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
+from lprl_workload.agent.runner import Draw, single_turns
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.data import GenerationRequest, Metrics, SamplingParams, SyncReport
 from lprl_workload.episode import BatchRef, Episode, EpisodeRef, Float32
@@ -48,7 +49,13 @@ class LocalRolloutGroup:
     """RolloutGroup of engines in this process; `make` builds one for a format."""
 
     def __init__(
-        self, make: Callable[[WeightFormat], RolloutEngine], count: int, fmt: WeightFormat, sleeps: bool = True, rows: int = ROWS
+        self,
+        make: Callable[[WeightFormat], RolloutEngine],
+        count: int,
+        fmt: WeightFormat,
+        sleeps: bool = True,
+        rows: int = ROWS,
+        draw: Draw = single_turns,
     ) -> None:
         """Build `count` engines.
 
@@ -58,9 +65,10 @@ class LocalRolloutGroup:
             fmt: they serve first.
             sleeps: false where trainer and engines need not make room for each other (a CPU).
             rows: responses one of them works at.
+            draw: makes episodes of requests.
 
         """
-        self._make, self._sleeps, self._rows = make, sleeps, rows
+        self._make, self._sleeps, self._rows, self._draw = make, sleeps, rows, draw
         self.format = fmt
         self.engines = [make(fmt) for _ in range(count)]
         self._pool = Pool[RolloutEngine](rows)
@@ -77,7 +85,7 @@ class LocalRolloutGroup:
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper) -> list[EpisodeRef]:
         """Generate on all engines; the references are the episodes."""
         dealt = lots(requests, len(self.engines), self._rows)
-        with ThreadCalls(dealt, params) as calls:
+        with ThreadCalls(dealt, params, self._draw) as calls:
             return [episode for found in deal(self._pool, list(map(len, dealt)), calls, keeper) for episode in found]
 
     def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:

@@ -19,6 +19,7 @@ from lprl_api.errors import UserError
 from lprl_api.model.model_shape import EarlierRun, ModelShape
 from lprl_api.spec.algorithm import Data, Sampling
 from lprl_api.wire.runconfig import Preflight
+from lprl_workload.agent.named import check_episode, load_function, schemas_of
 from lprl_workload.checkpoint.owner import checked_content
 from lprl_workload.checkpoint.store import intact_checkpoint
 from lprl_workload.config import resolve
@@ -47,6 +48,7 @@ def places(config: Preflight) -> tuple[Check, ...]:
     return (
         partial(_backends, config),
         partial(_reward, config),
+        partial(_episode, config),
         partial(_prompt_files, config),
         partial(_run_folder, config),
         partial(_load_from, config),
@@ -101,6 +103,14 @@ def _reward(config: Preflight) -> None:
         make_scorer(config.data.reward).close()
 
 
+def _episode(config: Preflight) -> None:
+    """What the episode names can be imported and called; without the model, whose chat template is asked later."""
+    if config.imports_episode:
+        if config.episode.function is not None:
+            load_function(config.episode.function)
+        schemas_of(config.episode)
+
+
 def _datasets(config: Preflight) -> list[tuple[str, Data, Sampling]]:
     """Return the fields that name prompts, and the data and sampling settings each is read with."""
     found = [("spec.data.prompts", config.data, config.sampling)]
@@ -122,11 +132,12 @@ def _prompt_files(config: Preflight) -> None:
 
 def _prompts(config: Preflight, model: Path, shape: ModelShape | None) -> None:
     tokenizer = load_tokenizer(model)
+    told = check_episode(config.episode, config.data, tokenizer) if config.imports_episode else []
     context = context_length(config.rollout, shape) if shape is not None else None
     for _, data, sampling in _datasets(config):
         path = resolve(data.prompts)
         if path.is_file() and (part := bounded(path, data)) is not None:
-            PromptDataset(path, part, tokenizer, config.seed, context=context, response=sampling.max_response_tokens)
+            PromptDataset(path, part, tokenizer, config.seed, context=context, response=sampling.max_response_tokens, tools=told)
 
 
 def bounded(path: Path, data: Data) -> Data | None:

@@ -6,10 +6,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Self
 
+from lprl_workload.agent.runner import Draw, single_turns
 from lprl_workload.data import GenerationRequest, SamplingParams
 from lprl_workload.episode import EpisodeRef, described
 from lprl_workload.process.errors import EngineLostError
-from lprl_workload.rollout.completions import complete
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.rollout.pool import Seat
 
@@ -19,8 +19,8 @@ Lot = Sequence[GenerationRequest]
 class ThreadCalls:
     """Carrier of one deal; leaving it waits for nothing that is still drawn."""
 
-    def __init__(self, lots: Sequence[Lot], params: SamplingParams) -> None:
-        self._lots, self._params = lots, params
+    def __init__(self, lots: Sequence[Lot], params: SamplingParams, draw: Draw = single_turns) -> None:
+        self._lots, self._params, self._draw = lots, params, draw
         self._threads = ThreadPoolExecutor(max(1, len(lots)), "generate")
         self._open: dict[Future[list[EpisodeRef]], int] = {}
 
@@ -32,7 +32,7 @@ class ThreadCalls:
 
     def send(self, lot: int, seat: Seat[RolloutEngine]) -> None:
         """Begin a lot in a thread."""
-        self._open[self._threads.submit(_drawn, seat, self._lots[lot], self._params)] = lot
+        self._open[self._threads.submit(_drawn, seat, self._lots[lot], self._params, self._draw)] = lot
 
     def answers(self, timeout_s: float) -> Mapping[int, list[EpisodeRef] | EngineLostError]:
         """Return what ended."""
@@ -40,10 +40,9 @@ class ThreadCalls:
         return {self._open.pop(future): _told(future) for future in ended}
 
 
-def _drawn(seat: Seat[RolloutEngine], lot: Lot, params: SamplingParams) -> list[EpisodeRef]:
+def _drawn(seat: Seat[RolloutEngine], lot: Lot, params: SamplingParams, draw: Draw) -> list[EpisodeRef]:
     """Return a lot's episodes; the references are the episodes themselves."""
-    found = asyncio.run(complete(seat.engine, lot, params))
-    episodes = [completion.episode(request) for completion, request in zip(found, lot, strict=True)]
+    episodes = asyncio.run(draw(seat.engine, lot, params))
     return [described(episode, episode, seat.number) for episode in episodes]
 
 

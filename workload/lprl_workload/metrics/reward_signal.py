@@ -53,20 +53,20 @@ def told(samples: Sequence[RewardSample]) -> list[str]:
 
 def excerpt(text: str) -> str:
     """Return what is shown of a response."""
-    return _fitted(text, RESPONSE_BYTES, head=0.3)
+    return fitted(text, RESPONSE_BYTES, head=0.3)
 
 
 def _shown(prompt: Prompt, sample: EpisodeRef) -> RewardSample:
     label = " | ".join(prompt.label) if isinstance(prompt.label, tuple) else prompt.label or ""
     return RewardSample(
-        prompt=_fitted(prompt.text, PROMPT_BYTES, head=0.0),
+        prompt=fitted(prompt.text, PROMPT_BYTES, head=0.0),
         response=excerpt(sample.excerpt),
-        label=_fitted(label, LABEL_BYTES, head=1.0),
+        label=fitted(label, LABEL_BYTES, head=1.0),
         reward=sample.reward,
     )
 
 
-def _fitted(text: str, limit: int, head: float) -> str:
+def fitted(text: str, limit: int, head: float) -> str:
     """Return a text whose JSON has at most `limit` bytes: a share `head` of it from its beginning, the rest from its end."""
     text = text.encode(errors="backslashreplace").decode()
     if _size(text) <= limit:

@@ -45,6 +45,10 @@ class NonFiniteError(RuntimeError):
     """A loss or gradient is NaN or infinite; names the step and the quantity."""
 
 
+class EpisodesFailedError(RuntimeError):
+    """Too many episodes of a step failed (tools, time limits, the rollout function): names the first (exit code EPISODES_FAILED)."""
+
+
 class DeadlineError(TimeoutError):
     """A wait ran out of time; the message says what it waited for and how long."""
 

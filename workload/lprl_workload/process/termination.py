@@ -20,7 +20,7 @@ from lprl_api.wire.answers import ConversionAnswers
 from lprl_api.wire.progress import Progress, Termination
 from lprl_workload.process.arguments import UsageError
 from lprl_workload.process.blame import blame_of, words_of
-from lprl_workload.process.errors import FencedError, RecoveryExhaustedError, TerminatedError, TrainerLostError
+from lprl_workload.process.errors import EpisodesFailedError, FencedError, RecoveryExhaustedError, TerminatedError, TrainerLostError
 
 DEFAULT_LOG = Path("/dev/termination-log")
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
@@ -49,6 +49,7 @@ MORE_MEMORY = {
 }
 """What to do about full memory of the host, and of a GPU."""
 NO_NUMBERS = "lower optimizer.learningRate or raise its warm-up; algorithm.checkForNan: false leaves such steps out and goes on"
+FAILED_EPISODES = "mend the tool or function named, raise its timeoutSeconds, or allow more by episode.maxFailedFraction"
 ENV_DEBUG = "LPRL_DEBUG"
 
 
@@ -83,6 +84,8 @@ def ending_of(error: BaseException, crash_reason: str, *, by_hand: bool = False)
         return Ending(ExitCode.TERMINATED, Reason.HEAD_LOST, str(error))
     if isinstance(error, TrainerLostError | RecoveryExhaustedError):
         return Ending(ExitCode.TRAINER_LOST, Reason.WORKERS_LOST, str(error))
+    if isinstance(error, EpisodesFailedError):
+        return Ending(ExitCode.EPISODES_FAILED, Reason.EPISODES_FAILED, str(error), FAILED_EPISODES)
     if isinstance(error, KeyboardInterrupt):
         return Ending(128 + 2, crash_reason, "interrupted; the same command goes on where this one stopped")
     return _crash(error, crash_reason, by_hand)

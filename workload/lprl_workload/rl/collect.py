@@ -7,12 +7,15 @@ from typing import Protocol
 
 from lprl_api.derived.effective import prompts_per_round
 from lprl_api.spec.algorithm import Sampling
+from lprl_api.wire.progress import EpisodeReport
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.data import GenerationRequest, Metrics, Prompt, SamplingParams
 from lprl_workload.episode import BatchRef, Episode, EpisodeRef
 from lprl_workload.metrics.metric import mean_std
 from lprl_workload.metrics.reward_signal import SeenRewards, excerpt, seen_rewards
 from lprl_workload.process.movement import here
+from lprl_workload.rl.judged import judged
+from lprl_workload.rl.lost import check, finished_groups, metrics_of, none_left, report_of, whole_enough
 from lprl_workload.rl.nonfinite import nonfinite
 from lprl_workload.rollout.dynamic import keep_group
 from lprl_workload.rollout.seeds import sample_seed
@@ -57,6 +60,8 @@ class Collected:
     generated_tokens: int
     seen: SeenRewards
     """Rewards over everything generated, before the group filter."""
+    episodes_report: EpisodeReport | None = None
+    """What became of all episodes; None for single turns."""
 
 
 def params_of(sampling: Sampling) -> SamplingParams:
@@ -65,15 +70,17 @@ def params_of(sampling: Sampling) -> SamplingParams:
     return SamplingParams(sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_response_tokens, *stops)
 
 
-def requests_for(prompts: Sequence[Prompt], count: int, run_seed: int, step: int, seen: Counter[int]) -> list[GenerationRequest]:
-    """Return `count` requests a prompt. A prompt met again in the same step (`seen`) gets fresh seeds."""
+def requests_for(
+    prompts: Sequence[Prompt], count: int, run_seed: int, step: int, seen: Counter[int], rows: bool = False
+) -> list[GenerationRequest]:
+    """Return `count` requests a prompt, `rows`: with its row. A prompt met again in the same step (`seen`) gets fresh seeds."""
     requests = []
     for group, prompt in enumerate(prompts):
         first = seen[prompt.index] * count
         seen[prompt.index] += 1
         for n in range(count):
             seed = sample_seed(run_seed, step, prompt.index, first + n)
-            requests.append(GenerationRequest(prompt.token_ids, seed, prompt.index, group, n))
+            requests.append(GenerationRequest(prompt.token_ids, seed, prompt.index, group, n, prompt if rows else None))
     return requests
 
 
@@ -83,6 +90,9 @@ class Collector:
     def __init__(self, run: RunConfig, dataset: PromptSource, score: Score, decode: Decode) -> None:
         self._run, self._dataset, self._score, self._decode = run, dataset, score, decode
         self._params = params_of(run.sampling)
+        self.several, self.rows = run.episode.type != "single-turn", run.episode.type == "python"
+        """Whether episodes may have several turns; whether engines need the whole rows of prompts."""
+        self.max_failed = run.episode.max_failed_fraction
 
     def collect(self, step: int, position: int, engines: Engines) -> Collected:
         """Return the batch of `step`, taking prompts from `position` on."""
@@ -93,39 +103,52 @@ class Collector:
         flat: list[list[EpisodeRef]] = []
         seen: Counter[int] = Counter()
         answered: list[tuple[Prompt, list[EpisodeRef]]] = []
+        drawn: list[EpisodeRef] = []
         for _ in range(dynamic.max_rounds if dynamic.enabled else 1):
             prompts, position = self._dataset.take(position, size)
-            requests = requests_for(prompts, algorithm.samples_per_prompt, algorithm.seed, step, seen)
-            groups = self.score(prompts, engines.generate(requests, self._params), algorithm.samples_per_prompt, engines.fetch)
-            answered += zip(prompts, groups, strict=True)
+            requests = requests_for(prompts, algorithm.samples_per_prompt, algorithm.seed, step, seen, self.rows)
+            refs = engines.generate(requests, self._params)
+            drawn += refs
+            check(f"step {step}", report_of(drawn), self.max_failed)
+            groups = self.score(prompts, refs, engines.fetch)
+            answered += [pair for pair in zip(prompts, groups, strict=True) if pair[1]]
             for group in groups:
+                if not whole_enough(group, algorithm):
+                    continue
                 informative = not dynamic.enabled or keep_group([sample.reward for sample in group])
                 (kept if informative else flat).append(group)
             if len(kept) >= wanted:
                 break
         # Too few informative groups after max_rounds: filled with what there is, oldest first.
         batch = (kept + flat)[:wanted]
-        everything = [sample for group in kept + flat for sample in group]
+        report = report_of(drawn)
+        if not batch:
+            raise none_left(f"step {step}", report)
+        everything = [sample for _, group in answered for sample in group]
         episodes = BatchRef(tuple(replace(sample, group=number) for number, group in enumerate(batch) for sample in group))
         rewards = seen_rewards([prompt for prompt, _ in answered], [group for _, group in answered])
-        metrics = _metrics(everything) | nonfinite(step, everything)
-        return Collected(episodes, position, metrics, sum(s.drawn_tokens for s in everything), rewards)
+        metrics = _metrics(everything) | nonfinite(step, everything) | (metrics_of(report) if self.several else {})
+        tokens = sum(s.drawn_tokens for s in drawn)
+        return Collected(episodes, position, metrics, tokens, rewards, report if self.several else None)
 
     def score(
-        self, prompts: Sequence[Prompt], refs: Sequence[EpisodeRef], count: int, fetch: Callable[[Sequence[EpisodeRef]], list[Episode]]
+        self, prompts: Sequence[Prompt], drawn: Sequence[EpisodeRef], fetch: Callable[[Sequence[EpisodeRef]], list[Episode]]
     ) -> list[list[EpisodeRef]]:
-        """Return one group of `count` scored episodes a prompt; their tokens are fetched, and their text made, in pieces."""
+        """Return one group of scored episodes a prompt, lost ones left out; tokens are fetched, and text made, in pieces."""
+        refs = [ref for ref in drawn if not ref.lost]
         here.begin("rewards", len(refs), "responses")
         scored: list[EpisodeRef] = []
         for piece in pieces([ref.tokens for ref in refs], PIECE_TOKENS):
             part = refs[piece]
-            texts = [self._decode(episode.answer_ids.tolist()) for episode in fetch(part)]
-            rewards = self._score([prompts[ref.group] for ref in part], texts)
+            pairs = zip(part, fetch(part), strict=True)
+            shown = [judged(prompts[ref.group], episode, self._decode, self.several) for ref, episode in pairs]
+            texts = [text for _, text in shown]
+            rewards = self._score([prompt for prompt, _ in shown], texts)
             scored += [
                 replace(ref, reward=reward, excerpt="" if ref.sample else excerpt(text))
                 for ref, reward, text in zip(part, rewards, texts, strict=True)
             ]
-        return [scored[first : first + count] for first in range(0, len(scored), count)]
+        return finished_groups(scored, len(prompts))
 
 
 def pieces(lengths: Sequence[int], limit: int) -> list[slice]:
@@ -142,5 +165,5 @@ def pieces(lengths: Sequence[int], limit: int) -> list[slice]:
 def _metrics(samples: Sequence[EpisodeRef]) -> Metrics:
     reward, reward_std = mean_std([sample.reward for sample in samples])
     length, _ = mean_std([float(sample.drawn_tokens) for sample in samples])
-    truncated, _ = mean_std([float(sample.finish == "length") for sample in samples])
+    truncated, _ = mean_std([float(sample.finish in ("length", "turn-limit")) for sample in samples])
     return {"reward": reward, "reward_std": reward_std, "response_tokens": length, "truncated_fraction": truncated}

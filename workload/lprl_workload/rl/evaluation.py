@@ -14,6 +14,7 @@ from lprl_workload.episode import EpisodeRef
 from lprl_workload.metrics.pass_at import pass_at_k
 from lprl_workload.metrics.reward_signal import seen_rewards, told
 from lprl_workload.rl.collect import Collector, Engines, PromptSource, params_of, requests_for
+from lprl_workload.rl.lost import check, none_left, report_of
 
 log = logging.getLogger(__name__)
 CORRECT_REWARD = 1.0
@@ -35,15 +36,21 @@ class Evaluator:
         count = self.settings.samples_per_prompt
         prompts, _ = self._dataset.take(0, len(self._dataset))
         # Negative step numbers: streams of their own, never those of a training step.
-        requests = requests_for(prompts, count, self._seed, -1 - step, Counter())
-        groups = self._collector.score(prompts, engines.generate(requests, self._params), count, engines.fetch)
+        requests = requests_for(prompts, count, self._seed, -1 - step, Counter(), self._collector.rows)
+        drawn = engines.generate(requests, self._params)
+        check(f"evaluation after step {step}", report_of(drawn), self._collector.max_failed)
+        groups = self._collector.score(prompts, drawn, engines.fetch)
+        answered = [(prompt, group) for prompt, group in zip(prompts, groups, strict=True) if group]
+        if not answered:
+            raise none_left(f"evaluation after step {step}", report_of(drawn))
+        prompts, groups = [prompt for prompt, _ in answered], [group for _, group in answered]
         self._say_if_zero(step, prompts, groups)
-        correct = [sum(sample.reward >= CORRECT_REWARD for sample in group) for group in groups]
         return EvaluationResult(
             step=step,
             reward=fmean(sample.reward for group in groups for sample in group),
-            pass_at={str(k): fmean(pass_at_k(count, c, k) for c in correct) for k in self.settings.pass_at},
+            pass_at=_pass_at(groups, self.settings.pass_at),
             served=described(fmt),
+            lost_episodes=sum(ref.lost for ref in drawn),
         )
 
     def _say_if_zero(self, step: int, prompts: Sequence[Prompt], groups: Sequence[Sequence[EpisodeRef]]) -> None:
@@ -53,3 +60,10 @@ class Evaluator:
             self._said = True
             found = f"held-out evaluation after step {step}: every reward is 0 ({seen.responses} responses)"
             log.warning("%s; as the scorer saw them:\n%s", found, "\n".join(told(seen.samples)))
+
+
+def _pass_at(groups: Sequence[Sequence[EpisodeRef]], wanted: Sequence[int]) -> dict[str, float]:
+    """Return pass@k over the prompts that have k responses: lost episodes are none."""
+    correct = [(len(group), sum(sample.reward >= CORRECT_REWARD for sample in group)) for group in groups]
+    found = {str(k): [pass_at_k(n, c, k) for n, c in correct if n >= k] for k in wanted}
+    return {k: fmean(values) for k, values in found.items() if values}

@@ -234,6 +234,7 @@ class Loop:
         self._records.rewards(self.state.rewards)
         self._reporter.update(
             reward=batch.metrics["reward"],
+            episodes=batch.episodes_report,
             mismatch_k3=finite(metrics.get("k3")),
             logprob_diff=finite(metrics.get("logprob_diff")),
             seconds_left=step_seconds * max(0, self.steps - self.state.step),

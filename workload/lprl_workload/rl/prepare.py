@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lprl_api.derived.effective import reads_reference
+from lprl_api.derived.effective import global_batch_size, reads_reference, samples_per_step
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.data import Metrics
 from lprl_workload.episode import BatchRef
@@ -26,7 +26,8 @@ def prepare(batch: BatchRef, run: RunConfig, trainer: TrainGroup) -> tuple[Updat
     optimizer steps share the rollout (they are then the fixed `old` ones) or KL is part of the reward.
     """
     algorithm, temperature = run.algorithm, run.sampling.temperature
-    size = algorithm.global_batch_size or len(batch)
+    # As many optimizer steps as planned, of nearly equal size: lost episodes leave a batch shorter.
+    size = -(-len(batch) // max(1, samples_per_step(algorithm) // global_batch_size(algorithm)))
     in_reward = algorithm.kl.placement == "reward" and algorithm.kl.coefficient > 0
     found: Metrics = {}
     if reads_reference(algorithm.kl):

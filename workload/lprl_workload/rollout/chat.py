@@ -111,8 +111,8 @@ class Chat:
             raise UserError(
                 "data.applyChatTemplate: the model's tokenizer has no chat template", "set it to false, or add chat_template.jinja"
             )
-        source = " ".join(map(str, template.values())) if isinstance(template, Mapping) else str(template)
-        self._takes_tools = re.search(r"\btools\b", source) is not None
+        source = source_of(template)
+        self._takes_tools = takes_tools(template)
         for name in self._data.chat_template_kwargs:
             if name in OURS:
                 raise UserError(f"data.chatTemplateKwargs.{name}: set by lprl itself", "leave it out: these are variables of the template")
@@ -121,6 +121,16 @@ class Chat:
                     f"data.chatTemplateKwargs.{name}: the chat template has no such variable, so nothing would change",
                     "remove it, or name a variable the template has",
                 )
+
+
+def source_of(template: Any) -> str:
+    """Return the text of a tokenizer's chat template, or of all it has."""
+    return " ".join(map(str, template.values())) if isinstance(template, Mapping) else str(template or "")
+
+
+def takes_tools(template: Any) -> bool:
+    """Return whether a chat template has a word for tools."""
+    return re.search(r"\btools\b", source_of(template)) is not None
 
 
 def _check_without_template(data: Data) -> None:

@@ -33,7 +33,7 @@ async def complete(engine: RolloutEngine, requests: Sequence[GenerationRequest],
                 await asyncio.sleep(0)  # every task has handed its request over
                 await engine.resume()
     except* Exception as failed:
-        raise _first(failed) from None
+        raise first_of(failed) from None
     finally:
         if still:
             await engine.resume()
@@ -44,9 +44,10 @@ async def _whole(engine: RolloutEngine, request: Request) -> list[Chunk]:
     return [chunk async for chunk in engine.generate(request)]
 
 
-def _first(failed: BaseExceptionGroup) -> BaseException:
+def first_of(failed: BaseExceptionGroup) -> BaseException:
+    """Return the first error of a group of tasks."""
     error = failed.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return first_of(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def completion_of(chunks: Sequence[Chunk]) -> Completion:

@@ -3,7 +3,7 @@
 import json
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,17 @@ class PromptDataset:
     epoch is shuffled with seed + epoch, so a resumed run needs the position only.
     """
 
-    def __init__(self, path: Path, data: Data, tokenizer: Any, seed: int, *, context: int | None = None, response: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        data: Data,
+        tokenizer: Any,
+        seed: int,
+        *,
+        context: int | None = None,
+        response: int = 1,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Read and check every row.
 
         Args:
@@ -52,6 +62,7 @@ class PromptDataset:
             seed: seed of epoch 0's order.
             context: longest sequence the engines serve, tokens; None checks no length.
             response: tokens a response may have; fewer fit behind a long prompt, which is said.
+            tools: schemas the chat template tells every prompt of (spec.episode.tools).
 
         Raises:
             UserError: a row is wrong (file, row number and key are named), or no prompt is left.
@@ -59,25 +70,30 @@ class PromptDataset:
         """
         self._path, self._data, self._seed = path, data, seed
         self._tokens = PromptTokens(tokenizer, from_template=data.apply_chat_template)
-        self._chat = Chat(data, tokenizer)
+        self._chat, self._told = Chat(data, tokenizer), [dict(tool) for tool in tools]
         self._structs = path.suffix.lower() == ".parquet"
         self._met: set[str] = set()
         keys = (data.prompt_key, data.label_key, data.metadata_key, data.tools_key)
         columns = tuple(key for key in keys if key)
         self._rows = [self._row(n, row) for n, row in read_rows(path, columns, data.prompts.first_row, data.prompts.last_row)]
         self._check_keys()
-        total = len(self._rows)
-        if data.max_prompt_tokens is not None:
-            long = {place for place, _ in self._tokens.longer([row.text for row in self._rows], data.max_prompt_tokens)}
-            self._rows = [row for place, row in enumerate(self._rows) if place not in long]
-        self._dropped = total - len(self._rows)
-        if self._dropped:
-            log.info("%s: dropped %d of %d prompts, longer than data.maxPromptTokens", path, self._dropped, total)
-        if not self._rows:
-            raise UserError(f"{path}: no prompt left of {total} rows", "check firstRow, lastRow and data.maxPromptTokens")
+        self._dropped = self._drop_long()
         if context is not None:
             self._check_lengths(context, response)
         self._order: tuple[int, list[int]] | None = None
+
+    def _drop_long(self) -> int:
+        """Leave long prompts out and return how many; raises UserError when none is left."""
+        path, limit, total = self._path, self._data.max_prompt_tokens, len(self._rows)
+        if limit is not None:
+            long = {place for place, _ in self._tokens.longer([row.text for row in self._rows], limit)}
+            self._rows = [row for place, row in enumerate(self._rows) if place not in long]
+        dropped = total - len(self._rows)
+        if dropped:
+            log.info("%s: dropped %d of %d prompts, longer than data.maxPromptTokens", path, dropped, total)
+        if not self._rows:
+            raise UserError(f"{path}: no prompt left of {total} rows", "check firstRow, lastRow and data.maxPromptTokens")
+        return dropped
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -155,6 +171,8 @@ class PromptDataset:
         return None if isinstance(found, Missing) else found
 
     def _tools(self, row: dict[str, Any], where: str) -> list[Any] | None:
+        if self._told:
+            return self._told
         key = self._data.tools_key
         found = self._optional(row, key)
         tools: list[Any] | None = _json_value(without_nulls(found) if self._structs else found, f"{where} key {key!r}", list)

@@ -13,8 +13,9 @@ from lprl_api.spec import episode as spec
 from lprl_workload.agent.between import TurnTokens
 from lprl_workload.agent.conversation import Conversation, Limits
 from lprl_workload.agent.tool_calls import STYLES
-from lprl_workload.agent.tool_loop import CALLS_A_TURN, run_tools
+from lprl_workload.agent.tool_loop import run_tools
 from lprl_workload.agent.tool_python import PythonTool
+from lprl_workload.agent.toolbox import CALLS_A_TURN, Toolbox
 from lprl_workload.data import SamplingParams
 from lprl_workload.episode import Int32, Span
 from lprl_workload.rollout.requests import Chunk, Request
@@ -67,7 +68,7 @@ def run(policy: Any, tools: Sequence[PythonTool] = (), **limits: int) -> Convers
         between=TurnTokens(MADE, frozenset([END]), {}),
         decode=text_of,
     )
-    asyncio.run(run_tools(episode, {t.name: t for t in tools}, HERMES))
+    asyncio.run(run_tools(episode, Toolbox({t.name: t for t in tools}, HERMES)))
     return episode
 
 

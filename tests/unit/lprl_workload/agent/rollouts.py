@@ -1,0 +1,82 @@
+"""Rollout functions, tools and a reward as a user would write them, for tests."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+STOPS = tuple(range(6, 27))
+"""Ids of the small tokenizer's digits and some letters: an untrained model's turns end after a token or two."""
+
+
+def multiply(a: int, b: int) -> int:
+    """Multiply two numbers."""
+    return a * b
+
+
+async def two_turns(prompt: Any, policy: Any, tools: Any) -> None:
+    """Draw, say something, draw again."""
+    await policy.draw()
+    policy.put([{"role": "user", "content": f"row {prompt.number} again"}])
+    await policy.draw()
+
+
+async def some_fail(prompt: Any, policy: Any, tools: Any) -> None:
+    """Fail every third of them."""
+    await two_turns(prompt, policy, tools)
+    if prompt.seed % 3 == 0:
+        raise LookupError("no board left")
+
+
+async def all_fail(prompt: Any, policy: Any, tools: Any) -> None:
+    """Fail."""
+    raise LookupError("no board left")
+
+
+async def nothing(prompt: Any, policy: Any, tools: Any) -> None:
+    """Draw nothing."""
+
+
+async def slow(prompt: Any, policy: Any, tools: Any) -> None:
+    """Take a minute beside drawing."""
+    await policy.draw()
+    await asyncio.sleep(60)
+
+
+async def greedy(prompt: Any, policy: Any, tools: Any) -> None:
+    """Draw for ever, and never look whether the episode has ended."""
+    while True:
+        await policy.draw()
+        policy.put([{"role": "user", "content": "more"}])
+
+
+async def catches_all(prompt: Any, policy: Any, tools: Any) -> None:
+    """Swallow whatever drawing raises."""
+    try:
+        await policy.draw()
+    except Exception:
+        await asyncio.sleep(0)
+
+
+async def with_tools(prompt: Any, policy: Any, tools: Any) -> None:
+    """Call tools by itself."""
+    text = await policy.draw()
+    await tools.answer(policy, tools.calls(text))
+    policy.put([{"role": "user", "content": (await tools.call("multiply", a=2, b=3)).text}]) if policy.turns[-1].drawn else None
+    await policy.draw()
+
+
+async def wrong_signature(prompt: Any) -> None:
+    """Take too little."""
+
+
+def not_async(prompt: Any, policy: Any, tools: Any) -> None:
+    """Wait in a thread."""
+
+
+def judge(prompt: str, response: str, label: str | None, metadata: Mapping[str, Any]) -> float:
+    """A reward that looks at the whole episode."""
+    turns = metadata["turns"]
+    assert turns[0]["role"] == "assistant"
+    assert turns[-1] == {"role": "assistant", "text": response}
+    assert all(turn["text"].startswith("row ") for turn in turns if turn["role"] == "user")
+    return len(turns) + sum(map(ord, response)) % 7

@@ -1,0 +1,82 @@
+"""The tools of an episode, as rollouts use them: what the model wrote -> calls -> answers behind its turn."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from lprl_workload.agent.conversation import Conversation
+from lprl_workload.agent.tool import Answer, Tool
+from lprl_workload.agent.tool_calls import Style, ToolCall
+
+CALLS_A_TURN = 16
+"""Calls in one turn that are made; the model is told of those beyond."""
+CUT = "\n... (cut)"
+
+
+class Toolbox:
+    """What the model may call, and how it writes calls."""
+
+    def __init__(self, tools: Mapping[str, Tool], style: Style | None) -> None:
+        """`style`: how the model writes calls; None where its chat template has no way to."""
+        self._tools, self._style = tools, style
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the model calls them."""
+        return tuple(self._tools)
+
+    def calls(self, text: str) -> list[ToolCall]:
+        """Return the calls that a turn of the policy makes, in order; one that cannot be read has its `problem`.
+
+        Raises:
+            RuntimeError: nobody knows how this model writes calls.
+
+        """
+        if self._style is None:
+            raise RuntimeError("the chat template writes no tool calls: set episode.callFormat")
+        return list(self._style.read(text))
+
+    async def call(self, name: str, **arguments: object) -> Answer:
+        """Make one call of the rollout's own; how it ended is in the answer, and nothing is put into the episode or counted."""
+        return await self._made(ToolCall(name, arguments))
+
+    async def answer(self, episode: Conversation, calls: Sequence[ToolCall]) -> None:
+        """Make the calls of a turn side by side, count how they ended and put their answers behind it, in the order of the calls.
+
+        A call the model got wrong (no such tool, arguments that do not fit, the tool's own refusal) is answered with an error that it
+        may mend; one that failed although it was right ends the episode as failed.
+        """
+        answers = await asyncio.gather(*(self._made(call) for call in calls[:CALLS_A_TURN]))
+        answers += [Answer(f"error: at most {CALLS_A_TURN} calls a turn", "error")] * (len(calls) - len(answers))
+        for call, answer in zip(calls, answers, strict=True):
+            episode.counts[answer.how] = episode.counts.get(answer.how, 0) + 1
+            if answer.how == "failed":
+                episode.fail(f"tool {call.name}: {answer.text}")
+        if episode.finish is None:
+            _put(episode, calls, answers)
+
+    async def close(self) -> None:
+        """Free what the tools hold."""
+        for tool in self._tools.values():
+            await tool.close()
+
+    async def _made(self, call: ToolCall) -> Answer:
+        if call.problem:
+            return Answer(f"error: {call.problem}", "error")
+        tool = self._tools.get(call.name)
+        if tool is None:
+            return Answer(f"error: no tool {call.name!r}; there are {', '.join(self._tools)}", "error")
+        return await tool.call(call.arguments)
+
+
+def _put(episode: Conversation, calls: Sequence[ToolCall], answers: Sequence[Answer]) -> None:
+    episode.put(
+        [
+            {
+                "role": "tool",
+                "name": call.name or "unknown",
+                "tool_call_id": f"call{episode.drawn_turns:02d}{place:03d}",
+                "content": episode.cut(answer.text, CUT),
+            }
+            for place, (call, answer) in enumerate(zip(calls, answers, strict=True))
+        ]
+    )
