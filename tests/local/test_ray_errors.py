@@ -113,5 +113,5 @@ def test_a_lost_process_is_told_by_name_and_how_it_ended() -> None:
 
 def test_what_cannot_be_made_anywhere_is_not_placed_for_a_quarter_of_an_hour(hosts: list[Any]) -> None:
     with pytest.raises(RemoteError, match=r"placing engines: process 0: ModuleNotFoundError: No module named 'engine'$") as caught:
-        place(ray.remote(num_cpus=0)(Unborn).remote, 1, "placing engines")
+        place([ray.remote(num_cpus=0)(Unborn).remote], "placing engines", str)
     assert caught.value.blame == "program"

@@ -1,4 +1,4 @@
-"""How a group deals requests to engines and devices to engines (pure)."""
+"""How a group deals work to ranks and devices to engines (pure)."""
 
 from collections.abc import Sequence
 from itertools import count, pairwise
@@ -13,9 +13,10 @@ def spans(requests: int, parts: int) -> list[tuple[int, int]]:
     return list(pairwise(starts))
 
 
-def turns(places: Sequence[Place | None], kept: Sequence[int | None]) -> list[int | None]:
-    """Number the engines of each node: who has a turn keeps it, the others take the node's lowest free ones, in order."""
-    found = list(kept)
+def turns(places: Sequence[Place | None], before: Sequence[Place | None], kept: Sequence[int | None]) -> list[int | None]:
+    """Number the engines of each node: who is where it was `before` keeps its turn, the others take the node's lowest free, in order."""
+    stays = [now is not None and was is not None and now.node == was.node for now, was in zip(places, before, strict=True)]
+    found = [turn if stay else None for turn, stay in zip(kept, stays, strict=True)]
     for number, place in enumerate(places):
         if place is not None and found[number] is None:
             taken = {found[n] for n, other in enumerate(places) if other is not None and other.node == place.node}

@@ -1,8 +1,8 @@
 """The trainer ranks as Ray actors, and how they reach the engines (launch/ray_*.py are the only importers of ray).
 
-Placement is by the custom resources the operator gives the worker nodes, one unit a slot: lprl_trainer and lprl_rollout. Under
-colocated placement a node offers both, so a rank and an engine share a slot and work in turn; under split placement a node
-offers one of them. The head offers neither. Actors never restart by themselves: the groups replace them, and they end with the driver.
+Placement is by the custom resources the operator gives the worker nodes, one unit a slot: lprl_trainer and lprl_rollout, taken as
+placement groups (ray_bundles.py). Under colocated placement a node offers both, so a rank and an engine share a slot and work in turn;
+under split placement a node offers one of them. The head offers neither. Actors never restart by themselves: the groups replace them.
 """
 
 import logging
@@ -25,6 +25,7 @@ from lprl_workload.io.parts import FileRecord
 from lprl_workload.launch.deal import spans
 from lprl_workload.launch.hosts import Place, TrainHost
 from lprl_workload.launch.parts import arrays_of, in_order, work_of
+from lprl_workload.launch.ray_bundles import Bundles, Wanted
 from lprl_workload.launch.ray_engines import RayRolloutGroup
 from lprl_workload.launch.ray_fan import Link, ObjectStoreTransport, Seat, broadcast_announcer, disk_announcer
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
@@ -110,6 +111,7 @@ class RayTrainGroup:
         self._meetings = 0
         self._pushed: int | None = None
         self._saving: list[Any] = []
+        self._bundles = Bundles(TRAINER_SLOT, [Wanted("trainer ranks", (1,) * run.ranks.trainer_ranks)])
         self._start()
 
     def logprobs(self, batch: BatchRef, of: Whose, temperature: float) -> tuple[tuple[Any, ...], list[MismatchSums]]:
@@ -206,11 +208,15 @@ class RayTrainGroup:
 
     def rebuild(self) -> None:
         """Kill what is left of the ranks and start all of them anew."""
-        self.close()
+        self._kill()
         self._start()
 
     def close(self) -> None:
         """Stop every rank's process."""
+        self._kill()
+        self._bundles.remove()
+
+    def _kill(self) -> None:
         for handle in self._handles:
             ray.kill(handle)
         self._handles = []
@@ -219,8 +225,9 @@ class RayTrainGroup:
         """Place the ranks, number them node by node, load the model. Raises DeadlineError when there is no room in time."""
         self._joined = self._pushed = None
         groups = {"health": 1, "saving": 1}
-        actor = ray.remote(concurrency_groups=groups, **actor_options(self._run, TRAINER_SLOT, 1))(self.host)
-        handles, found = place(actor.remote, self._run.ranks.trainer_ranks, "placing trainer ranks")
+        actor = ray.remote(concurrency_groups=groups, **actor_options(self._run))(self.host)
+        make = [actor.options(**self._bundles.at(0, rank)).remote for rank in range(self._run.ranks.trainer_ranks)]
+        handles, found = place(make, "placing trainer ranks", self._bundles.waits)
         order = sorted(range(len(handles)), key=lambda n: (found[n].address, found[n].node, n))
         self._handles, self._places = [handles[n] for n in order], [found[n] for n in order]
         port = int(self._get([self._handles[0].open_rendezvous.remote()], "open rendezvous")[0])

@@ -14,6 +14,7 @@ from lprl_workload.data import GenerationRequest, SamplingParams
 from lprl_workload.episode import Episode, EpisodeRef
 from lprl_workload.launch.deal import turns
 from lprl_workload.launch.hosts import EngineHost, Place, stored_bucket
+from lprl_workload.launch.ray_bundles import Bundles, engine_bundles
 from lprl_workload.launch.ray_calls import GENERATION, ActorCalls
 from lprl_workload.launch.ray_fan import Seat, wait_engines
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place, read
@@ -48,7 +49,9 @@ class RayRolloutGroup:
         self.handles: list[Any] = [None] * run.ranks.engines
         self._places: list[Place | None] = [None] * run.ranks.engines
         self._turns: list[int | None] = [None] * run.ranks.engines
-        """Each engine's position among those of its node, kept while it lives: it decides which devices are the engine's."""
+        """Each engine's position among those of its node, kept while it stays there: it decides which devices are the engine's."""
+        slots, per_node = run.ranks.slots_per_engine, run.ranks.slots_per_node
+        self._bundles = Bundles(ROLLOUT_SLOT, [engine_bundles(number, slots, per_node) for number in range(run.ranks.engines)])
         self._rows = run.rollout.max_concurrency or ROWS
         self._pool = Pool[Any](self._rows)
         self._start(range(run.ranks.engines))
@@ -174,17 +177,16 @@ class RayRolloutGroup:
         """Stop every engine process."""
         for handle in self.handles:
             ray.kill(handle)
+        self._bundles.remove()
 
     def _start(self, numbers: Sequence[int]) -> None:
         self.generation += 1
-        options = actor_options(self._run, ROLLOUT_SLOT, self._run.ranks.slots_per_engine)
-        actor = ray.remote(concurrency_groups={"health": 1, GENERATION: CALLS}, **options)(self.host)
-        for number in numbers:
-            self._places[number] = self._turns[number] = None
-        handles, found = place(actor.remote, len(numbers), "placing engines")
+        actor = ray.remote(concurrency_groups={"health": 1, GENERATION: CALLS}, **actor_options(self._run))(self.host)
+        handles, found = place([actor.options(**self._bundles.at(n)).remote for n in numbers], "placing engines", self._bundles.waits)
+        before = list(self._places)
         for number, handle, where in zip(numbers, handles, found, strict=True):
             self.handles[number], self._places[number] = handle, where
-        self._turns = turns(self._places, self._turns)
+        self._turns = turns(self._places, before, self._turns)
         self._set_up(numbers)
 
     def _set_up(self, numbers: Sequence[int]) -> None:

@@ -197,24 +197,24 @@ def lost_words(error: RayError) -> str:
     return one_line(f"{head} {detail.splitlines()[0]}" if found and detail.strip() else head)
 
 
-def actor_options(run: RunConfig, resource: str, slots: int) -> dict[str, Any]:
-    """Return the options of an actor that takes `slots` units of a custom resource."""
-    options: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0, "max_restarts": 0, "resources": {resource: slots}}
+def actor_options(run: RunConfig) -> dict[str, Any]:
+    """Return the options of a rank or an engine, beside where it runs (ray_bundles.py)."""
+    options: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0, "max_restarts": 0}
     if run.ranks.accelerator != "cpu":
         # The slot decides which GPU an actor uses, since a rank and an engine share one: every actor sees all of its node's.
         options["runtime_env"] = {"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}}
     return options
 
 
-def place(make: Callable[[], Any], count: int, what: str) -> tuple[list[Any], list[Place]]:
-    """Start `count` actors with `make` and return them with where they landed.
+def place(make: Sequence[Callable[[], Any]], what: str, waits: Callable[[], str]) -> tuple[list[Any], list[Place]]:
+    """Start an actor with each of `make` and return them with where they landed.
 
     An actor that dies before it answers (a node that is just going away still takes some) is made anew. Raises DeadlineError
-    when some found no room in time, saying what the cluster offers.
+    when some found no room in time, with what `waits` says of it.
     """
     until = time.monotonic() + place_deadline_s()
     while True:
-        handles = [make() for _ in range(count)]
+        handles = [start() for start in make]
         try:
             calls = [handle.__ray_call__.remote(_place) for handle in handles]
             return handles, get_all(calls, what, max(0.0, until - time.monotonic()))
@@ -222,7 +222,7 @@ def place(make: Callable[[], Any], count: int, what: str) -> tuple[list[Any], li
             for handle in handles:
                 ray.kill(handle)
             if isinstance(error, DeadlineError) or time.monotonic() > until:
-                raise DeadlineError(f"{error}; the cluster offers {ray.cluster_resources()}") from error
+                raise DeadlineError(f"{error}; {waits()}") from error
             log.warning("%s: %s; trying again", what, error)
             time.sleep(PLACE_RETRY_S)
 
