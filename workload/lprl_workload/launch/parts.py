@@ -37,6 +37,11 @@ def split(arrays: Sequence[T], count: int, work: TrainWork) -> tuple[Sequence[T]
 
 
 def in_order(numbers: Sequence[int], answers: Sequence[T]) -> list[T]:
-    """Return answers, given in the order of `numbers`, by number; numbers are 0 to N - 1 in any order."""
-    by_number = dict(zip(numbers, answers, strict=False))
-    return [by_number[n] for n in sorted(by_number)]
+    """Return answers, given in the order of `numbers`, by number.
+
+    Raises ValueError unless numbers are 0 to N - 1, in any order, and each has an answer: a row too few would shift all behind it.
+    """
+    if sorted(numbers) != list(range(len(numbers))) or len(answers) != len(numbers):
+        raise ValueError(f"answers: got {len(answers)} to {len(numbers)} of {len(set(numbers))} sequences; needs one to each")
+    by_number = dict(zip(numbers, answers, strict=True))
+    return [by_number[n] for n in range(len(by_number))]

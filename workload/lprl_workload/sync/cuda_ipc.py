@@ -4,6 +4,7 @@ The sender keeps the bucket alive until the receiver confirmed it; the receiver 
 Only processes of one run exchange handles: they are built-in values, never files.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,8 @@ from lprl_workload.process.errors import WeightMismatchError
 
 _REDUCE: Callable[..., tuple[Any, tuple[Any, ...]]] = reductions.reduce_tensor
 _REBUILD: Callable[..., torch.Tensor] = reductions.rebuild_cuda_tensor
-_DEVICE_ARGUMENT = 6
-"""Position of the device index in rebuild_cuda_tensor's arguments (torch 2.13): the only one that differs between processes."""
+_DEVICE_ARGUMENT = "storage_device"
+"""Name of the device's index in rebuild_cuda_tensor's arguments: the only one that differs between processes that see other GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,16 @@ def share(bucket: Bucket) -> BucketHandle:
 
 def open_handle(handle: BucketHandle) -> Bucket:
     """Map the sender's memory; raises WeightMismatchError when this process does not see that GPU."""
+    place = _device_place()
     for index in range(torch.cuda.device_count()):
         if str(torch.cuda.get_device_properties(index).uuid) == handle.device_uuid:
-            before, after = handle.arguments[:_DEVICE_ARGUMENT], handle.arguments[_DEVICE_ARGUMENT + 1 :]
-            return Bucket(handle.entries, _REBUILD(*before, index, *after))
+            return Bucket(handle.entries, _REBUILD(*handle.arguments[:place], index, *handle.arguments[place + 1 :]))
     raise WeightMismatchError(f"GPU {handle.device_uuid} of the sender is not visible to this engine")
+
+
+def _device_place() -> int:
+    """Return where this torch expects the device's index; torch does not promise the place. Raises RuntimeError where it has none."""
+    names = list(inspect.signature(_REBUILD).parameters)
+    if _DEVICE_ARGUMENT not in names:
+        raise RuntimeError(f"torch {torch.__version__}: {_DEVICE_ARGUMENT} is no argument of rebuild_cuda_tensor; found {', '.join(names)}")
+    return names.index(_DEVICE_ARGUMENT)

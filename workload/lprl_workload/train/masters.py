@@ -22,6 +22,7 @@ from lprl_api.model.formats import WeightFormat
 from lprl_api.spec.algorithm import Optimizer
 from lprl_workload.hf.slots import GATE_UP
 from lprl_workload.process.movement import here
+from lprl_workload.quant.rows import fake_quantize_rows
 from lprl_workload.quant.scheme import fake_quantize
 from lprl_workload.train.group import Group
 
@@ -148,10 +149,10 @@ class Masters:
             rows = max(1, CHUNK_ELEMENTS // max(1, master.value[0].numel())) if master.value.shape[0] else 1
             parts = [fake_quantize(v.unflatten(1, (halves, -1)), self._fmt).flatten(1, 2) for v in torch.split(master.value, rows)]  # type: ignore[no-untyped-call]
             return torch.cat(parts)
-        if master.sharded and self._fmt.tile(*master.parameter.shape)[0] != 1:
-            # A tile that reaches over the rows of other ranks (a block, a whole weight).
-            return fake_quantize(self.whole(master), self._fmt)[master.first : master.last]
-        return fake_quantize(master.value, self._fmt)
+        if not master.sharded:
+            return fake_quantize(master.value, self._fmt)
+        mine, total = master.value.to(device=self._group.device, dtype=torch.bfloat16), master.parameter.shape[0]
+        return fake_quantize_rows(mine, self._fmt, master.first, total, -(-total // self._group.world), self._group.max_)
 
     def whole(self, master: Master) -> Tensor:
         """Return all rows of a master in BF16, gathered from the ranks that hold them (a collective when sharded)."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,8 +40,14 @@ def test_every_rank_gets_what_its_plan_says_and_answers_come_back_in_order(
             assert [tuple(part) for part in nested(share.numbers, share.sizes)] == list(plan.micro_batches(step, rank))
             assert (work.global_samples, work.global_tokens) == (whole.last - whole.first, sum(lengths[whole.first : whole.last]))
             answers.update(zip(share.numbers, episodes, strict=True))
-        numbers = list(answers)
+        numbers = [n - whole.first for n in answers]
         assert in_order(numbers, list(answers.values())) == [f"episode {n}" for n in range(whole.first, whole.last)]
+
+
+@pytest.mark.parametrize(("numbers", "answers"), [([1, 0], ["b"]), ([0], ["a", "b"]), ([0, 2], ["a", "c"]), ([0, 0], ["a", "a"])])
+def test_a_sequence_without_an_answer_or_with_two_is_refused_instead_of_shifting_the_others(numbers: list[int], answers: list[str]) -> None:
+    with pytest.raises(ValueError, match="needs one to each"):
+        in_order(numbers, answers)
 
 
 def test_a_stage_between_runs_as_many_micro_batches_without_data() -> None:
