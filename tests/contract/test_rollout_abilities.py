@@ -11,6 +11,7 @@ from tests.contract.rollout_bench import ENGINES, FREE, SERVED, Bench, bench, dr
 
 from lprl_workload.data import Completion, GenerationRequest, SamplingParams
 from lprl_workload.episode import token_ids
+from lprl_workload.rollout.engine import mildest_pause
 from lprl_workload.rollout.requests import Ability, Chunk
 
 LONG = SamplingParams(1.0, 1.0, None, 40)
@@ -108,3 +109,29 @@ def test_in_place_pause_goes_on_under_new_weights_with_the_version_of_every_toke
         assert all(versions == sorted(versions) for versions in spans)
         assert any(versions[0] == 0 and versions[-1] == 1 for versions in spans), spans
         assert all(chunks[-1].finish in ("stop", "length") for chunks in found)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_paused_engine_takes_requests_without_weights_and_draws_them_with_those_that_come(tmp_path: Path, engine: str) -> None:
+    """As one that replaces a lost one while others generate; also when a push was given up and is sent again."""
+    made = bench(tmp_path, engine)
+
+    async def drawn_late(name: str, asked: GenerationRequest) -> list[Chunk]:
+        return [chunk async for chunk in made.engine.generate(request_of(asked, FREE, name))]
+
+    async def run() -> list[Chunk]:
+        await made.engine.pause(mildest_pause(made.engine.can))
+        tasks = [asyncio.create_task(drawn_late("before", requests(1)[0]))]
+        await asyncio.sleep(0)
+        made.engine.begin_update(3)
+        made.engine.abort_update("a peer died")
+        tasks.append(asyncio.create_task(drawn_late("broken", requests(1)[1])))
+        await asyncio.sleep(0)
+        made.push(4)
+        assert not any(task.done() for task in tasks)
+        await made.engine.resume()
+        return [chunk for task in tasks for chunk in await task]
+
+    chunks = asyncio.run(run())
+    assert {chunk.version for chunk in chunks} == {4}
+    assert sum(chunk.finish in ("stop", "length") for chunk in chunks) == 2

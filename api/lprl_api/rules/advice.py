@@ -17,7 +17,7 @@ from lprl_api.spec.topology import ABSOLUTE_LIMIT
 def advise(spec: LowPrecisionRLJobSpec, shape: ModelShape | None = None) -> list[FieldError]:
     """Return warnings on a spec that parses; `shape` as in rules.check."""
     case = Case.of(spec, shape, None)
-    return [*missing_backends(spec), *_exports(case), *_unread(case), *_idle_guard(case), *_sequences(case)]
+    return [*missing_backends(spec), *_exports(case), *_unread(case), *_idle_guard(case), *_sequences(case), *_stale(case)]
 
 
 def _exports(case: Case) -> Iterator[FieldError]:
@@ -54,3 +54,11 @@ def _sequences(case: Case) -> Iterator[FieldError]:
     path, remedy = sequence_level(algorithm), sequence_remedy(case.spec.precision)
     if path is not None and remedy is not None:
         yield wrong(path, algorithm.name if path == "algorithm.name" else algorithm.correction.level, remedy)
+
+
+def _stale(case: Case) -> Iterator[FieldError]:
+    """Samples of older weights whose ratio to the trained ones nothing weighs."""
+    algorithm = case.spec.algorithm
+    if algorithm.max_staleness and algorithm.correction.type == "none":
+        need = f"tis, icepop or mis: without one maxStaleness {algorithm.max_staleness} trains on samples of older weights as they are"
+        yield wrong("algorithm.correction.type", "none", need)

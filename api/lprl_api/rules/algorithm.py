@@ -101,6 +101,13 @@ def _correction_type(case: Case) -> Iterator[FieldError]:
         yield wrong("algorithm.correction.vetoThreshold", correction.veto_threshold, "less than 1; 1e-4 is usual")
 
 
+def _staleness(case: Case) -> Iterator[FieldError]:
+    allowed = case.spec.algorithm.max_staleness
+    if allowed and case.spec.topology.placement == "colocated":
+        need = "0 with placement colocated, where trainer and engines take turns; or topology.placement split"
+        yield wrong("algorithm.maxStaleness", allowed, need)
+
+
 def _reward(case: Case) -> Iterator[FieldError]:
     data, reward = case.spec.data, case.spec.data.reward
     if reward.type == "remote":
@@ -170,7 +177,7 @@ def _stability(case: Case) -> Iterator[FieldError]:
 
 RULES: tuple[Rule, ...] = (
     *(_global_batch, _group, _group_filter, _whole_batch, _over_sampling),
-    *(_clip, _advantages, _kl, _correction, _correction_type),
+    *(_clip, _advantages, _kl, _correction, _correction_type, _staleness),
     *(_reward, _chat_template),
     *(_learning_rate, _warmup, _optimizer_states, _stability),
 )

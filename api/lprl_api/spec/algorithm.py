@@ -121,6 +121,11 @@ class Algorithm(Contract):
         None, description="Whiten advantages over the batch. Default: true for reinforce-plus-plus(-baseline), else false."
     )
     dynamic_sampling: DynamicSampling = Field(DynamicSampling(), description="Group filter.")
+    max_staleness: Annotated[int, Field(ge=0, le=8)] = Field(
+        0,
+        description="Steps by which the weights that drew a sample may be older than those it trains. 0: generate and train in turn; n: up "
+        "to n batches are generated ahead while the trainer works (placement split). Default 0.",
+    )
     balance_data: bool = Field(True, description="Balance tokens over data-parallel ranks. Default true.")
     check_for_nan: bool = Field(True, description="Stop the step on a non-finite loss or gradient. Default true.")
     seed: NonNegativeInt = Field(0, description="Seed of data order, sampling and initialisation. Default 0.")

@@ -50,7 +50,8 @@ def _offloaded(gpus: tuple[GpuGroup, ...]) -> int:
 def _object_store(sizing: Sizing) -> int:
     spec = sizing.case.spec
     samples = effective.prompts_per_round(spec.algorithm) * spec.algorithm.samples_per_prompt
-    data = 2 * samples * sequence_tokens(spec, sizing.shape) * SAMPLE_TOKEN_BYTES
+    # The batch in training and the one being made; those made ahead of it besides.
+    data = (2 + spec.algorithm.max_staleness) * samples * sequence_tokens(spec, sizing.shape) * SAMPLE_TOKEN_BYTES
     return max(data, OBJECT_STORE_CPU_BYTES if sizing.accelerator.is_cpu else OBJECT_STORE_BYTES)
 
 

@@ -5,6 +5,7 @@ import itertools
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import getmodule
 from typing import Any
 
@@ -45,16 +46,18 @@ class Row:
     """Of this sample: equal in a step that is done again."""
 
 
-async def single_turns(engine: RolloutEngine, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Episode]:
-    """Return one response each."""
-    done = await complete(engine, requests, params)
+async def single_turns(
+    engine: RolloutEngine, requests: Sequence[GenerationRequest], params: SamplingParams, still: bool = True
+) -> list[Episode]:
+    """Return one response each; `still`: see `complete`."""
+    done = await complete(engine, requests, params, still)
     return [completion.episode(request) for completion, request in zip(done, requests, strict=True)]
 
 
 def make_draw(run: RunConfig, paths: ResolvedPaths) -> Draw:
     """Return how a run's episodes are drawn; raises UserError for what spec.episode names and cannot be used."""
     if run.episode.type == "single-turn":
-        return single_turns
+        return partial(single_turns, still=run.algorithm.max_staleness == 0)
     return Rollout(run, load_tokenizer(paths.rollout), paths).draw
 
 

@@ -64,7 +64,7 @@ def local_groups(run: RunConfig, paths: ResolvedPaths) -> tuple[TrainGroup, Roll
     set_up_process()
     device = "cpu" if run.ranks.accelerator == "cpu" else "cuda:0"
     engines, rows, draw = run.ranks.engines, run.rollout.max_concurrency or ROWS, make_draw(run, paths)
-    made = engines, run.rollout_format, device != "cpu", rows, draw
+    made = engines, run.rollout_format, device != "cpu" and not run.algorithm.max_staleness, rows, draw
     rollout = LocalRolloutGroup(lambda fmt: make_engine(run, paths, fmt, device), *made)
     return LocalTrainGroup(lambda: make_trainer(run, paths, RankInfo(0, 1, device)), rollout, run, paths.model), rollout
 

@@ -21,7 +21,7 @@ from lprl_workload.launch.backends import make_engine, make_trainer, set_up_proc
 from lprl_workload.launch.parts import split
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.process.movement import Moved, here
-from lprl_workload.rollout.engine import RolloutEngine
+from lprl_workload.rollout.engine import RolloutEngine, mildest_pause
 from lprl_workload.sync.buckets import unpack
 from lprl_workload.sync.checks import Check
 from lprl_workload.sync.checksum import checksum
@@ -173,6 +173,18 @@ class EngineHost:
         """Return the driver's view of all episodes, followed by one object per episode, which others get by reference."""
         episodes = asyncio.run(self._draw(self.engine, requests, params))
         return [[described(episode) for episode in episodes], *episodes]
+
+    def pause(self) -> None:
+        """Stand still, requests kept; new ones wait."""
+        asyncio.run(self.engine.pause(mildest_pause(self.engine.can)))
+
+    def resume(self) -> None:
+        """See RolloutEngine."""
+        asyncio.run(self.engine.resume())
+
+    def abort(self) -> None:
+        """End every open request with what it has drawn."""
+        asyncio.run(self.engine.abort())
 
     def standing(self) -> tuple[int, EngineLayout]:
         """Return the version served and what the engine can take."""

@@ -16,7 +16,7 @@ from lprl_workload.launch.parts import arrays_of, in_order, split, work_of
 from lprl_workload.launch.thread_calls import ThreadCalls
 from lprl_workload.quant.select import Selection
 from lprl_workload.rl.groups import Update
-from lprl_workload.rollout.engine import RolloutEngine
+from lprl_workload.rollout.engine import RolloutEngine, mildest_pause
 from lprl_workload.rollout.pool import ROWS, Keeper, Pool, deal, lots
 from lprl_workload.sync.manifest import ServedAs
 from lprl_workload.sync.routes import Target, route
@@ -91,6 +91,25 @@ class LocalRolloutGroup:
     def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
         """Return the episodes."""
         return [ref.ref for ref in refs]
+
+    def pause(self) -> None:
+        """Have every engine stand still."""
+        for engine in self.engines:
+            asyncio.run(engine.pause(mildest_pause(engine.can)))
+
+    def resume(self) -> None:
+        """Let every engine go on."""
+        for engine in self.engines:
+            asyncio.run(engine.resume())
+
+    def abort(self) -> None:
+        """End what is open."""
+        for engine in self.engines:
+            asyncio.run(engine.abort())
+
+    def give_up(self, number: int) -> bool:
+        """Take no more work to an engine that was found lost; returns False when that was known."""
+        return self._pool.give_up(number, self.engines[number])
 
     def sleep(self) -> None:
         """Free the engines' caches."""

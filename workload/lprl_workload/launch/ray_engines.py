@@ -101,7 +101,7 @@ class RayRolloutGroup:
         """Call a method of every engine at once; raises EngineLostError."""
         try:
             calls = [getattr(handle, method).remote(*arguments) for handle in self.handles]
-            return get_all(calls, method, who=self._who, vigil=self._vigil(self.handles))
+            return get_all(calls, method, who=self._who, vigil=self._vigil(list(self.handles)))
         except ActorLostError as error:
             raise EngineLostError(error.number, str(error)) from error
 
@@ -143,6 +143,23 @@ class RayRolloutGroup:
     def wake(self) -> None:
         """Undo `sleep`. One that died is noticed by the next generation."""
         self._if_sharing("wake")
+
+    def pause(self) -> None:
+        """Have every engine stand still."""
+        self.everywhere("pause")
+
+    def resume(self) -> None:
+        """Let every engine go on."""
+        self.everywhere("resume")
+
+    def abort(self) -> None:
+        """Tell every engine, and wait for none."""
+        for handle in self.handles:
+            handle.abort.options(concurrency_group="health").remote()
+
+    def give_up(self, number: int) -> bool:
+        """Take no more work to an engine that was found lost; returns False when that was known."""
+        return self._pool.give_up(number, self.handles[number])
 
     def _if_sharing(self, method: str) -> None:
         """On a CPU nothing has to make room: trainer and engines share the host's memory anyway."""

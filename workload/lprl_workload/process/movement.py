@@ -28,11 +28,17 @@ class Movement:
         self._count, self._finished, self._at = 0, 0, clock()
         self._what, self._of, self._unit, self._before = "", 0, "", 0
         self._seen: dict[Hashable, Moved] = {}
+        self._beside = threading.local()
+
+    def aside(self) -> None:
+        """What this thread begins from now on moves the run, but is not what the run is said to be at."""
+        self._beside.aside = True
 
     def begin(self, what: str, of: int = 0, unit: str = "") -> None:
         """Say what is done from now on, such as `generation` of 64 `responses`; `of` 0 where it is not counted."""
         with self._lock:
-            self._what, self._of, self._unit, self._before = what, of, unit, self._finished
+            if not getattr(self._beside, "aside", False):
+                self._what, self._of, self._unit, self._before = what, of, unit, self._finished
             self._bump(1)
 
     def tick(self) -> None:

@@ -1,5 +1,6 @@
 """Fill one rollout batch: prompts by position, responses by seed, rewards, and dynamic sampling until the batch is full."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -93,6 +94,18 @@ class Collector:
         self.several, self.rows = run.episode.type != "single-turn", run.episode.type == "python"
         """Whether episodes may have several turns; whether engines need the whole rows of prompts."""
         self.max_failed = run.episode.max_failed_fraction
+        # Several threads collect ahead of the trainer; tokenizers bear one at a time, and so may reward functions.
+        self._reading, self._scoring = threading.Lock(), threading.Lock()
+
+    def prompts(self, dataset: PromptSource, position: int, count: int) -> tuple[list[Prompt], int]:
+        """Return `count` prompts of a dataset from `position` on, and the position after them; one thread at a time."""
+        with self._reading:
+            return dataset.take(position, count)
+
+    def after(self, position: int) -> int | None:
+        """Return the position after a batch that begins at `position`; None when that is known only once it is made."""
+        algorithm = self._run.algorithm
+        return None if algorithm.dynamic_sampling.enabled else position + prompts_per_round(algorithm)
 
     def collect(self, step: int, position: int, engines: Engines) -> Collected:
         """Return the batch of `step`, taking prompts from `position` on."""
@@ -105,7 +118,7 @@ class Collector:
         answered: list[tuple[Prompt, list[EpisodeRef]]] = []
         drawn: list[EpisodeRef] = []
         for _ in range(dynamic.max_rounds if dynamic.enabled else 1):
-            prompts, position = self._dataset.take(position, size)
+            prompts, position = self.prompts(self._dataset, position, size)
             requests = requests_for(prompts, algorithm.samples_per_prompt, algorithm.seed, step, seen, self.rows)
             refs = engines.generate(requests, self._params)
             drawn += refs
@@ -140,10 +153,13 @@ class Collector:
         scored: list[EpisodeRef] = []
         for piece in pieces([ref.tokens for ref in refs], PIECE_TOKENS):
             part = refs[piece]
-            pairs = zip(part, fetch(part), strict=True)
-            shown = [judged(prompts[ref.group], episode, self._decode, self.several) for ref, episode in pairs]
+            episodes = fetch(part)
+            with self._reading:
+                pairs = zip(part, episodes, strict=True)
+                shown = [judged(prompts[ref.group], episode, self._decode, self.several) for ref, episode in pairs]
             texts = [text for _, text in shown]
-            rewards = self._score([prompt for prompt, _ in shown], texts)
+            with self._scoring:
+                rewards = self._score([prompt for prompt, _ in shown], texts)
             scored += [
                 replace(ref, reward=reward, excerpt="" if ref.sample else excerpt(text))
                 for ref, reward, text in zip(part, rewards, texts, strict=True)

@@ -34,7 +34,7 @@ class Evaluator:
     def evaluate(self, step: int, engines: Engines, fmt: WeightFormat) -> EvaluationResult:
         """Return reward and pass@k after `step` steps, made by engines that serve `fmt`."""
         count = self.settings.samples_per_prompt
-        prompts, _ = self._dataset.take(0, len(self._dataset))
+        prompts, _ = self._collector.prompts(self._dataset, 0, len(self._dataset))
         # Negative step numbers: streams of their own, never those of a training step.
         requests = requests_for(prompts, count, self._seed, -1 - step, Counter(), self._collector.rows)
         drawn = engines.generate(requests, self._params)

@@ -99,6 +99,18 @@ class RolloutGroup(Protocol):
     def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
         """Return the episodes themselves. Raises EngineLostError when some are gone with the node that held them."""
 
+    def give_up(self, number: int) -> bool:
+        """Deal nothing more to an engine that a push found lost; returns False when its loss was known."""
+
+    def pause(self) -> None:
+        """Have every engine stand still, its open requests kept; new ones wait. Raises EngineLostError."""
+
+    def resume(self) -> None:
+        """Go on after `pause`. Raises EngineLostError."""
+
+    def abort(self) -> None:
+        """End every open request with what it has drawn; waits for no engine, and those that are gone are none of its business."""
+
     def sleep(self) -> None:
         """Colocated: free memory for the trainer; split: nothing."""
 

@@ -5,7 +5,6 @@ row is durable before its checkpoint is visible, so a resumed run finds a row fo
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from lprl_workload.metrics.progress import Reporter
 from lprl_workload.metrics.reward_signal import watch
 from lprl_workload.metrics.stability import Action, observe
 from lprl_workload.process.errors import TrainerLostError
+from lprl_workload.rl.ahead import Ahead
 from lprl_workload.rl.collect import Collected, Collector
 from lprl_workload.rl.evaluation import Evaluator
 from lprl_workload.rl.groups import RolloutGroup, TrainGroup
@@ -35,11 +35,10 @@ from lprl_workload.rl.recovery import Budget, ends_instead
 from lprl_workload.rl.run_state import RunState
 from lprl_workload.rl.saving import Saving
 from lprl_workload.rl.serving import Serving
+from lprl_workload.rl.step_row import StepLog, staleness, times, trained_on
 
 log = logging.getLogger(__name__)
 Outcome = Literal["finished", "suspended"]
-LOG_EVERY_S = 1.0
-"""Between two lines of steps in the driver's log: the record of every step is metrics.jsonl."""
 
 
 class Loop:
@@ -64,16 +63,24 @@ class Loop:
         self.ready = False
         """Whether the trainer holds a state that a checkpoint could be made of."""
         self._trainer, self._rollout = trainer, rollout
-        self._collector, self._evaluator = collector, evaluator
+        self._evaluator = evaluator
         self._records, self._reporter = records, reporter
         self._saving = Saving(run, trainer, store, load_from, recorded_step)
         self._serving = Serving.of(run, trainer, rollout)
+        self._ahead = Ahead(collector, self._serving, run.algorithm.max_staleness)
         self._trainers = Budget("trainer ranks", run.refill_steps)
         self._seconds: dict[str, float] = {}
-        self._logged_at = -math.inf
+        self._log = StepLog()
 
     def run(self, stop: Callable[[], bool], started: Callable[[int], None] = lambda step: None) -> Outcome:
         """Step until done; return early, checkpointed, when `stop()` or the operator's control asks. `started(step)` follows the resume."""
+        with self._serving.together.trainer:
+            try:
+                return self._run(stop, started)
+            finally:
+                self._ahead.drop()
+
+    def _run(self, stop: Callable[[], bool], started: Callable[[int], None]) -> Outcome:
         self.ready = rebuild = False
         while True:
             try:
@@ -96,6 +103,7 @@ class Loop:
             except TrainerLostError as lost:
                 self._saving.settle()
                 self.ready, rebuild = False, True
+                self._ahead.drop()
                 if ends_instead(lost, stop(), self._suspend_asked()):
                     return "suspended"
                 log.warning("trainer lost at step %d (%s); rebuilding from the last checkpoint", self.state.step, lost)
@@ -114,20 +122,23 @@ class Loop:
         return max(self.run_config.algorithm.steps, control.steps if control else 0)
 
     def _step(self) -> None:
-        before = time.monotonic()
+        before, busy = time.monotonic(), self._serving.busy.seconds
         self._seconds = {}
-        step = self.state.step + 1
+        step, first = self.state.step + 1, self.state.position
         with self._phase("generating"):
-            batch = self._serving.collecting(lambda: self._collector.collect(step, self.state.position, self._serving))
+            batch = self._ahead.take(self.state, self.steps)
         with self._phase("held" if self._held else "training"):
             self._rollout.sleep()
             metrics = self._train(batch.episodes)
-        report = self._push(self._serving.pushed + 1)
+        report = self._push(step)
         rewards = watch(self.state.rewards, batch.seen, last=step >= self.steps)
         self.state = replace(self.state, step=step, position=batch.position, weight_version=report.version, rewards=rewards)
         action = self._observe(metrics)
-        self._record(batch, metrics, report, time.monotonic() - before)
+        timing = times(self._seconds, time.monotonic() - before, batch.generated_tokens, self._serving.busy.seconds - busy)
+        timing |= staleness(step, batch.episodes, self._serving.made) | trained_on(first, batch.position)
+        self._record(batch, metrics, report, timing)
         self._act(action)
+        self._ahead.start(self.state, self.steps)
         if self.state.step == step:  # a rollback went back to an older step, evaluated and saved already
             last = step >= self.steps
             self._evaluate_if(self._evaluator is not None and (last or step % self._evaluator.settings.every_steps == 0))
@@ -142,9 +153,11 @@ class Loop:
         update, found = prepare(batch, run, self._trainer)
         return reduce_metrics(self._trainer.train(update, number) for number in range(len(update.plan.steps))) | found
 
-    def _push(self, version: int) -> SyncReport:
+    def _push(self, step: int, least: int = 0) -> SyncReport:
+        """Push the weights of `step` finished steps as the next version, `least` at least."""
+        self._serving.trained_steps = step
         with self._phase("syncing"):
-            return self._serving.push(version)
+            return self._serving.push(max(self._serving.pushed + 1, least))
 
     def _start(self) -> None:
         """Resume from the newest intact checkpoint (of this run, else of `load_from`), or start; push before anything generates."""
@@ -156,7 +169,7 @@ class Loop:
             self._trainer.set_correction(self.state.guard.corrected)
             self._serving.serve(Bf16() if self.state.effective_rollout == "bf16" else self.run_config.rollout_format)
         self._serving.doubtful = True
-        self._push(max(self.state.weight_version, self._serving.pushed + 1))
+        self._push(self.state.step, least=self.state.weight_version)
         self._reporter.update(**self._records.last_step(), evaluation=self._records.last_evaluation())
         self._report_state()
         at_start = self._evaluator is not None and self._evaluator.settings.at_start
@@ -183,16 +196,18 @@ class Loop:
             case "rollback":
                 self._roll_back()
             case "fallback-bf16":
+                self._ahead.drop()
                 self._serving.serve(Bf16())
-                self.state = replace(self.state, effective_rollout="bf16", weight_version=self._push(self._serving.pushed + 1).version)
+                self.state = replace(self.state, effective_rollout="bf16", weight_version=self._push(self.state.step).version)
         self._report_state()
 
     def _roll_back(self) -> None:
         """Go back to the last checkpoint before the drift, keeping what the guard learned, and make that durable first."""
         guard = self.state.guard
+        self._ahead.drop()
         earlier = self._saving.go_back((guard.since_step or 1) - 1)
         self._trainer.set_correction(True)
-        report = self._push(self._serving.pushed + 1)
+        report = self._push(earlier.step)
         self.state = replace(earlier, guard=replace(guard, over=0), weight_version=report.version)
         self._checkpoint()
         self._checkpointed()
@@ -218,35 +233,20 @@ class Loop:
             self._saving.finish()
         self._report_state()
 
-    def _record(self, batch: Collected, metrics: Metrics, report: SyncReport, step_seconds: float) -> None:
+    def _record(self, batch: Collected, metrics: Metrics, report: SyncReport, timing: Metrics) -> None:
         """Make the step's row durable, then tell the operator."""
-        seconds = self._seconds
-        timing = {
-            "tokens_per_second": batch.generated_tokens / step_seconds,
-            "sync_seconds": seconds.get("syncing", 0.0),
-            "generate_seconds": seconds.get("generating", 0.0),
-            "train_seconds": seconds.get("training", 0.0) + seconds.get("held", 0.0),
-            "step_seconds": step_seconds,
-        }
         sync = {"quantization_error": report.relative_rms_error, "weight_version": float(report.version)}
         self._records.step(self.state.step, metrics | batch.metrics | timing | sync)
-        self._log_step(metrics | batch.metrics | timing)
+        self._log.tell(self.state.step, self.steps, metrics | batch.metrics | timing)
         self._records.rewards(self.state.rewards)
         self._reporter.update(
             reward=batch.metrics["reward"],
             episodes=batch.episodes_report,
             mismatch_k3=finite(metrics.get("k3")),
             logprob_diff=finite(metrics.get("logprob_diff")),
-            seconds_left=step_seconds * max(0, self.steps - self.state.step),
+            seconds_left=timing["step_seconds"] * max(0, self.steps - self.state.step),
             **{name: timing[name] for name in ("tokens_per_second", "step_seconds", "sync_seconds")},
         )
-
-    def _log_step(self, row: Metrics) -> None:
-        if self.state.step >= self.steps or time.monotonic() - self._logged_at >= LOG_EVERY_S:
-            self._logged_at = time.monotonic()
-            shown = {"reward": "reward", "k3": "mismatch k3", "tokens_per_second": "tokens/s", "step_seconds": "seconds"}
-            told = ", ".join(f"{text} {row[name]:.4g}" for name, text in shown.items() if name in row)
-            log.info("step %d/%d: %s", self.state.step, self.steps, told)
 
     def _report_state(self) -> None:
         self._serving.step = self.state.step

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from lprl_workload.process.errors import EngineLostError, WeightMismatchError
@@ -21,6 +22,8 @@ class Refill:
     """Told of every replacement that is lost itself; raises when no further loss is affordable."""
     probe: Sequence[int]
     """Tokens that every engine scores before a replacement takes work."""
+    turn: AbstractContextManager[object] = field(default_factory=threading.RLock)
+    """Held while engines are replaced: no push meets that."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
     _wanted: int | None = None
@@ -36,10 +39,13 @@ class Refill:
 
     def settle(self) -> None:
         """Wait until nothing is being replaced; raises what ended it before its time."""
-        while (thread := self._thread) is not None:
+        while True:
+            with self._lock:  # in which a thread is started: one that is not cannot be joined
+                thread = self._thread
+                if thread is None:
+                    error, self._error = self._error, None
+                    break
             thread.join()
-        with self._lock:
-            error, self._error = self._error, None
         if error is not None:
             raise error
 
@@ -58,6 +64,10 @@ class Refill:
 
     def _replace(self, version: int) -> None:
         """Do it once, and again for what is lost meanwhile. Where no engine serves `version`, others have to bring it."""
+        with self.turn:
+            self._replace_all(version)
+
+    def _replace_all(self, version: int) -> None:
         while True:
             fresh: list[int] | None = None
             try:

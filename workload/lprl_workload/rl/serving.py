@@ -20,6 +20,7 @@ from lprl_workload.process.movement import here
 from lprl_workload.rl.groups import RolloutGroup, TrainGroup
 from lprl_workload.rl.recovery import Budget
 from lprl_workload.rl.refill import Refill
+from lprl_workload.rl.together import Busy, Together
 from lprl_workload.sync.probe import comparable, judge, probe_ids
 
 log = logging.getLogger(__name__)
@@ -49,13 +50,20 @@ class Serving:
     """What the trainer computes with; None where that is what the engines serve."""
     beside: bool = False
     """Whether engines may come back while the trainer works (split placement); else `generate` returns with all of them there."""
+    ahead: bool = False
+    """Whether batches are made while the trainer works: then several threads are here, and requests are open during a push."""
+    trained_steps: int = 0
+    """Steps that the trainer's weights have behind them, for `made`."""
+    made: dict[int, int] = field(default_factory=dict, init=False)
+    """Steps that the weights of each version have behind them."""
+    together: Together = field(default_factory=Together, init=False)
+    busy: Busy = field(default_factory=Busy, init=False)
     _since: int = field(default=0, init=False)
     _charging: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _restoring: threading.Lock = field(default_factory=threading.Lock, init=False)
     _refill: Refill = field(init=False)
 
     def __post_init__(self) -> None:
-        self._refill = Refill(self.rollout, self._charge, probe_ids(self.vocab))
+        self._refill = Refill(self.rollout, self._charge, probe_ids(self.vocab), self.together.engines)
 
     @classmethod
     def of(cls, run: RunConfig, trainer: TrainGroup, rollout: RolloutGroup) -> "Serving":
@@ -63,12 +71,14 @@ class Serving:
         budget = Budget("engines", run.refill_steps)
         beside = run.ranks.placement == "split"
         verify, trained = run.weight_sync.verify_every, run.training_format
-        return cls(trainer, rollout, budget, run.rollout_format, run.shape.vocab, verify, trained=trained, beside=beside)
+        ahead = run.algorithm.max_staleness > 0
+        return cls(trainer, rollout, budget, run.rollout_format, run.shape.vocab, verify, trained=trained, beside=beside, ahead=ahead)
 
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
         """Generate on all engines, whatever is lost meanwhile."""
         here.begin("generation", len(requests), "responses")
-        found = self.rollout.generate(requests, params, self)
+        with self.busy.call():
+            found = self.rollout.generate(requests, params, self)
         if not self.beside:
             self._refill.settle()
         return found
@@ -81,11 +91,11 @@ class Serving:
 
     def none_left(self) -> None:
         """See `rollout.pool.Keeper`: replace all engines; the trainer's weights go to them where they are still those being served."""
-        with self._restoring:  # of several threads that find nobody, one does it
+        with self.together.trainers_turn():  # of several threads that find nobody, one does it
             self._refill.settle()
             if not self.rollout.living:
                 here.begin("replacing engines")
-                self._replaced(self._bring_up_to_date)
+                self._restore()
 
     def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
         """Return episodes. Raises EngineLostError, which `collecting` answers, when some are gone with their node."""
@@ -93,7 +103,16 @@ class Serving:
 
     def collecting(self, action: Callable[[], T]) -> T:
         """Return what `action` makes by `generate` and `fetch`; done anew, with equal results, when a node took episodes with it."""
-        return self._retrying(action, self._bring_up_to_date)
+        while True:
+            try:
+                return action()
+            except EngineLostError as lost:
+                self.together.unless_dropped()
+                self._charge(lost)
+                here.begin(f"replacing engine {lost.engine}")
+                with self.together.trainers_turn():
+                    self._refill.settle()
+                    self._restore()
 
     def push(self, version: int) -> SyncReport:
         """Send the trainer's weights as `version` to every engine, wake them, and see that they serve these weights.
@@ -101,12 +120,14 @@ class Serving:
         Weights that did not arrive whole are sent once more, as the next version; the report says which is served.
         Raises WeightMismatchError when that fails as well.
         """
-        try:
-            return self._push(version)
-        except WeightMismatchError as error:
-            log.warning("weights of version %d were refused (%s); sending them again", version, error)
-            self.doubtful = True
-            return self._push(version + 1)
+        self._refill.settle()
+        with self.together.engines:
+            try:
+                return self._push(version)
+            except WeightMismatchError as error:
+                log.warning("weights of version %d were refused (%s); sending them again", version, error)
+                self.doubtful = True
+                return self._push(version + 1)
 
     def serve(self, fmt: WeightFormat) -> None:
         """Change the served format when it is another one; needs a push afterwards."""
@@ -114,26 +135,43 @@ class Serving:
             return
         self.format, self.doubtful = fmt, True
         try:
-            self.rollout.switch_format(fmt)
+            with self.together.engines:
+                self.rollout.switch_format(fmt)
         except EngineLostError as lost:
             # The push that follows finds it missing, and its replacement is built for the new format.
             log.warning("engine %d lost while it changed to %s: %s", lost.engine, fmt.kind, lost)
 
     def _push(self, version: int) -> SyncReport:
-        self._refill.settle()
         self.pushed = version
         self._since += 1
 
         def attempt() -> SyncReport:
             strong = self.doubtful or self._since >= self.verify_every
-            report = self.trainer.push(version, strong)
+            report = self._send(strong)
             self.rollout.wake()
             if strong:
                 self._verify()
-            self.rollout.admit()
+            self._let_work()
             return report
 
-        return self._retrying(attempt)
+        try:
+            return attempt()
+        except EngineLostError as lost:
+            self._charge_known(lost)
+            return self._replaced(attempt)
+
+    def _send(self, strong: bool) -> SyncReport:
+        """Send the trainer's weights as version `pushed`; requests that are open stand still from here to `_let_work`."""
+        if self.ahead:
+            self.rollout.pause()
+        report = self.trainer.push(self.pushed, strong)
+        self.made[self.pushed] = self.trained_steps
+        return report
+
+    def _let_work(self) -> None:
+        self.rollout.admit()
+        if self.ahead:
+            self.rollout.resume()
 
     def _verify(self) -> None:
         """Have every engine score the probe; raises WeightMismatchError when one does not serve what the trainer holds."""
@@ -148,10 +186,21 @@ class Serving:
         """Give engines that came back the version being served: never the trainer's newer weights under its number."""
         if not self.rollout.copy_version(self.pushed):
             self.pushed += 0 if self.trainer.holds(self.pushed) else 1
-            self.trainer.push(self.pushed, True)
+            self._send(True)
         self.rollout.wake()
         self._verify()
-        self.rollout.admit()
+        self._let_work()
+
+    def _restore(self) -> None:
+        """Replace what is lost and give it what is served. The trainer is free: engines may have to get it from there."""
+        with self.together.engines:
+            self._replaced(self._bring_up_to_date)
+
+    def _charge_known(self, lost: EngineLostError) -> None:
+        """Charge a loss that a push met, unless a thread that generates met it before."""
+        if not self.ahead or self.rollout.give_up(lost.engine):
+            self._charge(lost)
+        here.begin(f"replacing engine {lost.engine}")
 
     def _charge(self, lost: EngineLostError) -> None:
         """Count a loss; raises RecoveryExhaustedError when the budget is spent."""
@@ -160,21 +209,6 @@ class Serving:
             self.budget.spend(self.step, lost)
             self.doubtful = True
 
-    def _retrying(self, action: Callable[[], T], after_replacing: Callable[[], None] = lambda: None) -> T:
-        """Return what `action` makes; done anew when an engine is lost, once that is replaced and `after_replacing` done."""
-        try:
-            return action()
-        except EngineLostError as lost:
-            self._charge(lost)
-            here.begin(f"replacing engine {lost.engine}")
-            self._refill.settle()
-
-            def again() -> T:
-                after_replacing()
-                return action()
-
-            return self._replaced(again)
-
     def _replaced(self, action: Callable[[], T]) -> T:
         """Replace engines that are lost, then do `action`; both anew when another is lost."""
         while True:
@@ -182,5 +216,4 @@ class Serving:
                 self.rollout.replace_lost()
                 return action()
             except EngineLostError as lost:
-                self._charge(lost)
-                here.begin(f"replacing engine {lost.engine}")
+                self._charge_known(lost)

@@ -15,15 +15,17 @@ _calls = count()
 """Open requests of one engine have different ids, from whichever thread they come."""
 
 
-async def complete(engine: RolloutEngine, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:
-    """Return one completion per request, in order.
+async def complete(
+    engine: RolloutEngine, requests: Sequence[GenerationRequest], params: SamplingParams, still: bool = True
+) -> list[Completion]:
+    """Return one completion per request, in order. Raises what `generate` raises; the other requests are given up then.
 
-    The engine stands still until it has all of them (if it can), so that one whose results depend on the batch gives the same
-    ones again. Raises what `generate` raises; the other requests are given up then.
+    `still`: the engine stands still until it has all of them (if it can), so that one whose results depend on the batch gives the same
+    ones again. Not where others pause it as well.
     """
     call = next(_calls)
     asked = [Request(f"{call}/{n}", r.prompt_ids, params, r.seed) for n, r in enumerate(requests)]
-    still = "in-place-pause" in engine.can and (await engine.state()).ready
+    still = still and "in-place-pause" in engine.can and (await engine.state()).ready
     if still:
         await engine.pause("in-place")
     try:
@@ -53,7 +55,7 @@ def first_of(failed: BaseExceptionGroup) -> BaseException:
 def completion_of(chunks: Sequence[Chunk]) -> Completion:
     """Return the response that chunks make up; the last one says how it ended."""
     finish = chunks[-1].finish
-    if finish not in ("stop", "length"):
+    if finish is None:
         raise ValueError(f"the response did not end: {finish}")
     ids, logprobs = (np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("ids", "logprobs"))
     return Completion(ids, logprobs, finish, spans_of(chunks))

@@ -22,13 +22,19 @@ class Sampler(Protocol):
         """
 
 
+def mildest_pause(can: frozenset[Ability]) -> PauseMode:
+    """Return the way to stand still that costs open requests least."""
+    return "in-place" if "in-place-pause" in can else "retract"
+
+
 class RolloutEngine(Sampler, Protocol):
     """Generates responses with low-precision weights and takes new ones.
 
     Weight update protocol: begin_update(v) -> load_bucket* -> end_update(v, check) | abort_update(why). Between begin and end the
-    engine refuses new requests unless it is paused, and works at none. `end_update` compares what arrived with `check` and raises
-    WeightMismatchError when it differs; then, and after abort_update, the engine stays unusable until a complete update succeeds.
-    Versions must grow. Open requests go on with the new weights; no chunk holds tokens of two versions.
+    engine refuses new requests, and works at none. `end_update` compares what arrived with `check` and raises WeightMismatchError
+    when it differs; then, and after abort_update, the engine stays unusable until a complete update succeeds. Versions must grow.
+    Open requests go on with the new weights; no chunk holds tokens of two versions. A paused engine takes new requests whatever its
+    weights are; they wait.
     """
 
     @property

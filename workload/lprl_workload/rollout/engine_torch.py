@@ -94,7 +94,7 @@ class TorchEngine:
         """Stream a response; see RolloutEngine."""
         loop, chunks = asyncio.get_running_loop(), asyncio.Queue[Chunk | Exception]()
         refusal = self._refusal()
-        if refusal is not None and not (self._worker.paused and self._incoming is not None and not self._asleep):
+        if refusal is not None and not (self._worker.paused and self._served is not None and not self._asleep):
             raise refusal
         row = Row(request, self._limit(request), self._stop_rule(request))
         self._worker.submit(row, lambda item: loop.call_soon_threadsafe(chunks.put_nowait, item))

@@ -81,6 +81,12 @@ class Pool(Generic[E]):
             self._changed.notify_all()
             return True
 
+    def give_up(self, number: int, engine: E) -> bool:
+        """Give an engine up that was found lost by who does not deal; returns False when that was known."""
+        with self._changed:
+            seat = self._seats.get(number)
+            return self.lose(seat) if seat is not None and seat.engine is engine else not self.lost(engine)
+
     def take(self, responses: int) -> Seat[E] | None:
         """Return the engine with the fewest open responses, which now has so many more; None when all are full."""
         with self._changed:

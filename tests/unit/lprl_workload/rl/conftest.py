@@ -94,6 +94,19 @@ class Engines:
             raise waiting.pop(0)
         return [ref.ref for ref in refs]
 
+    def give_up(self, number: int) -> bool:
+        known, self.living = not self.living, 0
+        return not known
+
+    def pause(self) -> None:
+        self.world.journal.append("pause")
+
+    def resume(self) -> None:
+        self.world.journal.append("resume")
+
+    def abort(self) -> None:
+        self.world.journal.append("abort")
+
     def sleep(self) -> None:
         self.awake = False
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lprl_workload.rl import loop as loop_module
+from lprl_workload.rl import step_row
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ from lprl_workload.rl import loop as loop_module
 def test_the_log_has_the_first_and_the_last_step_and_a_bounded_number_between(
     bench: Callable[..., Any], every_s: float, lines: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(loop_module, "LOG_EVERY_S", every_s)
-    with caplog.at_level(logging.INFO, logger="lprl_workload.rl.loop"):
+    monkeypatch.setattr(step_row, "LOG_EVERY_S", every_s)
+    with caplog.at_level(logging.INFO, logger="lprl_workload.rl.step_row"):
         bench({"algorithm": {"steps": 6}}).attempt()[0].run(lambda: False)
     told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("step ")]
     assert len(told) == lines
