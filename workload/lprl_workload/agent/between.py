@@ -7,6 +7,7 @@ Token in, token out: what the policy drew is never decoded and tokenised again. 
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from lprl_workload.rollout.texts import says
 Message = dict[str, Any]
 ASKED, ANSWERED, SAID = "lprlasked4", "lprlanswered6", "lprlsaid8x"
 """Stand-ins for what was said before: texts no template has of its own."""
-CALL_ID = f"functions.{PROBE_NAME}:0"
-"""As Kimi's models write them (the name stands nowhere else), and long enough for Mistral's templates."""
+CALL_IDS = (f"functions.{PROBE_NAME}:0", "lprl0call")
+"""As Kimi's models write them (the name stands nowhere else), and of the nine characters that Mistral's templates want."""
 REMEDY = "set chat_template.jinja right, or choose a rollout without tools"
 
 
@@ -108,12 +109,12 @@ class TurnTokens:
 def style_of_template(tokenizer: Any, variables: Mapping[str, Any]) -> Style | None:
     """Return how the model writes tool calls: the style that reads what its template makes of one; None when it writes none.
 
-    Templates want a call's arguments as a mapping (most) or as JSON text (DeepSeek's): both are tried.
+    Templates want a call's arguments as a mapping (most) or as JSON text (DeepSeek's), and differ in ids: all are tried.
     """
     asked: Message = {"role": "user", "content": ASKED}
     for arguments in (dict(PROBE_ARGUMENTS), json.dumps(PROBE_ARGUMENTS)):
-        call = {"id": CALL_ID, "type": "function", "function": {"name": PROBE_NAME, "arguments": arguments}}
-        for content in ("", None):
+        for content, call_id in product(("", None), CALL_IDS):
+            call = {"id": call_id, "type": "function", "function": {"name": PROBE_NAME, "arguments": arguments}}
             messages = [asked, {"role": "assistant", "content": content, "tool_calls": [call]}]
             try:
                 opened = str(tokenizer.apply_chat_template([asked], tokenize=False, add_generation_prompt=True, **variables))

@@ -7,7 +7,7 @@ the model is told as the tool's answer, and never an exception. Sizes are bounde
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 PROBE_NAME, PROBE_ARGUMENTS = "lprl_probe", {"place": "x7", "count": 3}
@@ -22,6 +22,8 @@ class ToolCall:
     arguments: Mapping[str, Any]
     problem: str = ""
     """Why it cannot be made: what the model wrote is no call. Empty for a good one."""
+    id: str = ""
+    """What the model called it by, where it writes such a thing and in the form its template wants back; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,16 @@ def _xml(text: str) -> Iterator[ToolCall]:
         yield ToolCall(name.strip(), {key.strip(): _scalar(value) for key, value in _PARAMETER.findall(body)})
 
 
+_NINE = re.compile(r"[A-Za-z0-9]{9}")
+"""Mistral's templates refuse every other id."""
+_DOTTED = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+
+
+def _id(written: object, form: re.Pattern[str]) -> str:
+    """Return an id that the tool's answer can name; empty for one that a template would choke on."""
+    return written if isinstance(written, str) and form.fullmatch(written) else ""
+
+
 _PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.S)
 
 
@@ -99,15 +111,17 @@ def _mistral(text: str) -> Iterator[ToolCall]:
     for part in text.split("[TOOL_CALLS]")[1:]:
         written = part.strip()
         if not written.startswith("["):
-            name, _, arguments = written.partition("[ARGS]") if "[ARGS]" in written else (*_split_at(written, "{"),)
-            yield _named(name.partition("[CALL_ID]")[0].strip(), arguments.strip())
+            head, _, arguments = written.partition("[ARGS]") if "[ARGS]" in written else (*_split_at(written, "{"),)
+            name, _, written_id = head.partition("[CALL_ID]")
+            yield replace(_named(name.strip(), arguments.strip()), id=_id(written_id.strip(), _NINE))
             continue
         try:
             found, _ = json.JSONDecoder().raw_decode(written)
         except (ValueError, RecursionError) as error:
             yield ToolCall("", {}, f"the list of tool calls is no JSON ({error})")
             continue
-        yield from map(_call, found)
+        for one in found:
+            yield replace(_call(one), id=_id(one.get("id") if isinstance(one, dict) else None, _NINE))
 
 
 def _split_at(text: str, mark: str) -> tuple[str, str, str]:
@@ -144,8 +158,9 @@ _KIMI = re.compile(r"<\|tool_call_begin\|>(.*?)<\|tool_call_argument_begin\|>(.*
 
 
 def _kimi(text: str) -> Iterator[ToolCall]:
-    for name, arguments in _KIMI.findall(text):
-        yield _named(name.strip().removeprefix("functions.").rpartition(":")[0] or name.strip(), arguments.strip())
+    for head, arguments in _KIMI.findall(text):
+        name = head.strip().removeprefix("functions.").rpartition(":")[0] or head.strip()
+        yield replace(_named(name, arguments.strip()), id=_id(head.strip(), _DOTTED))
 
 
 STYLES: tuple[Style, ...] = (

@@ -10,6 +10,8 @@ from lprl_workload.agent.tool_calls import Style, ToolCall
 CALLS_A_TURN = 16
 """Calls in one turn that are made; the model is told of those beyond."""
 CUT = "\n... (cut)"
+NAME_CHARACTERS = 64
+"""Of a tool's name, as in the manifest."""
 
 
 class Toolbox:
@@ -69,14 +71,21 @@ class Toolbox:
 
 
 def _put(episode: Conversation, calls: Sequence[ToolCall], answers: Sequence[Answer]) -> None:
+    """Put answers behind the policy's turn; each names its call as the model did, where its format has ids."""
     episode.put(
         [
             {
                 "role": "tool",
-                "name": call.name or "unknown",
-                "tool_call_id": f"call{episode.drawn_turns:02d}{place:03d}",
+                "name": _repeatable(call.name, episode) or "unknown",
+                "tool_call_id": call.id or f"call{episode.drawn_turns % 100:02d}{place:03d}",
                 "content": episode.cut(answer.text, CUT),
             }
             for place, (call, answer) in enumerate(zip(calls, answers, strict=True))
         ]
     )
+
+
+def _repeatable(name: str, episode: Conversation) -> str:
+    """Return a name the model wrote as its template may repeat it: short, and no special token in it."""
+    short = name[:NAME_CHARACTERS]
+    return short if episode.between is None else episode.between.harmless(short)

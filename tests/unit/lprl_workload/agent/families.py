@@ -1,11 +1,13 @@
-"""Chat formats of model families: short templates of our own that write what the families' published ones write for tool use.
+"""Chat formats of model families: published templates (`templates/`), and short ones of our own that write the same for tool use.
 
-Each was compared with the published template on the conversation of `test_between.py`; what differs is the wording of the system
-part. One real BPE tokenizer per family, trained on a little text, with the family's special tokens.
+Each of our own was compared with the published template on the conversation of `test_between.py`; what differs is the wording of the
+system part. One real BPE tokenizer per family, trained on a little text, with the family's special tokens.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -163,6 +165,17 @@ class Family:
     calls_a_turn: int = 2
     text_arguments: bool = False
     """The template wants a call's arguments as JSON text."""
+    nine: bool = False
+    """It wants ids of nine letters and digits."""
+
+
+_SPECIAL = re.compile(r"<\|\w+\|>|<｜[^｜]+｜>|\[/?[A-Z_]+\]|<sop>|\[gMASK\]")
+
+
+def published(file: str, ends: tuple[str, ...], style: str, nine: bool = False) -> Family:
+    """Return the family of a published template, with the special tokens it names."""
+    text = (Path(__file__).parent / "templates" / file).read_text()
+    return Family(text, ends, style, tuple(sorted({*_SPECIAL.findall(text), *ends, "<s>"})), nine=nine)
 
 
 FAMILIES = {
@@ -192,6 +205,13 @@ FAMILIES = {
         ),
     ),
     "glm": Family(GLM, ("<|observation|>", "<|user|>"), "glm", ("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|observation|>")),
+    "Qwen3-0.6B": published("qwen3-0.6b.jinja", ("<|im_end|>",), "hermes"),
+    "Qwen3-Coder": published("qwen3-coder.jinja", ("<|im_end|>",), "xml"),
+    "Mistral-Nemo-Instruct-2407": published("mistral-nemo-2407.jinja", ("</s>",), "mistral", nine=True),
+    "Mistral-Small-3.2": published("mistral-small-3.2.jinja", ("</s>",), "mistral", nine=True),
+    "DeepSeek-V3.1": published("deepseek-v3.1.jinja", ("<｜end▁of▁sentence｜>",), "deepseek"),
+    "Kimi-K2-Instruct": published("kimi-k2.jinja", ("<|im_end|>",), "kimi"),
+    "GLM-4.6": published("glm-4.6.jinja", ("<|observation|>", "<|user|>"), "glm"),
 }  # fmt: skip
 
 

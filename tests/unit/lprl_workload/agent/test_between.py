@@ -13,15 +13,16 @@ from lprl_workload.agent.between import TurnTokens, style_of_template
 SCHEMA = {"type": "function", "function": {"name": "multiply", "description": "Multiply.", "parameters": {"type": "object"}}}
 
 
-def call(number: int, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def call(family: str, number: int, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return a call as messages hold it."""
-    return {"id": f"functions.{name}:{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
+    called = f"call{number:05d}" if FAMILIES[family].nine else f"functions.{name}:{number}"
+    return {"id": called, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def conversation(family: str) -> list[dict[str, Any]]:
     """Return three turns of a policy with two tools between them."""
-    first, second = call(0, "multiply", {"a": 12, "b": 7}), call(1, "weather", {"place": "Paris"})
-    third = call(2, "weather", {"place": "Rome"})
+    first, second = call(family, 0, "multiply", {"a": 12, "b": 7}), call(family, 1, "weather", {"place": "Paris"})
+    third = call(family, 2, "weather", {"place": "Rome"})
     calls = [second, third][: FAMILIES[family].calls_a_turn]
     messages = [
         {"role": "user", "content": "What is 12 times 7?"},
