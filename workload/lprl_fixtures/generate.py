@@ -2,13 +2,15 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lprl_fixtures.architectures import Architecture, Size, model_config
 from lprl_fixtures.tasks import Task, write_task
 from lprl_fixtures.tensors import tensor_specs
-from lprl_fixtures.tokenizer import write_tokenizer
+from lprl_fixtures.tokenizer import build_tokenizer, write_tokenizer
 from lprl_fixtures.weights import write_weights
 
 SHARD_BYTES = 256 * 1024 * 1024
@@ -45,10 +47,10 @@ class TaskOptions:
     shuffle_labels: bool = False
 
 
-def generate_model(folder: Path, options: ModelOptions) -> int:
+def generate_model(folder: Path, options: ModelOptions, tokenizer_of: Callable[[], Any] = build_tokenizer) -> int:
     """Write a Hugging Face model folder with random weights; returns the bytes of its tensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = write_tokenizer(folder)
+    tokenizer = write_tokenizer(folder, tokenizer_of)
     vocab = BIG_VOCABULARY if options.size == "2gb" else len(tokenizer)
     pad_id, eos_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     config = model_config(options.architecture, options.size, vocab, pad_id, eos_id, options.dtype, options.tied)
