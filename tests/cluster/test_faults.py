@@ -1,5 +1,7 @@
 """What real pods can lose while a job trains: a worker, the operator, the head, the will to go on."""
 
+import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +10,7 @@ from tests.cluster.kube import Document, Kube, wait
 
 STEPS = 60
 EVERY = 4
+STALL_S = 45
 FINISH_S, GONE_S = 600, 30
 Submit = Callable[[Document], Job]
 
@@ -62,10 +65,37 @@ def test_a_lost_worker_a_lost_operator_and_a_lost_head(kube: Kube, submit: Submi
     assert_whole(job, status)
 
 
-def test_suspended_resumed_where_it_was_and_deleted_while_it_runs(kube: Kube, submit: Submit) -> None:
-    """The ConfigMap its driver reports into is deleted before: it comes back, and the driver hears of the suspension through it."""
-    job = submit(small("suspended"))
+HANGS: dict[str, Any] = {
+    "data__reward": {"type": "python", "function": "lprl_fixtures.runs:even_share_then_hang", "timeoutSeconds": 3600},
+    "algorithm__steps": 4000,
+    "algorithm__rolloutBatchSize": 4,
+    "algorithm__samplesPerPrompt": 4,
+    "evaluation": None,
+    "progress__intervalSeconds": 5,
+    "failurePolicy__stallSeconds": STALL_S,
+}
+"""In attempt 1 the main thread never returns from the 30th reward; its reports go on."""
+
+
+def hangs_and_goes_on(job: Job) -> None:
+    """Attempt 1 is ended in time, charged, and said what it stood still in; attempt 2 trains."""
     job.wait_phase("Running", seconds=START_S)
+    begun = time.monotonic()
+    wait(lambda: job.status().get("failures"), "the stall is seen", STALL_S + 90, job.story)
+    print(f"a driver that hangs was given up {time.monotonic() - begun:.0f} s after it ran (limit {STALL_S} s)")
+    (failure,) = job.status()["failures"]
+    assert (failure["reason"], job.status()["restartsUsed"]) == ("Stalled", 1), job.told()
+    assert re.fullmatch(rf"step \d: rewards, \d+ of 16 responses, no movement for {STALL_S} s", failure["message"]), failure
+    wait(lambda: job.status().get("attempt") == 2, "attempt 2", 240, job.story)
+    job.wait_phase("Running", seconds=START_S)
+
+
+def test_a_driver_that_hangs_is_followed_by_another_which_is_suspended_resumed_where_it_was_and_deleted_while_it_runs(
+    kube: Kube, submit: Submit
+) -> None:
+    """The ConfigMap its driver reports into is deleted before: it comes back, and the driver hears of the suspension through it."""
+    job = submit(small("suspended", **HANGS))
+    hangs_and_goes_on(job)
     job.wait_step(EVERY + 1, 180)
     before = progress_of(kube, job)
     kube.run("-n", job.namespace, "delete", "configmap", str(before["name"]))
@@ -80,7 +110,7 @@ def test_suspended_resumed_where_it_was_and_deleted_while_it_runs(kube: Kube, su
     job.wait_phase("Running", seconds=START_S)
     job.wait_step(at + 1, 180)
     status = job.status()
-    assert status["attempt"] == 2 and not status.get("failures") and not status.get("restartsUsed")
+    assert status["attempt"] == 3 and len(status["failures"]) == 1 and status["restartsUsed"] <= 1, "a suspension charges nothing"
     logs = kube.run("-n", job.namespace, "logs", "-l", f"lprl.dev/job={job.name},lprl.dev/role=head", "-c", "driver", "--tail=-1")
     assert f"resumed from step {at}" in logs, "it resumed from its checkpoint"
     print(f"gone after {job.delete(GONE_S):.0f} s")

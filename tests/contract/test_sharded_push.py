@@ -17,7 +17,7 @@ from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Gr
 from lprl_api.model.hf_config import shape_from_config
 from lprl_api.spec.precision import Scope
 from lprl_fixtures.generate import ModelOptions, generate_model
-from lprl_fixtures.pushes import Keeper
+from lprl_fixtures.pushes import Keeper, converted
 from lprl_fixtures.runs import run_config
 from lprl_operator.places.local.ports import free_port
 from lprl_workload.checkpoint.hf_folder import write_trained
@@ -25,7 +25,6 @@ from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Bucket
 from lprl_workload.episode import TrainSample
 from lprl_workload.hf.folder import read_folder
-from lprl_workload.quant.scheme import quantize
 from lprl_workload.quant.select import Selection
 from lprl_workload.sync.buckets import as_bytes
 from lprl_workload.sync.manifest import ServedAs
@@ -35,7 +34,15 @@ from lprl_workload.sync.session import Session, push
 from lprl_workload.sync.transport_disk import DiskTransport, receive_from
 from lprl_workload.train.actor_torch import TorchTrainActor
 
-FORMATS: list[WeightFormat] = [Bf16(), Fp8Block(), Fp8Channel(), Fp8Tensor(), Int4Group(group_size=32, scope=Scope.ALL_LINEAR)]
+FORMATS: list[WeightFormat] = [
+    Bf16(),
+    Fp8Block(),
+    Fp8Block(scale_format="ue8m0"),
+    Fp8Channel(),
+    Fp8Tensor(),
+    Int4Group(group_size=32, scope=Scope.ALL_LINEAR),
+    Int4Group(group_size=64, scope=Scope.ALL_LINEAR, exclude_modules=("*.down_proj",)),  # of 96 inputs each
+]
 EXPERTS = 4
 LAYOUTS = [EngineLayout(0), EngineLayout(1, 2, experts=EXPERTS)]
 TARGETS = [Target(0), Target(1, 0), Target(1, 1)]
@@ -93,22 +100,18 @@ def worker(rank: int, world: int, root: str, port: int, shard: bool) -> None:
     failed = sum(mine.fail(on, at, 10 * at + on) for at in range(6) for on in range(world))
     assert failed >= world, f"rank {rank}: only {failed} pushes failed"
     mine.push(FAILING, "failed", 99)
-    for fmt in FORMATS:
-        mine.push(fmt, fmt.kind, 7)
+    for number, fmt in enumerate(FORMATS):
+        mine.push(fmt, f"f{number}", 7)
     write_trained(mine.root / "export", mine.actor.source(), mine.actor.peers(), mine.root / "all" / "model", mine.run.shape)
     torch.distributed.barrier()
     # Everything is on disk. Left to the interpreter, gloo's threads abort its end now and then (torch 2.13, a busy machine).
     os._exit(0)
 
 
-def converted(folder: Path, fmt: WeightFormat) -> dict[str, torch.Tensor]:
+def offline(folder: Path, fmt: WeightFormat) -> dict[str, torch.Tensor]:
     """The offline conversion of an export."""
     selection = Selection(fmt, shape_from_config(json.loads((folder / "config.json").read_text())))
-    found: dict[str, torch.Tensor] = {}
-    for name, tensor in read_folder(folder):
-        selected = not isinstance(fmt, Bf16) and selection.selects(name, tuple(tensor.shape))
-        found |= quantize(name, tensor, fmt) if selected else {name: tensor}
-    return found
+    return converted(dict(read_folder(folder)), ServedAs(fmt, selection))
 
 
 def assert_served(root: Path, folder: str, version: int, want: dict[str, torch.Tensor]) -> None:
@@ -138,6 +141,6 @@ def test_ranks_serve_the_offline_conversion_of_their_export(tmp_path: Path, worl
     assert [process.exitcode for process in ranks] == [0] * world
     before, after = dict(read_folder(tmp_path / "all" / "model")), dict(read_folder(tmp_path / "export"))
     assert any(not torch.equal(before[name], tensor) for name, tensor in after.items()), "the step changed nothing"
-    for fmt in FORMATS:
-        assert_served(tmp_path, fmt.kind, 7, converted(tmp_path / "export", fmt))
-    assert_served(tmp_path, "failed", 99, converted(tmp_path / "export", FAILING))
+    for number, fmt in enumerate(FORMATS):
+        assert_served(tmp_path, f"f{number}", 7, offline(tmp_path / "export", fmt))
+    assert_served(tmp_path, "failed", 99, offline(tmp_path / "export", FAILING))

@@ -92,7 +92,7 @@ def test_nccl_broadcast_between_two_gpus() -> None:
     manifest = one_owner(weights)
     routes = route(manifest, [EngineLayout(0)], BUCKET_BYTES, ServedAs(Bf16(), Selection(Bf16(), SHAPE)))
     for version in range(2):
-        transport = BroadcastTransport(group, lambda version, strong: lambda: None)
+        transport = BroadcastTransport(group, lambda version, strong: lambda broken: None)
         push(Session(routes, transport, Alone()), StandInSource(weights, manifest, 0), version, True)
         assert answers.get(timeout=120) == {item.name: int(checksum(item.tensor)) for item in tensors("cpu")}
     child.join(60)

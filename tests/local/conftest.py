@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ import pytest
 from tests.local.forked import Forked
 
 from lprl_api.names import ExitCode
-from lprl_fixtures.runs import merged, run_config, write_inputs
+from lprl_fixtures.runs import ENV_PACE, merged, run_config, write_inputs
 from lprl_operator.places.local.ports import free_port
 
-DEADLINE_S = 240.0
+DEADLINE_S = 600.0
+"""For a run of seconds: on a busy machine it takes minutes."""
+PACED = {"data": {"reward": {"function": "lprl_fixtures.runs:even_share_paced", "timeout_seconds": 3600}}}
+RESPONSES = 16
+"""Of a step, and of an evaluation."""
 RAY_ENV = {
     "RAY_AUTH_MODE": "disabled",  # else a head asks for the token that a developer's ~/.ray may hold, and drivers give none
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -114,26 +118,46 @@ def _exported(path: Path) -> str:
 class Driver:
     """One `python -m lprl_workload train` process; the ones without Ray are forked."""
 
-    def __init__(self, ray: Ray | None, root: Path, name: str, attempt: int = 1, changes: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        ray: Ray | None,
+        root: Path,
+        name: str,
+        attempt: int = 1,
+        changes: Mapping[str, Any] | None = None,
+        program: Sequence[str] = ("-m", "lprl_workload"),
+    ) -> None:
         base = {"job_name": name, "checkpoint": {"directory": {"volume": "all", "path": f"runs/{name}"}}}
         config = root / f"{name}.json"
         config.write_text(run_config(root, merged(base, changes or {})).model_dump_json(by_alias=True))
         self.folder = root / "all" / "runs" / name
+        self.pace = root / f"{name}.pace"
+        """Of runs whose reward is PACED: how many responses the driver scores; all without it."""
         self.term = root / f"{name}-a{attempt}.term"
         self.log = root / f"{name}-a{attempt}.log"
         env = {**os.environ, **RAY_ENV, "LPRL_VOLUMES_ROOT": str(root), "LPRL_TERMINATION_LOG": str(self.term)}
-        env |= {"LPRL_LOCAL_CONFIGMAPS": str(root / "cm"), **({"RAY_ADDRESS": ray.address} if ray else {})}
+        env |= {"LPRL_LOCAL_CONFIGMAPS": str(root / "cm"), ENV_PACE: str(self.pace), **({"RAY_ADDRESS": ray.address} if ray else {})}
         self.progress_file = root / "cm" / f"{name}-a{attempt}-progress" / "progress.json"
         arguments = ["train", "--config", str(config), "--attempt", str(attempt)]
         self.process: subprocess.Popen[bytes] | Forked
         if ray:
-            line = [sys.executable, "-m", "lprl_workload", *arguments]
+            line = [sys.executable, *program, *arguments]
             self.process = subprocess.Popen(line, env=env, stdout=self.log.open("wb"), stderr=subprocess.STDOUT)
         else:
             self.process = Forked([*arguments, "--in-process"], env, self.log)
 
-    def wait(self, code: int = ExitCode.OK) -> "Driver":
-        found = self.process.wait(DEADLINE_S)
+    def up_to(self, step: int) -> None:
+        """Let a PACED run go on to about `step`, and hold it there."""
+        aside = self.pace.with_suffix(".tmp")
+        aside.write_text(str(RESPONSES * (step + 1)))
+        aside.rename(self.pace)
+
+    def let_go(self) -> None:
+        """Hold a PACED run no longer."""
+        self.pace.unlink()
+
+    def wait(self, code: int = ExitCode.OK, seconds: float = DEADLINE_S) -> "Driver":
+        found = self.process.wait(seconds)
         assert found == code, f"exit {found}: {self.log.read_text()[-4000:]}"
         return self
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,10 @@ from tests.local.conftest import RAY_ENV, Ray
 
 from lprl_api.errors import StorageFullError, UserError
 from lprl_workload.launch.ray_link import ActorLostError, get_all, place
+from lprl_workload.launch.ray_vigil import Vigil
+from lprl_workload.launch.stillness import Limits
 from lprl_workload.process.errors import EngineLostError, RemoteError
+from lprl_workload.process.movement import Moved
 
 pytestmark = pytest.mark.ray
 
@@ -50,6 +54,15 @@ class Host:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def lost(self, seconds: float) -> None:
+        """Find out after a while which engine is lost."""
+        time.sleep(seconds)
+        raise EngineLostError(3, "it did not move for 10 s")
+
+    def moved(self) -> Moved:
+        """Answer beside whatever it is at, and never move."""
+        return Moved(0, 0)
 
 
 class Unborn:
@@ -115,3 +128,24 @@ def test_what_cannot_be_made_anywhere_is_not_placed_for_a_quarter_of_an_hour(hos
     with pytest.raises(RemoteError, match=r"placing engines: process 0: ModuleNotFoundError: No module named 'engine'$") as caught:
         place([ray.remote(num_cpus=0)(Unborn).remote], "placing engines", str)
     assert caught.value.blame == "program"
+
+
+def test_what_another_process_knows_of_a_failure_is_told_rather_than_the_connection_that_broke_of_it(hosts: list[Any]) -> None:
+    """A rank whose broadcast breaks off is heard first; the one that asked the engines says which of them is lost."""
+    calls = [hosts[0].fail.remote("gloo"), hosts[1].lost.remote(1.0)]
+    with pytest.raises(EngineLostError, match="it did not move for 10 s"):
+        get_all(calls, "push", who=lambda n: f"rank {n}")
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["engines", "ranks"])
+def test_an_engine_that_hangs_is_told_though_another_failed_of_it_first(hosts: list[Any], together: bool, monkeypatch: Any) -> None:
+    monkeypatch.setattr("lprl_workload.launch.ray_link.LATE_VERDICT_S", 60.0 if not together else 2.0)
+    monkeypatch.setattr("lprl_workload.launch.stillness.VERDICT_S", 2.0)
+    hanging = ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"health": 1})(Host).remote()
+    handles = [hosts[0], hanging]
+    calls = [hosts[0].fail.remote("gloo"), hanging.sleep.remote(300)]
+    with pytest.raises(RemoteError if together else ActorLostError) as caught:
+        get_all(calls, "push", who=lambda n: f"engine {n}", vigil=Vigil(handles, Limits(600, 600, together)))
+    said = "engine 0: RuntimeError: .gloo." if together else "engine 1 did not (?:move|answer) for 2 s"
+    assert re.search(said, str(caught.value))
+    ray.kill(hanging)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, ProcessGroupGloo, TCPStore
 
+from lprl_api.model.formats import Bf16
 from lprl_workload.data import Bucket
 from lprl_workload.process.errors import WeightMismatchError
+from lprl_workload.quant.scheme import quantize
 from lprl_workload.sync.assemble import gather
 from lprl_workload.sync.buckets import DTYPE_NAMES, unpack
 from lprl_workload.sync.checks import Arrived, Check
@@ -100,6 +102,20 @@ def one_owner(weights: Mapping[str, Tensor]) -> WeightManifest:
     return WeightManifest(
         1, tuple(Entry(n, DTYPE_NAMES[t.dtype], tuple(t.shape), (Piece(0, (0,) * t.ndim, tuple(t.shape)),)) for n, t in weights.items())
     )
+
+
+def converted(weights: Mapping[str, Tensor], served_as: ServedAs) -> dict[str, Tensor]:
+    """Return the offline conversion of an export: the converter's own quantizer, tensor by tensor."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        selected = not isinstance(served_as.fmt, Bf16) and served_as.selection.selects(name, tuple(tensor.shape))
+        found |= quantize(name, tensor, served_as.fmt) if selected else {name: tensor}
+    return found
+
+
+def moved(weights: Mapping[str, Tensor], by: float) -> dict[str, Tensor]:
+    """Return the weights, each larger by a share of itself."""
+    return {name: (tensor.float() * (1 + by)).to(tensor.dtype) for name, tensor in weights.items()}
 
 
 def whole_weights(source: WeightSource, peers: Peers, served_as: ServedAs) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.architectures import Architecture, Size
 from lprl_fixtures.generate import ModelOptions, TaskOptions, generate_model, generate_task
 
+ENV_PACE = "LPRL_PACE"
 VOLUME = "all"
 """The one volume: ROOT/all holds model/, data/ and runs/."""
 
@@ -107,6 +108,24 @@ def even_share_slowly(prompt: str, response: str, label: str | None, metadata: M
     """`even_share` after 20 ms, so that a run lasts long enough on any machine to be interrupted in its middle."""
     time.sleep(0.02)
     return even_share(prompt, response, label, metadata)
+
+
+def even_share_paced(prompt: str, response: str, label: str | None, metadata: Mapping[str, Any]) -> float:
+    """`even_share`, of which a process makes only as many calls as the file $LPRL_PACE says; all, when it is not there.
+
+    So a run is held where a test wants it, and does not end by itself before the test looked.
+    """
+    number, pace = next(_calls), Path(os.environ[ENV_PACE])
+    while number > _allowed(pace):
+        time.sleep(0.02)
+    return even_share(prompt, response, label, metadata)
+
+
+def _allowed(pace: Path) -> float:
+    try:
+        return int(pace.read_text() or 0)
+    except FileNotFoundError:
+        return float("inf")
 
 
 def even_share_then_hang(prompt: str, response: str, label: str | None, metadata: Mapping[str, Any]) -> float:

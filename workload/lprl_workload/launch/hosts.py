@@ -230,15 +230,15 @@ class EngineHost:
         """Take one push from a folder."""
         receive_from(root, self.engine, version, target)
 
-    def next_held(self, bucket_bytes: int, first: bool) -> tuple[Any, Any, list[int]] | None:
-        """Return the next bucket of what the engine serves, as (entries, bytes, checksums), None after the last; `first` starts anew."""
+    def next_held(self, bucket_bytes: int, first: bool) -> tuple[bool, tuple[Any, Any, list[int]] | None]:
+        """Return whether there is another bucket of what the engine serves, and it: (entries, bytes, checksums). `first` starts anew."""
         if first or self._held is None:
             self._held = self.engine.held(bucket_bytes)
         bucket = next(self._held, None)
         if bucket is None:
             self._held = None
-            return None
-        return bucket.entries, bucket.data.cpu().numpy(), sums_of(bucket, self._device)
+            return False, None
+        return True, (bucket.entries, bucket.data.cpu().numpy(), sums_of(bucket, self._device))
 
     def take_held(self, version: int, held: tuple[Any, Any, list[int]] | None, first: bool) -> bool:
         """Take what `next_held` of another engine returned; returns whether more is to come. Raises WeightMismatchError."""

@@ -30,7 +30,7 @@ from lprl_workload.launch.ray_engines import RayRolloutGroup
 from lprl_workload.launch.ray_fan import Link, ObjectStoreTransport, Seat, broadcast_announcer, disk_announcer
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
 from lprl_workload.launch.ray_vigil import Vigil
-from lprl_workload.launch.stillness import engine_limits, rank_limits, while_starting
+from lprl_workload.launch.stillness import engine_limits, message_seconds, rank_limits, while_starting
 from lprl_workload.process.errors import TrainerLostError
 from lprl_workload.quant.select import Selection
 from lprl_workload.rl.groups import Update
@@ -49,8 +49,6 @@ from lprl_workload.train.step_plan import budget_of, schedule
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 LOADING = "loading trainer ranks"
-MEETING_TIMEOUT_S = 300.0
-"""Time limit of one broadcast: more than the slowest bucket takes, less than a stall's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,26 +259,27 @@ class RayTrainGroup:
         opened = []
         for sender in senders:
             name = f"push-{os.getpid()}-{self._meetings}-{sender}"
-            opened.append(self._handles[sender].open_meeting.remote(world, name, MEETING_TIMEOUT_S, self._places[sender].address))
-        meetings: list[Meeting] = self._get(opened, "open broadcast groups")
+            told = (world, name, message_seconds(self._run), self._places[sender].address)
+            opened.append(self._handles[sender].open_meeting.remote(*told))
+        meetings: list[Meeting] = self._get(opened, "open broadcast groups", senders)
         mine = [self._handles[sender].join_broadcast.remote(meeting) for sender, meeting in zip(senders, meetings, strict=True)]
         self.rollout.join(meetings)
-        self._get(mine, "join broadcast groups")
+        self._get(mine, "join broadcast groups", senders)
         self._joined = key
 
     def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
         return self._get([getattr(handle, method).remote(*arguments) for handle in self._handles], method)
 
-    def _who(self, number: int, calls: int) -> str:
-        """Name a rank and its host; a call to one rank alone is rank 0's."""
-        rank = number if calls == len(self._handles) else 0
+    def _who(self, rank: int) -> str:
+        """Name a rank and its host."""
         return f"rank {rank} on {self._places[rank].address}"
 
-    def _get(self, refs: list[Any], what: str) -> list[Any]:
-        of = self._handles if len(refs) == len(self._handles) else self._handles[:1]
+    def _get(self, refs: list[Any], what: str, ranks: Sequence[int] | None = None) -> list[Any]:
+        """Return the answers of `ranks`; without them of all, or of rank 0 to a call to it alone. Raises TrainerLostError."""
+        of = ranks or range(len(refs))
         limits = rank_limits(self._run)
-        vigil = Vigil(of, while_starting(limits) if what == LOADING else limits)
+        vigil = Vigil([self._handles[rank] for rank in of], while_starting(limits) if what == LOADING else limits)
         try:
-            return get_all(refs, f"trainer: {what}", who=lambda number: self._who(number, len(refs)), vigil=vigil)
+            return get_all(refs, f"trainer: {what}", who=lambda number: self._who(of[number]), vigil=vigil)
         except ActorLostError as error:
             raise TrainerLostError(str(error)) from error

@@ -90,13 +90,6 @@ class RayRolloutGroup:
         where = self._places[number]
         return f"engine {number} on {where.address}" if where is not None else f"engine {number}"
 
-    def ask(self, number: int, refs: list[Any], what: str) -> list[Any]:
-        """Return results of engine `number`; raises EngineLostError when it died."""
-        try:
-            return get_all(refs, what, who=lambda _: self._who(number))
-        except ActorLostError as error:
-            raise EngineLostError(number, str(error)) from error
-
     def everywhere(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every engine at once; raises EngineLostError."""
         try:
@@ -113,7 +106,7 @@ class RayRolloutGroup:
         """Have every engine join the senders' broadcast groups as rank 1 + its number; lets everybody go when one cannot."""
         calls = [handle.join_broadcast.remote(meetings, 1 + number) for number, handle in enumerate(self.handles)]
         try:
-            wait_engines(calls, range(len(calls)))
+            wait_engines(calls, range(len(calls)), self.handles, engine_limits(self._run, in_push=True))
         except Exception:
             for meeting in meetings:
                 abandon(meeting)
@@ -125,12 +118,25 @@ class RayRolloutGroup:
         peers = [number for number, found in enumerate(versions) if found == version]
         stale = [number for number, found in enumerate(versions) if found < version]
         for number in stale if peers else ():
-            first = more = True
-            while more:
-                held = self.handles[peers[0]].next_held.remote(self._run.weight_sync.bucket_bytes, first)
-                more = self.ask(number, [self.handles[number].take_held.remote(version, held, first)], "copying weights")[0]
-                first = False
+            self._copy(peers[0], number, version)
         return bool(peers) or not stale
+
+    def _copy(self, peer: int, number: int, version: int) -> None:
+        """Copy what one engine serves to another; raises EngineLostError for the one of them that died or stands still."""
+        first = more = True
+        while more:
+            there, held = self.handles[peer].next_held.options(num_returns=2).remote(self._run.weight_sync.bucket_bytes, first)
+            taken = self.handles[number].take_held.remote(version, held, first)
+            more = self._both([peer, number], [there, taken], "copying weights")[1]
+            first = False
+
+    def _both(self, numbers: Sequence[int], refs: list[Any], what: str) -> list[Any]:
+        """Return an answer of each engine of `numbers`; raises EngineLostError."""
+        vigil = self._vigil([self.handles[number] for number in numbers])
+        try:
+            return get_all(refs, what, who=lambda position: self._who(numbers[position]), vigil=vigil)
+        except ActorLostError as error:
+            raise EngineLostError(numbers[error.number], str(error)) from error
 
     def probe(self, ids: Sequence[int]) -> list[tuple[float, ...]]:
         """Ask every engine."""

@@ -10,11 +10,12 @@ import ray
 from lprl_workload.data import Bucket
 from lprl_workload.launch.ray_link import ActorLostError, get_all
 from lprl_workload.launch.ray_vigil import Vigil
-from lprl_workload.launch.stillness import Limits
+from lprl_workload.launch.stillness import Limits, after_failure
 from lprl_workload.process.errors import EngineLostError
 from lprl_workload.sync.checks import Check
 from lprl_workload.sync.cuda_ipc import share
 from lprl_workload.sync.routes import Target
+from lprl_workload.sync.transport_broadcast import Confirm
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,13 @@ def wait_engines(refs: Sequence[Any], engines: Sequence[int], handles: Sequence[
         raise EngineLostError(engines[error.number], str(error)) from error
 
 
-def broadcast_announcer(seats: Mapping[int, Seat], limits: Limits | None = None) -> Callable[[int, bool], Callable[[], None]]:
+def broadcast_announcer(seats: Mapping[int, Seat], limits: Limits) -> Callable[[int, bool], Confirm]:
     """Return the `announce` of a broadcast transport."""
+    broke = after_failure(limits)
 
-    def announce(version: int, strong: bool) -> Callable[[], None]:
+    def announce(version: int, strong: bool) -> Confirm:
         refs = [seat.handle.receive_broadcast.remote(version, strong, Target(number)) for number, seat in seats.items()]
-        return lambda: Link(seats, limits).wait(refs, list(seats))
+        return lambda broken: Link(seats, broke if broken else limits).wait(refs, list(seats))
 
     return announce
 

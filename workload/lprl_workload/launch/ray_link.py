@@ -37,8 +37,8 @@ ENV_PLACE_DEADLINE = "LPRL_PLACE_DEADLINE_S"
 PLACE_DEADLINE_S = 900.0
 """How long actors may wait for a node with room for them (a lost worker pod takes minutes to come back), unless the variable says."""
 PLACE_RETRY_S = 3.0
-LATE_VERDICT_S = 20.0
-"""After one rank failed: how long to wait whether another one turns out to be dead, which explains it."""
+LATE_VERDICT_S = 30.0
+"""After one process failed: how long to wait whether another one turns out to be dead, or (an engine) to hang, which explains it."""
 KNOWN = (UserError, DamagedError, EngineLostError, FencedError, NonFiniteError, RemoteError, TrainerLostError, WeightMismatchError)
 """Errors of our own that cross processes as themselves."""
 PLAIN_ERRNOS = (*FULL_ERRNOS, *PLACE_ERRNOS)
@@ -94,7 +94,7 @@ def get_all(
     """Return all results, in order. `who(position)` says whose a call is: it stands in every error. `vigil`: over their processes.
 
     Raises:
-        ActorLostError: a process died (also when the others only failed because of that), or stands still and is given up.
+        ActorLostError: a process died or stands still and is given up (also when the others only failed because of that).
         DeadlineError: not all answered in time.
         Exception: what a call raised, as itself when it is one of ours, else as RemoteError. One that is no chance at once:
             others may die of it, but do not explain it.
@@ -110,12 +110,15 @@ def get_all(
         if late:
             silent = who(calls.index(pending[0]))
             raise DeadlineError(f"{what}: {len(pending)} of {len(calls)} did not answer in {deadline_s} s, such as {silent}")
-        if vigil is not None and not done and failure is None:
+        if vigil is not None and not done:
             _give_up_still(vigil, [calls.index(ref) for ref in pending], what, who)
         for ref in done:
             error = _told(ref, calls.index(ref), what, who)
             if error is not None and failure is None:
                 failure, until = error, time.monotonic() + LATE_VERDICT_S
+                vigil = None if vigil is None else vigil.after_failure()
+            elif error is not None and isinstance(failure, RemoteError) and not isinstance(error, RemoteError):
+                failure = error  # ours say what happened; a broken connection comes of it
     if failure is not None:
         raise failure
     return list(ray.get(list(refs)))

@@ -7,6 +7,10 @@ from lprl_api.wire.runconfig import RunConfig
 
 MISSED_HEALTH_CHECKS = 10
 """An engine that does not answer for as many health checks' time is killed and replaced."""
+MESSAGE_S = 300.0
+"""More than the slowest bucket takes, quantised and sent."""
+VERDICT_S = 10.0
+"""When one engine failed by chance, or a connection to all of them broke: what does not move for so long is to blame."""
 START_S = 300.0
 """How long a process that loads may say nothing at least, however short a stall is."""
 
@@ -34,6 +38,24 @@ def engine_limits(run: RunConfig, in_push: bool = False) -> Limits:
     """Return the limits of engines. In a push less than a rank's, which waits for them: the engine is to blame, not the trainer."""
     still_s = run.stall_seconds / (3 if in_push else 2)
     return Limits(still_s, min(still_s, MISSED_HEALTH_CHECKS * run.rollout.health_check_seconds), together=False)
+
+
+def message_seconds(run: RunConfig) -> float:
+    """Return how long one message of a broadcast, or whoever comes to its meeting, is waited for.
+
+    Nothing can be asked while a process waits inside a broadcast. So this is short enough that all that follows, until the engine that
+    is to blame is found, lies before a rank counts as lost.
+    """
+    return min(MESSAGE_S, run.stall_seconds / 6)
+
+
+def after_failure(limits: Limits) -> Limits | None:
+    """Return the limits of engines of which one failed, most likely since another hangs. None of ranks, which all fail then, and of
+    processes that load, which say nothing.
+    """
+    if limits.together or limits.starting:
+        return None
+    return replace(limits, still_s=min(limits.still_s, VERDICT_S), silent_s=min(limits.silent_s, VERDICT_S))
 
 
 def while_starting(limits: Limits) -> Limits:
@@ -74,5 +96,6 @@ class Stillness:
         still = [n for n in pending if now - self._moved_at.get(n, self.began) >= limits.still_s]
         if not still or (limits.together and len(still) < len(pending)):
             return None
-        # Of ranks that wait for each other, the one that stood still first holds the others up.
-        return Still(min(still, key=lambda n: self._moved_at.get(n, self.began)), f"did not move for {limits.still_s:g} s")
+        # Of ranks that wait for each other, the one that stood still first holds the others up, as far as looks tell moments apart.
+        nor = ", nor did the others" if limits.together and len(still) > 1 else ""
+        return Still(min(still, key=lambda n: self._moved_at.get(n, self.began)), f"did not move for {limits.still_s:g} s{nor}")

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from lprl_workload.data import Bucket, NamedTensor, SyncReport
+from lprl_workload.process.errors import EngineLostError
 from lprl_workload.quant.source import relative_rms
 from lprl_workload.sync.assemble import Assembly, Taker, Whole
 from lprl_workload.sync.buckets import make_bucket
 from lprl_workload.sync.checks import Check
 from lprl_workload.sync.checksum import checksum
 from lprl_workload.sync.manifest import WeightSource
-from lprl_workload.sync.peers import Peers, together
+from lprl_workload.sync.peers import AbandonedError, Peers, together
 from lprl_workload.sync.routes import Audience, Routes, Target
 from lprl_workload.sync.serve import Notes, quantise_batch
 
@@ -42,8 +43,11 @@ class Transport(Protocol):
     def commit(self, version: int, checks: Sequence[tuple[Sequence[Target], Check]]) -> None:
         """Have every engine rank compare and serve; raises WeightMismatchError from the first that got something else."""
 
-    def abort(self, why: str, first: bool) -> None:
-        """Every rank: have the engines (where `first`) give the update up, and refuse to serve. Raises nothing: an engine may be gone."""
+    def abort(self, why: str, first: bool) -> EngineLostError | None:
+        """Every rank: have the engines (where `first`) give the update up, and refuse to serve. Raises nothing: an engine may be gone.
+
+        Returns a lost engine where that is known on this rank only: it may be what another rank could not go on for.
+        """
 
 
 class Session(Taker):
@@ -106,9 +110,9 @@ class Session(Taker):
             self._version, tensors, int(sums[0]), self._clock() - self._started, error, "checksum" if self._strong else "counts"
         )
 
-    def abort(self, why: str) -> None:
-        """Have the engines give the update up; on every rank, whatever happened before. Raises nothing."""
-        self._transport.abort(why, self._first)
+    def abort(self, why: str) -> EngineLostError | None:
+        """Have the engines give the update up; on every rank, whatever happened before. Raises nothing; returns a lost engine, if known."""
+        return self._transport.abort(why, self._first)
 
     def _together(self, action: Callable[[], object]) -> None:
         """Do something that may fail on one rank, and leave together when it did."""
@@ -166,5 +170,7 @@ def push(session: Session, source: WeightSource, version: int, strong: bool = Fa
         session.send(source)
         return session.commit()
     except Exception as error:
-        session.abort(str(error))
+        lost = session.abort(str(error))
+        if lost is not None and isinstance(error, AbandonedError):
+            raise lost from error
         raise

@@ -10,8 +10,10 @@ A receiver serves the groups in turn, round by round, so no two of them wait for
 its sender whether all of them verified.
 """
 
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -23,7 +25,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, ProcessGroupGloo, Store, TCPStore
 
 from lprl_workload.data import Bucket
-from lprl_workload.process.errors import WeightMismatchError
+from lprl_workload.process.errors import DeadlineError, EngineLostError, WeightMismatchError
 from lprl_workload.sync.buckets import as_bytes
 from lprl_workload.sync.checks import Check
 from lprl_workload.sync.receiver import Receiver
@@ -33,8 +35,10 @@ from lprl_workload.sync.wire import MAX_HEADER_BYTES, decode_bucket, decode_chec
 END, ABORT, ROUND, CLOSE = -1, -2, -3, -4
 POLL_S = 0.02
 ABANDONED = "abandoned"
-Confirm = Callable[[], None]
-"""Waits until every receiver returned from its `receive`; raises what they raised."""
+TELL_S = 5.0
+"""How long a sender that gives up tries to say why: an engine that hangs does not listen."""
+Confirm = Callable[[bool], None]
+"""Waits until every receiver returned from its `receive`; raises what they raised. True: the connection broke, none has reason to stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def serve_store(timeout_s: float, host: str) -> TCPStore:
 
 
 def _gather(store: Store, rank: int, meeting: Meeting) -> None:
-    """Wait until everybody is at the meeting point; raises RuntimeError when it is abandoned, or time is up.
+    """Wait until everybody is at the meeting point; raises DeadlineError when it is abandoned, or time is up.
 
     Making a group waits for everybody too, but nothing can end that: an engine that died on the way would cost the whole timeout.
     """
@@ -65,9 +69,9 @@ def _gather(store: Store, rank: int, meeting: Meeting) -> None:
     everybody = [f"here/{number}" for number in range(meeting.world)]
     while not store.check(everybody):
         if store.check([ABANDONED]):
-            raise RuntimeError(f"meeting {meeting.name}: given up, somebody will not come")
+            raise DeadlineError(f"meeting {meeting.name}: given up, somebody will not come")
         if time.monotonic() > until:
-            raise RuntimeError(f"meeting {meeting.name}: not all of {meeting.world} came in {meeting.timeout_s:.0f} s")
+            raise DeadlineError(f"meeting {meeting.name}: not all of {meeting.world} came in {meeting.timeout_s:.0f} s")
         time.sleep(POLL_S)
 
 
@@ -100,7 +104,7 @@ class BroadcastGroup:
     def broadcast(self, tensor: Tensor) -> None:
         """Send `tensor` from rank 0 into everyone's `tensor`."""
         if tensor.numel():
-            self._group.broadcast(tensor, 0).wait()
+            self._open().broadcast(tensor, 0).wait()
 
     @property
     def closed(self) -> bool:
@@ -116,8 +120,13 @@ class BroadcastGroup:
     def all_agree(self, ok: bool) -> bool:
         """Return whether every process passed True."""
         flag = torch.tensor([0 if ok else 1], dtype=torch.int64, device=self.device)
-        self._group.allreduce([flag]).wait()
+        self._open().allreduce([flag]).wait()
         return int(flag.item()) == 0
+
+    def _open(self) -> Any:
+        if self._group is None:
+            raise RuntimeError("this end has left its broadcast group: its connection broke")
+        return self._group
 
 
 class BroadcastTransport:
@@ -126,7 +135,7 @@ class BroadcastTransport:
     def __init__(self, group: BroadcastGroup, announce: Callable[[int, bool], Confirm]) -> None:
         """`group`: of this sender and all engine ranks."""
         self._group, self._announce = group, announce
-        self._confirm: Confirm = lambda: None
+        self._confirm: Confirm = lambda broken: None
         self._begun = self._ended = False
 
     def begin(self, version: int, strong: bool) -> None:
@@ -153,24 +162,37 @@ class BroadcastTransport:
         self._say(END, encode_checks(checks))
         self._ended = True
         agreed = self._try(lambda: self._group.all_agree(True))
-        self._confirm()
+        self._confirm(False)
         if not agreed:
             raise WeightMismatchError(f"weights of version {version}: an engine did not confirm them")
 
-    def abort(self, why: str, first: bool) -> None:
-        """Tell the engines, and close this rank's group: whoever still waits in it fails at once."""
-        try:
-            if first and self._begun and not self._ended:
-                self._send(ABORT, why.encode())
-        except Exception:
-            pass  # a broken connection says the same
+    def abort(self, why: str, first: bool) -> EngineLostError | None:
+        """Tell the engines, and close this rank's group: whoever still waits in it fails at once. Return the engine that is to blame."""
+        if first and self._begun and not self._ended and not self._group.closed:
+            teller = threading.Thread(target=self._tell, args=(why,), daemon=True)
+            teller.start()
+            teller.join(TELL_S)
         self._group.close()
+        try:
+            if first and self._begun:
+                self._confirm(True)
+        except EngineLostError as lost:
+            return lost
+        except Exception:
+            pass  # what engines that live say of a push that was given up
+        return None
+
+    def _tell(self, why: str) -> None:
+        with suppress(Exception):  # a broken connection says the same
+            self._send(ABORT, why.encode())
 
     def _try(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
         except RuntimeError:
-            self._confirm()  # a dead engine explains a broken connection better than the connection does
+            # A lost engine explains a broken connection better than the connection does; the others have nothing to wait for.
+            self._group.close()
+            self._confirm(True)
             raise
 
     def _say(self, size: int, table: bytes = b"") -> None:
@@ -206,9 +228,6 @@ class Receiving:
         group.broadcast(sizes)
         length, size = (int(n) for n in sizes.tolist())
         if not 0 <= length <= MAX_HEADER_BYTES:
-            # What follows cannot be told apart any more: the others learn of it as of a lost connection.
-            for each in self.groups:
-                each.close()
             raise WeightMismatchError(f"bucket header of {length} bytes; at most {MAX_HEADER_BYTES} are taken")
         table = torch.zeros(length, dtype=torch.uint8, device=group.device)
         group.broadcast(table)
@@ -241,6 +260,9 @@ def receive(groups: Sequence[BroadcastGroup], engine: Receiver, version: int, st
         while (message := mine.message(groups[0]))[0] == ROUND:
             mine.round()
     except Exception as error:
+        # A connection broke, or what follows cannot be told apart any more: those in the other groups must not wait for this one.
+        for group in groups:
+            group.close()
         engine.abort_update(str(error))
         raise
     sign, table = message

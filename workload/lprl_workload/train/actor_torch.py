@@ -53,7 +53,7 @@ class TorchTrainActor:
 
         """
         self._run, self._paths = run, paths
-        self._group = Group(rank)
+        self._group = Group(rank, run.stall_seconds)
         self._shard = (rank.world > 1 and self._group.device.type == "cuda") if shard is None else shard and rank.world > 1
         recompute = run.trainer.recompute != "none"
         self._trained = build_trained(paths.model, run.training_format, run.shape, run.optimizer, self._group, recompute, self._shard)

@@ -11,8 +11,7 @@ from lprl_workload.config import RankInfo
 from lprl_workload.sync.peers import Alone, GroupPeers, Peers
 
 TIMEOUT = timedelta(minutes=30)
-PUSH_TIMEOUT = timedelta(minutes=5)
-"""The longest a rank of a weight push waits for the others at one vote or exchange."""
+"""For the ranks to come; afterwards the least that a collective waits: what hangs is found before, by whoever watches the ranks."""
 
 
 def open_store(host: str, port: int, serve: bool) -> TCPStore:
@@ -23,16 +22,18 @@ def open_store(host: str, port: int, serve: bool) -> TCPStore:
 class Group:
     """All trainer ranks. Every rank calls the same methods in the same order."""
 
-    def __init__(self, rank: RankInfo) -> None:
-        """Join the group (gloo on CPUs, NCCL on GPUs); a world of one joins nothing."""
+    def __init__(self, rank: RankInfo, stall_seconds: float = 1800) -> None:
+        """Join the group (gloo on CPUs, NCCL on GPUs); a world of one joins nothing. `stall_seconds`: see RunConfig."""
+        self._stall_s = stall_seconds
         self.rank, self.world = rank.rank, rank.world
         self.device = torch.device(rank.device)
         if rank.world > 1:
             if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)
             backend = "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl"
+            longest = max(TIMEOUT, timedelta(seconds=self._stall_s))
             store = rank.store or open_store(rank.master_addr, rank.master_port, serve=rank.rank == 0)
-            dist.init_process_group(backend, store=store, rank=rank.rank, world_size=rank.world, timeout=TIMEOUT)
+            dist.init_process_group(backend, store=store, rank=rank.rank, world_size=rank.world, timeout=longest)
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Add `tensor` over ranks in place; the order of additions depends on the number of ranks only."""
@@ -58,10 +59,13 @@ class Group:
         return torch.cat(parts)[:total]
 
     def peers(self) -> Peers:
-        """Make the group of a weight push, on every rank: apart from the trainer's own, so that its timeout can be shorter."""
+        """Make the group of a weight push, on every rank: apart from the trainer's own, so that its timeout can be shorter.
+
+        At a vote a rank waits for as long as a rank may stand still: longer than another one may have to wait for an engine.
+        """
         if self.world == 1:
             return Alone()
-        return GroupPeers(dist.new_group(timeout=PUSH_TIMEOUT), self.rank, self.world)
+        return GroupPeers(dist.new_group(timeout=timedelta(seconds=self._stall_s / 2)), self.rank, self.world)
 
     def close(self) -> None:
         """Leave the group."""

@@ -12,6 +12,7 @@ from lprl_workload.config import RankInfo
 from lprl_workload.data import Bucket
 from lprl_workload.launch.hosts import EngineHost, TrainHost
 from lprl_workload.launch.ray_fan import ObjectStoreTransport, Seat
+from lprl_workload.process.errors import DeadlineError
 from lprl_workload.sync.routes import Target
 from lprl_workload.sync.transport_broadcast import BroadcastGroup, Meeting, abandon, serve_store
 
@@ -102,7 +103,7 @@ def test_one_engine_that_does_not_come_lets_everybody_else_go_at_once() -> None:
         waiting = [pool.submit(BroadcastGroup, meeting, rank, torch.device("cpu")) for rank in (0, 1)]
         abandon(meeting)
         for call in waiting:
-            with pytest.raises(RuntimeError, match="given up, somebody will not come"):
+            with pytest.raises(DeadlineError, match="given up, somebody will not come"):
                 call.result(timeout=10)
 
 
