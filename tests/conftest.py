@@ -30,6 +30,8 @@ PLANES = {
 """Control plane of a module of tests/control_plane; 3 for all others."""
 RAYS = {"test_run_job": "ray-1", "test_train_ray": "ray-2"}
 """Lane of a module of tests/local; ray-3 for all others."""
+LANE_S = 1800
+"""Longest test of a lane: each of its waits has a limit of its own, which a busy machine may come close to."""
 API_SERVER = ("test_admission", "test_cluster_rules", "test_crash_points", "test_crd_server", "test_kubectl_lprl")
 """Modules of tests/contract that share one API server."""
 
@@ -53,6 +55,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         found = lane(item.path)
         if found is not None:
             item.add_marker(pytest.mark.xdist_group(found))
+        if found is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(LANE_S))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

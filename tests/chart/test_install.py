@@ -36,7 +36,7 @@ def job(name: str = NAME) -> dict[str, Any]:
     return found
 
 
-def wait(kind: str, name: str, seconds: float = 20.0) -> dict[str, Any]:
+def wait(kind: str, name: str, seconds: float = 180.0) -> dict[str, Any]:
     """Wait until an object is served (a CRD just made is not, at once)."""
     deadline = time.monotonic() + seconds
     while True:
@@ -70,7 +70,7 @@ def release(server: Path | None, previous: Path) -> Iterator[str]:
     # Other tests may have left the CRD; a newcomer does not need --take-ownership.
     said = helm("install", "--take-ownership", "--set", "webhook.enabled=true", chart=previous)
     tools.established(CRD)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 180
     while "created" not in kubectl("apply", "-f", "-", document=job(), check=False):
         assert time.monotonic() < deadline, "the kind is not served"
         time.sleep(0.2)
@@ -96,7 +96,7 @@ def test_pods_pass_the_restricted_level(release: str) -> None:
 
 
 def test_the_cluster_roles_of_users_grow(release: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 180
     for role, verb, want in (
         ("view", "get", True),
         ("view", "create", False),
@@ -150,7 +150,7 @@ def test_failure_policy_is_what_values_say(release: str) -> None:
 
 def eventually(words: str, *command: str, document: Any) -> str:
     """An API server takes a second to learn of a changed webhook."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 180
     while words not in (said := kubectl(*command, document=document, check=False)):
         assert time.monotonic() < deadline, said
         time.sleep(0.3)

@@ -194,7 +194,7 @@ def until(hand: Hand, done: Callable[[], Any], what: str) -> None:
         hand.step()
         return done()
 
-    operators.until(looked, what, 90)
+    operators.until(looked, what, 420)  # KubeRay looks at what it held after 300 s only
 
 
 def account_api(folder: Path) -> KubeApi:

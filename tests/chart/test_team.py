@@ -26,7 +26,7 @@ def can(user: str, *what: str, namespace: str = TEAM) -> bool:
     return "yes" in kubectl("auth", "can-i", *what, f"--as={user}", "-n", namespace, check=False).splitlines()
 
 
-def until(done: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
+def until(done: Callable[[], Any], what: str, seconds: float = 180.0) -> None:
     """Aggregated roles are filled by a controller, and known to the authorizer by a watch."""
     deadline = time.monotonic() + seconds
     while not done():

@@ -99,7 +99,7 @@ def played(hand: Hand, done: Any, what: str) -> None:
         hand.step()
         return done()
 
-    operators.until(looked, what, 90)
+    operators.until(looked, what, 420)  # KubeRay looks at what it held after 300 s only
 
 
 def upgrade(installed: Installed) -> None:

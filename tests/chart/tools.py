@@ -30,7 +30,7 @@ def missing() -> list[str]:
 
 def run(*words: str, check: bool = True, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program; what it said is in the failure."""
-    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment})
+    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **environment})
     assert not check or done.returncode == 0, f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done
 
@@ -68,7 +68,7 @@ def columns() -> list[str]:
 
 def release_namespace(name: str) -> None:
     """Make a namespace, waiting for one of that name that still ends."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while "created" not in (said := kubectl("create", "namespace", name, check=False)):
         assert time.monotonic() < deadline, said
         time.sleep(0.5)
@@ -86,7 +86,7 @@ def leave(*namespaces: str) -> None:
     kubectl("label", "crd", CRD, "app.kubernetes.io/managed-by-")
 
 
-def established(crd: str, seconds: float = 30.0) -> None:
+def established(crd: str, seconds: float = 180.0) -> None:
     """Wait until a kind is served. (`kubectl wait` fails on a CRD that has no conditions yet.)"""
     deadline = time.monotonic() + seconds
     path = "jsonpath={.status.conditions[?(@.type=='Established')].status}"

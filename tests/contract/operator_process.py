@@ -43,7 +43,7 @@ class Operator:
         environment = {**os.environ, "LPRL_OPERATOR_CONFIG": str(self._settings), "POD_NAME": self.name, "POD_NAMESPACE": "default"}
         with (self._folder / f"{self.name}.log").open("a") as log:
             self._child = subprocess.Popen([sys.executable, "-m", "lprl_operator"], env=environment, stdout=log, stderr=log, cwd=ROOT)
-        wait(lambda: self._get(self._health, "/healthz") is not None, f"{self.name} is healthy", 60)
+        wait(lambda: self._get(self._health, "/healthz") is not None, f"{self.name} is healthy", 180)
         return self
 
     def is_leading(self) -> bool:

@@ -54,7 +54,7 @@ def api(api_server: None) -> KubeApi:
         connected.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd())
     except ApiError as error:
         assert error.reason == "AlreadyExists", error
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         try:
             connected.get(JOBS)
@@ -96,7 +96,7 @@ def webhook(api: KubeApi, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def _until_refused(api: KubeApi) -> None:
     """The API server takes a moment to call a new webhook."""
     bad = ILLEGAL.patched("laptop", {"data.prompts.path": "train.csv"})
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while _refusal(api, bad) == "" and time.monotonic() < deadline:
         time.sleep(0.2)
 

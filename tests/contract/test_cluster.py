@@ -27,7 +27,7 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
         yield found
 
 
-def wait(cluster: LocalCluster, done: Callable[[Observed], bool], seconds: float = 30.0) -> Observed:
+def wait(cluster: LocalCluster, done: Callable[[Observed], bool], seconds: float = 180.0) -> Observed:
     deadline = time.monotonic() + seconds
     while True:
         cluster.step()

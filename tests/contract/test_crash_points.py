@@ -158,7 +158,7 @@ def ready(api_server: None) -> None:
         api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd())
     except ApiError as error:
         assert error.reason == "AlreadyExists", error
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         try:
             for kind in (names.KIND, "RayCluster"):

@@ -25,7 +25,7 @@ NAME = "crd-contract"
 def kubectl(*words: str, documents: Sequence[dict[str, Any]] = ()) -> subprocess.CompletedProcess[str]:
     """Run kubectl, documents on its standard input."""
     text = "\n---\n".join(map(json.dumps, documents)) or None
-    return subprocess.run(["kubectl", *words], input=text, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(["kubectl", *words], input=text, capture_output=True, text=True, timeout=240, check=False)
 
 
 def manifest(name: str = NAME, **changes: Any) -> dict[str, Any]:
@@ -46,9 +46,9 @@ def installed(api_server: None) -> Iterator[None]:
     """Install the CRD and wait until it is served."""
     applied = kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", documents=[crd()])
     assert applied.returncode == 0, applied.stderr
-    waited = kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/lowprecisionrljobs.lprl.dev")
+    waited = kubectl("wait", "--for=condition=Established", "--timeout=180s", "crd/lowprecisionrljobs.lprl.dev")
     assert waited.returncode == 0, waited.stderr
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while kubectl("get", "lprljobs").returncode and time.monotonic() < deadline:
         time.sleep(0.2)
     yield

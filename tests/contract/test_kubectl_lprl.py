@@ -66,7 +66,7 @@ class Space:
 def space(ready: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Space]:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/kubectl-lprl"])
     found = Space()
-    wait(lambda: found.api.get(f"/api/v1/namespaces/{found.name}/serviceaccounts")["items"], "pods may be made", 30)
+    wait(lambda: found.api.get(f"/api/v1/namespaces/{found.name}/serviceaccounts")["items"], "pods may be made", 180)
     yield found
     for pod in found.api.get(found.pods)["items"]:  # no kubelet would end those that have a node
         found.api.delete(f"{found.pods}/{pod['metadata']['name']}", {"gracePeriodSeconds": 0})
@@ -128,10 +128,10 @@ def test_a_life_from_outside(space: Space, operator: Operator, kubectl: Callable
     try:
         space.submit()
         watching = started("status", "toy", "-n", space.name, "--watch")
-        wait(lambda: {"1/1", "3/3", "Running"} <= set(kubectl("status")[1].split()), "the driver reported", 40)
+        wait(lambda: {"1/1", "3/3", "Running"} <= set(kubectl("status")[1].split()), "the driver reported", 180)
         _looks(space, kubectl)
         _suspends(space, player, kubectl)
-        assert watching.wait(20) == exits.SUSPENDED, watching.communicate()
+        assert watching.wait(180) == exits.SUSPENDED, watching.communicate()
         seen = watching.communicate()[0]
         assert "Running" in seen and "0.900" in seen and "CONDITION" in seen
         assert kubectl("resume", "toy")[0] == exits.OK
@@ -139,9 +139,9 @@ def test_a_life_from_outside(space: Space, operator: Operator, kubectl: Callable
         assert following.stdout is not None
         first = following.stdout.readline()
         player.hand.reports = True
-        wait(lambda: "Running" in kubectl("status", "toy")[1].splitlines()[1], "attempt 2 runs", 40)
+        wait(lambda: "Running" in kubectl("status", "toy")[1].splitlines()[1], "attempt 2 runs", 180)
         player.hand.drives = True
-        assert following.wait(40) == exits.OK, following.communicate()
+        assert following.wait(180) == exits.OK, following.communicate()
         phases = [json.loads(line)["status"]["phase"] for line in [first, *following.communicate()[0].splitlines()]]
         assert phases[-1] == "Succeeded" and "Running" in phases
         code, _, text = kubectl("suspend", "toy")
@@ -180,7 +180,7 @@ def _suspends(space: Space, player: Player, kubectl: Callable[..., Said]) -> Non
     # The driver checkpoints and leaves with the code that says so.
     player.hand.reports = False
     player.hand.end_driver(names.ExitCode.SUSPENDED)
-    wait(lambda: space.api.get(f"{space.jobs}/toy")["status"]["phase"] == "Suspended", "it is suspended", 40)
+    wait(lambda: space.api.get(f"{space.jobs}/toy")["status"]["phase"] == "Suspended", "it is suspended", 180)
 
 
 def test_a_watch_ends_with_the_job(space: Space) -> None:
@@ -190,14 +190,14 @@ def test_a_watch_ends_with_the_job(space: Space) -> None:
     space.says({"phase": "Running", "attempt": 1, "conditions": []})
     time.sleep(1.0)
     space.says({"phase": "Failed", "conditions": [failed], "message": "no such prompt"})
-    assert watching.wait(20) == exits.JOB_FAILED
+    assert watching.wait(180) == exits.JOB_FAILED
     assert "no such prompt" in watching.communicate()[0]
     space.submit("gone")
     watching = started("status", "gone", "-n", space.name, "-w")
     assert watching.stdout is not None
     assert watching.stdout.readline().startswith("NAME")
     space.api.delete(f"{space.jobs}/gone", {})
-    assert watching.wait(20) == exits.USER_ERROR
+    assert watching.wait(180) == exits.USER_ERROR
     assert "job gone was deleted" in watching.communicate()[1]
 
 
@@ -234,7 +234,7 @@ def _answers(space: Space, kubelet: Server, kubectl: Callable[..., Said]) -> Non
     assert following.poll() is None, "lines are there before the log ends"
     done = {"name": "driver", "image": "", "imageID": "", "ready": False, "restartCount": 0, "state": {"terminated": {"exitCode": 0}}}
     space.api.patch(f"{space.pods}/toy-a2-head/status", {"status": {"containerStatuses": [done]}}, MERGE)
-    assert following.wait(20) == exits.OK
+    assert following.wait(180) == exits.OK
     assert following.communicate()[0] == "two\nthree\n"
     assert kubelet.asked[-1][1]["follow"] == ["true"]
 

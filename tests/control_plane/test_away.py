@@ -9,12 +9,15 @@ from tests.control_plane.harness.world import World
 
 MakeOperator = Callable[..., Operator]
 AWAY_S = 30.0
-SKEW_S = 420.0
-END_S = 120.0
-LEASE_S = 6.0
-RETRY_S = 1.0
-ELECTION = {"leaseDurationSeconds": int(LEASE_S), "renewDeadlineSeconds": 4, "retryPeriodSeconds": int(RETRY_S)}
-REPORT_S = 8.0
+SKEW_S = 1500.0
+END_S = 240.0
+LEASE_S = 12.0
+RETRY_S = 2.0
+ELECTION = {"leaseDurationSeconds": int(LEASE_S), "renewDeadlineSeconds": 9, "retryPeriodSeconds": int(RETRY_S)}
+"""A renewal may take nine seconds: the leader keeps its Lease on a busy machine."""
+BUSY_S = 15.0
+"""What a busy machine adds to a fail-over."""
+REPORT_S = 16.0
 """Longer than a fail-over's first look: the new leader finds the report its predecessor has seen already."""
 
 
@@ -22,7 +25,7 @@ def test_the_api_server_is_away_for_half_a_minute(make_operator: MakeOperator, w
     """Nobody can tell anything meanwhile, so nothing may be concluded from the silence: no restart is charged."""
     operator = make_operator()
     sim = {"converting": {"convert_delay": "10s"}, "inspecting": {"inspect_delay": "10s"}}
-    limits = {"stallSeconds": 45}
+    limits = {"stallSeconds": 180}  # more than the half minute and what a busy machine takes to catch up
     for number, name in enumerate(("running", "converting", "inspecting", "provisioning")):
         notes = annotations(inspection(TOY, f"f{number}" * 32), {"step_s": 0.5}, **sim.get(name, {}))
         if name == "provisioning":
@@ -45,20 +48,20 @@ def test_the_api_server_is_away_for_half_a_minute(make_operator: MakeOperator, w
 def submit(world: World) -> None:
     """Jobs with a limit of time that a wrong clock would say is over, or that it would never reach."""
     slow = {"step_s": 0.5, "report_s": REPORT_S, "hold_at": 4}
-    limits = {"backoffSeconds": 0, "stallSeconds": 60, "provisionTimeoutSeconds": 120}
-    world.apply(toy("running", world.namespace, slow, steps=6, activeDeadlineSeconds=300, failurePolicy=limits))
+    limits = {"backoffSeconds": 0, "stallSeconds": 180, "provisionTimeoutSeconds": 600}
+    world.apply(toy("running", world.namespace, slow, steps=6, activeDeadlineSeconds=1200, failurePolicy=limits))
     crash = {"crash": {"attempts": [1], "step": 1, "code": 1}}
     sim = annotations(inspection(TOY, "a1" * 32), crash)
-    world.apply(toy("restarting", world.namespace, sim=sim, failurePolicy={**limits, "backoffSeconds": 35}))
-    gated = merged(annotations(inspection(TOY, "a2" * 32)), {"workers": {"annotations": {"sim.lprl.dev/ready-delay": "40s"}}})
+    world.apply(toy("restarting", world.namespace, sim=sim, failurePolicy={**limits, "backoffSeconds": 60}))
+    gated = merged(annotations(inspection(TOY, "a2" * 32)), {"workers": {"annotations": {"sim.lprl.dev/ready-delay": "70s"}}})
     world.apply(toy("provisioning", world.namespace, sim=gated, failurePolicy=limits))
-    world.apply(toy("finished", world.namespace, {"step_s": 0.0}, steps=1, ttlSecondsAfterFinished=300))
+    world.apply(toy("finished", world.namespace, {"step_s": 0.0}, steps=1, ttlSecondsAfterFinished=1200))
     for name, phase in (("running", "Running"), ("restarting", "Restarting"), ("provisioning", "Provisioning"), ("finished", "Succeeded")):
         world.wait_phase(name, phase)
 
 
 def test_clocks_that_are_minutes_off(make_operator: MakeOperator, world: World) -> None:
-    """A right clock, one seven minutes ahead and one seven minutes behind lead one after the other."""
+    """A right clock, one 25 minutes ahead and one 25 minutes behind lead one after the other."""
     leader = make_operator("operator-0", leaderElection=ELECTION)
     world.wait("the right one leads", leader.leads)
     submit(world)
@@ -73,7 +76,7 @@ def test_clocks_that_are_minutes_off(make_operator: MakeOperator, world: World) 
         time.sleep(REPORT_S / 2)
         right_so_far(world)
         leader = follower
-    assert max(taken) <= LEASE_S + 2 * RETRY_S
+    assert max(taken) <= LEASE_S + 2 * RETRY_S + BUSY_S
     status = world.wait_phase("restarting", "Succeeded", seconds=END_S)
     assert (status["attempt"], status["restartsUsed"]) == (2, 1)
     for name in ("running", "provisioning"):

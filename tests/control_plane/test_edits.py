@@ -12,7 +12,7 @@ from tests.control_plane.harness.world import JOB, World
 
 from lprl_api import names
 
-END_S = 150.0
+END_S = 240.0
 ADMITTED_S = 400.0
 """KubeRay may look only after 300 s at a cluster that was held in the moment its head came up."""
 TOUCH_S = 15.0
@@ -96,9 +96,8 @@ def never_fought(world: World, name: str, wanted: Document) -> None:
 
 def queue_of_clusters(world: World, job: str) -> None:
     """Held back, admitted, evicted while it trains, admitted again: two attempts, and no restart is charged."""
-    sim = merged(
-        annotations(inspection(TOY, "e1" * 32), {"step_s": 0.3}), {part: {"schedulingGates": [GATE]} for part in ("head", "workers")}
-    )
+    driver = {"step_s": 0.3, "hold_at": 4}  # held: it must not end before it is evicted
+    sim = merged(annotations(inspection(TOY, "e1" * 32), driver), {part: {"schedulingGates": [GATE]} for part in ("head", "workers")})
     manifest = toy(job, world.namespace, sim=sim, steps=24)
     manifest["metadata"]["labels"] = {QUEUE: "team"}
     world.apply(manifest)
@@ -120,6 +119,8 @@ def queue_of_clusters(world: World, job: str) -> None:
     world.wait_reason(job, "ClusterReady", "Queued", seconds=END_S)
     held_by_kuberay(world, f"{job}-a2")
     admit(world, f"{job}-a2")
+    world.wait_phase(job, "Running", seconds=ADMITTED_S)
+    world.script(job, step_s=0.1)
     status = world.wait_phase(job, "Succeeded", seconds=ADMITTED_S)
     assert (status["attempt"], status["restartsUsed"], [f["reason"] for f in status["failures"]]) == (2, 0, ["Evicted"])
 
@@ -170,20 +171,33 @@ def status_by_hand(world: World, job: str) -> None:
 
 def control_by_hand(world: World, job: str) -> None:
     """Somebody tells the driver to stop: the operator takes it back, and a driver that heard of it is followed by another."""
-    world.apply(toy(job, world.namespace, {"step_s": 0.5}, steps=10))
+    world.apply(toy(job, world.namespace, {"step_s": 0.5, "hold_at": 2}, steps=10))
     world.wait_phase(job, "Running", seconds=END_S)
     path = f"{job}-a1-progress"
     data = world.api.get("ConfigMap", world.namespace, path)["data"]
     forged = json.dumps({**json.loads(data[names.CONTROL_KEY]), "suspend": True})
     world.api.patch("ConfigMap", world.namespace, path, {"data": {names.CONTROL_KEY: forged}})
-    status = world.wait_phase(job, "Succeeded", seconds=END_S)
+
+    def taken_back() -> bool:
+        found = world.api.find("ConfigMap", world.namespace, path)
+        return found is None or not json.loads(found["data"][names.CONTROL_KEY])["suspend"]
+
+    world.wait(f"{job}: taken back", taken_back, seconds=END_S)
+
+    def ended() -> bool:
+        """The driver of either attempt is let go."""
+        world.script(job, step_s=0.1)
+        return bool(world.status(job)["phase"] == "Succeeded")
+
+    world.wait(f"{job}: succeeds", ended, seconds=END_S, poll_s=1.0)
+    status = world.status(job)
     assert status["restartsUsed"] == 0
     assert status["attempt"] in (1, 2)
 
 
 def progress_deleted(world: World, job: str) -> None:
     """It comes back, the driver reports on in the same attempt, and a suspension reaches it."""
-    world.apply(toy(job, world.namespace, {"step_s": 0.3}, steps=600))
+    world.apply(toy(job, world.namespace, {"step_s": 0.3}, steps=2000))
     world.wait(f"{job}: step 2", lambda: world.status(job).get("training", {}).get("step", 0) >= 2, seconds=END_S)
     before = world.status(job)["training"]["step"]
     world.api.delete("ConfigMap", world.namespace, f"{job}-a1-progress")

@@ -13,7 +13,9 @@ from tests.control_plane.harness.world import World
 MakeOperator = Callable[..., Operator]
 LEASE_S = 15.0
 RETRY_S = 2.0
-END_S = 150.0
+BUSY_S = 20.0
+"""What a busy machine adds to a fail-over."""
+END_S = 240.0
 HOLDS = {"inspecting": "inspect_hold", "converting": "convert_hold", "finalising": "finalise_hold"}
 HELD: dict[str, Any] = {"step_s": 0.2, "hold_at": 1}
 DRIVERS: dict[str, dict[str, Any]] = {
@@ -25,7 +27,7 @@ DRIVERS: dict[str, dict[str, Any]] = {
     "failing": {**HELD, "crash": {"attempts": [1], "step": 2, "code": 3}},
 }
 SPECS: dict[str, dict[str, Any]] = {
-    "restarting": {"failurePolicy": {"backoffSeconds": 20}},
+    "restarting": {"failurePolicy": {"backoffSeconds": 45}},
     "suspended": {"suspend": True},
     "expiring": {"ttlSecondsAfterFinished": 1},
 }
@@ -44,7 +46,7 @@ def submit(world: World) -> None:
             held = {HOLDS[name]: "yes"} if name in HOLDS else {}
             sim = annotations(inspection(TOY, f"{NAMES.index(name):02x}" * 32), DRIVERS.get(name, {"step_s": 0.1}), **held)
             if name == "provisioning":
-                sim = merged(sim, {"workers": {"annotations": {"sim.lprl.dev/ready-delay": "20s"}}})
+                sim = merged(sim, {"workers": {"annotations": {"sim.lprl.dev/ready-delay": "45s"}}})
             world.apply(toy(name, world.namespace, sim=sim, steps=3, **SPECS.get(name, {})))
         for name in names:
             world.wait_phase(name, PHASES.get(name, name.capitalize()), seconds=END_S)
@@ -132,13 +134,13 @@ def test_fail_over_and_a_leader_that_wakes_up(make_operator: MakeOperator, world
     world.wait("the first leads", first.leads)
     second = make_operator("operator-2")
     assert not second.leads()
-    world.apply(toy("toy", world.namespace, {"step_s": 0.5}, steps=200))
+    world.apply(toy("toy", world.namespace, {"step_s": 0.5}, steps=600))
     world.wait_phase("toy", "Running")
     first.kill()
     world.patch("toy", ttlSecondsAfterFinished=3600, suspend=True)
     took = _until_leading(world, second)
     world.wait_phase("toy", "Suspended")
-    assert took <= LEASE_S + 2 * RETRY_S
+    assert took <= LEASE_S + 2 * RETRY_S + BUSY_S
     first.start()
     second.freeze()
     slept = _until_leading(world, first)
@@ -160,5 +162,5 @@ def test_fail_over_and_a_leader_that_wakes_up(make_operator: MakeOperator, world
 
 def _until_leading(world: World, operator: Operator) -> float:
     begun = time.monotonic()
-    world.wait(f"{operator.name} leads", operator.leads, seconds=60)
+    world.wait(f"{operator.name} leads", operator.leads)
     return time.monotonic() - begun

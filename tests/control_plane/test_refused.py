@@ -10,10 +10,10 @@ from tests.control_plane.harness.world import JOB, World
 
 from lprl_api import names
 
-END_S = 150.0
+END_S = 240.0
 FULL = '{"reason":"StorageFull","message":"models: no space left on device"}'
 WRONG = '{"reason":"UserError","message":"no such dtype"}'
-SETTLE_S = 6.0
+SETTLE_S = 20.0
 
 
 def sim(number: int, **conversion: str) -> Manifest:

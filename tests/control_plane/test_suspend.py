@@ -106,11 +106,26 @@ def deaf_driver(world: World, job: str) -> None:
     world.wait_phase(job, "Suspended", seconds=END_S)
 
 
+STALL_S = 15
+"""Longer than a driver that moves may have to wait for a busy machine between two reports."""
+
+
 def stalled(world: World, job: str) -> None:
-    hang = {"step_s": 0.2, "hang": {"attempts": [1], "step": 2}}
-    world.apply(toy(job, world.namespace, hang, failurePolicy={"backoffSeconds": 0, "stallSeconds": 5}, progress=OFTEN))
+    """Attempt 1 hangs and goes on reporting, attempt 2 is stopped whole; each is charged, and its step said."""
+    still = {"step_s": 0.2, "hang": {"attempts": [1], "step": 2}, "stopped": {"attempts": [2], "step": 3}}
+    limits = {"backoffSeconds": 0, "stallSeconds": STALL_S, "refillSteps": 1000}
+    world.apply(toy(job, world.namespace, still, failurePolicy=limits, progress=OFTEN))
     status = world.wait_phase(job, "Succeeded", seconds=END_S)
-    assert (status["attempt"], status["restartsUsed"], [f["reason"] for f in status["failures"]]) == (2, 1, ["Stalled"])
+    assert (status["attempt"], status["restartsUsed"]) == (3, 2)
+    assert [(f["reason"], f["message"]) for f in status["failures"]] == [
+        ("Stalled", f"step 3: rewards, 1 of 4 responses, no movement for {STALL_S} s"),
+        ("Stalled", f"training, step 3/4, no movement for {STALL_S} s"),
+    ]
+    ends = {e["attempt"]: e["at"] for e in world.driver_log(job) if e["event"] == "killed"}
+    for number, event in ((1, "hangs"), (2, "stopped")):
+        (began,) = [e["at"] for e in world.driver_log(job, event)]
+        took = ends[number] - began
+        print(f"{job}: the driver that {event} was ended after {took:.1f} s (limit {STALL_S} s)")
     world.check_fence(job)
 
 

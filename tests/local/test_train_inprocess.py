@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.local.conftest import PACED, RESPONSES
 
 from lprl_api.names import ExitCode
 from lprl_api.spec.topology import Stability
@@ -12,8 +13,8 @@ from lprl_api.wire.progress import Control
 from lprl_fixtures.runs import merged
 
 SHORT = {"algorithm": {"steps": 12}, "evaluation": {"every_steps": 4}, "progress": {"interval_seconds": 0.2}}
-SLOW = merged(SHORT, {"data": {"reward": {"function": "lprl_fixtures.runs:even_share_slowly"}}})
-"""The same run, a third of a second for each step."""
+HELD = merged(SHORT, PACED)
+"""The same run, which a test may hold at a step."""
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,14 @@ def test_a_run_leaves_everything(whole: Any) -> None:
 
 
 def test_control_suspends_and_the_next_attempt_finishes(driver: Any, train_root: Path, whole: Any) -> None:
-    run = driver(None, train_root, "suspended", 1, SLOW)
+    (train_root / "suspended.pace").write_text(str(RESPONSES * 6))
+    run = driver(None, train_root, "suspended", 1, HELD)
     run.until(lambda p: p["step"] >= 1)
     control = Control(suspend=True, steps=12, stability=Stability())
     (run.progress_file.parent / "control.json").write_text(control.model_dump_json(by_alias=True))
+    told = json.loads(run.progress_file.read_text())["sequence"]
+    run.until(lambda p: p["sequence"] >= told + 2)  # with each report it reads what it is told
+    run.let_go()
     run.wait(ExitCode.SUSPENDED)
     assert json.loads(run.term.read_text())["reason"] == "Suspended"
     step = json.loads(run.progress_file.read_text())["step"]
@@ -61,16 +66,18 @@ def test_an_older_attempt_is_fenced(driver: Any, train_root: Path, whole: Any) -
 
 def test_fallback_really_serves_bf16_and_resumes_so(driver: Any, train_root: Path) -> None:
     changes = merged(
-        SLOW,
+        HELD,
         {
             "precision": {"rollout": "int4", "int4": {"group_size": 32}},
             "stability": {"absolute_limit": 1e-6, "relative_limit": None, "patience": 2, "action": "fallback-bf16"},
         },
     )
+    (train_root / "fallback.pace").write_text(str(RESPONSES * 10))
     run = driver(None, train_root, "fallback", changes=changes)
     run.until(lambda p: p["step"] >= 6)
     run.process.kill()
     run.process.wait()
+    run.let_go()
     run = driver(None, train_root, "fallback", 2, changes).wait()
     rows = run.series()
     assert all(row["quantization_error"] > 0.05 and row["k3"] > 1e-6 for row in rows[:2])

@@ -31,6 +31,7 @@ from lprl_api.names import ExitCode
 from lprl_api.wire.progress import Control, Progress, StabilityReport, Termination
 
 CONFIGMAPS = "/api/v1/namespaces/{}/configmaps/{}"
+HANGS_IN = "rewards, 1 of 4 responses"
 Said = tuple[int, str, str]
 """Exit code, reason, message."""
 
@@ -171,6 +172,9 @@ class Driver:
             while True:  # the main thread stands still, the reporting thread does not
                 await self._report("training", moves=False)
                 await asyncio.sleep(self.script.step_s)
+        if self._due(script.stopped):
+            self.say("stopped", step=self._step)
+            await asyncio.Event().wait()
         if script.silent:
             await self._report("training")
             self.say("silent", step=self._step)
@@ -213,6 +217,7 @@ class Driver:
             sequence=self._sequence,
             moved=self._moved,
             still_seconds=self._reported - self._moved_at,
+            waits_for="" if moves else HANGS_IN,
             phase=phase,
             step=self._step,
             steps=self._asked or self._step,

@@ -30,7 +30,9 @@ class Script:
     crash: Mapping[str, Any] | None = None
     """{"attempts": [1], "step": 2, "code": 1, "message": ""}: ends so, once per listed attempt."""
     hang: Mapping[str, Any] | None = None
-    """{"attempts": [1], "step": 2}: nothing moves any more, and it goes on reporting."""
+    """{"attempts": [1], "step": 2}: its main thread stands still, and its reporting thread goes on and says in what."""
+    stopped: Mapping[str, Any] | None = None
+    """{"attempts": [1], "step": 2}: the whole process stands still (SIGSTOP): no report comes any more."""
     hold_at: int | None = None
     """Goes on reporting, without a further step, until the annotation changes."""
     stability: Mapping[str, Any] | None = None

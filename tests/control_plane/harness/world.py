@@ -19,7 +19,7 @@ T = TypeVar("T")
 JOB = names.KIND
 CHILDREN = ("Job", "RayCluster", "Pod", "ConfigMap", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy", "Secret", "Service")
 BRIEF = ("phase", "attempt", "restartsUsed", "restartNotBefore", "nodes", "training", "failures")
-END_S = 120.0
+END_S = 240.0
 """Waits end as soon as they are fulfilled: this is for machines that have much else to do."""
 POLL_S = 0.1
 RELEASE_S = 3.0
@@ -138,7 +138,11 @@ class World:
         for pod in self.pods("head"):
             if pod["metadata"]["labels"][names.LABEL_JOB] == job:
                 note = {"metadata": {"annotations": {"sim.lprl.dev/driver": json.dumps(script)}}}
-                self.api.patch("Pod", self.namespace, pod["metadata"]["name"], note)
+                try:
+                    self.api.patch("Pod", self.namespace, pod["metadata"]["name"], note)
+                except ApiError as error:
+                    if error.status != 404:  # gone since the list
+                        raise
 
     def driver_log(self, job: str | None = None, event: str | None = None) -> list[Document]:
         """What the drivers of this namespace did, in order."""
