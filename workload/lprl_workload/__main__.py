@@ -43,7 +43,10 @@ COMMANDS = {
         True,
     ),
     "export": Command(
-        f"{_CONVERT}:export_command", "training checkpoint -> Hugging Face folders in BF16, FP8, INT4", Reason.CONVERSION_FAILED, True
+        "lprl_workload.launch.export:export_command",
+        "training checkpoint -> Hugging Face folders in BF16, FP8, INT4",
+        Reason.CONVERSION_FAILED,
+        True,
     ),
     "train": Command("lprl_workload.launch.main:train_command", "drive one attempt of a job", Reason.DRIVER_CRASHED),
     "doctor": Command(

@@ -175,9 +175,20 @@ def _stability(case: Case) -> Iterator[FieldError]:
             yield wrong("checkpoint.keep", spec.checkpoint.keep, need)
 
 
+def _model_folders(case: Case) -> Iterator[FieldError]:
+    settings = case.spec.checkpoint
+    every = settings.export_every_steps
+    if every is not None and every % settings.every_steps:
+        yield wrong(
+            "checkpoint.exportEverySteps",
+            every,
+            f"a multiple of checkpoint.everySteps ({settings.every_steps}): folders lie in checkpoints",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     *(_global_batch, _group, _group_filter, _whole_batch, _over_sampling),
     *(_clip, _advantages, _kl, _correction, _correction_type, _staleness),
     *(_reward, _chat_template),
-    *(_learning_rate, _warmup, _optimizer_states, _stability),
+    *(_learning_rate, _warmup, _optimizer_states, _stability, _model_folders),
 )

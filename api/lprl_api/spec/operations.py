@@ -58,6 +58,11 @@ class Checkpoint(Contract):
         20, description="Checkpoint every so many steps, and at the end. An edit takes effect with the next attempt. Default 20."
     )
     keep: PositiveInt = Field(3, description="Newest checkpoints kept. An edit takes effect with the next attempt. Default 3.")
+    export_every_steps: PositiveInt | None = Field(
+        None,
+        description="Keep a BF16 Hugging Face folder in the checkpoint of every so many steps, a multiple of everySteps; the last one "
+        "always has it. An edit takes effect with the next attempt. Default: only the last.",
+    )
     load_from: VolumePath | None = Field(
         None, description="Checkpoint to start from when the job has none of its own. Immutable after start. Default none."
     )

@@ -24,6 +24,8 @@ class CheckpointConfig(Contract):
     """The run's own folder: step folders, metrics, exports, report."""
     every_steps: PositiveInt
     keep: PositiveInt
+    export_every_steps: PositiveInt | None = None
+    """Earlier operators do not say it."""
     load_from: VolumePath | None
     export_formats: tuple[Literal["bf16", "fp8", "int4"], ...]
 

@@ -18,25 +18,27 @@ SAMPLE_TOKEN_BYTES = 16
 """Token id, and log-probabilities of engine, trainer and reference, of one token, as Ray's object stores hold them (episode.py)."""
 OBJECT_STORE_BYTES = 8 * GIB
 OBJECT_STORE_CPU_BYTES = 256 * 1000 * 1000
-CHECKPOINT_BYTES_PER_PARAMETER = 14
-"""BF16 model folder, FP32 masters and two moments."""
+CHECKPOINT_BYTES_PER_PARAMETER = 12
+"""FP32 masters and two moments."""
 
 
 def host_items(sizing: Sizing, gpus: tuple[GpuGroup, ...]) -> tuple[Item, ...]:
     """Return host memory of the fullest worker node by cause; with cpu the slots' own memory is in it."""
     case, slots = sizing.case, sizing.ranks.slots_per_node
+    stages = [sizing.stage(index) for index in range(sizing.groups.pipeline)]
     if sizing.accelerator.is_cpu:
         fullest = max(gpus, key=lambda group: group.peak.total_bytes)
         items = [Item(cause=item.cause, bytes=item.bytes * slots) for item in fullest.peak.items]
     else:
         items = [Item(cause="processes", bytes=PROCESS_BYTES * slots * (2 if sizing.colocated else 1))]
-        stages = [sizing.stage(index) for index in range(sizing.groups.pipeline)]
         if case.megatron:
             offloaded = max(memory_trainer.optimizer_host_bytes(case.spec, held, sizing.groups) for held in stages)
             reference = max(memory_trainer.reference_bytes(case.spec, held, sizing.groups, False) for held in stages)
             items += [Item(cause="CPU optimizer", bytes=offloaded * slots), Item(cause="reference model", bytes=reference * slots)]
         if sizing.sleeps and case.megatron:
             items.append(Item(cause="offloaded trainer", bytes=_offloaded(gpus) * slots))
+    copy = max(memory_trainer.checkpoint_copy_bytes(case.spec, held, sizing.groups) for held in stages)
+    items.append(Item(cause="checkpoint being written", bytes=copy * slots))
     items.append(Item(cause="object store", bytes=_object_store(sizing)))
     return tuple(item for item in items if item.bytes)
 
@@ -72,8 +74,12 @@ def disk(case: Case, shape: ModelShape, inspection: Inspection | None) -> Disk:
     if source not in (None, "none"):
         conversion.append(Item(cause="bf16 for training", bytes=format_bytes(shape, Bf16())))
     settings = case.spec.checkpoint
-    each = CHECKPOINT_BYTES_PER_PARAMETER * parameters(shape)
-    kept = [Item(cause=f"{settings.keep + 1} checkpoints", bytes=each * (settings.keep + 1))]
+    count, each = settings.keep + 1, CHECKPOINT_BYTES_PER_PARAMETER * parameters(shape)
+    kept = [Item(cause=f"{count} checkpoints", bytes=each * count)]
+    every = settings.export_every_steps
+    # Those that are due among the checkpoints kept at a time, and the last one's.
+    folders = 1 if every is None else min(count, 1 + -(-count * settings.every_steps // every))
+    kept.append(Item(cause=f"{folders} bf16 model folder{'s' if folders > 1 else ''} in them", bytes=format_bytes(shape, Bf16()) * folders))
     kept += [Item(cause=f"{name} export", bytes=_export_bytes(case, shape, name)) for name in settings.export_formats]
     return Disk(conversion=tuple(conversion), checkpoints=tuple(kept))
 

@@ -42,6 +42,14 @@ def optimizer_host_bytes(spec: LowPrecisionRLJobSpec, held: StageWeights, groups
     return int(_optimizer_bytes(spec, held, groups)) if spec.optimizer.cpu_offload else 0
 
 
+def checkpoint_copy_bytes(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Groups) -> int:
+    """Return the host bytes of one rank's part of a checkpoint that is being written: a copy of its FP32 masters and two moments."""
+    each = MASTER_BYTES + MOMENT_BYTES
+    if spec.backends.trainer == "megatron":
+        return int(each * (held.dense / (groups.data_parallel * groups.context) + held.expert / groups.expert_data_parallel))
+    return each * held.total // groups.data_parallel
+
+
 def torch_state(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Groups, cpu: bool, fmt: WeightFormat) -> list[Item]:
     """Return the state of one torch rank: replicated in FP32 on a CPU (DDP), sharded on GPUs (FSDP2)."""
     shards = 1 if cpu else groups.data_parallel

@@ -53,6 +53,7 @@ def checkpoint_config(job: LowPrecisionRLJob) -> CheckpointConfig:
         directory=VolumePath(volume=wish.volume, path=f"{wish.path}/{job.metadata.name}"),
         every_steps=wish.every_steps,
         keep=wish.keep,
+        export_every_steps=wish.export_every_steps,
         load_from=wish.load_from,
         export_formats=wish.export_formats,
     )

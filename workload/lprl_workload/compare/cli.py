@@ -11,6 +11,7 @@ import torch
 from lprl_api.errors import UserError
 from lprl_api.names import ExitCode
 from lprl_api.wire.answers import Answers
+from lprl_workload.compare.checkpoints import checkpoints_in, verify_checkpoints
 from lprl_workload.compare.compare import SENSITIVITY_TEXTS, Wanted, compare_folders
 from lprl_workload.compare.table import verification_table
 from lprl_workload.compare.texts import Reading
@@ -21,6 +22,7 @@ from lprl_workload.process.arguments import UsageError, count, parser, positive_
 
 HELP = """Check a converted or published folder: the digest of every file against manifest.json, index and config.json against the
 tensors, and with --source the error of every tensor. For INT4 it says what re-quantising by the own rule would change.
+Of a run folder, or one step of it: every byte of every checkpoint (a job compares a sample at its start).
 
 With --prompts it runs both models over a file of texts, one layer in memory at a time, and says what became of the answers: mean, median
 and 99th percentile of KL(source || converted) per token, how often the likeliest token is the same, the change of the mean negative
@@ -34,6 +36,7 @@ Cost: reading both folders once and 2 forward passes over all texts, then L x L 
 and one more pass over all texts for each piece of advice that names a figure."""
 EXAMPLES = """  python -m lprl_workload verify Qwen3-4B-FP8
   python -m lprl_workload verify Qwen3-4B-FP8 --source Qwen3-4B --max-error 0.04
+  python -m lprl_workload verify volumes/checkpoints/checkpoints/first/step-000120
   python -m lprl_workload verify Kimi-K2-Thinking               (how far is its INT4 from the own rule?)
   python -m lprl_workload verify Qwen3-4B-INT4 --source Qwen3-4B --prompts prompts.jsonl --response-key answer
   python -m lprl_workload verify Qwen3-4B-INT4 --source Qwen3-4B --prompts book.txt --rows 64 --sensitivity none --json answers.json"""
@@ -48,7 +51,7 @@ def _sensitivity(text: str) -> int:
 
 def _options() -> argparse.ArgumentParser:
     options = parser("verify", HELP, EXAMPLES)
-    options.add_argument("folder", type=Path, metavar="FOLDER", help="converted folder")
+    options.add_argument("folder", type=Path, metavar="FOLDER", help="converted folder, run folder or step folder")
     options.add_argument("--source", type=Path, metavar="FOLDER", help="the folder it was made from")
     options.add_argument("--max-error", type=positive_number, metavar="X", help="with --source: refuse a relative RMS error above X")
     options.add_argument("--output", choices=("table", "json"), default="table", help="default table")
@@ -92,6 +95,8 @@ def verify_command(argv: Sequence[str]) -> int:
     """Check a converted folder."""
     chosen = _options().parse_args(argv)
     _check(chosen)
+    if steps := checkpoints_in(chosen.folder):
+        return verify_checkpoints(steps, chosen.output)
     torch.set_num_threads(chosen.threads or available_cpus())
     found = verify_folder(chosen.folder, chosen.source, chosen.max_error)
     if chosen.prompts is not None and not found.problems:

@@ -18,7 +18,6 @@ from lprl_workload.config import load_contract
 from lprl_workload.convert.console import ProgressLine
 from lprl_workload.convert.convert_all import WorkersFailed, convert_all
 from lprl_workload.convert.disk import human_bytes
-from lprl_workload.convert.export import export_checkpoint, model_of
 from lprl_workload.convert.files import REPORT_TABLE
 from lprl_workload.convert.inspect import inspect_folder
 from lprl_workload.convert.job import available_cpus, run_worker
@@ -33,8 +32,6 @@ from lprl_workload.convert.options import (
 )
 from lprl_workload.convert.places import check_places
 from lprl_workload.convert.report import summary
-from lprl_workload.folder.config import read_shape
-from lprl_workload.hf.untrained import untrained_layers
 from lprl_workload.process.arguments import count, parser, positive_number
 from lprl_workload.process.termination import write_termination
 
@@ -102,7 +99,7 @@ def convert_all_command(argv: Sequence[str]) -> int:
     if inspection.quantization.format == fmt.kind:
         raise UserError(f"{source}: is {fmt.kind} already", "use it as it is, or convert it to bf16 first")
     check_exclusions(chosen.exclude, source)
-    _warn(inspection.shape, fmt)
+    warn(inspection.shape, fmt)
     threads = chosen.threads or max(1, available_cpus() // chosen.workers)
     line = ProgressLine()
     try:
@@ -115,38 +112,7 @@ def convert_all_command(argv: Sequence[str]) -> int:
     return ExitCode.OK
 
 
-def _warn(shape: ModelShape, fmt: WeightFormat) -> None:
+def warn(shape: ModelShape, fmt: WeightFormat) -> None:
     """Tell what SGLang cannot serve, before hours are spent on it."""
     for text in folder_warnings(shape, fmt):
         print(f"warning: {text}", file=sys.stderr)
-
-
-def export_command(argv: Sequence[str]) -> int:
-    """Export a training checkpoint."""
-    options = parser(
-        "export",
-        "Write a training checkpoint as Hugging Face folders OUT/bf16, OUT/fp8-block, ... in one step, each with manifest.json.",
-        "  python -m lprl_workload export runs/toy --out exports --formats bf16 fp8 int4      (newest complete step)\n"
-        "  python -m lprl_workload export runs/toy/step-000120 --out exports --formats fp8",
-    )
-    options.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="run folder, step folder, or Hugging Face folder")
-    options.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder the exports are put in")
-    options.add_argument("--formats", nargs="+", choices=(*KINDS, *ALIASES), default=["bf16"], metavar="F", help=f"of {', '.join(KINDS)}")
-    format_options(options)
-    options.add_argument("--threads", type=count, metavar="N", help="CPU threads; default: all")
-    chosen = options.parse_args(argv)
-    check_options(chosen.formats, chosen)
-    model = model_of(chosen.checkpoint)
-    check_exclusions(chosen.exclude, model)
-    shape = read_shape(model)
-    formats = [(name, weight_format(name, chosen, shape.moe is not None)) for name in dict.fromkeys(chosen.formats)]
-    for _, fmt in formats:
-        _warn(shape, fmt)
-    line = ProgressLine()
-    written = export_checkpoint(chosen.checkpoint, chosen.out, formats, chosen.threads or available_cpus(), line.shards)
-    line.close()
-    for name, folder in written.items():
-        print(f"{name:<12} {folder}")
-    if layers := untrained_layers(model):
-        print(f"layers {', '.join(map(str, layers))} (multi-token prediction) are those training started from: no trainer here trains them")
-    return ExitCode.OK

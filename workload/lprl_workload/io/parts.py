@@ -129,27 +129,26 @@ def record_of(path: Path, name: str) -> FileRecord:
 
 
 class PartReader:
-    """A recorded file, read: what is handed out comes from chunks whose hash was compared. As a context manager."""
+    """A recorded file, read: what is handed out comes from chunks whose hash was compared, once. As a context manager."""
 
     def __init__(self, path: Path, record: FileRecord | None) -> None:
         """`record` None: nothing is known of the file, and nothing compared.
 
         Raises DamagedError when the file is not there in its size, or, of a long file without chunk hashes, is not what was written.
         """
-        self._path, self._record = path, record
-        self._number, self._chunk = -1, memoryview(b"")
+        self._path, self._compared = path, set[int]()
         try:
             self.size = path.stat().st_size
             if record is not None and self.size != record.nbytes:
                 raise DamagedError(f"{path}: {self.size} bytes, {record.nbytes} were written")
+            if record is not None and not record.chunks and self.size > CHUNK_BYTES:
+                if not intact(path, record):
+                    raise DamagedError(f"{path}: its content is not what was written")
+                record = None
             self._file = path.open("rb", buffering=0)
         except FileNotFoundError as error:
             raise DamagedError(f"{path}: no such file") from error
         self._hashes = () if record is None else record.chunks or (record.sha256,)
-        if len(self._hashes) == 1 and self.size > CHUNK_BYTES:
-            if not intact(path, record):
-                raise DamagedError(f"{path}: its content is not what was written")
-            self._hashes = ()
 
     def __enter__(self) -> "PartReader":
         return self
@@ -163,22 +162,22 @@ class PartReader:
         view, at = memoryview(found), 0
         while at < nbytes:
             number, start = divmod(offset + at, CHUNK_BYTES)
-            chunk = self._load(number)
-            piece = chunk[start : start + nbytes - at]
+            piece = self._piece(number, start, min(nbytes - at, CHUNK_BYTES - start))
             if not len(piece):
                 raise DamagedError(f"{self._path}: ends at byte {self.size}, {offset + nbytes} are needed")
             view[at : at + len(piece)] = piece
             at += len(piece)
         return found
 
-    def _load(self, number: int) -> memoryview:
-        if number != self._number:
-            self._chunk = memoryview(_read(self._file, number * CHUNK_BYTES, CHUNK_BYTES))
-            self._number = number
-            if self._hashes and hashlib.sha256(self._chunk).hexdigest() != self._hashes[number]:
-                raise DamagedError(f"{self._path}: bytes {number * CHUNK_BYTES} and following are not what was written")
-            here.tick()
-        return self._chunk
+    def _piece(self, number: int, start: int, nbytes: int) -> memoryview:
+        """Return bytes of one chunk, which is read whole the first time and compared."""
+        if not self._hashes or number in self._compared:
+            return memoryview(_read(self._file, number * CHUNK_BYTES + start, nbytes))
+        chunk = _read(self._file, number * CHUNK_BYTES, CHUNK_BYTES)
+        if number >= len(self._hashes) or hashlib.sha256(chunk).hexdigest() != self._hashes[number]:
+            raise DamagedError(f"{self._path}: bytes {number * CHUNK_BYTES} and following are not what was written")
+        self._compared.add(number)
+        return memoryview(chunk)[start : start + nbytes]
 
 
 def _read(file: object, offset: int, nbytes: int) -> bytearray:

@@ -225,7 +225,7 @@ class Loop:
     def _checkpoint(self) -> None:
         """Begin to write everything needed to go on exactly from here; the run goes on meanwhile."""
         with self._phase("checkpointing"):
-            self._saving.begin(self.state)
+            self._saving.begin(self.state, last=self.state.step >= self.steps)
 
     def _checkpointed(self) -> None:
         """Wait until the checkpoint that was begun is there."""

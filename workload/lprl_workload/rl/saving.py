@@ -22,7 +22,7 @@ from lprl_workload.rl.run_state import RunState, origin
 
 log = logging.getLogger(__name__)
 TRAINER, MODEL = "trainer", "model"
-"""Folders of a checkpoint: the ranks' states, and the BF16 Hugging Face model."""
+"""Folders of a checkpoint: the ranks' states, and, where it was due, the BF16 Hugging Face model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +66,23 @@ class Saving:
             self.trainer.rebuild()
         return state
 
-    def begin(self, state: RunState) -> None:
-        """Begin to write everything needed to go on exactly from `state`, which the trainer is in, unless that was written last."""
+    def begin(self, state: RunState, last: bool) -> None:
+        """Begin to write everything needed to go on exactly from `state`, which the trainer is in, unless that was written last.
+
+        With it a BF16 model folder where one is due: in the `last` one of a run, and every `exportEverySteps`.
+        """
         if state in (self.saved, self._pending.state if self._pending else None):
             return
         self.finish()
         folder = self.store.begin(state.step)
-        for name in (TRAINER, MODEL):
-            (folder / name).mkdir()
+        (folder / TRAINER).mkdir()
         self.trainer.begin_save(folder / TRAINER)
-        exported = self.trainer.export(folder / MODEL)
-        self._pending = Pending(state, (state.write(folder), *(record.below(MODEL) for record in exported)))
+        files = [state.write(folder)]
+        every = self.run.checkpoint.export_every_steps
+        if last or (every is not None and state.step % every == 0):
+            (folder / MODEL).mkdir()
+            files += [record.below(MODEL) for record in self.trainer.export(folder / MODEL)]
+        self._pending = Pending(state, tuple(files))
 
     def look(self) -> bool:
         """Publish what is being written if all its parts are done; returns whether. Raises why a part could not be written."""

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lprl_fixtures.generate import ModelOptions, generate_model
-from lprl_workload.convert.cli import convert_all_command, export_command
+from lprl_workload.convert.cli import convert_all_command
+from lprl_workload.launch.export import export_command
 
 SAID = "warning: SGLang cannot serve fp8-block: model.layers.0.mlp.gate_up_proj: gate_proj has 192 output channels, no multiple of 128\n"
 

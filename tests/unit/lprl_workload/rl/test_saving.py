@@ -170,4 +170,26 @@ def test_a_checkpoint_says_what_it_was_trained_from(bench: Make) -> None:
     run.attempt()[0].run(never)
     manifest = json.loads((run.root / "step-000002" / "manifest.json").read_text())
     assert manifest["source"].endswith("/v/p") and manifest["shape"]["architecture"] == "Qwen3ForCausalLM"
+    assert "trainer/w.json" in [record["path"] for record in manifest["files"]]
+
+
+@pytest.mark.parametrize(("every", "steps"), [(None, [7]), (4, [4, 7]), (2, [2, 4, 6, 7])])
+def test_a_model_folder_is_made_when_due_and_at_the_end(bench: Make, every: int | None, steps: list[int]) -> None:
+    run = bench({"checkpoint": {"keep": 9, "export_every_steps": every}})
+    run.attempt()[0].run(never)
+    assert visible(run) == [f"step-{step:06d}" for step in (2, 4, 6, 7)]
+    assert [int(name[5:]) for name in visible(run) if (run.root / name / "model").is_dir()] == steps
+
+
+def test_a_suspended_run_makes_no_model_folder(bench: Make) -> None:
+    run = bench()
+    loop = run.attempt()[0]
+    assert loop.run(lambda: loop.state.step == 3) == "suspended"
+    assert not (run.root / "step-000003" / "model").exists()
+
+
+def test_the_files_of_a_last_checkpoint(bench: Make) -> None:
+    run = bench({"algorithm": {"steps": 2}})
+    run.attempt()[0].run(never)
+    manifest = json.loads((run.root / "step-000002" / "manifest.json").read_text())
     assert [record["path"] for record in manifest["files"]] == ["model/model.safetensors", "state.json", "trainer/w.json"]
