@@ -92,6 +92,16 @@ def _address(where: str, tool: Tool, url: str) -> Iterator[FieldError]:
         yield wrong(f"{where}.url", url, "https, or no headersSecret: the secret would go over plain http")
 
 
+def _patience(case: Case) -> Iterator[FieldError]:
+    """An engine in which nothing moves for half of stallSeconds is replaced: what waits there must give up before."""
+    episode, stall = case.spec.episode, case.spec.failure_policy.stall_seconds
+    limits = [(f"episode.tools[{place}].timeoutSeconds", tool.timeout_seconds) for place, tool in enumerate(episode.tools)]
+    for path, limit in [("episode.timeoutSeconds", episode.timeout_seconds), *limits] if episode.type != "single-turn" else ():
+        if limit > stall / 2:
+            need = f"at most {stall / 2:g}, half of failurePolicy.stallSeconds, after which an engine that waits is taken for hung"
+            yield wrong(path, limit, need)
+
+
 def _tokens(case: Case) -> Iterator[FieldError]:
     spec, tokens = case.spec, case.spec.episode.max_episode_tokens
     if tokens is None or spec.episode.type == "single-turn":
@@ -105,4 +115,4 @@ def _tokens(case: Case) -> Iterator[FieldError]:
         yield wrong("episode.maxEpisodeTokens", tokens, f"at most {length - prompt} ({source}, less prompt), or nothing for what fits")
 
 
-RULES: tuple[Rule, ...] = (_type, _ignored, _template, _tools, _tokens)
+RULES: tuple[Rule, ...] = (_type, _ignored, _template, _tools, _patience, _tokens)

@@ -82,6 +82,8 @@ class TrainingStatus(Documented):
     """k3 estimate of the KL between rollout and training, of the last step."""
     tokens_per_second: str | None = None
     """Generated tokens per second of the last step."""
+    episodes: str | None = None
+    """What became of the last step's episodes, where they have several turns: failed ones and why, tool calls, turns."""
     seconds_left: NonNegativeInt | None = None
     """Estimated time to the end, seconds."""
     weight_version: NonNegativeInt = 0

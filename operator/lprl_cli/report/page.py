@@ -9,6 +9,7 @@ from lprl_cli.live import number
 from lprl_cli.report import sections
 from lprl_cli.report.answers import answers_section
 from lprl_cli.report.charts import Series, finite
+from lprl_cli.report.episodes import episodes_section
 from lprl_cli.report.picture import write_pictures
 from lprl_cli.report.plan import plan_section
 from lprl_cli.report.rewards import rewards_section
@@ -34,6 +35,7 @@ def render(found: RunFolder) -> str:
         sections.tiles(found, rows, evaluations),
         rewards_section(found),
         "<h2>Curves</h2>" + sections.curves([(found.name, rows, evaluations)]),
+        episodes_section(found, rows),
         "<h2>Plan</h2>" + plan_section(found),
         "<h2>Timeline</h2>" + sections.timeline(found.events()),
         answers_section(found),

@@ -14,7 +14,7 @@ from lprl_operator.decide.converting import answers_of
 from lprl_operator.decide.decision import Case, ConditionValue, Decision, Finding, format_time
 from lprl_operator.resources import naming
 from lprl_operator.status import conditions as of
-from lprl_operator.status import rewards
+from lprl_operator.status import episodes, rewards
 
 _STABILITY: dict[str, tuple[ConditionValue, str]] = {
     "measuring": ("Unknown", Reason.MEASURING_BASELINE),
@@ -193,6 +193,7 @@ def _training(case: Case, old: TrainingStatus, progress: Progress | None) -> Tra
         reward=_number(progress.reward) or old.reward,
         mismatch=_number(progress.mismatch_k3, ".2e") or old.mismatch,
         tokens_per_second=_number(progress.tokens_per_second, ".0f") or old.tokens_per_second,
+        episodes=episodes.told(progress.episodes) or old.episodes,
         seconds_left=None if progress.seconds_left is None else max(0, int(progress.seconds_left)),
         weight_version=progress.weight_version,
         evaluation=evaluation,

@@ -53,3 +53,13 @@ def test_the_report_shows_samples_as_the_scorer_saw_them(tmp_path: Path, state: 
     shown = state in ("all-zero", "all-equal")
     assert ("Every reward of the first 3 steps was 0" in page) == shown
     assert ("what is 1+1?" in page and "&lt;think&gt;" in page) == shown
+
+
+def test_the_report_shows_failed_episodes_of_runs_that_have_several_turns(tmp_path: Path) -> None:
+    row = {"attempt": 1, "step": 1, "reward": 0.5}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert "<h2>Episodes</h2>" not in render(find(str(tmp_path)))
+    several = {"failed_episodes": 3.0, "aborted_episodes": 0.0, "turns_per_episode": 2.1, "tool_calls_error": 1.0, "tool_calls_failed": 3.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row | several) + "\n")
+    shown = render(find(str(tmp_path)))
+    assert "<h2>Episodes</h2>" in shown and "calls that failed" in shown

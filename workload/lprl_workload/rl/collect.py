@@ -149,6 +149,7 @@ class Collector:
     ) -> list[list[EpisodeRef]]:
         """Return one group of scored episodes a prompt, lost ones left out; tokens are fetched, and text made, in pieces."""
         refs = [ref for ref in drawn if not ref.lost]
+        shows = {ref.group: ref.sample for ref in reversed(refs)}
         here.begin("rewards", len(refs), "responses")
         scored: list[EpisodeRef] = []
         for piece in pieces([ref.tokens for ref in refs], PIECE_TOKENS):
@@ -161,7 +162,7 @@ class Collector:
             with self._scoring:
                 rewards = self._score([prompt for prompt, _ in shown], texts)
             scored += [
-                replace(ref, reward=reward, excerpt="" if ref.sample else excerpt(text))
+                replace(ref, reward=reward, excerpt=excerpt(text) if ref.sample == shows[ref.group] else "")
                 for ref, reward, text in zip(part, rewards, texts, strict=True)
             ]
         return finished_groups(scored, len(prompts))

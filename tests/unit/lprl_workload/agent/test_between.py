@@ -130,3 +130,12 @@ def test_a_template_that_leaves_tools_out_is_refused() -> None:
     between = TurnTokens(deaf, frozenset(), {})
     with pytest.raises(UserError, match="leaves out a message of role tool"):
         between.between(np.zeros(0, np.int32), [{"role": "tool", "name": "t", "tool_call_id": "call00000", "content": "84"}])
+
+
+def test_a_template_may_write_an_answer_another_way() -> None:
+    """Llama's writes it as JSON text: a quote or a line feed in it is no message left out."""
+    made = tokenizer("llama-3")
+    between = TurnTokens(made, frozenset(), {})
+    answer = {"role": "tool", "name": "t", "tool_call_id": "call00000", "content": 'it said "hi"\nand went'}
+    said = made.decode(between.between(np.zeros(0, np.int32), [answer]).tolist())
+    assert json.dumps(answer["content"]) in said

@@ -12,6 +12,7 @@ from tests.unit.lprl_workload.agent.test_tools import HERE
 from lprl_api.spec import episode as spec
 from lprl_workload.agent.between import TurnTokens
 from lprl_workload.agent.conversation import Conversation, Limits
+from lprl_workload.agent.tool import Tool
 from lprl_workload.agent.tool_calls import STYLES
 from lprl_workload.agent.tool_loop import run_tools
 from lprl_workload.agent.tool_python import PythonTool
@@ -57,7 +58,7 @@ def tool(name: str, function: str, **changes: Any) -> PythonTool:
     return PythonTool(spec.Tool(name=name, function=f"{HERE}:{function}", **changes), "episode.tools[0]")
 
 
-def run(policy: Any, tools: Sequence[PythonTool] = (), **limits: int) -> Conversation:
+def run(policy: Any, tools: Sequence[Tool] = (), **limits: int) -> Conversation:
     episode = Conversation(
         id="17/0",
         prompt=PROMPT,

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -198,6 +199,19 @@ def test_a_busy_address_is_asked_again_and_a_silent_one_given_up(address: str) -
     assert called(remote(address, retries=1), how="busy") == Answer("error: t: HTTP 503", "failed")
     assert called(remote(address, timeoutSeconds=0.3), how="slow").how == "failed"
     assert called(remote("http://127.0.0.1:9/none", retries=0), how="x").how == "failed"
+
+
+def test_several_batches_call_an_address_at_once_each_in_a_loop_of_its_own(address: str) -> None:
+    tool = remote(address)
+
+    async def calls() -> list[Answer]:
+        found = [await tool.call({"how": "words"}) for _ in range(3)]
+        await tool.close()
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = [answer for found in pool.map(lambda _: asyncio.run(calls()), range(8)) for answer in found]
+    assert answers == [Answer("sunny")] * 24
 
 
 def test_a_secret_is_sent_and_never_over_plain_http(address: str) -> None:

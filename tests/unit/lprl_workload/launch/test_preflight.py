@@ -48,10 +48,22 @@ def no_prompt_key(job: Any) -> None:
     path.write_text("\n".join(map(json.dumps, rows)))
 
 
+ROLLOUTS = "tests.unit.lprl_workload.agent.rollouts"
+
+
+def episode(kind: str, **named: Any) -> dict[str, Any]:
+    return {"imports_episode": True, "episode": {"type": kind, **named}}
+
+
 LOAD_FROM = {"checkpoint": {"load_from": {"volume": VOLUME, "path": "other"}}}
 CASES: list[tuple[str, Spoil, dict[str, Any], list[str]]] = [
     ("trainer", nothing, {"backends": {"trainer": "megatron"}}, ["spec.backends.trainer: got megatron", "image has trainer: torch"]),
     ("rollout", nothing, {"backends": {"rollout": "sglang"}}, ["spec.backends.rollout: got sglang", "rollout: torch"]),
+    ("rollout-function", nothing, episode("python", function="a.b:c"), ["episode.function: a.b:c", "'a'"]),
+    ("rollout-sync", nothing, episode("python", function=f"{ROLLOUTS}:not_async"), ["is no async function", "rollouts.py line"]),
+    ("tool-function", nothing, episode("tools", tools=[{"name": "t", "function": "a.b:c"}]), ["episode.tools[0].function: a.b:c"]),
+    ("tool-template", nothing, episode("tools", tools=[{"name": "t", "function": f"{ROLLOUTS}:multiply"}]),
+     ["episode.tools: the chat template has no word for tools"]),
     ("no-prompts", missing("data/train.jsonl"), {}, ["spec.data.prompts all:data/train.jsonl: no such file", "what the claim holds"]),
     ("no-held-out", missing("data/heldout.jsonl"), {}, ["spec.evaluation.prompts all:data/heldout.jsonl: no such file"]),
     ("prompts-not-json", rewritten("data/train.jsonl", "{\n"), {}, ["data/train.jsonl row 0: not JSON"]),
@@ -109,6 +121,11 @@ def test_what_another_image_holds_is_not_judged_here(job: Any) -> None:
     code, said = job.inspect({"backends": None, "importsReward": False, "data": {"reward": {"function": "no_such:f"}}})
     assert code == ExitCode.OK, said
     assert Inspection.model_validate_json(said).earlier is None
+
+
+def test_what_other_pods_import_is_not_judged_here(job: Any) -> None:
+    code, said = job.inspect({"imports_episode": False, "episode": {"type": "python", "function": "a.b:c"}})
+    assert code == ExitCode.OK, said
 
 
 def test_a_file_of_many_rows_costs_no_more_than_its_first_ones(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Rewards that are all equal: seen over the first steps of the run, told with samples that fit where they are told."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from lprl_workload.data import Prompt
 from lprl_workload.episode import EpisodeRef, token_ids
 from lprl_workload.metrics.reward_signal import SeenRewards, excerpt, seen_rewards, told, watch
 from lprl_workload.process.termination import write_termination
+from lprl_workload.rl.lost import report_of
 
 
 def step(low: float, high: float | None = None) -> SeenRewards:
@@ -77,9 +79,16 @@ def test_samples_fit_into_a_termination_message_with_all_the_rest(text: str, tmp
     assert all(s.prompt.endswith(end) and s.response.startswith("begins") and s.response.endswith("ends") for s in signal.samples)
     monkeypatch.setenv("LPRL_TERMINATION_LOG", str(tmp_path / "log"))
     progress = Progress(attempt=1, sequence=1, phase="stopping", step=9, steps=9, message="m" * 500, reward_signal=signal)
+    failed = [replace(sample("x"), finish="failed", failure=f"{n} {text}") for n in range(9)]
+    progress = progress.model_copy(update={"episodes": report_of(failed)})
     write_termination("UserError", "field: " + "y" * 5000 + " remedy", progress)
     raw = (tmp_path / "log").read_bytes()
     assert len(raw) <= TERMINATION_MESSAGE_BYTES
     found = Termination.model_validate_json(raw)
-    assert found.progress is not None and found.progress.reward_signal == signal and found.message.endswith("remedy")
+    assert (
+        found.progress is not None
+        and found.progress.reward_signal == signal
+        and len(found.progress.episodes.failures) == 3
+        and found.message.endswith("remedy")
+    )
     assert json.loads(raw)["progress"]["rewardSignal"]["state"] == "all-zero"
