@@ -6,6 +6,8 @@ One table for the CRD's transition rules, the webhook, the operator's own check 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from lprl_api.derived.trained import MAY_CHANGE, RESULT_FIELDS, differences
@@ -47,8 +49,26 @@ def _part(whole: Mapping[str, Any], path: str) -> Any:
 
 
 def digests(spec: LowPrecisionRLJobSpec) -> dict[str, str]:
-    """Return a short hash of each part; parts without a value are left out."""
-    return {path: digest(value) for path, value in parts(spec).items() if value not in (None, {}, [])}
+    """Return a short hash of each part; parts without a value are left out. Remembered for this very object."""
+    return dict(_digests(_This(spec)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _This:
+    """A spec, equal to itself alone: specs hold mappings and so have no hash of their own."""
+
+    spec: LowPrecisionRLJobSpec
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _This) and other.spec is self.spec
+
+    def __hash__(self) -> int:
+        return id(self.spec)
+
+
+@lru_cache(maxsize=4096)
+def _digests(this: _This) -> Mapping[str, str]:
+    return {path: digest(value) for path, value in parts(this.spec).items() if value not in (None, {}, [])}
 
 
 def digest(value: Any) -> str:

@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,13 +14,17 @@ from lprl_api.base import PATH_PATTERN
 from lprl_api.field_error import FieldError, InvalidJob, as_text
 from lprl_api.kube_names import PATTERN_WORDS
 from lprl_api.rules.check import check_partial
-from lprl_api.rules.partial import partial_spec, strictly
-from lprl_api.spec.job import LowPrecisionRLJob, Metadata
+from lprl_api.rules.partial import from_json, partial_spec, strictly
+from lprl_api.spec.job import LowPrecisionRLJob, LowPrecisionRLJobSpec, Metadata
 
 __all__ = ["InvalidJob", "parse_job"]
 
 _MISSING = object()
 _JOB = TypeAdapter(LowPrecisionRLJob)
+_SPEC = TypeAdapter(LowPrecisionRLJobSpec)
+_METADATA = TypeAdapter(Metadata)
+REMEMBERED = 4096
+"""Specs, of as many jobs: a job is looked at every few seconds and edited seldom."""
 
 
 def parse_job(document: Mapping[str, Any]) -> LowPrecisionRLJob:
@@ -37,12 +41,26 @@ def parse_job(document: Mapping[str, Any]) -> LowPrecisionRLJob:
     if isinstance(job.get("metadata"), Mapping):
         job["metadata"] = _own_metadata(job["metadata"])
     try:
-        parsed = strictly(_JOB, job)
+        parsed = _strict_job(job)
     except ValidationError as error:
         errors += field_errors(error, job)
     if errors:
         raise InvalidJob(errors + _broken_rules(job.get("spec"), errors))
     return parsed
+
+
+def _strict_job(job: Mapping[str, Any]) -> LowPrecisionRLJob:
+    """Return the typed job; one spec is one object at every look, so that what follows from it can be remembered by it."""
+    try:
+        spec, metadata = _spec(json.dumps(job.get("spec"), default=str)), strictly(_METADATA, job.get("metadata"))
+    except ValidationError:
+        return strictly(_JOB, job)  # says every error with its place
+    return LowPrecisionRLJob(metadata=metadata, spec=spec)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _spec(text: str) -> LowPrecisionRLJobSpec:
+    return from_json(_SPEC, text)
 
 
 def _own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

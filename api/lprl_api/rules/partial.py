@@ -33,7 +33,12 @@ def strictly(adapter: TypeAdapter[T], document: Any) -> T:
 
     It goes through JSON because only there pydantic's strict mode takes lists for tuples and text for enums.
     """
-    return adapter.validate_json(json.dumps(document, default=str), strict=True, by_alias=True, by_name=False)
+    return from_json(adapter, json.dumps(document, default=str))
+
+
+def from_json(adapter: TypeAdapter[T], text: str) -> T:
+    """Return what JSON stands for, as strictly."""
+    return adapter.validate_json(text, strict=True, by_alias=True, by_name=False)
 
 
 def _model(kind: type[Contract], document: Mapping[str, Any]) -> Any:

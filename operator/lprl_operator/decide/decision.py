@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import ValidationError
@@ -99,12 +100,7 @@ class Case:
         return max(found, key=lambda p: p.sequence, default=None)
 
     def _reported(self) -> Progress | None:
-        if self.seen.progress is None:
-            return None
-        try:
-            return Progress.model_validate_json(self.seen.progress)
-        except ValidationError:
-            return None
+        return None if self.seen.progress is None else _read(self.seen.progress)
 
     def _last_words(self) -> Progress | None:
         """The termination message comes with the pod, whatever became of the ConfigMap."""
@@ -121,6 +117,15 @@ class Case:
     def stamp(self, delay_s: float = 0.0) -> str:
         """Status time of now, or of `delay_s` seconds later."""
         return format_time(self.now + timedelta(seconds=delay_s))
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> Progress | None:
+    """Return a report; None for what cannot be read. Remembered: it is asked for several times a look, and by looks between reports."""
+    try:
+        return Progress.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 def parse_time(text: str) -> datetime:

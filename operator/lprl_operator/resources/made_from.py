@@ -1,6 +1,7 @@
 """What an object was made from, written on it: the operator's memory beside status, for objects that wait and status that is edited."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -46,6 +47,7 @@ def annotated(document: Mapping[str, Any], made: MadeFrom) -> dict[str, Any]:
     return {**document, "metadata": {**meta, "annotations": {**meta.get("annotations", {}), ANNOTATION_MADE_FROM: text}}}
 
 
+@lru_cache(maxsize=4096)
 def read(text: str) -> MadeFrom | None:
     """Return what an annotation says, None when it says nothing that can be read."""
     try:

@@ -1,6 +1,7 @@
 """render: (job, plan, inspection) -> every document the job may need, in the order they are created."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from lprl_api.model.model_shape import Inspection
@@ -21,7 +22,7 @@ UID_WHEN_MADE = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid of an object that does not exist yet, where documents are only shown."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wanted:
     """What a job wants to exist; documents are built when asked for. Plan and inspection are None while unknown."""
 
@@ -43,6 +44,10 @@ class Wanted:
 
     def conversions(self) -> tuple[Conversion, ...]:
         """Conversions the job needs; none before the inspection."""
+        return self._conversions
+
+    @cached_property
+    def _conversions(self) -> tuple[Conversion, ...]:
         if self.plan is None or self.inspection is None:
             return ()
         return conversions.needed(self.job, self.inspection, self.plan.rollout_format)
