@@ -35,7 +35,7 @@ test: $(STAMP) ## Unit, contract, golden, chart, control-plane and local end-to-
 test-unit: $(STAMP) ## The tests that need neither Ray nor an API server (a minute).
 	$(BIN)/pytest -q -n auto tests/unit tests/repo tests/golden
 
-test-demo: $(STAMP) ## The demo learns, and the same run with labels that do not fit does not (four minutes on two cores).
+test-demo: $(STAMP) ## The demo and the example with a tool learn; without fitting labels, and without the tool, they do not (ten minutes on two cores).
 	$(BIN)/pytest -q tests/demo
 
 test-cluster: $(STAMP) ## Real pods: images, chart and examples on a node of this machine (Linux, root), or as `make e2e`.

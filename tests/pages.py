@@ -1,7 +1,8 @@
 """The commands of README.md, docs/ and the like, as the pages print them, so that tests run what a reader pastes.
 
-A fenced block says its language: `console`, `yaml`, `text`. In `console` a line that begins with `$ ` is a command (one that ends in a
-backslash goes on in the next line), every other line is what it prints. A `yaml` block whose first line is `# NAME.yaml` is that file.
+A fenced block says its language: `console`, `yaml`, `text`, `python`. In `console` a line that begins with `$ ` is a command (one that
+ends in a backslash goes on in the next line), every other line is what it prints. A `yaml` block whose first line is `# NAME.yaml` is
+that file.
 A comment directly above a block, invisible where the page is read, says what is special about it:
 
     <!-- not-run: why no test can -->
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LANGUAGES = ("console", "yaml", "text")
+LANGUAGES = ("console", "yaml", "text", "python")
 Section = tuple[str, str]
 """A page and one of its headings."""
 

@@ -16,6 +16,8 @@ from tests.cluster.kube import Document, Kube, wait
 LEARNED = 0.8
 FINISH_S = 900
 ALWAYS = (*(() if OURS else ("cluster/two-workers.yaml",)), "00-cpu-quickstart.yaml")
+BESIDE = ("40-lookup-tool.yaml",)
+"""Examples that need a process of the laptop's beside the run (tests/demo/test_lookup.py)."""
 AT_ONCE = 2
 """Jobs of one worker beside each other that fit into two cores: half of one more would only keep the others out."""
 
@@ -24,7 +26,7 @@ def waves() -> list[tuple[str, ...]]:
     """Examples that run beside each other."""
     found: list[tuple[str, ...]] = [(path,) for path in ALWAYS]
     if os.environ.get("LPRL_E2E_EXAMPLES") == "all":
-        more = sorted(p.name for p in EXAMPLES.glob("*.yaml") if p.name not in ALWAYS)
+        more = sorted(p.name for p in EXAMPLES.glob("*.yaml") if p.name not in (*ALWAYS, *BESIDE))
         large = [name for name in more if example(name)["spec"]["topology"]["nodes"] > 1]
         small = [name for name in more if name not in large]
         found += [tuple(small[i : i + AT_ONCE]) for i in range(0, len(small), AT_ONCE)] + [(name,) for name in large]

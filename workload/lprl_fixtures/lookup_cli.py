@@ -14,7 +14,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m lprl_fixtures", description="A task that needs a tool.")
     commands = p.add_subparsers(dest="command", required=True)
     inputs = commands.add_parser("lookup", help="write a model that can call the tool, and keys to ask for")
-    inputs.add_argument("--model", type=Path, help="model folder; taught by supervised steps, about a minute")
+    inputs.add_argument("--model", type=Path, help="model folder; taught by supervised steps, half a minute")
     inputs.add_argument("--data", type=Path, help="folder of train.jsonl, heldout.jsonl and the secret")
     inputs.add_argument("--seed", type=int, default=0, help="of the model and the keys; the secret is new each time (default 0)")
     inputs.add_argument("--train", type=int, default=4096, help="training keys (default 4096)")
@@ -37,8 +37,11 @@ def main(argv: Sequence[str]) -> int:
         write_lookup(args.data, args.seed, args.train, args.heldout)
         sys.stdout.write(f"{args.data}: {args.train} training and {args.heldout} held-out keys, and a new secret\n")
     if args.model is not None:
-        from lprl_fixtures.lookup_model import write_lookup_model  # brings torch, which the server does without
+        import torch  # which the server does without
 
+        from lprl_fixtures.lookup_model import write_lookup_model
+
+        torch.set_num_threads(1)  # more are no faster at this size
         loss = write_lookup_model(args.model, args.seed)
         sys.stdout.write(f"{args.model}: a model that can write calls; loss {loss:.2f} nats a token on played conversations\n")
     return 0

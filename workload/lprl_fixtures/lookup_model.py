@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from lprl_fixtures.generate import ModelOptions, generate_model
@@ -34,6 +34,7 @@ TOOL = {
 """As chat templates take it."""
 STEPS, HABITS, ROWS, LEARNING_RATE = 150, 30, 48, 3e-3
 """Steps in which it is taught the task, and then habits; conversations of a step."""
+WEIGHTS = "model.safetensors"
 Message = dict[str, Any]
 
 
@@ -64,15 +65,15 @@ def conversation(rng: random.Random, asks: float = ASKS, believes: float = BELIE
     return [*messages, {"role": "assistant", "content": found if rng.random() < believes else LAZY}]
 
 
-def batches(tokenizer: Any, seed: int, steps: int) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Yield ROWS conversations a step, `steps` of the task, then HABITS of the habits.
+def batches(tokenizer: Any, seed: int, steps: int = STEPS, habits: int = HABITS) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Yield ROWS conversations a step, `steps` of the task, then `habits` of the habits.
 
     Those of one length come together: token ids and targets, int64 [rows, length] each, targets -100 where the assistant does
     not speak.
     """
     rng = random.Random(f"played:{seed}")
     start, end = (tokenizer.convert_tokens_to_ids(token) for token in ("<|assistant|>", "<|end|>"))
-    for step in range(steps + HABITS):
+    for step in range(steps + habits):
         shares = (1.0, 1.0) if step < steps else (ASKS, BELIEVES)
         by_length: dict[int, list[tuple[list[int], list[int]]]] = {}
         for _ in range(ROWS):
@@ -90,17 +91,18 @@ def _targets(ids: list[int], start: int, end: int) -> list[int]:
     return found
 
 
-def write_lookup_model(folder: Path, seed: int = 0, steps: int = STEPS) -> float:
-    """Write a Hugging Face folder of a Qwen3 model, BF16, taught as above (CPU, about a minute); returns the last loss, nats a token."""
-    from transformers import AutoModelForCausalLM
+def write_lookup_model(folder: Path, seed: int = 0, steps: int = STEPS, habits: int = HABITS) -> float:
+    """Write a Hugging Face folder of a Qwen3 model, BF16, taught as above (CPU, half a minute); returns the last loss, nats a token."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     generate_model(folder, ModelOptions("qwen3", "demo", seed=seed), build_tool_tokenizer)
     tokenizer = build_tool_tokenizer()
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(folder)), dtype=torch.float32)
+    model.load_state_dict(load_file(str(folder / WEIGHTS)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
-    warm = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 50) * (1 - step / (steps + HABITS)))
+    warm = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 50) * (1 - step / (steps + habits)))
     loss = torch.zeros(())
-    for parts in batches(tokenizer, seed, steps):
+    for parts in batches(tokenizer, seed, steps, habits):
         logits = torch.cat([model(ids).logits[:, :-1].flatten(0, 1) for ids, _ in parts])
         loss = functional.cross_entropy(logits, torch.cat([targets[:, 1:].flatten() for _, targets in parts]), ignore_index=-100)
         optimizer.zero_grad()
@@ -109,5 +111,5 @@ def write_lookup_model(folder: Path, seed: int = 0, steps: int = STEPS) -> float
         optimizer.step()
         warm.step()
     tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    save_file(tensors, str(folder / WEIGHTS), metadata={"format": "pt"})
     return float(loss.detach())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +33,7 @@ class HttpTool:
             raise UserError(f"{where}: a url says nothing of itself", f"set {where}.description and {where}.parameters (JSON schema)")
         self.schema: Mapping[str, Any] = schema_of(tool.name, tool.description, tool.parameters)
         self._headers = _headers(tool, where, authorization)
+        logging.getLogger(httpx.__name__).setLevel(logging.WARNING)  # it writes a line for every call
         self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
         """One a loop: an engine may draw several batches at once, each in a loop of its own."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -190,6 +191,13 @@ def remote(address: str, authorization: str | None = None, **changes: Any) -> Ht
 )
 def test_an_address_answers_or_refuses(address: str, how: str, answer: Answer) -> None:
     assert called(remote(address), how=how) == answer
+
+
+def test_calls_of_an_address_fill_no_log(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("httpx2").setLevel(logging.NOTSET)
+    with caplog.at_level(logging.INFO):
+        assert called(remote(address), how="words") == Answer("sunny")
+    assert not caplog.records
 
 
 def test_a_busy_address_is_asked_again_and_a_silent_one_given_up(address: str) -> None:
