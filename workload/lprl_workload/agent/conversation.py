@@ -89,6 +89,7 @@ class Conversation:
 
         """
         if self.finish is not None:
+            await asyncio.sleep(0)  # a rollout that catches this and tries again must not keep everybody else from running
             raise EpisodeOver(f"the episode has ended ({self.finish})")
         if self.drawing or (self.turns and self.turns[-1].drawn):
             raise RuntimeError("the policy has spoken: put something before it draws again")

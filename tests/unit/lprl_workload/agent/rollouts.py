@@ -49,6 +49,16 @@ async def greedy(prompt: Any, policy: Any, tools: Any) -> None:
         policy.put([{"role": "user", "content": "more"}])
 
 
+async def stubborn(prompt: Any, policy: Any, tools: Any) -> None:
+    """Draw for ever, whatever is raised."""
+    while True:
+        try:
+            await policy.draw()
+            policy.put([{"role": "user", "content": "more"}])
+        except Exception as error:
+            assert error
+
+
 async def catches_all(prompt: Any, policy: Any, tools: Any) -> None:
     """Swallow whatever drawing raises."""
     try:

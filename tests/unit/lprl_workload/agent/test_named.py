@@ -1,5 +1,7 @@
 """What spec.episode names is refused by field, file and reason before anything starts."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from lprl_api.names import tool_authorization
 from lprl_api.spec.algorithm import Data
 from lprl_api.spec.episode import Episode
 from lprl_workload.agent.named import check_episode, load_function, load_tools
+from lprl_workload.rollout.dataset import PromptDataset
 
 ROLLOUTS = "tests.unit.lprl_workload.agent.rollouts"
 MULTIPLY = {"name": "multiply", "function": f"{ROLLOUTS}:multiply"}
@@ -74,3 +77,13 @@ def test_a_rollout_of_the_users_own_may_tell_of_tools_itself() -> None:
     episode = Episode.model_validate({"type": "python", "function": f"{ROLLOUTS}:with_tools", "tools": [MULTIPLY]})
     assert check_episode(episode, DATA, deaf("{% for m in messages %}{{ m.content }}{% endfor %}")) == []
     assert len(check_episode(episode, DATA, tokenizer("qwen"))) == 1
+
+
+def test_prompts_tell_the_model_of_the_tools(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(json.dumps({"prompt": "6 times 7?", "label": "42"}) + "\n")
+    told = check_episode(tools(MULTIPLY), DATA, tokenizer("qwen"))
+    for schemas in ([], told):
+        (prompt,), _ = PromptDataset(file, DATA, tokenizer("qwen"), 0, tools=schemas).take(0, 1)
+        assert ("Multiply two numbers." in prompt.text) == bool(schemas)
+        assert tokenizer("qwen").decode(prompt.token_ids.tolist()) == prompt.text

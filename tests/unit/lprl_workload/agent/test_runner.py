@@ -89,6 +89,12 @@ def test_a_function_that_never_looks_ends_where_its_limits_are(rollout: Any) -> 
     assert tokens.finish == "length" and sum(len(turn.ids) for turn in tokens.turns[1:]) <= 40
 
 
+def test_a_function_that_draws_on_whatever_is_raised_holds_up_nobody_and_fails_in_time(rollout: Any) -> None:
+    found = drawn(rollout(function="stubborn", maxTurns=2, timeoutSeconds=0.3), Played(["one"] * 9), count=2)
+    assert [episode.finish for episode in found] == ["failed", "failed"]
+    assert found[0].failure == "the episode took more than 0.3 s beside drawing"
+
+
 def test_an_engine_that_cannot_serve_is_no_failed_episode_whatever_the_function_catches(rollout: Any) -> None:
     class Broken:
         def generate(self, request: Request) -> AsyncIterator[Chunk]:

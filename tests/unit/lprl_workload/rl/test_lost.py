@@ -11,11 +11,13 @@ from tests.unit.lprl_workload.rl.test_collect import PROMPTS, Echo, Source
 from lprl_api.model.formats import Bf16
 from lprl_api.spec.algorithm import Evaluation, Sampling
 from lprl_workload.data import GenerationRequest, Prompt, SamplingParams
-from lprl_workload.episode import EpisodeRef
+from lprl_workload.episode import BatchRef, EpisodeRef
 from lprl_workload.process.errors import EpisodesFailedError
 from lprl_workload.rl.collect import Collector
 from lprl_workload.rl.evaluation import Evaluator
+from lprl_workload.rl.prepare import prepare
 from lprl_workload.train.advantage import signals
+from lprl_workload.train.mismatch import MismatchSums
 
 EPISODE = {"type": "python", "function": "a.b:c", "max_failed_fraction": 0.7}
 Lost = Callable[[GenerationRequest], str | None]
@@ -120,3 +122,20 @@ def test_an_evaluation_is_the_mean_of_what_did_not_fail_and_says_how_many_did(be
     assert result.reward == pytest.approx(sum(scored) / len(scored))
     assert result.pass_at["1"] == pytest.approx((1 / 2 + 1 + 1 + 1) / 4)
     assert result.pass_at["2"] == pytest.approx(1.0), "of the prompts that have two responses"
+
+
+class Trainer:
+    """Trainer ranks that agree with the engines."""
+
+    def logprobs(self, batch: BatchRef, of: str, temperature: float) -> tuple[tuple[None, ...], list[MismatchSums]]:
+        return (None,) * len(batch), [MismatchSums()] * len(batch)
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(12, [6]), (6, [3, 3]), (3, [2, 2, 2])])
+def test_a_shorter_batch_makes_as_many_optimizer_steps_as_planned_of_its_own_size(
+    bench: Callable[..., Any], size: int, sizes: list[int]
+) -> None:
+    batch = collector(bench).collect(1, 0, Failing(some)).episodes
+    run = bench({"algorithm": {"rollout_batch_size": 3, "samples_per_prompt": 4, "global_batch_size": size}, "episode": EPISODE}, "p").run
+    update, _ = prepare(batch, run, Trainer())  # type: ignore[arg-type]
+    assert [step.last - step.first for step in update.plan.steps] == sizes, "lost episodes are in no denominator"
