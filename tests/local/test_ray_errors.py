@@ -12,6 +12,8 @@ import ray
 from tests.local.conftest import RAY_ENV, Ray
 
 from lprl_api.errors import StorageFullError, UserError
+from lprl_workload.launch.hosts import Place
+from lprl_workload.launch.ray_crew import Crew, call
 from lprl_workload.launch.ray_link import ActorLostError, get_all, place
 from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.launch.stillness import Limits
@@ -122,6 +124,18 @@ def test_a_lost_process_is_told_by_name_and_how_it_ended() -> None:
         get_all([victim.die.remote()], "generate", who=lambda n: f"engine {n}")
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, EngineLostError)
+
+
+def test_a_crew_names_whom_it_asked_and_makes_its_own_error_of_a_loss(hosts: list[Any]) -> None:
+    victim = ray.remote(num_cpus=0, max_restarts=0)(Host).remote()
+    places = [None, Place("n", "10.0.0.7", 1), Place("n", "10.0.0.8", 1)]
+    crew = Crew("engine", EngineLostError, None, [*hosts, victim], places, "push: ")
+    assert crew.gather([call(hosts[1], Host.sleep, 0)], "standing", [1]) == [None]
+    with pytest.raises(RemoteError, match=r"^push: load: engine 1 on 10\.0\.0\.7: AttributeError"):
+        crew.gather([call(hosts[1], Host.fail, "attribute")], "load", [1])
+    with pytest.raises(EngineLostError, match=r"^push: load: engine 2 on 10\.0\.0\.8: The actor died") as caught:
+        crew.gather([call(hosts[0], Host.sleep, 0), call(victim, Host.die)], "load", [0, 2])
+    assert caught.value.engine == 2
 
 
 def test_what_cannot_be_made_anywhere_is_not_placed_for_a_quarter_of_an_hour(hosts: list[Any]) -> None:

@@ -1,6 +1,7 @@
 """What runs inside the actor processes: one trainer rank, one engine. No Ray here; ray_cluster.py makes actors of these."""
 
 import asyncio
+import inspect
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,6 @@ from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.process.movement import Moved, here
 from lprl_workload.rollout.engine import RolloutEngine, mildest_pause
 from lprl_workload.sync.buckets import unpack
-from lprl_workload.sync.checks import Check
 from lprl_workload.sync.checksum import checksum
 from lprl_workload.sync.cuda_ipc import BucketHandle, open_handle
 from lprl_workload.sync.routes import EngineLayout, Target
@@ -44,8 +44,25 @@ class Place:
     pid: int
 
 
-class TrainHost:
+class Host:
+    """A process of its own around what `holds` names: a rank or an engine."""
+
+    holds: str
+
+    def ask(self, method: str, *given: Any, **named: Any) -> Any:
+        """Return what a method of the held gives; an asynchronous one is waited for."""
+        found = getattr(getattr(self, self.holds), method)(*given, **named)
+        return asyncio.run(found) if inspect.iscoroutine(found) else found
+
+    def moved(self) -> Moved:
+        """Return what this process got done so far, answered beside whatever it is at."""
+        return here.moved
+
+
+class TrainHost(Host):
     """One trainer rank in a process of its own."""
+
+    holds = "actor"
 
     def __init__(self) -> None:
         self._actor: TrainActor | None = None
@@ -84,23 +101,11 @@ class TrainHost:
         """Do this rank's part of an optimizer step on `arrays_of` its episodes."""
         return rank_train(self.actor, work, *split(arrays, len(work.values), work))
 
-    def set_correction(self, enabled: bool) -> None:
-        """See TrainActor."""
-        self.actor.set_correction(enabled)
-
-    def begin_save(self, directory: Path) -> None:
-        """See TrainActor."""
-        self.actor.begin_save(directory)
-
     def finish_save(self) -> tuple[FileRecord, ...]:
         """See TrainActor."""
         found = self.actor.finish_save(wait=True)
         assert found is not None
         return found
-
-    def load(self, directory: Path, records: Sequence[FileRecord]) -> None:
-        """See TrainActor."""
-        self.actor.load(directory, records)
 
     def export(self, directory: Path) -> tuple[FileRecord, ...]:
         """Write the BF16 folder, on rank 0 with the others' help; returns what this rank wrote."""
@@ -119,10 +124,6 @@ class TrainHost:
     def join_broadcast(self, meeting: Meeting) -> None:
         """Be rank 0 of the broadcast group; blocks until every engine joined, or the meeting is abandoned."""
         self._group = BroadcastGroup(meeting, 0, torch.device(self._rank.device), self._store)
-
-    def moved(self) -> Moved:
-        """Return what this process got done so far, answered beside whatever it is at."""
-        return here.moved
 
     def leave_broadcast(self) -> None:
         """Close the broadcast group, so that everybody in it fails now instead of at the timeout."""
@@ -145,8 +146,10 @@ def stored_bucket(stored: tuple[Any, Any]) -> Bucket:
         return Bucket(tuple(entries), torch.from_numpy(array))
 
 
-class EngineHost:
+class EngineHost(Host):
     """One rollout engine in a process of its own."""
+
+    holds = "engine"
 
     def __init__(self) -> None:
         self._engine: RolloutEngine | None = None
@@ -178,38 +181,14 @@ class EngineHost:
         """Stand still, requests kept; new ones wait."""
         asyncio.run(self.engine.pause(mildest_pause(self.engine.can)))
 
-    def resume(self) -> None:
-        """See RolloutEngine."""
-        asyncio.run(self.engine.resume())
-
-    def abort(self) -> None:
-        """End every open request with what it has drawn."""
-        asyncio.run(self.engine.abort())
-
     def standing(self) -> tuple[int, EngineLayout]:
         """Return the version served and what the engine can take."""
         return self.engine.weight_version, self.engine.layout()
-
-    def begin_update(self, version: int, strong: bool = False) -> None:
-        """See RolloutEngine."""
-        self.engine.begin_update(version, strong)
-
-    def load_bucket(self, bucket: Bucket) -> None:
-        """See RolloutEngine."""
-        self.engine.load_bucket(bucket)
 
     def load_handle(self, handle: BucketHandle) -> None:
         """Load a bucket that lies in the trainer's GPU memory."""
         self.engine.load_bucket(open_handle(handle))
         torch.cuda.synchronize()
-
-    def end_update(self, version: int, check: Check) -> None:
-        """See RolloutEngine."""
-        self.engine.end_update(version, check)
-
-    def abort_update(self, why: str) -> None:
-        """See RolloutEngine."""
-        self.engine.abort_update(why)
 
     def join_broadcast(self, meetings: Sequence[Meeting], rank: int) -> None:
         """Join the broadcast group of every sender; blocks until everybody did, or a meeting is abandoned."""
@@ -253,19 +232,3 @@ class EngineHost:
             raise WeightMismatchError(f"weights of version {version}: a bucket of another engine's weights arrived damaged")
         self.engine.load_held(bucket)
         return True
-
-    def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
-        """See RolloutEngine."""
-        return self.engine.probe(ids)
-
-    def sleep(self) -> None:
-        """See RolloutEngine."""
-        asyncio.run(self.engine.sleep(frozenset({"kv"})))
-
-    def wake(self) -> None:
-        """See RolloutEngine."""
-        asyncio.run(self.engine.wake(frozenset({"kv"})))
-
-    def moved(self) -> Moved:
-        """Return what this process got done so far, answered beside whatever it is at."""
-        return here.moved

@@ -23,13 +23,13 @@ from lprl_workload.data import Metrics, SyncReport
 from lprl_workload.episode import BatchRef
 from lprl_workload.io.parts import FileRecord
 from lprl_workload.launch.deal import spans
-from lprl_workload.launch.hosts import Place, TrainHost
+from lprl_workload.launch.hosts import EngineHost, Place, TrainHost
 from lprl_workload.launch.parts import arrays_of, in_order, work_of
 from lprl_workload.launch.ray_bundles import Bundles, Wanted
+from lprl_workload.launch.ray_crew import Crew, call
 from lprl_workload.launch.ray_engines import RayRolloutGroup
 from lprl_workload.launch.ray_fan import Link, ObjectStoreTransport, Seat, broadcast_announcer, disk_announcer
-from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place
-from lprl_workload.launch.ray_vigil import Vigil
+from lprl_workload.launch.ray_link import actor_options, place
 from lprl_workload.launch.stillness import engine_limits, message_seconds, rank_limits, while_starting
 from lprl_workload.process.errors import TrainerLostError
 from lprl_workload.quant.select import Selection
@@ -40,6 +40,7 @@ from lprl_workload.sync.routes import EngineLayout, Routes, route
 from lprl_workload.sync.session import Session, Transport, push
 from lprl_workload.sync.transport_broadcast import BroadcastTransport, Meeting
 from lprl_workload.sync.transport_disk import DiskTransport
+from lprl_workload.train.actor import TrainActor
 from lprl_workload.train.advantage import Moments, Rule
 from lprl_workload.train.mesh import mesh_of
 from lprl_workload.train.mismatch import MismatchSums
@@ -48,7 +49,6 @@ from lprl_workload.train.step_plan import budget_of, schedule
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LOADING = "loading trainer ranks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,7 @@ class RayTrainGroup:
         self._run, self._paths = run, paths
         self._handles: list[Any] = []
         self._places: list[Place] = []
+        self._crew = Crew("rank", lambda number, words: TrainerLostError(words), rank_limits(run), self._handles, self._places, "trainer: ")
         self._joined: tuple[int, Any] | None = None
         self._meetings = 0
         self._pushed: int | None = None
@@ -118,10 +119,10 @@ class RayTrainGroup:
         answering = [plan.mesh.answering_rank(data) for data in range(plan.mesh.dp)]
         calls, shares = [], [share_of(plan, 0, rank) for rank in range(len(self._handles))]
         for handle, share in zip(self._handles, shares, strict=True):
-            call = handle.logprobs.options(num_returns=1 + len(share.numbers))
-            found = call.remote(of, share.sizes, temperature, *arrays_of(BatchRef(batch.episodes), share.numbers))
+            ask = handle.logprobs.options(num_returns=1 + len(share.numbers))
+            found = ask.remote(of, share.sizes, temperature, *arrays_of(BatchRef(batch.episodes), share.numbers))
             calls.append(found if share.numbers else [found])
-        sums = self._get([refs[0] for refs in calls], f"{of} logprobs")
+        sums = self._crew.gather([refs[0] for refs in calls], f"{of} logprobs")
         numbers = [n for rank in answering for n in shares[rank].numbers]
         rows = in_order(numbers, [ref for rank in answering for ref in calls[rank][1:]])
         return tuple(rows), in_order(numbers, [found for rank in answering for found in sums[rank]])
@@ -130,9 +131,10 @@ class RayTrainGroup:
         """Ask the ranks, in runs: this needs no model."""
         ranges = spans(len(batch), len(self._handles))
         calls = [
-            h.moments.remote(values[a:b], rule, *arrays_of(batch, range(a, b))) for h, (a, b) in zip(self._handles, ranges, strict=True)
+            call(h, TrainHost.moments, values[a:b], rule, *arrays_of(batch, range(a, b)))
+            for h, (a, b) in zip(self._handles, ranges, strict=True)
         ]
-        return [found for part in self._get(calls, "moments") for found in part]
+        return [found for part in self._crew.gather(calls, "moments") for found in part]
 
     def train(self, update: Update, step: int) -> Metrics:
         """Deal the step; the metrics are those of the first data index' answering rank, the same on every one."""
@@ -140,18 +142,18 @@ class RayTrainGroup:
         calls = []
         for rank, handle in enumerate(self._handles):
             share = share_of(update.plan, step, rank)
-            calls.append(handle.train.remote(work_of(update, step, share), *arrays_of(update.batch, share.numbers)))
-        found: list[Metrics] = self._get(calls, "train")
+            calls.append(call(handle, TrainHost.train, work_of(update, step, share), *arrays_of(update.batch, share.numbers)))
+        found: list[Metrics] = self._crew.gather(calls, "train")
         return found[update.plan.mesh.answering_rank(0)]
 
     def set_correction(self, enabled: bool) -> None:
         """Tell every rank."""
-        self._everywhere("set_correction", enabled)
+        self._crew.everywhere(TrainActor.set_correction, enabled)
 
     def push(self, version: int, strong: bool = False) -> SyncReport:
         """Push from every rank to the engines that do not serve `version` yet."""
         self._pushed = version
-        standing = self.rollout.everywhere("standing")
+        standing = self.rollout.crew.everywhere(EngineHost.standing)
         stale = [number for number, (found, _) in enumerate(standing) if found < version]
         way = self._way(len(stale))
         seats = self.rollout.seats(stale)
@@ -161,9 +163,9 @@ class RayTrainGroup:
             self._meet(senders)
         # Disks are slow anyway, and what lies on one may be read much later.
         order = Order(version, strong or way == "disk", way, self.rollout.format, seats, layouts, senders)
-        calls = [handle.push.remote(order, place.node) for handle, place in zip(self._handles, self._places, strict=True)]
+        calls = [call(handle, TrainActorHost.push, order, place.node) for handle, place in zip(self._handles, self._places, strict=True)]
         try:
-            reports: list[SyncReport | None] = self._get(calls, "push")
+            reports: list[SyncReport | None] = self._crew.gather(calls, "push")
         except Exception:
             self._joined = None
             raise
@@ -171,8 +173,7 @@ class RayTrainGroup:
 
     def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Have every rank score the probe, which is one pass together; all find the same."""
-        found: list[tuple[float, ...]] = self._everywhere("probe", ids)
-        return found[0]
+        return self._crew.everywhere(TrainHost.probe, ids)[0]
 
     def holds(self, version: int) -> bool:
         """Return whether nothing changed the weights since they were pushed as `version`."""
@@ -185,7 +186,7 @@ class RayTrainGroup:
 
     def begin_save(self, directory: Path) -> None:
         """Have every rank copy its part; they say in a thread of their own when it is written."""
-        self._everywhere("begin_save", directory)
+        self._crew.everywhere(TrainActor.begin_save, directory)
         self._saving = [handle.finish_save.options(concurrency_group="saving").remote() for handle in self._handles]
 
     def finish_save(self, wait: bool) -> tuple[FileRecord, ...] | None:
@@ -193,16 +194,16 @@ class RayTrainGroup:
         done, _ = ray.wait(self._saving, num_returns=len(self._saving), timeout=0)
         if not wait and len(done) < len(self._saving):
             return None
-        return tuple(record for part in self._get(self._saving, "save") for record in part)
+        return tuple(record for part in self._crew.gather(self._saving, "save") for record in part)
 
     def export(self, directory: Path) -> tuple[FileRecord, ...]:
         """Have the ranks write the BF16 folder together."""
-        return tuple(record for part in self._everywhere("export", directory) for record in part)
+        return tuple(record for part in self._crew.everywhere(TrainHost.export, directory) for record in part)
 
     def load(self, directory: Path, records: Sequence[FileRecord]) -> None:
         """Have every rank read its part; the records travel once."""
         self._pushed = None
-        self._everywhere("load", directory, ray.put(tuple(records)))
+        self._crew.everywhere(TrainActor.load, directory, ray.put(tuple(records)))
 
     def rebuild(self) -> None:
         """Kill what is left of the ranks and start all of them anew."""
@@ -217,7 +218,7 @@ class RayTrainGroup:
     def _kill(self) -> None:
         for handle in self._handles:
             ray.kill(handle)
-        self._handles = []
+        self._handles.clear()
 
     def _start(self) -> None:
         """Place the ranks, number them node by node, load the model. Raises DeadlineError when there is no room in time."""
@@ -227,10 +228,11 @@ class RayTrainGroup:
         make = [actor.options(**self._bundles.at(0, rank)).remote for rank in range(self._run.ranks.trainer_ranks)]
         handles, found = place(make, "placing trainer ranks", self._bundles.waits)
         order = sorted(range(len(handles)), key=lambda n: (found[n].address, found[n].node, n))
-        self._handles, self._places = [handles[n] for n in order], [found[n] for n in order]
-        port = int(self._get([self._handles[0].open_rendezvous.remote()], "open rendezvous")[0])
-        calls = [handle.set_up.remote(self._run, self._paths, self._rank(number, port)) for number, handle in enumerate(self._handles)]
-        self._get(calls, LOADING)
+        self._handles[:], self._places[:] = [handles[n] for n in order], [found[n] for n in order]
+        port = int(self._crew.gather([call(self._handles[0], TrainHost.open_rendezvous)], "open rendezvous")[0])
+        given = [(self._run, self._paths, self._rank(number, port)) for number in range(len(order))]
+        calls = [call(handle, TrainHost.set_up, *each) for handle, each in zip(self._handles, given, strict=True)]
+        self._crew.gather(calls, "loading trainer ranks", limits=while_starting(rank_limits(self._run)))
 
     def _rank(self, number: int, port: int) -> RankInfo:
         local = sum(place.node == self._places[number].node for place in self._places[:number])
@@ -260,26 +262,9 @@ class RayTrainGroup:
         for sender in senders:
             name = f"push-{os.getpid()}-{self._meetings}-{sender}"
             told = (world, name, message_seconds(self._run), self._places[sender].address)
-            opened.append(self._handles[sender].open_meeting.remote(*told))
-        meetings: list[Meeting] = self._get(opened, "open broadcast groups", senders)
-        mine = [self._handles[sender].join_broadcast.remote(meeting) for sender, meeting in zip(senders, meetings, strict=True)]
+            opened.append(call(self._handles[sender], TrainHost.open_meeting, *told))
+        meetings: list[Meeting] = self._crew.gather(opened, "open broadcast groups", senders)
+        mine = [call(self._handles[sender], TrainHost.join_broadcast, meeting) for sender, meeting in zip(senders, meetings, strict=True)]
         self.rollout.join(meetings)
-        self._get(mine, "join broadcast groups", senders)
+        self._crew.gather(mine, "join broadcast groups", senders)
         self._joined = key
-
-    def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
-        return self._get([getattr(handle, method).remote(*arguments) for handle in self._handles], method)
-
-    def _who(self, rank: int) -> str:
-        """Name a rank and its host."""
-        return f"rank {rank} on {self._places[rank].address}"
-
-    def _get(self, refs: list[Any], what: str, ranks: Sequence[int] | None = None) -> list[Any]:
-        """Return the answers of `ranks`; without them of all, or of rank 0 to a call to it alone. Raises TrainerLostError."""
-        of = ranks or range(len(refs))
-        limits = rank_limits(self._run)
-        vigil = Vigil([self._handles[rank] for rank in of], while_starting(limits) if what == LOADING else limits)
-        try:
-            return get_all(refs, f"trainer: {what}", who=lambda number: self._who(of[number]), vigil=vigil)
-        except ActorLostError as error:
-            raise TrainerLostError(str(error)) from error

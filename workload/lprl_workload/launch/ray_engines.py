@@ -1,7 +1,7 @@
 """The rollout engines as Ray actors: placement, dealing out requests, replacing lost ones, and the ways weights reach them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -16,12 +16,14 @@ from lprl_workload.launch.deal import turns
 from lprl_workload.launch.hosts import EngineHost, Place, stored_bucket
 from lprl_workload.launch.ray_bundles import Bundles, engine_bundles
 from lprl_workload.launch.ray_calls import GENERATION, ActorCalls
-from lprl_workload.launch.ray_fan import Seat, wait_engines
+from lprl_workload.launch.ray_crew import Crew, call
+from lprl_workload.launch.ray_fan import Seat
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place, read
-from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.launch.stillness import engine_limits, while_starting
 from lprl_workload.process.errors import DeadlineError, EngineLostError
+from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.rollout.pool import CALLS, ROWS, Keeper, Pool, deal, lots
+from lprl_workload.rollout.requests import Part
 from lprl_workload.sync.transport_broadcast import Meeting, abandon
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ class EngineActorHost(EngineHost):
 
     def load_stored(self, stored: tuple[Any, Any]) -> None:
         """Load one bucket; its memory is shared and read-only, the engine copies out of it."""
-        self.load_bucket(stored_bucket(stored))
+        self.engine.load_bucket(stored_bucket(stored))
 
 
 class RayRolloutGroup:
@@ -48,6 +50,7 @@ class RayRolloutGroup:
         """Changes whenever an engine process is replaced: broadcast groups of before are void."""
         self.handles: list[Any] = [None] * run.ranks.engines
         self._places: list[Place | None] = [None] * run.ranks.engines
+        self.crew = Crew("engine", EngineLostError, engine_limits(run), self.handles, self._places)
         self._turns: list[int | None] = [None] * run.ranks.engines
         """Each engine's position among those of its node, kept while it stays there: it decides which devices are the engine's."""
         slots, per_node = run.ranks.slots_per_engine, run.ranks.slots_per_node
@@ -68,11 +71,8 @@ class RayRolloutGroup:
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper) -> list[EpisodeRef]:
         """Generate on all engines; the references are objects in the engines' nodes."""
         dealt = lots(requests, len(self.handles), self._rows)
-        calls = ActorCalls(dealt, params, engine_limits(self._run), self._who)
+        calls = ActorCalls(dealt, params, engine_limits(self._run), self.crew.who)
         return [episode for found in deal(self._pool, list(map(len, dealt)), calls, keeper) for episode in found]
-
-    def _vigil(self, handles: Sequence[Any]) -> Vigil:
-        return Vigil(handles, engine_limits(self._run))
 
     def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
         """Read episodes; on their own node without a copy."""
@@ -81,22 +81,10 @@ class RayRolloutGroup:
             return found
         except ActorLostError as error:
             number = refs[error.number].engine
-            raise EngineLostError(number, f"{self._who(number)}: {error}") from error
+            raise EngineLostError(number, f"{self.crew.who(number)}: {error}") from error
 
     def _ping(self, number: int) -> Any:
         return self.handles[number].moved.options(concurrency_group="health").remote()
-
-    def _who(self, number: int) -> str:
-        where = self._places[number]
-        return f"engine {number} on {where.address}" if where is not None else f"engine {number}"
-
-    def everywhere(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of every engine at once; raises EngineLostError."""
-        try:
-            calls = [getattr(handle, method).remote(*arguments) for handle in self.handles]
-            return get_all(calls, method, who=self._who, vigil=self._vigil(list(self.handles)))
-        except ActorLostError as error:
-            raise EngineLostError(error.number, str(error)) from error
 
     def seats(self, numbers: Sequence[int]) -> dict[int, Seat]:
         """Return how ranks reach engines."""
@@ -104,9 +92,9 @@ class RayRolloutGroup:
 
     def join(self, meetings: Sequence[Meeting]) -> None:
         """Have every engine join the senders' broadcast groups as rank 1 + its number; lets everybody go when one cannot."""
-        calls = [handle.join_broadcast.remote(meetings, 1 + number) for number, handle in enumerate(self.handles)]
+        calls = [call(handle, EngineHost.join_broadcast, meetings, 1 + number) for number, handle in enumerate(self.handles)]
         try:
-            wait_engines(calls, range(len(calls)), self.handles, engine_limits(self._run, in_push=True))
+            self.crew.gather(calls, "weight update", limits=engine_limits(self._run, in_push=True))
         except Exception:
             for meeting in meetings:
                 abandon(meeting)
@@ -114,7 +102,7 @@ class RayRolloutGroup:
 
     def copy_version(self, version: int) -> bool:
         """Copy from an engine that serves it, bucket by bucket through the object store; the driver holds none of it."""
-        versions = [found for found, _ in self.everywhere("standing")]
+        versions = [found for found, _ in self.crew.everywhere(EngineHost.standing)]
         peers = [number for number, found in enumerate(versions) if found == version]
         stale = [number for number, found in enumerate(versions) if found < version]
         for number in stale if peers else ():
@@ -126,55 +114,47 @@ class RayRolloutGroup:
         first = more = True
         while more:
             there, held = self.handles[peer].next_held.options(num_returns=2).remote(self._run.weight_sync.bucket_bytes, first)
-            taken = self.handles[number].take_held.remote(version, held, first)
-            more = self._both([peer, number], [there, taken], "copying weights")[1]
+            taken = call(self.handles[number], EngineHost.take_held, version, held, first)
+            more = self.crew.gather([there, taken], "copying weights", [peer, number])[1]
             first = False
-
-    def _both(self, numbers: Sequence[int], refs: list[Any], what: str) -> list[Any]:
-        """Return an answer of each engine of `numbers`; raises EngineLostError."""
-        vigil = self._vigil([self.handles[number] for number in numbers])
-        try:
-            return get_all(refs, what, who=lambda position: self._who(numbers[position]), vigil=vigil)
-        except ActorLostError as error:
-            raise EngineLostError(numbers[error.number], str(error)) from error
 
     def probe(self, ids: Sequence[int]) -> list[tuple[float, ...]]:
         """Ask every engine."""
-        return self.everywhere("probe", ids)
+        return self.crew.everywhere(RolloutEngine.probe, ids)
 
     def sleep(self) -> None:
         """Colocated engines free their memory. One that died is noticed by the next push."""
-        self._if_sharing("sleep")
+        self._if_sharing(RolloutEngine.sleep)
 
     def wake(self) -> None:
         """Undo `sleep`. One that died is noticed by the next generation."""
-        self._if_sharing("wake")
+        self._if_sharing(RolloutEngine.wake)
 
     def pause(self) -> None:
         """Have every engine stand still."""
-        self.everywhere("pause")
+        self.crew.everywhere(EngineHost.pause)
 
     def resume(self) -> None:
         """Let every engine go on."""
-        self.everywhere("resume")
+        self.crew.everywhere(RolloutEngine.resume)
 
     def abort(self) -> None:
         """Tell every engine, and wait for none."""
         for handle in self.handles:
-            handle.abort.options(concurrency_group="health").remote()
+            handle.ask.options(concurrency_group="health").remote(RolloutEngine.abort.__name__)
 
     def give_up(self, number: int) -> bool:
         """Take no more work to an engine that was found lost; returns False when that was known."""
         return self._pool.give_up(number, self.handles[number])
 
-    def _if_sharing(self, method: str) -> None:
+    def _if_sharing(self, method: Callable[[Any, frozenset[Part]], Any]) -> None:
         """On a CPU nothing has to make room: trainer and engines share the host's memory anyway."""
         if self._run.ranks.placement != "colocated" or self._run.ranks.accelerator == "cpu":
             return
         try:
-            self.everywhere(method)
+            self.crew.everywhere(method, frozenset({"kv"}))
         except EngineLostError as error:
-            log.warning("engine %d did not %s: %s", error.engine, method, error)
+            log.warning("engine %d did not %s: %s", error.engine, method.__name__, error)
 
     def replace_lost(self) -> list[int]:
         """Start new actors in the places of dead ones, and of those that were given up."""
@@ -213,12 +193,9 @@ class RayRolloutGroup:
         self._set_up(numbers)
 
     def _set_up(self, numbers: Sequence[int]) -> None:
-        refs = [self.handles[n].set_up.remote(self._run, self._paths, self.format, self._device(n)) for n in numbers]
-        try:
-            vigil = Vigil([self.handles[n] for n in numbers], while_starting(engine_limits(self._run)))
-            get_all(refs, "loading", who=lambda position: self._who(numbers[position]), vigil=vigil)
-        except ActorLostError as error:
-            raise EngineLostError(numbers[error.number], str(error)) from error
+        given = [(self._run, self._paths, self.format, self._device(number)) for number in numbers]
+        refs = [call(self.handles[number], EngineHost.set_up, *each) for number, each in zip(numbers, given, strict=True)]
+        self.crew.gather(refs, "loading", numbers, while_starting(engine_limits(self._run)))
 
     def _device(self, number: int) -> str:
         """Return the first device of an engine."""

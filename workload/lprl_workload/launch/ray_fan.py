@@ -8,10 +8,11 @@ from typing import Any
 import ray
 
 from lprl_workload.data import Bucket
-from lprl_workload.launch.ray_link import ActorLostError, get_all
-from lprl_workload.launch.ray_vigil import Vigil
+from lprl_workload.launch.hosts import EngineHost
+from lprl_workload.launch.ray_crew import Crew, call
 from lprl_workload.launch.stillness import Limits, after_failure
 from lprl_workload.process.errors import EngineLostError
+from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.sync.checks import Check
 from lprl_workload.sync.cuda_ipc import share
 from lprl_workload.sync.routes import Target
@@ -43,7 +44,8 @@ class Link:
 
     def wait(self, refs: Sequence[Any], engines: Sequence[int]) -> None:
         """Wait for calls to engines."""
-        wait_engines(refs, engines, [self._seats[engine].handle for engine in engines], self._limits)
+        handles = {engine: seat.handle for engine, seat in self._seats.items()}
+        Crew("engine", EngineLostError, self._limits, handles).gather(refs, "weight update", engines)
 
 
 class ObjectStoreTransport:
@@ -55,7 +57,7 @@ class ObjectStoreTransport:
 
     def begin(self, version: int, strong: bool) -> None:
         """Begin on every engine."""
-        self._all(lambda handle: handle.begin_update.remote(version, strong))
+        self._all(lambda handle: call(handle, RolloutEngine.begin_update, version, strong))
 
     def open_round(self) -> None:
         """Nobody has to know."""
@@ -79,25 +81,16 @@ class ObjectStoreTransport:
     def commit(self, version: int, checks: Sequence[tuple[Sequence[Target], Check]]) -> None:
         """Have every engine compare and serve."""
         told = {target.engine: check for targets, check in checks for target in targets}
-        refs = [self._seats[engine].handle.end_update.remote(version, check) for engine, check in told.items()]
+        refs = [call(self._seats[engine].handle, RolloutEngine.end_update, version, check) for engine, check in told.items()]
         self._link.wait(refs, list(told))
 
     def abort(self, why: str, first: bool) -> None:
         """Tell every engine; nobody waits for those that are gone."""
         for seat in self._seats.values() if first else ():
-            seat.handle.abort_update.remote(why)
+            call(seat.handle, RolloutEngine.abort_update, why)
 
     def _all(self, call: Callable[[Any], Any]) -> None:
         self._link.wait([call(seat.handle) for seat in self._seats.values()], list(self._seats))
-
-
-def wait_engines(refs: Sequence[Any], engines: Sequence[int], handles: Sequence[Any] = (), limits: Limits | None = None) -> None:
-    """Wait for calls to `engines`; raises EngineLostError for one that died, or stands still for longer than `limits`."""
-    vigil = Vigil(handles, limits) if limits is not None else None
-    try:
-        get_all(refs, "weight update", who=lambda position: f"engine {engines[position]}", vigil=vigil)
-    except ActorLostError as error:
-        raise EngineLostError(engines[error.number], str(error)) from error
 
 
 def broadcast_announcer(seats: Mapping[int, Seat], limits: Limits) -> Callable[[int, bool], Confirm]:
@@ -105,7 +98,7 @@ def broadcast_announcer(seats: Mapping[int, Seat], limits: Limits) -> Callable[[
     broke = after_failure(limits)
 
     def announce(version: int, strong: bool) -> Confirm:
-        refs = [seat.handle.receive_broadcast.remote(version, strong, Target(number)) for number, seat in seats.items()]
+        refs = [call(seat.handle, EngineHost.receive_broadcast, version, strong, Target(number)) for number, seat in seats.items()]
         return lambda broken: Link(seats, broke if broken else limits).wait(refs, list(seats))
 
     return announce
@@ -115,7 +108,7 @@ def disk_announcer(seats: Mapping[int, Seat], root: Path, limits: Limits | None 
     """Return the `announce` of a disk transport."""
 
     def announce(version: int) -> Callable[[], None]:
-        refs = [seat.handle.receive_disk.remote(root, version, Target(number)) for number, seat in seats.items()]
+        refs = [call(seat.handle, EngineHost.receive_disk, root, version, Target(number)) for number, seat in seats.items()]
         return lambda: Link(seats, limits).wait(refs, list(seats))
 
     return announce

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from lprl_workload.launch import hosts
+from lprl_workload.launch.ray_crew import call
+from lprl_workload.train.actor import TrainActor
 
 
 def test_an_engine_is_closed_before_the_one_that_takes_its_place_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,3 +53,34 @@ def test_a_host_whose_new_engine_cannot_be_built_serves_no_old_one(monkeypatch: 
         host.set_up(None, None, "bf16", "cpu")
     with pytest.raises(AssertionError):
         _ = host.engine
+
+
+def test_what_a_process_holds_is_asked_by_name_and_its_asynchronous_methods_are_waited_for() -> None:
+    class Engine:
+        async def sleep(self, parts: frozenset[str]) -> str:
+            return f"asleep {sorted(parts)}"
+
+        def probe(self, ids: list[int]) -> int:
+            return len(ids)
+
+    host: Any = hosts.EngineHost()
+    host._engine = Engine()
+    assert host.ask("sleep", frozenset({"kv"})) == "asleep ['kv']"
+    assert host.ask("probe", ids=[1, 2]) == 2
+
+
+def test_a_call_goes_to_the_hosts_own_method_where_it_has_one() -> None:
+    """TrainHost.probe does more than TrainActor's logprobs; TrainActor.set_correction needs nobody in between."""
+
+    class Method:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def remote(self, *given: Any) -> tuple[Any, ...]:
+            return (self.name, *given)
+
+    class Handle:
+        probe, ask = Method("probe"), Method("ask")
+
+    assert call(Handle(), hosts.TrainHost.probe, [1]) == ("probe", [1])
+    assert call(Handle(), TrainActor.set_correction, True) == ("ask", "set_correction", True)
