@@ -30,7 +30,8 @@ class Operator:
     ) -> None:
         self.plane, self.name, self.namespace = plane, name, namespace
         self._kubeconfig = kubeconfig or plane.kubeconfig
-        skewed = [str(Path(__file__).with_name("skewed.py")), str(skew_s)]
+        # -P: this folder on the path would put this very file before the standard library's operator.
+        skewed = ["-P", str(Path(__file__).with_name("skewed.py")), str(skew_s)]
         self._command = [sys.executable, *(skewed if skew_s else ("-m", "lprl_operator"))]
         self.health, self.metrics_port = free_port(), free_port()
         base = {"healthPort": self.health, "metrics": {"port": self.metrics_port, "authentication": False}}

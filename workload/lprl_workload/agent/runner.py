@@ -28,6 +28,8 @@ from lprl_workload.rollout.imported import raised_at, said
 from lprl_workload.rollout.prompt_tokens import context_of
 from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
 
+BESIDE_S = 1.0
+"""How often it is noted that episodes wait for something else than the engine."""
 Draw = Callable[[RolloutEngine, Sequence[GenerationRequest], SamplingParams], Coroutine[Any, Any, list[Episode]]]
 """Requests -> one episode each, in order."""
 
@@ -78,21 +80,27 @@ class Rollout:
 
     async def draw(self, engine: Sampler, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Episode]:
         """Run one episode a request, all at once. Raises what the engine raises, and UserError when tools hang for good."""
-        batch = next(self._numbers)
+        batch, talks = next(self._numbers), list[Conversation]()
+        noting = asyncio.create_task(_note_waiting(talks))
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._run(engine, r, params, f"{batch}.{n}")) for n, r in enumerate(requests)]
+                tasks = [group.create_task(self._run(engine, r, params, f"{batch}.{n}", talks)) for n, r in enumerate(requests)]
         except* Exception as failed:
             raise first_of(failed) from None
         finally:
+            noting.cancel()
             await self._tools.close()
         return [task.result() for task in tasks]
 
-    async def _run(self, engine: Sampler, request: GenerationRequest, params: SamplingParams, name: str) -> Episode:
+    async def _run(
+        self, engine: Sampler, request: GenerationRequest, params: SamplingParams, name: str, talks: list[Conversation]
+    ) -> Episode:
         room = min(episode_tokens(self._episode, params.max_response_tokens), self._context - len(request.prompt_ids))
         limits = Limits(self._episode.max_turns, room, self._episode.max_tool_tokens)
         talk = Conversation(name, request.prompt_ids, request.seed, params, limits, engine, self._between, self._decode)
+        talks.append(talk)
         await self._rolled(talk, request)
+        talks.remove(talk)
         here.tick()
         return _episode(talk, request)
 
@@ -121,6 +129,14 @@ class Rollout:
     def _decode(self, ids: Int32) -> str:
         with self._one:
             return self._text(ids.tolist())
+
+
+async def _note_waiting(talks: Sequence[Conversation]) -> None:
+    """Count as movement that an episode waits for a tool or its own function: that has a limit, and is no stillness of the engine."""
+    while True:
+        await asyncio.sleep(BESIDE_S)
+        if any(not talk.drawing for talk in talks):
+            here.tick()
 
 
 def _row(request: GenerationRequest) -> Row:

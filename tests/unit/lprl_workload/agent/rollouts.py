@@ -1,8 +1,13 @@
 """Rollout functions, tools and a reward as a user would write them, for tests."""
 
 import asyncio
+import itertools
+import os
+import signal
 from collections.abc import Mapping
 from typing import Any
+
+from lprl_workload.agent.tool_calls import ToolCall
 
 STOPS = tuple(range(6, 27))
 """Ids of the small tokenizer's digits and some letters: an untrained model's turns end after a token or two."""
@@ -73,6 +78,21 @@ async def with_tools(prompt: Any, policy: Any, tools: Any) -> None:
     await tools.answer(policy, tools.calls(text))
     policy.put([{"role": "user", "content": (await tools.call("multiply", a=2, b=3)).text}]) if policy.turns[-1].drawn else None
     await policy.draw()
+
+
+async def asks_a_server(prompt: Any, policy: Any, tools: Any) -> None:
+    """Call a tool behind an address, whose process is stopped when eight calls were answered and goes on with the second step."""
+    await policy.draw()
+    number, pid = next(_asked), int(os.environ["TOOL_SERVER"])
+    while 8 < number <= 16 and len(_answered) < 8:
+        await asyncio.sleep(0.01)
+    if number in (9, 17):
+        os.kill(pid, signal.SIGSTOP if number == 9 else signal.SIGCONT)
+    await tools.answer(policy, [ToolCall("double", {"a": 2})])
+    _answered.append(number)
+
+
+_asked, _answered = itertools.count(1), list[int]()
 
 
 async def wrong_signature(prompt: Any) -> None:

@@ -7,12 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.unit.lprl_workload.agent.test_run import ROLLOUTS, Ran
 
 from lprl_api.spec import episode as spec
+from lprl_fixtures.runs import write_inputs
+from lprl_workload.agent import runner
 from lprl_workload.agent.tool import Answer
 from lprl_workload.agent.tool_http import HttpTool
+from lprl_workload.process.movement import here
 
 LIMIT_S = 1.0
 SERVER = """
@@ -76,3 +82,45 @@ def test_calls_of_a_stopped_server_fail_within_their_limit_and_later_ones_are_an
         await tool.close()
 
     asyncio.run(asyncio.wait_for(run(), 180))
+
+
+def test_a_run_whose_tool_server_stops_counts_and_tells_the_episodes_and_goes_on(
+    server: tuple[int, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole path: the engine is not blamed for what it waits for, and the next step has its tool again."""
+    monkeypatch.setenv("LPRL_VOLUMES_ROOT", str(tmp_path))
+    monkeypatch.setenv("TOOL_SERVER", str(server[0]))
+    write_inputs(tmp_path, train=8, heldout=4)
+    told = {"description": "Doubles.", "parameters": {"type": "object"}, "timeout_seconds": 8, "retries": 0}
+    tools = [{"name": "double", "url": server[1], **told}]
+    episode = {"type": "python", "function": f"{ROLLOUTS}:asks_a_server", "tools": tools, "max_failed_fraction": 1.0}
+    before = here.moved.count
+    found = Ran(tmp_path, "stops", episode, {"data": {"reward": {"function": "lprl_fixtures.runs:even_share"}}, "evaluation": None}).go()
+    failed = [row["failed_episodes"] for row in found.rows]
+    assert 0 < failed[0] < 16 and failed[1] == 0, failed
+    episodes = found.reporter.progress.episodes
+    assert episodes is not None and here.moved.count > before
+    assert "tool double: error: double: no answer within 8 s" in caplog.text
+
+
+class Talk:
+    """An episode that waits for its tool, or draws."""
+
+    drawing = False
+
+
+def test_waiting_for_a_tool_is_movement_and_an_engine_that_does_not_draw_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "BESIDE_S", 0.01)
+    talks: Any = [Talk(), Talk()]
+
+    async def moved() -> bool:
+        before = here.moved.count
+        noting = asyncio.create_task(runner._note_waiting(talks))
+        await asyncio.sleep(0.2)
+        noting.cancel()
+        return here.moved.count > before
+
+    assert asyncio.run(moved())
+    for talk in talks:
+        talk.drawing = True
+    assert not asyncio.run(moved())
