@@ -74,11 +74,12 @@ crds: $(STAMP) ## Regenerate crds/ from the contract.
 golden: $(STAMP) ## Rewrite the goldens; the diff is the review.
 	LPRL_UPDATE_GOLDENS=1 $(BIN)/pytest -q tests/golden
 
-bench: setup-real setup-trl ## Plans of a step for 256 ranks; the operator's looks; the driver's memory; continuous batching; converter against a plain one (makes a 2 GB model); a step against TRL (a quarter of an hour).
+bench: setup-real setup-trl ## Plans of a step for 256 ranks; the operator's looks; the driver's memory; continuous batching; training while generating; converter against a plain one (makes a 2 GB model); a step against TRL (a quarter of an hour).
 	$(BIN)/python benchmarks/schedule.py
 	$(BIN)/python benchmarks/looks/run.py
 	$(BIN)/python benchmarks/handover.py
 	$(BIN)/python benchmarks/batching.py
+	$(BIN)/python benchmarks/asynchrony.py
 	$(BIN)/python benchmarks/convert/run.py
 	$(BIN)/python -m benchmarks.step.run --repeats 1
 

@@ -56,6 +56,14 @@ def cells(row: Mapping[str, Any], steps: int, left: Any) -> list[str]:
     ]
 
 
+LAST_STEP = {"staleness": "staleness", "trainerIdle": "trainer idle", "enginesIdle": "engines idle", "lostEpisodes": "episodes lost:"}
+
+
+def last_step(training: Mapping[str, Any]) -> str:
+    """Return in words what status.training says of the last step besides its columns; empty when it says nothing."""
+    return "; ".join(f"{words} {training[key]}" for key, words in LAST_STEP.items() if training.get(key))
+
+
 COLUMNS = ("step", "reward", "mismatch k3", "|dlogp|", "tokens/s", "sync s", "time left")
 
 

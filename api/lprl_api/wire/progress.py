@@ -13,6 +13,7 @@ MESSAGE_CHARACTERS = 500
 """Longest message of a report."""
 FAILURES, FAILURE_CHARACTERS = 3, 200
 """Failed episodes that are told of, and bytes of each: they go into a termination message with the rest of Progress."""
+Share = Annotated[float, Field(ge=0, le=1)]
 DriverPhase = Literal[
     "starting",
     "loading",
@@ -122,6 +123,15 @@ class Progress(Contract):
     step_seconds: float | None = None
     sync_seconds: float | None = None
     seconds_left: float | None = None
+    staleness: NonNegativeFloat | None = None
+    """By how many steps the weights that drew the step's samples were older than those it trained: mean over samples."""
+    staleness_max: NonNegativeInt | None = None
+    trainer_idle: Share | None = None
+    """Share of the step in which the trainer waited for its batch."""
+    engines_idle: Share | None = None
+    """Share of the step in which no request was open at any engine."""
+    dropped_episodes: NonNegativeInt = 0
+    """Responses that were given up unfinished in this attempt, since their batch was made anew."""
     evaluation: EvaluationResult | None = None
     checkpoint: CheckpointRef | None = None
     export: str | None = None

@@ -86,6 +86,14 @@ class TrainingStatus(Documented):
     """What became of the last step's episodes, where they have several turns: failed ones and why, tool calls, turns."""
     seconds_left: NonNegativeInt | None = None
     """Estimated time to the end, seconds."""
+    staleness: str | None = None
+    """By how many steps the samples of the last step were older than what it trained: `0.97, at most 1`."""
+    trainer_idle: str | None = None
+    """Share of the last step in which the trainer waited for its batch: `12 %`."""
+    engines_idle: str | None = None
+    """Share of the last step in which no request was open at any engine."""
+    lost_episodes: str | None = None
+    """Episodes of the last step that failed or were aborted, and responses that were given up since the attempt began."""
     weight_version: NonNegativeInt = 0
     """Version of the weights the engines serve; grows by one with every sync."""
     evaluation: EvaluationResult | None = None

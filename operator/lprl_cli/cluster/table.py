@@ -7,7 +7,7 @@ from typing import Any
 from lprl_api.names import Condition
 from lprl_api.wire.status import Phase
 from lprl_cli import exits
-from lprl_cli.live import duration, printable
+from lprl_cli.live import duration, last_step, printable
 
 Document = Mapping[str, Any]
 HEAD = ("NAME", "PHASE", "PRECISION", "NODES", "CONVERTED", "STEP", "REWARD", "MISMATCH", "TOKENS/S", "LEFT", "ATTEMPT", "AGE", "MESSAGE")
@@ -95,6 +95,7 @@ def _facts(status: Document) -> list[tuple[str, str]]:
     training = status.get("training") or {}
     return [
         ("plan", str((status.get("plan") or {}).get("summary", ""))),
+        ("last step", last_step(training)),
         ("evaluation", _evaluation(training)),
         ("checkpoint", str((training.get("checkpoint") or {}).get("path", ""))),
         ("export", str(training.get("export") or "")),

@@ -9,7 +9,7 @@ from lprl_api.errors import UserError
 from lprl_cli import exits
 from lprl_cli.cluster import place
 from lprl_cli.commands.control import owner
-from lprl_cli.live import number, printable
+from lprl_cli.live import last_step, number, printable
 from lprl_cli.runfolder import RunFolder, find
 
 
@@ -102,5 +102,7 @@ def _local(args: argparse.Namespace) -> int:
 def _details(status: dict[str, Any]) -> None:
     if status.get("message"):
         print(f"\n{printable(status['message'])}")
+    if told := last_step(status.get("training") or {}):
+        print(f"  {told}")
     for c in status.get("conditions", ()):
         print(f"  {c['type']:<16} {c['status']:<8} {c['reason']:<24} {printable(c.get('message'))}".rstrip())

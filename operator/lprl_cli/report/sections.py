@@ -20,6 +20,8 @@ CURVES: tuple[tuple[str, str, tuple[tuple[str, str], ...], bool], ...] = (
     ("Entropy", "nats", (("entropy", "entropy"),), False),
     ("Throughput", "tokens/s", (("tokens_per_second", "tokens/s"),), False),
     ("Seconds per step", "s", (("step_seconds", "step"), ("generate_seconds", "generate"), ("train_seconds", "train")), False),
+    ("Idle seconds per step", "s", (("trainer_idle_seconds", "trainer"), ("engines_idle_seconds", "engines")), False),
+    ("Staleness of samples", "steps", (("staleness_mean", "mean"), ("staleness_max", "oldest")), False),
     ("Weight sync", "s", (("sync_seconds", "sync"),), False),
     ("Loss", "", (("loss", "loss"), ("pg_loss", "policy gradient")), False),
     ("Gradient norm", "", (("grad_norm", "gradient norm"),), False),

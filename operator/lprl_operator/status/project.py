@@ -195,6 +195,10 @@ def _training(case: Case, old: TrainingStatus, progress: Progress | None) -> Tra
         tokens_per_second=_number(progress.tokens_per_second, ".0f") or old.tokens_per_second,
         episodes=episodes.told(progress.episodes) or old.episodes,
         seconds_left=None if progress.seconds_left is None else max(0, int(progress.seconds_left)),
+        staleness=staleness(progress) or old.staleness,
+        trainer_idle=_number(progress.trainer_idle, ".0%") or old.trainer_idle,
+        engines_idle=_number(progress.engines_idle, ".0%") or old.engines_idle,
+        lost_episodes=lost(progress) or old.lost_episodes,
         weight_version=progress.weight_version,
         evaluation=evaluation,
         evaluation_reward=None if evaluation is None else _number(evaluation.reward),
@@ -210,6 +214,20 @@ def _resumed(memory: LowPrecisionRLJobStatus) -> TrainingStatus:
     if earlier is None or earlier.checkpoint is None or known.checkpoint is not None or memory.completion_time is not None:
         return known
     return known.model_copy(update={"step": max(known.step, earlier.checkpoint.step), "checkpoint": earlier.checkpoint})
+
+
+def staleness(progress: Progress) -> str | None:
+    """Say how old the samples of the last step are; None for a run that takes turns."""
+    return (
+        f"{progress.staleness:.2f}, at most {progress.staleness_max}" if progress.staleness is not None and progress.staleness_max else None
+    )
+
+
+def lost(progress: Progress) -> str | None:
+    """Say how many episodes came to nothing; None for none."""
+    found, dropped = progress.episodes, progress.dropped_episodes
+    parts = [f"{found.failed} failed", f"{found.aborted} aborted"] if found is not None and found.failed + found.aborted else []
+    return ", ".join([*parts, *([f"{dropped} given up"] if dropped else [])]) or None
 
 
 def _number(value: float | None, form: str = ".3f") -> str | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lprl_cli.live import LiveView, PlainView, cells, duration, number, seconds_left
+from lprl_cli.live import LiveView, PlainView, cells, duration, last_step, number, seconds_left
 
 ROWS: list[dict[str, Any]] = [
     {"step": i, "reward": 0.1 * i, "k3": 1e-4, "logprob_diff": 0.01, "tokens_per_second": 1234.5, "sync_seconds": 0.05, "step_seconds": 2.0}
@@ -63,3 +63,9 @@ def test_live_view_shows_phases_and_the_newest_rows(monkeypatch: pytest.MonkeyPa
     text = out.getvalue()
     assert "20/20" in text and "Succeeded" in text and "mismatch k3" in text
     assert " 3/20" not in text
+
+
+def test_the_last_step_is_told_with_its_staleness_idle_shares_and_lost_episodes() -> None:
+    training = {"staleness": "0.97, at most 1", "trainerIdle": "5%", "enginesIdle": "6%", "lostEpisodes": "2 failed", "reward": "0.5"}
+    assert last_step(training) == "staleness 0.97, at most 1; trainer idle 5%; engines idle 6%; episodes lost: 2 failed"
+    assert last_step({"reward": "0.5"}) == ""

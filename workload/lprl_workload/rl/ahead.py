@@ -100,7 +100,7 @@ class Ahead:
         self._next: tuple[int, int | None] | None = None
         """Step that is begun next, and the data position it begins at, None while that is not known."""
         self._horizon = 0
-        self.aborted = 0
+        self.dropped = 0
         """Responses that were given up unfinished, since the start of the attempt."""
 
     def take(self, state: RunState, last: int) -> Collected:
@@ -129,7 +129,7 @@ class Ahead:
         """Give up what was not taken; the run goes on from its state's position, so no prompt is lost by it."""
         with self._lock:
             flights, self._flights, self._next = list(self._flights.values()), {}, None
-        self.aborted += sum(flight.drop() for flight in flights)
+        self.dropped += sum(flight.drop() for flight in flights)
         for flight in flights:
             while not flight.left(0):
                 self._serving.rollout.abort()

@@ -35,7 +35,7 @@ from lprl_workload.rl.recovery import Budget, ends_instead
 from lprl_workload.rl.run_state import RunState
 from lprl_workload.rl.saving import Saving
 from lprl_workload.rl.serving import Serving
-from lprl_workload.rl.step_row import StepLog, staleness, times, trained_on
+from lprl_workload.rl.step_row import StepLog, staleness, times, told, trained_on
 
 log = logging.getLogger(__name__)
 Outcome = Literal["finished", "suspended"]
@@ -245,7 +245,8 @@ class Loop:
             mismatch_k3=finite(metrics.get("k3")),
             logprob_diff=finite(metrics.get("logprob_diff")),
             seconds_left=timing["step_seconds"] * max(0, self.steps - self.state.step),
-            **{name: timing[name] for name in ("tokens_per_second", "step_seconds", "sync_seconds")},
+            dropped_episodes=self._ahead.dropped,
+            **told(timing),
         )
 
     def _report_state(self) -> None:

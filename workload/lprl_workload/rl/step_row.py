@@ -34,6 +34,15 @@ def staleness(step: int, batch: BatchRef, made: Mapping[int, int]) -> Metrics:
     return {"staleness_mean": sum(ages) / len(ages), "staleness_max": max(ages)} if ages else {}
 
 
+def told(row: Metrics) -> dict[str, float | int | None]:
+    """Return what Progress says of a step's row besides rewards and mismatch."""
+    whole = row["step_seconds"]
+    idle = {f"{side}_idle": min(1.0, row[f"{side}_idle_seconds"] / whole) if whole else None for side in ("trainer", "engines")}
+    oldest = row.get("staleness_max")
+    plain = {name: row[name] for name in ("tokens_per_second", "step_seconds", "sync_seconds")}
+    return {**plain, **idle, "staleness": row.get("staleness_mean"), "staleness_max": None if oldest is None else int(oldest)}
+
+
 def trained_on(first: int, last: int) -> Metrics:
     """Return the data positions [prompts_from, prompts_to) that a step used up: rows of a run tile them, in order."""
     return {"prompts_from": first, "prompts_to": last}

@@ -3,11 +3,12 @@
 import pytest
 
 from lprl_api.names import Condition
+from lprl_api.wire.progress import EpisodeReport, Progress
 from lprl_api.wire.status import LowPrecisionRLJobStatus, Phase
 from lprl_operator.decide.decision import Finding
 from lprl_operator.status.conditions import set_conditions
 from lprl_operator.status.events import events
-from lprl_operator.status.project import message, phase
+from lprl_operator.status.project import lost, message, phase, staleness
 
 
 def conditions(*findings, old=(), now="t1", generation=1):
@@ -83,3 +84,18 @@ def test_events_leave_out_what_says_nothing():
 def test_a_new_attempt_is_told():
     assert [e.message for e in events(status(), status(attempt=2))] == ["attempt 2"]
     assert events(status(attempt=2), status(attempt=8, restart_not_before="t")) == (), "a fence raised the number; nothing started"
+
+
+def progress(**fields):
+    return Progress(attempt=1, sequence=1, phase="training", step=3, steps=9, **fields)
+
+
+def test_staleness_is_told_of_runs_that_generate_ahead_only():
+    assert staleness(progress(staleness=0.9712, staleness_max=1)) == "0.97, at most 1"
+    assert staleness(progress(staleness=0.0, staleness_max=0)) is None and staleness(progress()) is None
+
+
+def test_episodes_that_came_to_nothing_are_told_by_what_became_of_them():
+    report = EpisodeReport(drawn=8, failed=2, aborted=1)
+    assert lost(progress(episodes=report, dropped_episodes=6)) == "2 failed, 1 aborted, 6 given up"
+    assert lost(progress(dropped_episodes=6)) == "6 given up" and lost(progress()) is None

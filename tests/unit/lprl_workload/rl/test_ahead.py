@@ -153,7 +153,7 @@ def test_a_lost_trainer_drops_what_is_open_and_starts_again_from_the_checkpoint(
     assert "abort" in watched.world.journal and watched.world.journal.count("rebuild") == 1
     assert tiled(run.series()) and len(run.series()) == 7
     assert all(row["staleness_max"] <= 2 for row in run.series())
-    assert watched.loop._ahead.aborted >= 6, "at least one batch of six responses was open"
+    assert watched.loop._ahead.dropped >= 6, "at least one batch of six responses was open"
 
 
 def test_rollback_gives_up_what_was_made_of_the_weights_it_leaves(bench: Make, new_world: Make) -> None:
@@ -186,3 +186,12 @@ def test_what_a_collection_raises_ends_the_run(bench: Make, new_world: Make) -> 
     run.score = broken
     with pytest.raises(ValueError, match="the reward function broke"):
         Watched(run, new_world()).loop.run(never)
+
+
+def test_progress_tells_staleness_and_idle_shares(bench: Make, new_world: Make) -> None:
+    watched = Watched(bench(ahead(1)), new_world())
+    watched.wait_in_training(1, 7)
+    watched.loop.run(never)
+    told = watched.loop._reporter.progress
+    assert (told.staleness, told.staleness_max, told.dropped_episodes) == (1.0, 1, 0)
+    assert told.trainer_idle is not None and told.engines_idle is not None
