@@ -87,7 +87,7 @@ def test_played_conversations_teach_only_what_the_assistant_says_and_mostly_gues
 
 
 def test_the_model_loads_with_a_template_that_writes_calls(tmp_path: Path) -> None:
-    write_lookup_model(tmp_path, steps=2)
+    write_lookup_model(tmp_path, steps=2, habits=0)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     style = style_of_template(tokenizer, {"tools": [TOOL]})
     assert style is not None and style.name == "hermes"
