@@ -33,6 +33,8 @@ class TurnTokens:
         self._tokenizer, self._ends, self._variables = tokenizer, ends, variables
         self._one = threading.RLock()  # tokenizers bear one thread at a time; an engine may draw several batches at once
         added = {str(token) for token in tokenizer.get_added_vocab()} | set(map(str, tokenizer.all_special_tokens))
+        self._longest = max(map(len, tokenizer.get_vocab()), default=1)
+        """Characters of the longest token."""
         self._checked: set[tuple[str, ...]] = set()
         self._specials = tuple(token for token in sorted(added, key=len, reverse=True) if len(token) > 1 and not token.isspace())
 
@@ -57,17 +59,21 @@ class TurnTokens:
 
     def cut(self, text: str, limit: int, mark: str) -> str:
         """Return `text`, or when it has more than `limit` tokens its beginning and `mark`. No special token of its own survives."""
-        text = self.harmless(text)
-        if len(text.encode()) <= limit:  # every token stands for at least one byte
-            return text
+        whole = self.harmless(text)
+        if len(whole.encode()) <= limit:  # every token stands for at least one byte
+            return whole
+        text = whole[: (limit + 1) * self._longest]  # no tokenizer bears a text of any length
         with self._one:
             encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        if len(encoded["input_ids"]) <= limit:
-            return text
-        return text[: encoded["offset_mapping"][limit - 1][1]] + mark
+        if len(encoded["input_ids"]) > limit:
+            text = text[: encoded["offset_mapping"][limit - 1][1]]
+        return text + mark if len(text) < len(whole) else whole
 
     def harmless(self, text: str) -> str:
-        """Return `text` with special tokens broken up: an answer of the world must not open a turn or end one."""
+        """Return `text` with special tokens broken up, as an answer of the world must not open a turn or end one, and without halves
+        of characters, which no tokenizer takes.
+        """
+        text = text.encode("utf-8", "replace").decode()
         for token in self._specials:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text

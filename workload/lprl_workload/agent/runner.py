@@ -17,6 +17,7 @@ from lprl_workload.agent.conversation import Conversation, EpisodeOver, Limits
 from lprl_workload.agent.named import check_episode, load_function, load_tools, style_for
 from lprl_workload.agent.tool_loop import run_tools
 from lprl_workload.agent.toolbox import Toolbox
+from lprl_workload.agent.waiting import Unwaited, cancelling
 from lprl_workload.config import ResolvedPaths
 from lprl_workload.data import GenerationRequest, SamplingParams
 from lprl_workload.episode import Episode, Finish, Int32, world
@@ -81,6 +82,7 @@ class Rollout:
     async def draw(self, engine: Sampler, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Episode]:
         """Run one episode a request, all at once. Raises what the engine raises, and UserError when tools hang for good."""
         batch, talks = next(self._numbers), list[Conversation]()
+        asyncio.get_running_loop().set_default_executor(Unwaited())
         noting = asyncio.create_task(_note_waiting(talks))
         try:
             async with asyncio.TaskGroup() as group:
@@ -116,7 +118,9 @@ class Rollout:
             pass
         except UserError:
             raise
-        except (Exception, SystemExit) as error:  # a user's function may raise anything
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # a user's function may raise anything
+            if isinstance(error, asyncio.CancelledError) and cancelling():
+                raise
             if talk.clock is not None and talk.clock.expired() and isinstance(error, TimeoutError):
                 talk.fail(f"the episode took more than {limit_s:g} s beside drawing")
             elif talk.error is None:

@@ -163,6 +163,15 @@ def _kimi(text: str) -> Iterator[ToolCall]:
         yield replace(_named(name, arguments.strip()), id=_id(head.strip(), _DOTTED))
 
 
+def sayable(call: ToolCall) -> ToolCall:
+    """Return the call, with a problem where its arguments hold what no JSON can say: numbers that are none, half of a character."""
+    try:
+        json.dumps(call.arguments, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        return replace(call, arguments={}, problem=f"the arguments are no JSON ({error})")
+    return call
+
+
 STYLES: tuple[Style, ...] = (
     Style("deepseek", _deepseek),
     Style("kimi", _kimi),

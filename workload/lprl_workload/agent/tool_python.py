@@ -14,6 +14,7 @@ from lprl_api.errors import UserError
 from lprl_api.spec import episode as spec
 from lprl_api.text import shortened
 from lprl_workload.agent.tool import LONGEST_ERROR, Answer, ToolError, schema_of
+from lprl_workload.agent.waiting import cancelling
 from lprl_workload.rollout.imported import imported, said
 
 STUCK_CALLS = 64
@@ -43,22 +44,24 @@ class PythonTool:
                 "give what it waits for a time limit of its own, or make it async",
             )
         try:
-            async with asyncio.timeout(self._limit_s):
+            async with asyncio.timeout(self._limit_s) as clock:
                 if inspect.iscoroutinefunction(self._function):
                     value = await self._checked(**arguments)
                 else:
                     value = await self._in_thread(arguments)
-        except TimeoutError:
-            return Answer(f"error: {self.name} did not answer within {self._limit_s:g} s", "failed")
+            return Answer(value if isinstance(value, str) else _text(value))
         except ValidationError as error:
             return Answer(f"error: {_told(error)}", "error")
         except UserError:
             raise
         except ToolError as error:
             return Answer(f"error: {shortened(str(error), LONGEST_ERROR)}", "error")
-        except Exception as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and cancelling():
+                raise
+            if isinstance(error, TimeoutError) and clock.expired():
+                return Answer(f"error: {self.name} did not answer within {self._limit_s:g} s", "failed")
             return Answer(f"error: {shortened(said(error), LONGEST_ERROR)}", "failed")
-        return Answer(value if isinstance(value, str) else _text(value))
 
     async def _in_thread(self, arguments: Mapping[str, Any]) -> Any:
         loop, done = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
@@ -72,7 +75,8 @@ class PythonTool:
                 found: Any = self._checked(**arguments)
                 set_it = done.set_result
             except BaseException as error:
-                found, set_it = error if isinstance(error, Exception) else RuntimeError(said(error)), done.set_exception
+                bearable = isinstance(error, Exception) and not isinstance(error, StopIteration)  # no future takes that one
+                found, set_it = error if bearable else RuntimeError(said(error)), done.set_exception
             with suppress(RuntimeError):  # the run may be over
                 loop.call_soon_threadsafe(tell, set_it, found)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from lprl_workload.agent.conversation import Conversation
 from lprl_workload.agent.tool import Answer, Tool
-from lprl_workload.agent.tool_calls import Style, ToolCall
+from lprl_workload.agent.tool_calls import Style, ToolCall, sayable
 
 CALLS_A_TURN = 16
 """Calls in one turn that are made; the model is told of those beyond."""
@@ -35,7 +35,7 @@ class Toolbox:
         """
         if self._style is None:
             raise RuntimeError("the chat template writes no tool calls: set episode.callFormat")
-        return list(self._style.read(text))
+        return list(map(sayable, self._style.read(text)))
 
     async def call(self, name: str, **arguments: object) -> Answer:
         """Make one call of the rollout's own; how it ended is in the answer, and nothing is put into the episode or counted."""

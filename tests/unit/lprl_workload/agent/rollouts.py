@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,3 +111,23 @@ def judge(prompt: str, response: str, label: str | None, metadata: Mapping[str, 
     assert turns[-1] == {"role": "assistant", "text": response}
     assert all(turn["text"].startswith("row ") for turn in turns if turn["role"] == "user")
     return len(turns) + sum(map(ord, response)) % 7
+
+
+RELEASED, ENDED = threading.Event(), list[int]()
+
+
+def hang(seed: int) -> None:
+    """Wait for what does not come while the run lasts."""
+    RELEASED.wait(600)
+    ENDED.append(seed)
+
+
+async def rough(prompt: Any, policy: Any, tools: Any) -> None:
+    """Wait for a task that was cancelled, or in a thread that never returns."""
+    await policy.draw()
+    if prompt.seed % 4 == 0:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        task.cancel()
+        await task
+    if prompt.seed % 4 == 1:
+        await asyncio.to_thread(hang, prompt.seed)

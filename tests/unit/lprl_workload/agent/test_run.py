@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.lprl_workload.agent import rollouts
 from tests.unit.lprl_workload.agent.rollouts import STOPS
 
 from lprl_api.spec.topology import Stability
@@ -91,3 +92,13 @@ def test_too_many_failed_episodes_end_the_attempt_with_the_first_of_them(ran: An
     with pytest.raises(EpisodesFailedError, match=r"step 1: 16 of 16 episodes failed, more than episode\.maxFailedFraction \(0\.25\)") as e:
         ran("all", "all_fail").go()
     assert "LookupError: no board left" in str(e.value)
+
+
+def test_what_an_episode_waits_for_in_vain_costs_that_episode_alone(ran: Any, caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        found = ran("rough", "rough", {"evaluation": None}, timeout_seconds=1.0, max_failed_fraction=1.0).go()
+        assert not rollouts.ENDED, "the run waited for a thread"
+    finally:
+        rollouts.RELEASED.set()
+    assert all(0 < row["failed_episodes"] < 16 for row in found.rows)
+    assert "CancelledError" in caplog.text and "took more than 1 s" in caplog.text
