@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.local.conftest import PACED, RESPONSES
 
 from lprl_api.names import ExitCode
 from lprl_fixtures.runs import merged
@@ -52,41 +53,25 @@ def test_killed_engine_rank_and_driver_change_nothing(driver: Any, ray_nodes: An
     """One run: an engine killed, then a trainer rank, then the driver; the second attempt ends like the uninterrupted run."""
     for slots in ({"trainer": 1}, {"rollout": 2}) if split else ({"trainer": 1, "rollout": 1},):
         ray_nodes.worker(**slots)
-    name, changes = f"killed-{'split' if split else 'colocated'}", merged(LONG, SPLIT if split else {})
+    name, changes = f"killed-{'split' if split else 'colocated'}", merged(merged(LONG, PACED), SPLIT if split else {})
+    (train_root / f"{name}.pace").write_text(str(RESPONSES * 9))
     run = driver(ray_nodes, train_root, name, changes=changes)
     run.until(lambda p: p["step"] >= 3)
     os.kill(run.actors("EngineActorHost")[0], signal.SIGKILL)
+    run.up_to(13)
     run.until(lambda p: p["engineRestarts"] == 1 and p["step"] >= 7)
     os.kill(run.actors("TrainActorHost")[0], signal.SIGKILL)
+    run.up_to(21)
     run.until(lambda p: p["trainerRestarts"] == 1 and p["step"] >= 11)
     run.process.kill()
     run.process.wait()
+    run.let_go()
     again = driver(ray_nodes, train_root, name, attempt=2, changes=changes).wait()
     assert again.outcome() == plain_long.outcome()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while again.actors("EngineActorHost") + again.actors("TrainActorHost"):
         assert time.monotonic() < deadline, "actors outlive their drivers"
         time.sleep(0.2)
-
-
-def test_an_engine_and_a_rank_that_hang_are_replaced_within_their_limit(
-    driver: Any, ray_nodes: Any, train_root: Path, plain_long: Any
-) -> None:
-    """Their processes live and say nothing; each is charged to its own budget, and the attempt goes on."""
-    ray_nodes.worker(trainer=1, rollout=1)
-    stall_s = 36
-    run = driver(ray_nodes, train_root, "hung", changes=merged(LONG, {"stall_seconds": stall_s}))
-    for step, kind, told in ((3, "EngineActorHost", "engine 0 lost at step"), (12, "TrainActorHost", "trainer lost at step")):
-        run.until(lambda p, step=step: p["step"] >= step)
-        os.kill(run.actors(kind)[0], signal.SIGSTOP)
-        before = time.monotonic()
-        run.until(lambda _, told=told: told in run.log.read_text())
-        assert time.monotonic() - before < stall_s / 2 + 10
-    assert run.wait().outcome() == plain_long.outcome()
-    found = json.loads(run.term.read_text())["progress"]
-    assert (found["engineRestarts"], found["trainerRestarts"]) == (1, 1)
-    assert "engine 0 on 127.0.0.1 did not answer for" in run.log.read_text()
-    assert "trainer: " in run.log.read_text() and "rank 0 on 127.0.0.1 did not answer for 18 s" in run.log.read_text()
 
 
 def test_two_ranks_and_two_engines_resume_exactly_after_sigterm(driver: Any, ray_nodes: Any, train_root: Path) -> None:
@@ -94,9 +79,11 @@ def test_two_ranks_and_two_engines_resume_exactly_after_sigterm(driver: Any, ray
         ray_nodes.worker(trainer=1, rollout=1)
     changes = merged(LONG, {"ranks": {"nodes": 2, "trainer_ranks": 2, "data_parallel": 2, "engines": 2, "trainer_nodes": 2}})
     whole = driver(ray_nodes, train_root, "two", changes=changes).wait()
-    cut = driver(ray_nodes, train_root, "two-cut", changes=changes)
+    (train_root / "two-cut.pace").write_text(str(RESPONSES * 12))
+    cut = driver(ray_nodes, train_root, "two-cut", changes=merged(changes, PACED))
     cut.until(lambda p: p["step"] >= 5)
     cut.process.terminate()
+    cut.let_go()
     cut.wait(ExitCode.SUSPENDED)
     assert json.loads(cut.term.read_text())["reason"] == "Suspended"
     assert driver(ray_nodes, train_root, "two-cut", attempt=2, changes=changes).wait().outcome() == whole.outcome()
@@ -104,9 +91,11 @@ def test_two_ranks_and_two_engines_resume_exactly_after_sigterm(driver: Any, ray
 
 def test_a_lost_worker_node_that_comes_back_is_waited_for(driver: Any, ray_nodes: Any, train_root: Path, plain_long: Any) -> None:
     node = ray_nodes.worker(trainer=1, rollout=1)
-    run = driver(ray_nodes, train_root, "node", changes=LONG)
+    (train_root / "node.pace").write_text(str(RESPONSES * 9))
+    run = driver(ray_nodes, train_root, "node", changes=merged(LONG, PACED))
     run.until(lambda p: p["step"] >= 3)
     os.killpg(node.pid, signal.SIGKILL)
+    run.let_go()
     ray_nodes.worker(trainer=1, rollout=1)
     assert run.wait().outcome() == plain_long.outcome()
 
