@@ -16,6 +16,7 @@ import pytest
 import yaml
 from tests.chart import operators, tools
 from tests.chart.conftest import AUDITED, NAMESPACE
+from tests.chart.pod_monitors import POD_MONITORS
 from tests.chart.tools import CHART, kubectl, read
 from tests.contract.hand import Hand, manifest
 
@@ -33,24 +34,6 @@ pytestmark = pytest.mark.cluster
 JOBS = "lprl-chart-jobs"
 GROUP = "/apis/lprl.dev/v1alpha1/namespaces/{}/lowprecisionrljobs"
 SWITCHES = ("webhook.enabled=true", "config.resources.podDisruptionBudget=true", "config.resources.podMonitor=true")
-POD_MONITORS: dict[str, Any] = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "podmonitors.monitoring.coreos.com"},
-    "spec": {
-        "group": "monitoring.coreos.com",
-        "scope": "Namespaced",
-        "names": {"kind": "PodMonitor", "plural": "podmonitors"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-            }
-        ],
-    },
-}
 
 
 @dataclass(frozen=True)

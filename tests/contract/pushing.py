@@ -6,28 +6,23 @@ and says so to the sender that asks, and replaces the dead. A push that hangs is
 
 import hashlib
 import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 import torch
+from tests.contract.push_plan import Fault, Plan
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, ProcessGroupGloo, TCPStore
 
-from lprl_fixtures.pushes import Keeper, Mesh, StandInSource, converted, mesh_manifest, moved
+from lprl_fixtures.pushes import Keeper, StandInSource, converted, mesh_manifest
 from lprl_workload.data import Bucket
-from lprl_workload.hf.folder import read_folder
-from lprl_workload.hf.slots import per_expert
 from lprl_workload.process.errors import EngineLostError, WeightMismatchError
 from lprl_workload.sync.buckets import as_bytes
-from lprl_workload.sync.manifest import ServedAs
 from lprl_workload.sync.peers import GroupPeers
 from lprl_workload.sync.routes import EngineLayout, Target, route
 from lprl_workload.sync.session import Session, Transport, push
@@ -43,39 +38,6 @@ BUCKET_BYTES = 1 << 16
 LAYOUTS = [EngineLayout(0), EngineLayout(1, 2, experts=EXPERTS)]
 TARGETS = [Target(0), Target(1, 0), Target(1, 1)]
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Who fails how at its `at`-th bucket of a push, from 1."""
-
-    who: str
-    """`rank 1`, `engine 2`."""
-    how: str
-    """killed, or what its disk or engine raises: OSError."""
-    at: int
-
-    def now(self) -> None:
-        """Do it."""
-        if self.how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise OSError(28, "No space left on device")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What every process knows from its start."""
-
-    way: str
-    folder: Path
-    root: Path
-    served_as: ServedAs
-    mesh: Mesh
-
-    def weights(self, version: int) -> dict[str, Tensor]:
-        """Return the trainer's weights by the time of a version."""
-        found = dict(sorted(item for stored in read_folder(self.folder) for item in per_expert(*stored)))
-        return moved(found, 0.01 * version)
 
 
 def digest(tensors: Mapping[str, Tensor] | None) -> str:

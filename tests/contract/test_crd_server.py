@@ -129,6 +129,32 @@ def test_names() -> None:
     assert create(manifest(topology__nodes="auto")).returncode == 0
 
 
+STATUS = {
+    "phase": "Running",
+    "precision": "fp8/fp8",
+    "startTime": "2026-01-01T00:00:00Z",
+    "nodes": {"summary": "1/1"},
+    "conversion": {"progress": "3/3"},
+    "training": {"summary": "12/50", "reward": "0.71", "mismatch": "0.0004", "tokensPerSecond": "5210"},
+}
+FIXED: tuple[dict[str, Any], ...] = (
+    {"optimizer": {"learningRate": 0.5}},
+    {"algorithm": {"seed": 5}},
+    {"algorithm": {"globalBatchSize": 16}},
+    {"algorithm": {"kl": {"coefficient": 0.1}}},
+    {"sampling": {"maxResponseTokens": 5}},
+    {"backends": {"rollout": "torch"}},
+    {"checkpoint": {"path": "elsewhere"}},
+    {"checkpoint": {"loadFrom": {"volume": "models", "path": "x"}}},
+    {"conversion": {"path": "elsewhere"}},
+    {"precision": {"rollout": "bf16"}},
+    {"topology": {"nodes": 2}},
+    {"data": {"shuffle": False}},
+    {"model": {"shape": "qwen3-8b"}},
+)
+"""Changes of what decides the result."""
+
+
 def test_transitions_and_columns() -> None:
     kubectl("delete", "lprljob", NAME, "--ignore-not-found")
     assert kubectl("create", "-f", "-", documents=[manifest()]).returncode == 0
@@ -137,38 +163,16 @@ def test_transitions_and_columns() -> None:
         return kubectl("patch", "lprl", NAME, "--type=merge", "-p", json.dumps({"spec": spec})).stderr
 
     assert patch({"algorithm": {"steps": 50}}) == ""  # not started yet
-    status = {
-        "phase": "Running",
-        "precision": "fp8/fp8",
-        "startTime": "2026-01-01T00:00:00Z",
-        "nodes": {"summary": "1/1"},
-        "conversion": {"progress": "3/3"},
-        "training": {"summary": "12/50", "reward": "0.71", "mismatch": "0.0004", "tokensPerSecond": "5210"},
-    }
-    written = kubectl("patch", "lprl", NAME, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+    written = kubectl("patch", "lprl", NAME, "--subresource=status", "--type=merge", "-p", json.dumps({"status": STATUS}))
     assert written.returncode == 0, written.stderr
-    for spec in (
-        {"optimizer": {"learningRate": 0.5}},
-        {"algorithm": {"seed": 5}},
-        {"algorithm": {"globalBatchSize": 16}},
-        {"algorithm": {"kl": {"coefficient": 0.1}}},
-        {"sampling": {"maxResponseTokens": 5}},
-        {"backends": {"rollout": "torch"}},
-        {"checkpoint": {"path": "elsewhere"}},
-        {"checkpoint": {"loadFrom": {"volume": "models", "path": "x"}}},
-        {"conversion": {"path": "elsewhere"}},
-        {"precision": {"rollout": "bf16"}},
-        {"topology": {"nodes": 2}},
-        {"data": {"shuffle": False}},
-        {"model": {"shape": "qwen3-8b"}},
-    ):
+    for spec in FIXED:
         assert "immutable once the job has started" in patch(spec)
     assert "may only be raised" in patch({"algorithm": {"steps": 10}})
     assert patch({"algorithm": {"steps": 60}, "suspend": True, "ttlSecondsAfterFinished": 5}) == ""
     claim = {"volumes": {"models": {"persistentVolumeClaim": "right"}}}
     assert patch(claim | {"checkpoint": {"everySteps": 3, "keep": 2}, "podTemplate": {"nodeSelector": {"a": "b"}}}) == ""
-    status["trainingStartTime"] = "2026-01-01T00:00:00Z"
-    kubectl("patch", "lprl", NAME, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+    trains = STATUS | {"trainingStartTime": "2026-01-01T00:00:00Z"}
+    kubectl("patch", "lprl", NAME, "--subresource=status", "--type=merge", "-p", json.dumps({"status": trains}))
     assert "claims of spec.volumes are immutable once training has begun" in patch({"volumes": {"models": {"persistentVolumeClaim": "x"}}})
     assert patch({"volumes": {"more": {"persistentVolumeClaim": "x"}}}) == ""
     header, row = kubectl("get", "lprljobs", NAME).stdout.splitlines()

@@ -12,11 +12,11 @@ from lprl_api.model.formats import Bf16, Fp8Block, Int4Group
 from lprl_api.model.hf_config import shape_from_config
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_workload.checkpoint.hf_folder import write_trained
-from lprl_workload.convert.cli import export_command
 from lprl_workload.convert.export import convert_folder, export_checkpoint
 from lprl_workload.convert.inspect import inspect_folder
 from lprl_workload.convert.weights import ModelFolder
 from lprl_workload.hf.untrained import NOTE
+from lprl_workload.launch.export import export_command
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_train_actor import batch, make, step

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.lprl_operator.conftest import SETTINGS, World, manifest
 from tests.unit.lprl_operator.decide.steps import advance, condition, look, status
+from tests.unit.lprl_operator.world import SETTINGS, World, manifest
 from tests.unit.lprl_workload.launch.conftest import Inspected
 
 from lprl_api.model.content_key import content_key

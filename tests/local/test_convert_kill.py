@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,58 @@ def check_never_half_used(target: Path, key: str) -> None:
     assert find_conversion(target, key) == manifest
 
 
+Finished = dict[str, tuple[int, int, int, int]]
+
+
+@dataclass
+class Killer:
+    """Runs steps of a conversion and kills them, at moments of its choice."""
+
+    forker: Forker
+    seconds: list[float]
+    """Of each step, uninterrupted."""
+    key: str
+    names: list[str]
+    kills: int = 0
+    in_shards: int = 0
+    in_finalise: int = 0
+    chance: random.Random = field(default_factory=lambda: random.Random(20260101))
+
+    def through(self, target: Path, number: int, step: str, done: Finished) -> Finished:
+        """Kill a step up to six times, then let it end; returns the shards that are finished."""
+        for again in range(6):
+            before = finished_shards(target)
+            code = self._run(target, number, step, again, before)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL, step
+            self.kills += 1
+            check_never_half_used(target, self.key)
+            if number < WORKERS:
+                done = kept(target, done)
+                self.in_shards += len(before) < len(done) < SHARDS or any(partial_of(target).glob(".*.writing"))
+            else:
+                self.in_finalise += 1
+        else:
+            assert self.forker.run(step) == 0
+        return kept(target, done) if number < WORKERS else done
+
+    def _run(self, target: Path, number: int, step: str, again: int, before: Finished) -> int:
+        """Return the exit code. In turn just after a shard of our choice has come, and anywhere by the clock, start and end included."""
+        if number >= WORKERS or again % 2:
+            return self.forker.run(step, self.chance.uniform(0, self.seconds[number]))
+        todo = [name for name in share(self.names, number, WORKERS) if name not in before]
+        shard = partial_of(target) / "reports" / f"{self.chance.choice(todo)}.json" if todo else partial_of(target)
+        return self.forker.run(step, self.chance.uniform(0, 0.01), once=str(shard))
+
+
+def kept(target: Path, done: Finished) -> Finished:
+    """Return the shards that are finished now; those that were are the very same files."""
+    now = finished_shards(target)
+    assert {name: now[name] for name in done} == done, "a finished shard was redone"
+    return now
+
+
 @pytest.mark.parametrize("fmt", [Int4Group(group_size=64), Fp8Block()], ids=["int4", "fp8"])
 def test_killed_conversion_ends_as_an_uninterrupted_one(tmp_path: Path, forker: Forker, fmt: WeightFormat) -> None:
     models = tmp_path / "models"
@@ -114,47 +167,21 @@ def test_killed_conversion_ends_as_an_uninterrupted_one(tmp_path: Path, forker: 
     wanted = tree(models / "whole")
     key = read_manifest(models / "whole").content_key  # type: ignore[union-attr]
 
-    chance, names = random.Random(20260101), [p.name for p in (models / "source").glob("*.safetensors")]
-    kills = in_shards = in_finalise = rounds = 0
+    killer = Killer(forker, seconds, key, sorted(p.name for p in (models / "source").glob("*.safetensors")))
+    rounds = 0
     # A machine of another speed, or a busy one, bunches moments drawn from a clock: then more of them are drawn.
-    while kills < KILLS or in_shards < KILLS // 4 or in_finalise < 2:
+    while killer.kills < KILLS or killer.in_shards < KILLS // 4 or killer.in_finalise < 2:
         rounds += 1
-        assert rounds <= 60, f"{kills} kills: {in_shards} between or inside shards, {in_finalise} in the finaliser"
+        assert rounds <= 60, f"{killer.kills} kills: {killer.in_shards} between or inside shards, {killer.in_finalise} in the finaliser"
         target = models / f"killed-{rounds}"
         config = write_config(tmp_path, target.name, fmt)
-        done: dict[str, tuple[int, int, int, int]] = {}
+        done: Finished = {}
         for number, step in enumerate(steps(config)):
-            for again in range(6):
-                before_kill = finished_shards(target)
-                # In turn just after a shard of our choice has come, and anywhere by the clock, start and end included.
-                if number < WORKERS and again % 2 == 0:
-                    todo = [name for name in share(sorted(names), number, WORKERS) if name not in before_kill]
-                    shard = partial_of(target) / "reports" / f"{chance.choice(todo)}.json" if todo else partial_of(target)
-                    code = forker.run(step, chance.uniform(0, 0.01), once=str(shard))
-                else:
-                    code = forker.run(step, chance.uniform(0, seconds[number]))
-                if code == 0:
-                    break
-                assert code == -signal.SIGKILL, step
-                kills += 1
-                check_never_half_used(target, key)
-                now = finished_shards(target)
-                if number < WORKERS:
-                    assert {name: now[name] for name in done} == done, "a finished shard was redone"
-                    in_shards += len(before_kill) < len(now) < SHARDS or any(partial_of(target).glob(".*.writing"))
-                    done = now
-                else:
-                    in_finalise += 1
-            else:
-                assert forker.run(step) == 0
-            if number < WORKERS:
-                now = finished_shards(target)
-                assert {name: now[name] for name in done} == done, "a finished shard was redone"
-                done = now
+            done = killer.through(target, number, step, done)
         assert forker.run(steps(config)[-1]) == 0, "a finaliser that comes again finds its work done"
         assert tree(target) == wanted
         assert not partial_of(target).exists()
-    print(f"{kills} kills in {rounds} rounds: {in_shards} between or inside shards, {in_finalise} in the finaliser")
+    print(f"{killer.kills} kills in {rounds} rounds: {killer.in_shards} between or inside shards, {killer.in_finalise} in the finaliser")
 
 
 def test_killed_command_line_goes_on(tmp_path: Path) -> None:

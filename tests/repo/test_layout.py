@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted(p for root in ("api", "operator", "workload") for p in (ROOT / root).rglob("*.py"))
+SOURCES = sorted(p for root in ("api", "operator", "workload", "tests", "benchmarks") for p in (ROOT / root).rglob("*.py"))
+"""Tests are held to the budgets as what they test."""
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 40
 

@@ -1,9 +1,8 @@
 """What worker pods get in their environment."""
 
 import pytest
-from tests.unit.lprl_operator.resources.test_render import BF16, rendered, templates
+from tests.unit.lprl_operator.resources.test_render import BF16, templates
 
-__all__ = ["rendered"]
 SPLIT = {"accelerator": "H100-80GB", "placement": "split", "nodes": 2, "trainer": {"nodes": 1}, "rollout": {"nodes": 1}}
 COLOCATED = {"accelerator": "H100-80GB", "placement": "colocated", "nodes": 1}
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DeepseekV3Config, PreTrainedModel, Qwen3Config, Qwen3MoeConfig
 
@@ -107,3 +108,7 @@ def checkpoint_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
         else:
             out[name] = weight
     return out
+
+
+def load(folder: Path) -> dict[str, Tensor]:
+    return {name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()}

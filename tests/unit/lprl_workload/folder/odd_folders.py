@@ -12,8 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.spec.precision import Scope
+
 Tensors = dict[str, Tensor]
-Change = Callable[[Path], Tensors | None]
+FORMATS: dict[str, WeightFormat] = {
+    "bf16": Bf16(),
+    "fp8": Fp8Block(),
+    "channel": Fp8Channel(),
+    "tensor": Fp8Tensor(),
+    "experts": Int4Group(group_size=32, scope=Scope.ROUTED_EXPERTS),
+    "int4": Int4Group(group_size=32, scope=Scope.ALL_LINEAR),
+}
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 UP, Q, NORM, HEAD = (
@@ -22,8 +32,17 @@ UP, Q, NORM, HEAD = (
     "model.norm.weight",
     "lm_head.weight",
 )
-EMBEDDING = "model.embed_tokens.weight"
 EXPERTS = "model.layers.1.mlp.experts."
+EMBEDDING = "model.embed_tokens.weight"
+Change = Callable[[Path], Tensors | None]
+
+
+def set_config(folder: Path, **changes: object) -> None:
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | changes))
+
+
+def without(tensors: Tensors, *names: str) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if name not in names}
 
 
 def of(folder: Path) -> Tensors:
@@ -64,17 +83,9 @@ def weight_map(folder: Path, **changes: str | None) -> dict[str, str]:
     return json.loads((folder / INDEX).read_text())["weight_map"]
 
 
-def set_config(folder: Path, **changes: object) -> None:
-    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | changes))
-
-
 def other(tensor: Tensor) -> Tensor:
     """Another tensor of the same shape."""
     return (tensor.float() * 1.5 + 0.25).to(tensor.dtype)
-
-
-def without(tensors: Tensors, *names: str) -> Tensors:
-    return {name: tensor for name, tensor in tensors.items() if name not in names}
 
 
 # Read: by the index, or because nothing else can be meant.
@@ -129,12 +140,6 @@ def adapter_beside_shards(folder: Path) -> Tensors:
 def of_index(folder: Path) -> Tensors:
     found = weight_map(folder)
     return {name: load_file(folder / shard)[name] for name, shard in found.items()}
-
-
-def adapter_beside_single(folder: Path) -> Tensors:
-    tensors = whole(folder)
-    add(folder, "adapter_model.safetensors", {"lora_A": torch.ones(2, 4)})
-    return tensors
 
 
 def consolidated_beside_shards(folder: Path) -> Tensors:
@@ -219,224 +224,3 @@ def resource_fork(folder: Path) -> Tensors:
     tensors = whole(folder)
     (folder / "._model.safetensors").write_bytes(b"\0\5\26\7")
     return tensors
-
-
-def tied(folder: Path) -> Tensors:
-    set_config(folder, tie_word_embeddings=True)
-    return whole(folder, without(of(folder), HEAD))
-
-
-def tied_with_equal_head(folder: Path) -> Tensors:
-    set_config(folder, tie_word_embeddings=True)
-    tensors = of(folder)
-    whole(folder, tensors | {HEAD: tensors[EMBEDDING].clone()})
-    return without(tensors, HEAD)
-
-
-def tied_with_equal_head_in_a_shard_of_its_own(folder: Path) -> Tensors:
-    set_config(folder, tie_word_embeddings=True)
-    tensors = of(folder)
-    rest = without(tensors, HEAD)
-    save(folder, {FIRST: rest, SECOND: {HEAD: tensors[EMBEDDING].clone()}}, dict.fromkeys(rest, FIRST) | {HEAD: SECOND})
-    return rest
-
-
-def rotary_tables(folder: Path) -> Tensors:
-    tensors = of(folder)
-    whole(folder, tensors | {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(8) for i in range(2)})
-    return tensors
-
-
-def cache_scales(folder: Path) -> Tensors:
-    tensors = of(folder)
-    scales = {f"model.layers.{i}.self_attn.{leaf}": torch.ones(1) for i in range(2) for leaf in ("k_scale", "v_proj.output_scale")}
-    whole(folder, tensors | scales)
-    return tensors
-
-
-def wide_norm(folder: Path) -> Tensors:
-    tensors = of(folder)
-    return whole(folder, tensors | {NORM: tensors[NORM].float()})
-
-
-def promised_layers_absent(folder: Path) -> Tensors:
-    set_config(folder, num_nextn_predict_layers=1)
-    return of(folder)
-
-
-def mtp(tensors: Tensors) -> Tensors:
-    """The multi-token-prediction layer of a DeepSeek-V3 of two layers, whole."""
-    layer = {n.replace("layers.1.", "layers.2."): t.clone() for n, t in tensors.items() if "layers.1." in n}
-    norms = {f"model.layers.2.{name}.weight": torch.ones(64) for name in ("enorm", "hnorm", "shared_head.norm")}
-    shared = {
-        "model.layers.2.embed_tokens.weight": tensors[EMBEDDING].clone(),
-        "model.layers.2.shared_head.head.weight": tensors[HEAD].clone(),
-    }
-    return layer | norms | shared | {"model.layers.2.eh_proj.weight": torch.ones(64, 128)}
-
-
-def further_layer(folder: Path) -> Tensors:
-    """A multi-token-prediction layer that config.json promises: copied by conversions, not trained."""
-    set_config(folder, num_nextn_predict_layers=1)
-    tensors = of(folder)
-    return whole(folder, tensors | mtp(tensors))
-
-
-def further_layer_without_shared_tensors(folder: Path) -> Tensors:
-    """Engines take embedding and head of the model where the layer has none of its own."""
-    set_config(folder, num_nextn_predict_layers=1)
-    tensors = of(folder)
-    own = {n: t for n, t in mtp(tensors).items() if "embed_tokens" not in n and "shared_head.head" not in n}
-    return whole(folder, tensors | own)
-
-
-def further_layer_with(how: Callable[[Tensors], Tensors], promised: int = 1) -> Change:
-    """A multi-token-prediction layer that is not what it should be."""
-
-    def change(folder: Path) -> None:
-        set_config(folder, num_nextn_predict_layers=promised)
-        tensors = of(folder)
-        whole(folder, tensors | how(mtp(tensors)))
-
-    return change
-
-
-def adapter_settings_left(folder: Path) -> Tensors:
-    """The settings of an adapter that was merged (or whose weights are pickled) beside the model."""
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "base"}))
-    return of(folder)
-
-
-def adapter_with_settings(folder: Path) -> Tensors:
-    tensors = adapter_beside_single(folder)
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
-    return tensors
-
-
-def fused_experts(folder: Path) -> Tensors:
-    tensors = of(folder)
-    whole(folder, fuse(tensors))
-    return tensors
-
-
-def fuse(tensors: Tensors, transposed: bool = False) -> Tensors:
-    """Experts of every layer in the two 3-D tensors of transformers 5."""
-    out = {n: t for n, t in tensors.items() if ".experts." not in n}
-    for layer in range(2):
-        base = f"model.layers.{layer}.mlp.experts."
-        if f"{base}0.up_proj.weight" not in tensors:
-            continue
-
-        def stack(part: str, base: str = base) -> Tensor:
-            return torch.stack([tensors[f"{base}{e}.{part}.weight"] for e in range(4)])
-
-        out[f"{base}gate_up_proj"] = torch.cat([stack("gate_proj"), stack("up_proj")], dim=1)
-        out[f"{base}down_proj"] = stack("down_proj")
-        if transposed:
-            out |= {f"{base}{part}": out[f"{base}{part}"].transpose(1, 2).contiguous() for part in ("gate_up_proj", "down_proj")}
-    return out
-
-
-# Refused.
-
-
-def fine_tune_saved_over_shards(folder: Path) -> None:
-    add(folder, SINGLE, {name: other(tensor) for name, tensor in of(folder).items()})
-
-
-def in_two_files(folder: Path) -> None:
-    tensors = of(folder)
-    a, b = halves(tensors)
-    save(folder, {FIRST: a, SECOND: b | {next(iter(a)): other(next(iter(a.values())))}})
-
-
-def incomplete_numbers(folder: Path) -> None:
-    (folder / INDEX).unlink()
-    (folder / SECOND).unlink()
-
-
-def two_numbered_sets(folder: Path) -> None:
-    (folder / INDEX).unlink()
-    a, b = halves(of(folder))
-    add(folder, "old-00001-of-00001.safetensors", a | b)
-
-
-def missing(*names: str) -> Change:
-    def change(folder: Path) -> None:
-        whole(folder, without(of(folder), *names))
-
-    return change
-
-
-def changed(name: str, how: Callable[[Tensor], Tensor]) -> Change:
-    def change(folder: Path) -> None:
-        tensors = of(folder)
-        whole(folder, tensors | {name: how(tensors[name]).contiguous()})
-
-    return change
-
-
-def with_extra(**extra: object) -> Change:
-    def change(folder: Path) -> None:
-        whole(folder, of(folder) | {name.replace("__", "."): torch.ones(4) for name in extra})
-
-    return change
-
-
-def renamed(how: Callable[[str], str]) -> Change:
-    def change(folder: Path) -> None:
-        whole(folder, {how(name): tensor for name, tensor in of(folder).items()})
-
-    return change
-
-
-def configured(change: Change | None = None, **settings: object) -> Change:
-    def both(folder: Path) -> Tensors | None:
-        set_config(folder, **settings)
-        return change(folder) if change is not None else None
-
-    return both
-
-
-def indexed(**changes: str) -> Change:
-    def change(folder: Path) -> None:
-        found = weight_map(folder) | {name.replace("__", "."): file for name, file in changes.items()}
-        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": found}))
-
-    return change
-
-
-def files_only(*names: str) -> Change:
-    """No weights but these files."""
-
-    def change(folder: Path) -> None:
-        tensors = of(folder)
-        save(folder, {})
-        for name in names:
-            if name.lower().endswith(".safetensors"):
-                save_file(tensors, folder / name)
-            else:
-                (folder / name).write_bytes(b"{}")
-
-    return change
-
-
-def index_with_a_key_twice(folder: Path) -> None:
-    text = (folder / INDEX).read_text()
-    head, tail = text.split('"weight_map": {', 1)
-    (folder / INDEX).write_text(f'{head}"weight_map": {{"{NORM}": "{FIRST}", {tail}')
-
-
-def transposed_experts(folder: Path) -> None:
-    whole(folder, fuse(of(folder), transposed=True))
-
-
-def experts_in_both_forms(folder: Path) -> None:
-    tensors = of(folder)
-    fused = {n: t for n, t in fuse(tensors).items() if n not in tensors}
-    whole(folder, tensors | fused)
-
-
-def dangling_link(folder: Path) -> None:
-    (folder / FIRST).unlink()
-    (folder / FIRST).symlink_to("../blobs/not-there")

@@ -10,11 +10,11 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tests.unit.lprl_workload.folder.odd_folders import INDEX, Tensors, fuse, set_config
+from tests.unit.lprl_workload.folder.odd_folders import FORMATS, Tensors, set_config
+from tests.unit.lprl_workload.folder.odd_folders_layers import fuse
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.spec.precision import Scope
+from lprl_api.model.formats import Bf16
 from lprl_workload.convert.export import convert_folder
 from lprl_workload.convert.inspect import inspect_folder
 from lprl_workload.convert.verify import verify_folder
@@ -23,37 +23,11 @@ from lprl_workload.folder.config import read_shape
 from lprl_workload.folder.model import read_contents
 from lprl_workload.hf.served import ServedModel
 
-FORMATS: dict[str, WeightFormat] = {
-    "bf16": Bf16(),
-    "fp8": Fp8Block(),
-    "channel": Fp8Channel(),
-    "tensor": Fp8Tensor(),
-    "experts": Int4Group(group_size=32, scope=Scope.ROUTED_EXPERTS),
-    "int4": Int4Group(group_size=32, scope=Scope.ALL_LINEAR),
-}
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
 MOONSHOT = ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", r"re:.*mlp\.(gate|up|gate_up|down)_proj.*"]
 UP, SCALE = "model.layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj.weight_scale_inv"
 EXPERT = "model.layers.1.mlp.experts.2.up_proj"
 Change = Callable[[Path], Any]
-
-
-@pytest.fixture(scope="module")
-def quantised(plain_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """Return a function (architecture, format) -> folder of one file, converted once."""
-    root = tmp_path_factory.mktemp("quantised")
-
-    def made(architecture: str, fmt: str) -> Path:
-        target = root / f"{architecture}-{fmt}"
-        if not target.exists():
-            convert_folder(plain_models(architecture), target, FORMATS[fmt], 1)
-            tensors = {name: tensor for file in target.glob("*.safetensors") for name, tensor in load_file(file).items()}
-            for path in (*target.glob("*.safetensors"), target / INDEX, target / "manifest.json", target / "conversion_report.json"):
-                path.unlink()
-            save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
-        return target
-
-    return made
 
 
 @pytest.fixture

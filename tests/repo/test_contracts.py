@@ -1,0 +1,104 @@
+"""Import contracts cover every module: none stands outside a room, and each large library is imported in the room that is named for it."""
+
+import ast
+import configparser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {"lprl_api": "api", "lprl_operator": "operator", "lprl_workload": "workload"}
+LIBRARIES = {
+    "ray": {"lprl_workload.launch"},
+    "kubernetes": {"lprl_operator.kube"},
+    "sglang": {"lprl_workload.rollout"},
+    "megatron": {"lprl_workload.train"},
+    "transformer_engine": {"lprl_workload.train"},
+    "triton": {"lprl_workload.quant"},
+}
+"""Library -> the rooms that may import it."""
+
+
+def contracts() -> configparser.ConfigParser:
+    found = configparser.ConfigParser()
+    found.read(ROOT / ".importlinter")
+    return found
+
+
+def modules(package: str, tree: Path = ROOT) -> set[str]:
+    """Rooms and loose modules of a package."""
+    folder = tree / PACKAGES[package] / package
+    files = {p.stem for p in folder.glob("*.py") if p.stem != "__init__"}
+    return files | {p.name for p in folder.iterdir() if (p / "__init__.py").is_file()}
+
+
+def layered(package: str) -> tuple[set[str], bool]:
+    """Modules in the layers of a package, and whether the contract is exhaustive."""
+    for section in (contracts()[name] for name in contracts().sections()):
+        if section.get("type") == "layers" and section["containers"].split() == [package]:
+            return set(section["layers"].replace("|", " ").split()), section.getboolean("exhaustive", False)
+    return set(), False
+
+
+def imported(path: Path) -> set[str]:
+    """Top names of what a file imports, wherever in it."""
+    found = set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def importers(library: str) -> set[str]:
+    """Rooms that import a library."""
+    found = set[str]()
+    for root in ("api", "operator", "workload"):
+        for path in (ROOT / root).rglob("*.py"):
+            if library in imported(path):
+                package, *rest = path.relative_to(ROOT / root).with_suffix("").parts
+                found.add(".".join([package, *rest[:1]]))
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_stands_outside_a_room(package: str) -> None:
+    named, exhaustive = layered(package)
+    assert exhaustive and named == modules(package)
+
+
+def test_a_loose_module_would_be_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "workload" / "lprl_workload"
+    (folder / "rl").mkdir(parents=True)
+    (folder / "rl" / "__init__.py").touch()
+    (folder / "loose.py").touch()
+    assert modules("lprl_workload", tmp_path) == {"rl", "loose"} and "loose" not in layered("lprl_workload")[0]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_is_imported_in_its_room_only(library: str) -> None:
+    assert importers(library) <= LIBRARIES[library]
+
+
+def test_torch_is_imported_by_the_pods_side_only() -> None:
+    assert {room.partition(".")[0] for room in importers("torch")} == {"lprl_workload", "lprl_fixtures"}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_contract_of_a_library_names_every_other_room(library: str) -> None:
+    (section,) = (s for s in map(contracts().__getitem__, contracts().sections()) if s.get("name", "").startswith(NAMED[library]))
+    package = next(iter(LIBRARIES[library])).partition(".")[0]
+    free = {room.partition(".")[2] for room in LIBRARIES[library]}
+    others = {f"{package}.{name}" for name in modules(package) - free - {"__main__"}}
+    assert others <= set(section["source_modules"].split()) and library in section["forbidden_modules"].split()
+
+
+NAMED = {
+    "ray": "Ray lives",
+    "kubernetes": "The API server",
+    "sglang": "SGLang",
+    "megatron": "Megatron",
+    "transformer_engine": "Megatron",
+    "triton": "Triton",
+}
