@@ -133,7 +133,7 @@ class Conversation:
 
     def fail(self, why: str) -> None:
         """End the episode for a reason that is not the policy's: counted and told, and left out of the loss."""
-        self.failures.append(why)
+        self.failures.append(why.encode("utf-8", "replace").decode())  # no report holds half of a character
         self.finish = "failed"
 
     async def _timeless(self, room: int) -> tuple[Turn, Finish]:

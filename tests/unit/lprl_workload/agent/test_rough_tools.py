@@ -9,6 +9,7 @@ from tests.unit.lprl_workload.agent.test_tool_loop import CALL, Played, run
 from tests.unit.lprl_workload.agent.test_tools import WHERE, called
 
 from lprl_api.spec import episode as spec
+from lprl_api.wire.progress import EpisodeReport
 from lprl_workload.agent.between import TurnTokens
 from lprl_workload.agent.tool_python import PythonTool
 from lprl_workload.agent.toolbox import CUT
@@ -65,6 +66,11 @@ def half(a: int, b: int) -> str:
     return f"{a * b}\ud800"
 
 
+def breaks(a: int, b: int) -> str:
+    """Break, and quote what it was given."""
+    raise LookupError(f"no row {a} \ud800")
+
+
 def made(function: str, name: str = "t") -> PythonTool:
     return PythonTool(spec.Tool(name=name, function=f"{HERE}:{function}", timeoutSeconds=20), WHERE)
 
@@ -88,6 +94,14 @@ def test_whatever_a_function_does_its_call_ends_as_failed_and_says_why(function:
 def test_half_of_a_character_in_an_answer_is_no_ones_failure() -> None:
     episode = run(Played([CALL, "42"]), [made("half", "multiply")])
     assert episode.finish == "stop" and episode.counts == {"ok": 1} and not episode.failures
+
+
+def test_half_of_a_character_in_a_failure_can_be_told() -> None:
+    """Progress is JSON: a reason that is no text would end the driver."""
+    episode = run(Played([CALL]), [made("breaks", "multiply")])
+    assert episode.finish == "failed"
+    told = EpisodeReport(drawn=1, failed=1, aborted=0, turns=1.0, calls={}, failures=tuple(episode.failures))
+    assert "no row 6 ?" in told.model_dump_json()
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", '"\\ud800"'])
