@@ -10,7 +10,8 @@ from tests.cluster.kube import Document, Kube, wait
 
 STEPS = 60
 EVERY = 4
-STALL_S = 45
+STALL_S = 120
+"""More than a driver takes to find Ray on a busy node: nothing moves meanwhile."""
 FINISH_S, GONE_S = 600, 30
 Submit = Callable[[Document], Job]
 
