@@ -7,13 +7,11 @@ import os
 import random
 import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
-from typing import IO, Any
 from urllib.parse import urlsplit
+
+import httpx2 as httpx
 
 from lprl_api.errors import UserError
 from lprl_api.names import ENV_REWARD_AUTHORIZATION as AUTHORIZATION
@@ -39,13 +37,6 @@ class _Retry(Exception):
     """One try failed; another may not."""
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Refuses redirects: urllib would send the Authorization header to wherever they lead."""
-
-    def redirect_request(self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str) -> None:
-        return None
-
-
 class RemoteScorer:
     """Scores items concurrently at `reward.url`."""
 
@@ -55,7 +46,6 @@ class RemoteScorer:
         if not _is_address(url):
             raise UserError(f"data.reward.url: found {reward.url!r}, needs an http or https address")
         self._url, self._limit_s, self._tries, self._sleep = url, reward.timeout_seconds, reward.retries + 1, sleep
-        self._opener = urllib.request.build_opener(_NoRedirect)
         self._authorization = (os.environ.get(AUTHORIZATION) or "").strip()  # files of Secrets like to end with a line feed
         if not self._authorization.isprintable() or not self._authorization.isascii():
             raise UserError(f"data.reward.headersSecret: {AUTHORIZATION} holds what no HTTP header can", "check the Secret and its key")
@@ -63,6 +53,14 @@ class RemoteScorer:
             raise UserError(f"data.reward.url: {url} is not encrypted, and {AUTHORIZATION} would be sent there", "use an https address")
         if reward.headers_secret is not None and not self._authorization:
             raise UserError(f"data.reward.headersSecret: {AUTHORIZATION} is not set", "check the Secret and its key")
+        self._client = self._connected()
+
+    def _connected(self) -> httpx.Client:
+        """Return a client that keeps its connections, trusts what the image trusts, and follows no redirect: the header would go along."""
+        headers = {"Accept": "application/json"} | ({"Authorization": self._authorization} if self._authorization else {})
+        limits = httpx.Limits(max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY)
+        trusted = ssl.create_default_context()
+        return httpx.Client(headers=headers, limits=limits, timeout=self._limit_s, verify=trusted, follow_redirects=False)
 
     def score(self, items: Sequence[RewardItem]) -> list[float]:
         """Return one reward per item.
@@ -85,7 +83,8 @@ class RemoteScorer:
             pool.shutdown(cancel_futures=True)  # after an error, the rest need not be asked
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Close the connections."""
+        self._client.close()
 
     def _one(self, item: RewardItem) -> float:
         metadata = jsonable(item.metadata, f"data.metadataKey{item.row}")
@@ -102,26 +101,17 @@ class RemoteScorer:
         raise RewardServiceError(f"{self._url}: {self._tries} tries failed{item.row}, the last with: {cause}")
 
     def _post(self, body: bytes, item: RewardItem) -> bytes:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self._authorization:
-            headers["Authorization"] = self._authorization
-        request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
         try:
-            with self._opener.open(request, timeout=self._limit_s) as answer:
-                return bytes(answer.read(MAX_ANSWER_BYTES + 1))
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code >= 500 or error.code in RETRIED_STATUS:
-                raise _Retry(f"HTTP {error.code}") from error
-            found = f"data.reward.url: {self._url} answered HTTP {error.code}{item.row}"
-            raise UserError(found, "check the address and the credentials") from error
-        except urllib.error.URLError as error:
-            if isinstance(error.reason, ssl.SSLCertVerificationError):
-                raise UserError(
-                    f"data.reward.url: {self._url}: {error.reason.verify_message}", "have the image trust its issuer"
-                ) from error
-            raise _Retry(f"{type(error).__name__}: {error}") from error
-        except (OSError, HTTPException) as error:
+            with self._client.stream("POST", self._url, content=body, headers={"Content-Type": "application/json"}) as answer:
+                if answer.status_code >= 500 or answer.status_code in RETRIED_STATUS:
+                    raise _Retry(f"HTTP {answer.status_code}")
+                if answer.status_code >= 300:
+                    found = f"data.reward.url: {self._url} answered HTTP {answer.status_code}{item.row}"
+                    raise UserError(found, "check the address and the credentials")
+                return _bounded(answer)
+        except httpx.HTTPError as error:
+            if (wrong := _untrusted(error)) is not None:
+                raise UserError(f"data.reward.url: {self._url}: {wrong}", "have the image trust its issuer") from error
             raise _Retry(f"{type(error).__name__}: {error}") from error
 
     def _answer(self, body: bytes, item: RewardItem) -> float:
@@ -142,6 +132,25 @@ class RemoteScorer:
         if number is None or not math.isfinite(number):
             raise UserError(f"{where} {quoted(value)}{item.row}, needs a finite number", ANSWER)
         return number
+
+
+def _bounded(answer: httpx.Response) -> bytes:
+    """Return the body, or as much of one that is too long as shows it."""
+    body = b""
+    for part in answer.iter_bytes():
+        body += part
+        if len(body) > MAX_ANSWER_BYTES:
+            break
+    return body
+
+
+def _untrusted(error: BaseException | None) -> str | None:
+    """Return what is wrong with the server's certificate, where that is the cause."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def is_loopback(url: str) -> bool:

@@ -149,3 +149,38 @@ def test_an_authorization_is_not_sent_unencrypted_except_to_this_machine(monkeyp
         RemoteScorer(Reward(type="remote", url=safe))
     monkeypatch.delenv(AUTHORIZATION)
     RemoteScorer(Reward(type="remote", url="http://rewards.team-a.svc/score"))
+
+
+def test_connections_are_kept_from_one_batch_to_the_next() -> None:
+    """A connection, over TLS above all, is dear beside the answer of one sample."""
+    made: list[object] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            made.append(self.client_address)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "3")
+            self.end_headers()
+            self.wfile.write(b"1.0")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        scorer = RemoteScorer(Reward(type="remote", url=f"http://127.0.0.1:{server.server_port}/"))
+        assert [scorer.score(ITEMS[:1]) for _ in range(5)] == [[1.0]] * 5
+        scorer.close()
+        assert len(made) == 1
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
