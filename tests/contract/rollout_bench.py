@@ -1,4 +1,4 @@
-"""The engines that the contract suite runs on, and what it needs of each: add a factory to ENGINES, and every test runs on it."""
+"""The engines that the contract suite runs on, every one that the images hold, and what it needs of each."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from lprl_api.catalog.images import HELD
 from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.precision import Scope
@@ -18,18 +19,18 @@ from lprl_workload.data import Completion, GenerationRequest, NamedTensor, Sampl
 from lprl_workload.episode import Span, token_ids
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.served import ServedModel
+from lprl_workload.launch.backends import engine_class
 from lprl_workload.quant.scheme import quantize
 from lprl_workload.quant.select import Selection
 from lprl_workload.rollout.completions import complete
 from lprl_workload.rollout.engine import RolloutEngine
-from lprl_workload.rollout.engine_torch import TorchEngine
 from lprl_workload.rollout.requests import Request
 from lprl_workload.sync.buckets import DTYPE_NAMES, pack
 from lprl_workload.sync.checks import Check
 from lprl_workload.sync.checksum import checksum
 
 Factory = Callable[..., RolloutEngine]
-ENGINES: dict[str, Factory] = {"torch": TorchEngine}
+ENGINES: dict[str, Factory] = {name: engine_class(name) for name in HELD["rollout"]}
 FORMATS: dict[str, WeightFormat] = {
     "bf16": Bf16(),
     "fp8": Fp8Block(),

@@ -8,6 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.contract.rollout_bench import ENGINES
+from tests.unit.lprl_operator.world import SETTINGS, World, manifest
+
+from lprl_api.catalog.images import HELD
+from lprl_api.names import Condition
+from lprl_operator.controller import reconcile
+from lprl_operator.decide import decide
+from lprl_operator.decide.decision import Decision, Finding
+from lprl_workload.launch.backends import engine_class
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent / "recipes"
@@ -83,3 +92,21 @@ def test_following_the_recipe_makes_a_weight_format(tmp_path: Path) -> None:
         "workload/lprl_workload/quant/int8_row.py": (HERE / "int8_row_kernels.py").read_text(),
     }
     follow(tmp_path, "A weight format", made, "use_int8_row.py")
+
+
+def test_every_engine_the_images_hold_is_made_and_runs_through_the_contract_suite() -> None:
+    assert {name: engine_class(name) for name in HELD["rollout"]} == ENGINES
+    with pytest.raises(ValueError, match="made by nobody"):
+        engine_class("another")
+
+
+def test_following_the_recipe_makes_a_condition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constant and a stage are enough: status, its time and its event follow from what the stage finds."""
+    found = Finding("Audited", "True", "NothingMissing", "42 files")
+    monkeypatch.setattr(Condition, "ALL", (*Condition.ALL, "Audited"))
+    monkeypatch.setattr(decide, "STAGES", (lambda case: Decision(case.status, (found,), (), 60.0), *decide.STAGES))
+    world = World(manifest())
+    assert reconcile(world.cached_document(), world, world.now, SETTINGS) == 60.0
+    (told,) = [c for c in world.cached_document()["status"]["conditions"] if c["type"] == "Audited"]
+    assert (told["status"], told["reason"], told["message"]) == ("True", "NothingMissing", "42 files")
+    assert told["lastTransitionTime"] == "2026-01-01T00:00:00Z"

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Callable
 
 import numpy
 import torch
@@ -56,12 +57,19 @@ def make_trainer(run: RunConfig, paths: ResolvedPaths, rank: RankInfo) -> TrainA
     return actor
 
 
+def engine_class(name: str) -> Callable[..., RolloutEngine]:
+    """Return what makes an engine, of a name in catalog/images.py's HELD; the contract suite runs on each of them."""
+    if name == "torch":
+        from lprl_workload.rollout.engine_torch import TorchEngine
+
+        return TorchEngine
+    raise ValueError(f"engine {name!r}: held by the images, made by nobody")
+
+
 def make_engine(run: RunConfig, paths: ResolvedPaths, fmt: WeightFormat, device: str) -> RolloutEngine:
     """Return one engine that waits for its first push; raises UserError for a backend this image does not hold."""
     check_backends(run.backends)
-    from lprl_workload.rollout.engine_torch import TorchEngine
-
-    return TorchEngine(
+    return engine_class(run.backends.rollout)(
         paths.rollout,
         fmt,
         run.shape,
