@@ -149,11 +149,11 @@ class Ahead:
         self._serving.together.belong(flight.dropped)
         try:
             batch = self._serving.collecting(lambda: self._collector.collect(step, position, flight))
+            with self._lock:
+                if not flight.dropped.is_set() and self._next == (step + 1, None):
+                    self._next = (step + 1, batch.position)
+                    self._begin()
         except BaseException as error:  # the loop must learn of it, whatever it is
             flight.batch.set_exception(error)
             return
-        with self._lock:
-            if not flight.dropped.is_set() and self._next == (step + 1, None):
-                self._next = (step + 1, batch.position)
-                self._begin()
         flight.batch.set_result(batch)

@@ -188,6 +188,21 @@ def test_what_a_collection_raises_ends_the_run(bench: Make, new_world: Make) -> 
         Watched(run, new_world()).loop.run(never)
 
 
+def test_a_collection_that_cannot_begin_the_next_one_ends_the_run(bench: Make, new_world: Make) -> None:
+    """As when no thread can be started: the loop would wait for ever for a batch that is there."""
+    watched = Watched(bench(ahead(2, dynamic_sampling={"enabled": True, "max_rounds": 2})), new_world())
+    begin, own = watched.loop._ahead._begin, threading.current_thread()
+
+    def only_here() -> None:
+        if threading.current_thread() is not own:
+            raise RuntimeError("can't start new thread")
+        begin()
+
+    watched.loop._ahead._begin = only_here
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        watched.loop.run(never)
+
+
 def test_progress_tells_staleness_and_idle_shares(bench: Make, new_world: Make) -> None:
     watched = Watched(bench(ahead(1)), new_world())
     watched.wait_in_training(1, 7)
