@@ -35,17 +35,17 @@ def host_items(sizing: Sizing, gpus: tuple[GpuGroup, ...]) -> tuple[Item, ...]:
             offloaded = max(memory_trainer.optimizer_host_bytes(case.spec, held, sizing.groups) for held in stages)
             reference = max(memory_trainer.reference_bytes(case.spec, held, sizing.groups, False) for held in stages)
             items += [Item(cause="CPU optimizer", bytes=offloaded * slots), Item(cause="reference model", bytes=reference * slots)]
-        if sizing.sleeps and case.megatron:
-            items.append(Item(cause="offloaded trainer", bytes=_offloaded(gpus) * slots))
+        if sizing.sleeps:
+            items.append(Item(cause="offloaded trainer", bytes=_offloaded(gpus, case.megatron) * slots))
     copy = max(memory_trainer.checkpoint_copy_bytes(case.spec, held, sizing.groups) for held in stages)
     items.append(Item(cause="checkpoint being written", bytes=copy * slots))
     items.append(Item(cause="object store", bytes=_object_store(sizing)))
     return tuple(item for item in items if item.bytes)
 
 
-def _offloaded(gpus: tuple[GpuGroup, ...]) -> int:
-    """Weights and optimizer that move to the host while the engines generate (gradients are dropped)."""
-    moved = ("weights", "optimizer")
+def _offloaded(gpus: tuple[GpuGroup, ...], megatron: bool) -> int:
+    """What moves to the host while the engines generate: gradients are dropped, and Megatron's low-precision weights made anew."""
+    moved = ("weights", "optimizer") if megatron else ("weights", "optimizer", "reference model")
     return max(sum(item.bytes for item in group.phases[0].items if item.cause in moved) for group in gpus)
 
 

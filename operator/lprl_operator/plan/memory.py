@@ -1,8 +1,10 @@
 """Bytes per GPU by cause: each group of like GPUs in each phase of a step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lprl_api.catalog.accelerators import Accelerator
+from lprl_api.derived.residency import RESIDENT
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.rules.case import Case
@@ -32,8 +34,8 @@ class Sizing:
 
     @property
     def sleeps(self) -> bool:
-        """Whether the side that waits leaves the device (SGLang's memory saver, offloaded Megatron); the torch backends stay."""
-        return self.colocated and self.case.sglang and not self.accelerator.is_cpu
+        """Whether the side that waits leaves the device, part by part (derived/residency.py)."""
+        return self.colocated and not self.accelerator.is_cpu
 
     def stage(self, index: int) -> StageWeights:
         """Return the weights of one rank of a stage."""
@@ -77,12 +79,13 @@ def _trainer_group(sizing: Sizing, index: int, count: int, engine: EngineMemory)
     state = _state(sizing, held)
     runtime = [Item(cause="runtime", bytes=hardware.runtime_bytes(sizing.accelerator) + _deep_ep(sizing))]
     work = _work(sizing, index)
-    resident = _engine_items(engine) if sizing.colocated and not sizing.sleeps else []
+    served = [*_engine_items(engine), *_engine_work(sizing), *_cache(engine)] if sizing.colocated else []
     slept = [Item(cause="slept engine", bytes=hardware.SLEPT_ENGINE_BYTES)] if sizing.sleeps else []
-    phases = [_phase("training", [*state, *work, *runtime, *slept, *resident]), _phase("sync", _sync(sizing, held, state, engine, runtime))]
-    if sizing.colocated:
-        kept = runtime if sizing.sleeps and sizing.case.megatron else [*state, *runtime]
-        phases.append(_phase("rollout", [*kept, *_engine_items(engine), *_engine_work(sizing), *_cache(engine)]))
+    of_the_trainer: dict[PhaseName, list[Item]] = {"training": [*work, *runtime, *slept], "sync": runtime, "rollout": runtime}
+    phases = []
+    for name, more in of_the_trainer.items() if sizing.colocated else list(of_the_trainer.items())[:2]:
+        staging = _staging(sizing, held) if name == "sync" else []
+        phases.append(_phase(name, [*_there(sizing, name, state), *more, *_there(sizing, name, served), *staging]))
     return GpuGroup(
         role="trainer+rollout" if sizing.colocated else "trainer",
         first_rank=index * count,
@@ -92,6 +95,30 @@ def _trainer_group(sizing: Sizing, index: int, count: int, engine: EngineMemory)
         limit_bytes=sizing.limit_bytes,
         phases=tuple(phases),
     )
+
+
+PARTS: Mapping[str, tuple[str, str]] = {
+    "weights": ("trainer", "weights"),
+    "low-precision weights": ("trainer", "weights"),
+    "gradients": ("trainer", "optimizer"),
+    "optimizer": ("trainer", "optimizer"),
+    "reference model": ("trainer", "reference"),
+    "rollout weights": ("engine", "weights"),
+    "engine work": ("engine", "kv"),
+    "KV cache": ("engine", "kv"),
+}
+"""Cause -> whose part it belongs to, and which."""
+
+
+def _there(sizing: Sizing, phase: PhaseName, items: list[Item]) -> list[Item]:
+    """Return what of trainer and engines is on the device in a phase: all that does not sleep then. A cache that grows with use is empty
+    while nothing is generated.
+    """
+    resident = RESIDENT[phase]
+    up: set[tuple[str, str]] = {("trainer", part) for part in resident.trainer} | {("engine", part) for part in resident.engine}
+    if not sizing.sleeps:
+        up |= set(PARTS.values()) - {("engine", "kv")}
+    return [item for item in items if PARTS[item.cause] in up]
 
 
 def _engine_group(sizing: Sizing, engine: EngineMemory) -> GpuGroup:
@@ -119,7 +146,7 @@ def _state(sizing: Sizing, held: StageWeights) -> list[Item]:
     if sizing.case.megatron:
         return memory_trainer.megatron_state(spec, held, sizing.groups, fmt)
     cpu = sizing.accelerator.is_cpu
-    items = memory_trainer.torch_state(spec, held, sizing.groups, cpu, fmt)
+    items = memory_trainer.torch_state(spec, held, sizing.groups, cpu)
     reference = memory_trainer.reference_bytes(spec, held, sizing.groups, cpu)
     return [*items, Item(cause="reference model", bytes=reference)]
 
@@ -149,15 +176,11 @@ def _engine_work(sizing: Sizing) -> list[Item]:
     return [Item(cause="engine work", bytes=own_process * engine_runtime_bytes(sizing.accelerator, hardware.ENGINE_WORK_BYTES))]
 
 
-def _sync(sizing: Sizing, held: StageWeights, state: list[Item], engine: EngineMemory, runtime: list[Item]) -> list[Item]:
-    """Weights on both sides, a bucket being filled and one being read, and the largest tensor gathered; no cache, no optimizer."""
+def _staging(sizing: Sizing, held: StageWeights) -> list[Item]:
+    """A bucket being filled and one being read, and the largest tensor put together."""
     width = 4 if sizing.accelerator.is_cpu else 2
     bucket = min(sizing.case.spec.weight_sync.bucket_bytes, width * held.total)
-    staging = Item(cause="sync staging", bytes=2 * bucket + 2 * width * held.largest)
-    sleeping = sizing.sleeps and sizing.case.megatron
-    kept = [item for item in state if item.cause in ("weights", "optimizer", "gradients")] if not sleeping else state[:1]
-    served = _engine_items(engine) if sizing.colocated else []
-    return [*kept, *runtime, *served, staging]
+    return [Item(cause="sync staging", bytes=2 * bucket + 2 * width * held.largest)]
 
 
 def fallback_format(case: Case, shape: ModelShape) -> WeightFormat | None:

@@ -50,16 +50,20 @@ def checkpoint_copy_bytes(spec: LowPrecisionRLJobSpec, held: StageWeights, group
     return each * held.total // groups.data_parallel
 
 
-def torch_state(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Groups, cpu: bool, fmt: WeightFormat) -> list[Item]:
-    """Return the state of one torch rank: replicated in FP32 on a CPU (DDP), sharded on GPUs (FSDP2)."""
+def torch_state(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Groups, cpu: bool) -> list[Item]:
+    """Return the state of one torch rank: replicated on a CPU (DDP), sharded on several GPUs (FSDP2).
+
+    Weights are FP32 masters and what the forward pass uses, of whatever values: float32 on a CPU and in shards (gradients are reduced so),
+    BF16 on one GPU. Where the two differ in dtype or layout, autograd leaves gradients of its own beside the masters'.
+    """
     shards = 1 if cpu else groups.data_parallel
-    compute = 4 if cpu else 2
+    forward = 4 if cpu or shards > 1 else 2
+    gathered = 2 * 2 * held.largest if shards > 1 else 0
+    gradients = MASTER_BYTES + (0 if cpu else forward)
     items = [
-        Item(cause="weights", bytes=MASTER_BYTES * held.total // shards + (compute * held.total if cpu else compute * 2 * held.largest)),
-        Item(cause="gradients", bytes=4 * held.total // shards),
+        Item(cause="weights", bytes=(MASTER_BYTES + forward) * held.total // shards + gathered),
+        Item(cause="gradients", bytes=gradients * held.total // shards),
     ]
-    if not isinstance(fmt, Bf16):
-        items.append(Item(cause="low-precision weights", bytes=compute * held.selected // shards))
     if not spec.optimizer.cpu_offload:
         items.append(Item(cause="optimizer", bytes=MOMENT_BYTES * held.total // shards))
     return items

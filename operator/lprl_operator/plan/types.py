@@ -5,11 +5,12 @@ from typing import Literal
 from pydantic import Field
 
 from lprl_api.base import Contract, NonNegativeInt, PositiveInt
+from lprl_api.derived.residency import Phase
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.wire.runconfig import Ranks
 
-PhaseName = Literal["training", "sync", "rollout"]
+PhaseName = Phase
 
 
 class Item(Contract):

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from lprl_api import names
 from lprl_api.derived.effective import evaluation_sampling
+from lprl_api.derived.residency import ENGINE_PARTS
 from lprl_api.errors import UserError
 from lprl_api.spec.algorithm import Reward
 from lprl_api.wire.progress import Control, Progress
@@ -25,6 +26,7 @@ from lprl_workload.launch.local import LocalRolloutGroup, LocalTrainGroup
 from lprl_workload.metrics.configmaps import FileStore, open_store
 from lprl_workload.metrics.progress import LOCAL_INTERVAL_S, Reporter
 from lprl_workload.rl.collect import Collector, Score
+from lprl_workload.rl.device import shares_devices
 from lprl_workload.rl.evaluation import Evaluator
 from lprl_workload.rl.groups import RolloutGroup, TrainGroup
 from lprl_workload.rl.loop import Loop
@@ -64,8 +66,10 @@ def local_groups(run: RunConfig, paths: ResolvedPaths) -> tuple[TrainGroup, Roll
     set_up_process()
     device = "cpu" if run.ranks.accelerator == "cpu" else "cuda:0"
     engines, rows, draw = run.ranks.engines, run.rollout.max_concurrency or ROWS, make_draw(run, paths)
-    made = engines, run.rollout_format, device != "cpu" and not run.algorithm.max_staleness, rows, draw
+    made = engines, run.rollout_format, rows, draw
     rollout = LocalRolloutGroup(lambda fmt: make_engine(run, paths, fmt, device), *made)
+    if shares_devices(run):
+        rollout.sleep(ENGINE_PARTS)
     return LocalTrainGroup(lambda: make_trainer(run, paths, RankInfo(0, 1, device)), rollout, run, paths.model), rollout
 
 
@@ -78,6 +82,13 @@ def ray_groups(run: RunConfig, paths: ResolvedPaths, waits: Callable[[str], None
 
     connect()
     wait_for_room(run.ranks, waits)
+    if shares_devices(run):
+        # A trainer comes with all its parts: the engines are there first, and make way.
+        rollout = RayRolloutGroup(run, paths)
+        rollout.sleep(ENGINE_PARTS)
+        alone = RayTrainGroup(run, paths)
+        alone.rollout = rollout
+        return alone, rollout
     # Side by side: starting a process that imports torch is most of the time.
     with ThreadPoolExecutor(1) as pool:
         engines = pool.submit(RayRolloutGroup, run, paths)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lprl_api.derived.residency import EnginePart, TrainPart
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.agent.runner import Draw, single_turns
@@ -53,7 +54,6 @@ class LocalRolloutGroup:
         make: Callable[[WeightFormat], RolloutEngine],
         count: int,
         fmt: WeightFormat,
-        sleeps: bool = True,
         rows: int = ROWS,
         draw: Draw = single_turns,
     ) -> None:
@@ -63,12 +63,11 @@ class LocalRolloutGroup:
             make: builds one.
             count: of them.
             fmt: they serve first.
-            sleeps: false where trainer and engines need not make room for each other (a CPU).
             rows: responses one of them works at.
             draw: makes episodes of requests.
 
         """
-        self._make, self._sleeps, self._rows, self._draw = make, sleeps, rows, draw
+        self._make, self._rows, self._draw = make, rows, draw
         self.format = fmt
         self.engines = [make(fmt) for _ in range(count)]
         self._pool = Pool[RolloutEngine](rows)
@@ -111,15 +110,15 @@ class LocalRolloutGroup:
         """Take no more work to an engine that was found lost; returns False when that was known."""
         return self._pool.give_up(number, self.engines[number])
 
-    def sleep(self) -> None:
-        """Free the engines' caches."""
-        for engine in self.engines if self._sleeps else ():
-            asyncio.run(engine.sleep(frozenset({"kv"})))
+    def sleep(self, parts: frozenset[EnginePart]) -> None:
+        """Ask every engine."""
+        for engine in self.engines:
+            asyncio.run(engine.sleep(parts))
 
-    def wake(self) -> None:
-        """Undo `sleep`."""
-        for engine in self.engines if self._sleeps else ():
-            asyncio.run(engine.wake(frozenset({"kv"})))
+    def wake(self, parts: frozenset[EnginePart]) -> None:
+        """Ask every engine."""
+        for engine in self.engines:
+            asyncio.run(engine.wake(parts))
 
     def replace_lost(self) -> list[int]:
         """Replace engines that do not answer healthy, and those that were given up."""
@@ -201,6 +200,14 @@ class LocalTrainGroup:
     def holds(self, version: int) -> bool:
         """Return whether nothing changed the weights since they were pushed as `version`."""
         return self._pushed == version
+
+    def sleep(self, parts: frozenset[TrainPart]) -> None:
+        """Ask the rank."""
+        self._actor.sleep(parts)
+
+    def wake(self, parts: frozenset[TrainPart]) -> None:
+        """Ask the rank."""
+        self._actor.wake(parts)
 
     def begin_save(self, directory: Path) -> None:
         """Have the rank write its state in a thread."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import ray
 
+from lprl_api.derived.residency import TrainPart
 from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
 from lprl_api.names import TRAINER_SLOT
@@ -183,6 +184,14 @@ class RayTrainGroup:
         """Return one rank a node: each broadcasts over its node's network, and every engine is in a group with each."""
         first = {place.node: number for number, place in reversed(list(enumerate(self._places)))}
         return tuple(sorted(first.values()))
+
+    def sleep(self, parts: frozenset[TrainPart]) -> None:
+        """Have every rank free memory."""
+        self._crew.everywhere(TrainActor.sleep, parts)
+
+    def wake(self, parts: frozenset[TrainPart]) -> None:
+        """Have every rank take it back."""
+        self._crew.everywhere(TrainActor.wake, parts)
 
     def begin_save(self, directory: Path) -> None:
         """Have every rank copy its part; they say in a thread of their own when it is written."""

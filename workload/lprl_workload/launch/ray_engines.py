@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 
+from lprl_api.derived.residency import EnginePart
 from lprl_api.model.formats import WeightFormat
 from lprl_api.names import ROLLOUT_SLOT
 from lprl_api.wire.runconfig import RunConfig
@@ -23,7 +24,6 @@ from lprl_workload.launch.stillness import engine_limits, while_starting
 from lprl_workload.process.errors import DeadlineError, EngineLostError
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.rollout.pool import CALLS, ROWS, Keeper, Pool, deal, lots
-from lprl_workload.rollout.requests import Part
 from lprl_workload.sync.transport_broadcast import Meeting, abandon
 
 log = logging.getLogger(__name__)
@@ -122,13 +122,13 @@ class RayRolloutGroup:
         """Ask every engine."""
         return self.crew.everywhere(RolloutEngine.probe, ids)
 
-    def sleep(self) -> None:
-        """Colocated engines free their memory. One that died is noticed by the next push."""
-        self._if_sharing(RolloutEngine.sleep)
+    def sleep(self, parts: frozenset[EnginePart]) -> None:
+        """Have every engine free memory. One that died is noticed by the next push."""
+        self._if_living(RolloutEngine.sleep, parts)
 
-    def wake(self) -> None:
-        """Undo `sleep`. One that died is noticed by the next generation."""
-        self._if_sharing(RolloutEngine.wake)
+    def wake(self, parts: frozenset[EnginePart]) -> None:
+        """Undo `sleep`. One that died is noticed by the next push or generation."""
+        self._if_living(RolloutEngine.wake, parts)
 
     def pause(self) -> None:
         """Have every engine stand still."""
@@ -147,12 +147,9 @@ class RayRolloutGroup:
         """Take no more work to an engine that was found lost; returns False when that was known."""
         return self._pool.give_up(number, self.handles[number])
 
-    def _if_sharing(self, method: Callable[[Any, frozenset[Part]], Any]) -> None:
-        """On a CPU nothing has to make room: trainer and engines share the host's memory anyway."""
-        if self._run.ranks.placement != "colocated" or self._run.ranks.accelerator == "cpu":
-            return
+    def _if_living(self, method: Callable[[Any, frozenset[EnginePart]], Any], parts: frozenset[EnginePart]) -> None:
         try:
-            self.crew.everywhere(method, frozenset({"kv"}))
+            self.crew.everywhere(method, parts)
         except EngineLostError as error:
             log.warning("engine %d did not %s: %s", error.engine, method.__name__, error)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from lprl_api.derived.residency import EnginePart, TrainPart
 from lprl_api.model.formats import WeightFormat
 from lprl_workload.data import GenerationRequest, Metrics, SamplingParams, SyncReport
 from lprl_workload.episode import BatchRef, Episode, EpisodeRef
@@ -59,6 +60,12 @@ class TrainGroup(Protocol):
 
     def holds(self, version: int) -> bool:
         """Return whether the weights are still those that were last pushed, as `version`."""
+
+    def sleep(self, parts: frozenset[TrainPart]) -> None:
+        """Have every rank move parts of its state to host memory; what needs them must not be asked meanwhile. Saving may be."""
+
+    def wake(self, parts: frozenset[TrainPart]) -> None:
+        """Bring them back, bit by bit."""
 
     def begin_save(self, directory: Path) -> None:
         """Have every rank copy its part of the state (optimizer, masters, schedule, RNG) and begin to write it into the existing
@@ -111,11 +118,11 @@ class RolloutGroup(Protocol):
     def abort(self) -> None:
         """End every open request with what it has drawn; waits for no engine, and those that are gone are none of its business."""
 
-    def sleep(self) -> None:
-        """Colocated: free memory for the trainer; split: nothing."""
+    def sleep(self, parts: frozenset[EnginePart]) -> None:
+        """Have every engine free memory; weights that slept must be pushed again. A lost engine is no error here."""
 
-    def wake(self) -> None:
-        """Undo `sleep`."""
+    def wake(self, parts: frozenset[EnginePart]) -> None:
+        """Undo `sleep`: `weights` before a push, `kv` before generation."""
 
     def replace_lost(self) -> list[int]:
         """Replace engines that died by fresh ones, which need weights and then `admit`; returns their numbers. Raises DeadlineError."""

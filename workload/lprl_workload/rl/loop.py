@@ -62,11 +62,12 @@ class Loop:
         self.resumed_from: int | None = None
         self.ready = False
         """Whether the trainer holds a state that a checkpoint could be made of."""
-        self._trainer, self._rollout = trainer, rollout
+        self._trainer = trainer
         self._evaluator = evaluator
         self._records, self._reporter = records, reporter
         self._saving = Saving(run, trainer, store, load_from, recorded_step)
         self._serving = Serving.of(run, trainer, rollout)
+        self._device = self._serving.device
         self._ahead = Ahead(collector, self._serving, run.algorithm.max_staleness)
         self._trainers = Budget("trainer ranks", run.refill_steps)
         self._seconds: dict[str, float] = {}
@@ -85,6 +86,7 @@ class Loop:
         while True:
             try:
                 if rebuild:
+                    self._device.make_way()
                     self._trainer.rebuild()
                     rebuild = False
                 if not self.ready:
@@ -128,7 +130,7 @@ class Loop:
         with self._phase("generating"):
             batch = self._ahead.take(self.state, self.steps)
         with self._phase("held" if self._held else "training"):
-            self._rollout.sleep()
+            self._device.enter("training")
             metrics = self._train(batch.episodes)
         report = self._push(step)
         rewards = watch(self.state.rewards, batch.seen, last=step >= self.steps)
@@ -162,6 +164,7 @@ class Loop:
     def _start(self) -> None:
         """Resume from the newest intact checkpoint (of this run, else of `load_from`), or start; push before anything generates."""
         with self._phase("loading"):
+            self._device.enter("training")
             folder, self.state = self._saving.resume()
             self._records.truncate_after(self.state.step if self._saving.saved else EMPTY)
             self.resumed_from = self.state.step if folder else None
@@ -205,6 +208,7 @@ class Loop:
         """Go back to the last checkpoint before the drift, keeping what the guard learned, and make that durable first."""
         guard = self.state.guard
         self._ahead.drop()
+        self._device.enter("training")
         earlier = self._saving.go_back((guard.since_step or 1) - 1)
         self._trainer.set_correction(True)
         report = self._push(earlier.step)
@@ -225,7 +229,11 @@ class Loop:
     def _checkpoint(self) -> None:
         """Begin to write everything needed to go on exactly from here; the run goes on meanwhile."""
         with self._phase("checkpointing"):
-            self._saving.begin(self.state, last=self.state.step >= self.steps)
+            last = self.state.step >= self.steps
+            if self._saving.exports(self.state, last):
+                self._device.enter("sync")  # its weights are read
+            self._saving.begin(self.state, last)
+            self._device.enter("rollout")
 
     def _checkpointed(self) -> None:
         """Wait until the checkpoint that was begun is there."""

@@ -78,11 +78,15 @@ class Saving:
         (folder / TRAINER).mkdir()
         self.trainer.begin_save(folder / TRAINER)
         files = [state.write(folder)]
-        every = self.run.checkpoint.export_every_steps
-        if last or (every is not None and state.step % every == 0):
+        if self.exports(state, last):
             (folder / MODEL).mkdir()
             files += [record.below(MODEL) for record in self.trainer.export(folder / MODEL)]
         self._pending = Pending(state, tuple(files))
+
+    def exports(self, state: RunState, last: bool) -> bool:
+        """Return whether `begin` makes a BF16 model folder, for which the trainer's weights are read."""
+        every = self.run.checkpoint.export_every_steps
+        return last or (every is not None and state.step % every == 0)
 
     def look(self) -> bool:
         """Publish what is being written if all its parts are done; returns whether. Raises why a part could not be written."""

@@ -17,6 +17,7 @@ from lprl_workload.data import GenerationRequest, SamplingParams, SyncReport
 from lprl_workload.episode import Episode, EpisodeRef
 from lprl_workload.process.errors import EngineLostError, WeightMismatchError
 from lprl_workload.process.movement import here
+from lprl_workload.rl.device import SharedDevice, shares_devices
 from lprl_workload.rl.groups import RolloutGroup, TrainGroup
 from lprl_workload.rl.recovery import Budget
 from lprl_workload.rl.refill import Refill
@@ -61,8 +62,12 @@ class Serving:
     _since: int = field(default=0, init=False)
     _charging: threading.Lock = field(default_factory=threading.Lock, init=False)
     _refill: Refill = field(init=False)
+    shares: bool = False
+    """Whether trainer and engines make room for each other on their devices."""
+    device: SharedDevice = field(init=False)
 
     def __post_init__(self) -> None:
+        self.device = SharedDevice(self.trainer, self.rollout, self.shares)
         self._refill = Refill(self.rollout, self._charge, probe_ids(self.vocab), self.together.engines)
 
     @classmethod
@@ -72,7 +77,8 @@ class Serving:
         beside = run.ranks.placement == "split"
         verify, trained = run.weight_sync.verify_every, run.training_format
         ahead = run.algorithm.max_staleness > 0
-        return cls(trainer, rollout, budget, run.rollout_format, run.shape.vocab, verify, trained=trained, beside=beside, ahead=ahead)
+        more = {"beside": beside, "ahead": ahead, "shares": shares_devices(run)}
+        return cls(trainer, rollout, budget, run.rollout_format, run.shape.vocab, verify, trained=trained, **more)
 
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
         """Generate on all engines, whatever is lost meanwhile."""
@@ -134,12 +140,14 @@ class Serving:
         if fmt == self.format:
             return
         self.format, self.doubtful = fmt, True
+        self.device.enter("sync")
         try:
             with self.together.engines:
                 self.rollout.switch_format(fmt)
         except EngineLostError as lost:
             # The push that follows finds it missing, and its replacement is built for the new format.
             log.warning("engine %d lost while it changed to %s: %s", lost.engine, fmt.kind, lost)
+        self.device.engines_were_built()
 
     def _push(self, version: int) -> SyncReport:
         self.pushed = version
@@ -147,10 +155,11 @@ class Serving:
 
         def attempt() -> SyncReport:
             strong = self.doubtful or self._since >= self.verify_every
+            self.device.enter("sync")
             report = self._send(strong)
-            self.rollout.wake()
             if strong:
                 self._verify()
+            self.device.enter("rollout")
             self._let_work()
             return report
 
@@ -184,11 +193,12 @@ class Serving:
 
     def _bring_up_to_date(self) -> None:
         """Give engines that came back the version being served: never the trainer's newer weights under its number."""
+        self.device.enter("sync")
         if not self.rollout.copy_version(self.pushed):
             self.pushed += 0 if self.trainer.holds(self.pushed) else 1
             self._send(True)
-        self.rollout.wake()
         self._verify()
+        self.device.enter("rollout")
         self._let_work()
 
     def _restore(self) -> None:
@@ -214,6 +224,7 @@ class Serving:
         while True:
             try:
                 self.rollout.replace_lost()
+                self.device.engines_were_built()
                 return action()
             except EngineLostError as lost:
                 self._charge_known(lost)

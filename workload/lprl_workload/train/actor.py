@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from lprl_api.derived.residency import TrainPart
 from lprl_workload.data import Metrics
 from lprl_workload.episode import Float32, TrainSample
 from lprl_workload.io.parts import FileRecord
@@ -55,6 +56,14 @@ class TrainActor(Protocol):
 
     def peers(self) -> Peers:
         """Return the ranks a push goes over together."""
+
+    def sleep(self, parts: frozenset[TrainPart]) -> None:
+        """Move parts of the state to host memory and free the device's: nothing for parts that sleep already. What needs a part that
+        sleeps (training, log-probabilities, loading, handing out weights) raises RuntimeError; saving does not need any.
+        """
+
+    def wake(self, parts: frozenset[TrainPart]) -> None:
+        """Bring parts back, bit by bit as they were (gradients as zeros)."""
 
     def begin_save(self, directory: Path) -> None:
         """Copy this rank's part of the trainer's state (masters, optimizer, schedule, RNG) into host memory and begin to write it into

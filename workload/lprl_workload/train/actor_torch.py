@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 
+from lprl_api.derived.residency import TrainPart
 from lprl_api.spec.algorithm import Correction
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
@@ -27,6 +29,8 @@ from lprl_workload.train.build import build_reference, build_trained, set_dropou
 from lprl_workload.train.diagnostics import TOKEN_SUMS, largest_difference, means, token_sums
 from lprl_workload.train.group import Group
 from lprl_workload.train.loss import Denominators, LossTerms, TokenBatch, compute_loss
+from lprl_workload.train.masters import local
+from lprl_workload.train.parking import Parking
 from lprl_workload.train.policy import Policy
 from lprl_workload.train.schedule import learning_rate, total_steps
 from lprl_workload.train.source import TorchSource
@@ -60,6 +64,7 @@ class TorchTrainActor:
         set_dropout(self._trained.policy, run.trainer.attention_dropout)
         self._correction = run.algorithm.correction
         self._reference: Policy | None = None
+        self._parked_reference: Parking | None = None
         self._source = TorchSource(self._trained, self._group)
         self._peers: Peers | None = None
         self._steps = 0
@@ -72,10 +77,13 @@ class TorchTrainActor:
 
     def logprobs(self, parts: MicroBatches, temperature: float) -> list[list[Float32]]:
         """Return the current policy's log-probabilities of this rank's drawn tokens, float32 [R] per sample of each micro-batch."""
+        self._trained.masters.require("weights")
         return self._logprobs(self._trained.policy, parts, temperature)
 
     def reference_logprobs(self, parts: MicroBatches, temperature: float) -> list[list[Float32]]:
         """Return the reference policy's log-probabilities (BF16 weights); the reference is loaded on first use."""
+        if self._parked_reference is not None and self._parked_reference.asleep:
+            raise RuntimeError("the trainer's reference sleeps: call wake first")
         if self._reference is None:
             self._reference = build_reference(self._paths.reference, self._run.shape, self._group, self._shard)
         return self._logprobs(self._reference, parts, temperature)
@@ -87,6 +95,7 @@ class TorchTrainActor:
         algorithm.checkForNan is set; otherwise such a step leaves the weights alone (metric skipped_steps 1).
         """
         masters = self._trained.masters
+        masters.require("weights", "optimizer")
         self._trained.policy.train()
         masters.zero_grad()
         denominators = Denominators(global_samples, global_tokens, self._run.sampling.max_response_tokens)
@@ -131,6 +140,27 @@ class TorchTrainActor:
             self._peers = self._group.peers()
         return self._peers
 
+    def sleep(self, parts: frozenset[TrainPart]) -> None:
+        """Free the device memory of parts; see TrainActor."""
+        for module in self._trained.policy.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # what a pass left gathered
+        for part in sorted(parts - {"reference"}):
+            self._trained.masters.sleep(part)
+        if "reference" in parts and self._reference is not None:
+            if self._parked_reference is None:
+                self._parked_reference = Parking(local(parameter) for parameter in self._reference.parameters())
+            self._parked_reference.sleep()
+        if self._group.device.type == "cuda":
+            torch.cuda.empty_cache()  # others wait for it
+
+    def wake(self, parts: frozenset[TrainPart]) -> None:
+        """Take it back; see TrainActor."""
+        for part in sorted(parts - {"reference"}):
+            self._trained.masters.wake(part)
+        if "reference" in parts and self._parked_reference is not None:
+            self._parked_reference.wake()
+
     def begin_save(self, directory: Path) -> None:
         """Copy this rank's part of the state and begin to write it; see TrainActor."""
         self._finish_writing()
@@ -145,6 +175,7 @@ class TorchTrainActor:
 
     def load(self, directory: Path, records: Sequence[FileRecord] = ()) -> None:
         """Restore what was saved, by this or another number of ranks; on CPU training then goes on bit-identically."""
+        self._trained.masters.require("weights", "optimizer")
         failure: Exception | None = None
         try:
             self._steps = load_state(directory, self._trained.masters, self._group.rank, self._group.world, records)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lprl_api.derived.residency import TrainPart
 from lprl_api.model.formats import WeightFormat
 from lprl_api.spec.algorithm import Optimizer
 from lprl_workload.hf.slots import GATE_UP
@@ -25,6 +26,7 @@ from lprl_workload.process.movement import here
 from lprl_workload.quant.rows import fake_quantize_rows
 from lprl_workload.quant.scheme import fake_quantize
 from lprl_workload.train.group import Group
+from lprl_workload.train.parking import Parking
 
 CHUNK_ELEMENTS = 1 << 24
 """Elements quantised at a time: bounds temporary memory for fused expert tensors."""
@@ -104,6 +106,30 @@ class Masters:
         betas = (settings.beta1, settings.beta2)
         self._adam = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, fused=True)
         self.restore_steps(0)
+        self._parked = self._parking()
+
+    def _parking(self) -> dict[TrainPart, Parking]:
+        """What can leave the device, by part; an optimizer that lives on the host anyway stays where it is."""
+        flats = self._flats if self._device == self._group.device else []
+        forward = [local(master.parameter) for master in self.items.values()]
+        return {
+            "weights": Parking([*forward, *(flat.value.detach() for flat in flats)]),
+            "optimizer": Parking([t for flat in flats for t in (flat.moment, flat.second_moment)], [flat.grad for flat in flats]),
+        }
+
+    def sleep(self, part: TrainPart) -> None:
+        """Give up the device memory of weights or optimizer."""
+        self._parked[part].sleep()
+
+    def wake(self, part: TrainPart) -> None:
+        """Undo `sleep`."""
+        self._parked[part].wake()
+
+    def require(self, *parts: TrainPart) -> None:
+        """Raise RuntimeError when one of `parts` sleeps: its memory must not be read."""
+        for part in parts:
+            if self._parked[part].asleep:
+                raise RuntimeError(f"the trainer's {part} sleep: call wake first")
 
     def _lay_out(self, parameters: Mapping[str, nn.Parameter], quantised: frozenset[str]) -> Flat:
         flat = Flat.zeros(sum(local(p).numel() for p in parameters.values()), self._device)
@@ -130,8 +156,11 @@ class Masters:
 
     @torch.no_grad()
     def host_copy(self, master: Master, field: str) -> Tensor:
-        """Return a copy of a master's field in host memory."""
+        """Return a copy of a master's field in host memory; of one that sleeps, what lies there and is not written to again."""
         values: Tensor = getattr(master, field)
+        for parking in self._parked.values():
+            if (parked := parking.copy_of(values)) is not None:
+                return parked
         return values.to("cpu", copy=True)
 
     @torch.no_grad()

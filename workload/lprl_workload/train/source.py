@@ -36,6 +36,7 @@ class TorchSource:
 
     def shards(self, names: Sequence[str]) -> Iterator[Shard]:
         """Yield this rank's pieces of `names`; nothing of another rank is needed for that."""
+        self._trained.masters.require("weights")
         owned = {entry.name: entry for entry in self._manifest.entries}
         for name in names:
             for piece in owned[name].pieces:

@@ -86,7 +86,7 @@ ASKED = [GenerationRequest(token_ids([3 + n // 2, 9]), 100 + n, n // 2, n // 2, 
 def drawn(keeper: Keeper, *members: Mortal, rows: int = 3) -> list[EpisodeRef]:
     """Episodes of a group of these engines; whoever is built later is the last of them again, alive."""
     waiting: list[Any] = [*members, Mortal(members[-1].engine)]
-    keeper.group = LocalRolloutGroup(lambda fmt: waiting.pop(0), len(members), Bf16(), sleeps=False, rows=rows)
+    keeper.group = LocalRolloutGroup(lambda fmt: waiting.pop(0), len(members), Bf16(), rows=rows)
     keeper.group.admit()
     return keeper.group.generate(ASKED, FREE, keeper)
 
@@ -125,7 +125,7 @@ def test_without_any_engine_the_rest_waits_for_a_replacement(engines: list[Torch
 
 
 def test_an_error_that_is_no_loss_ends_the_generation(engines: list[TorchEngine]) -> None:
-    group = LocalRolloutGroup(lambda fmt: Mortal(engines[0]), 1, Bf16(), sleeps=False)  # type: ignore[arg-type,return-value]
+    group = LocalRolloutGroup(lambda fmt: Mortal(engines[0]), 1, Bf16())  # type: ignore[arg-type,return-value]
     group.admit()
     with pytest.raises(Exception, match="leaves no room in a context of 64"):
         group.generate([*ASKED, replace(ASKED[0], prompt_ids=token_ids([1] * 64), group=9)], FREE, Keeper())

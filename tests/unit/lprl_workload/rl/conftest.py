@@ -7,14 +7,15 @@ seeds, positions or restored state changes every number after it.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.unit.lprl_workload.rl.document import DOCUMENT, changed
+from tests.unit.lprl_workload.rl.played_world import World
 
+from lprl_api.derived.residency import ENGINE_PARTS, TRAIN_PARTS, EnginePart, TrainPart
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.progress import Control, Progress
 from lprl_api.wire.runconfig import RunConfig
@@ -25,6 +26,7 @@ from lprl_workload.io.parts import FileRecord, PartReader, write_part
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.process.errors import EngineLostError, TrainerLostError
 from lprl_workload.rl.collect import Collector
+from lprl_workload.rl.device import shares_devices
 from lprl_workload.rl.evaluation import Evaluator
 from lprl_workload.rl.groups import Update
 from lprl_workload.rl.loop import Loop
@@ -39,30 +41,9 @@ def number(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "little")
 
 
-@dataclass
-class World:
-    """What both sides share: the journal of calls, and the faults still to come."""
-
-    journal: list[str] = field(default_factory=list)
-    faults: dict[str, list[Exception]] = field(default_factory=dict)
-    """Raised by the next calls of a method."""
-    k3: Callable[[int], float] = lambda step: 0.001
-    """Mismatch by optimizer step."""
-    logprobs: Callable[[int], tuple[float, ...]] = lambda place: (-0.5, -0.25)
-    """What engines say of a response, by its place among the requests."""
-    writing: int = 0
-    """How often the next checkpoint is looked for in vain."""
-
-    def note(self, what: str) -> None:
-        self.journal.append(what)
-        waiting = self.faults.get(what.split()[0], [])
-        if waiting:
-            raise waiting.pop(0)
-
-
 class Engines:
     def __init__(self, world: World, fmt: WeightFormat) -> None:
-        self.world, self.format, self.w, self.version, self.awake = world, fmt, 0.0, -1, True
+        self.world, self.format, self.w, self.version = world, fmt, 0.0, -1
         self.fetched = self.living = 0
 
     def admit(self) -> None:
@@ -70,7 +51,7 @@ class Engines:
 
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper) -> list[EpisodeRef]:
         assert self.version >= 0, "generated before the first push"
-        assert self.awake and self.living, "generated while asleep, or before it was admitted"
+        assert self.world.engine_up == ENGINE_PARTS and self.living, "generated while asleep, or before it was admitted"
         try:
             self.world.note(f"generate v{self.version} t{params.temperature:g}")
         except EngineLostError as error:
@@ -107,26 +88,30 @@ class Engines:
     def abort(self) -> None:
         self.world.journal.append("abort")
 
-    def sleep(self) -> None:
-        self.awake = False
+    def sleep(self, parts: frozenset[EnginePart]) -> None:
+        self.world.move("engines", self.world.engine_up, "sleep", parts & self.world.engine_up)
+        if "weights" in parts:
+            self.version = -1
 
-    def wake(self) -> None:
-        self.awake = True
+    def wake(self, parts: frozenset[EnginePart]) -> None:
+        self.world.move("engines", self.world.engine_up, "wake", parts)
 
     def replace_lost(self) -> list[int]:
         self.world.note("replace")
         self.version = -1
+        self.world.engine_up |= ENGINE_PARTS
         return [0]
 
     def copy_version(self, version: int) -> bool:
         return False  # it has no peer
 
     def probe(self, ids: Sequence[int]) -> list[tuple[float, ...]]:
-        assert self.awake and self.version >= 0
+        assert "weights" in self.world.engine_up and self.version >= 0
         return [(0.0,) * (len(ids) - 1)]
 
     def switch_format(self, fmt: WeightFormat) -> None:
         self.format, self.version = fmt, -1
+        self.world.engine_up |= ENGINE_PARTS
         self.world.note(f"format {fmt.kind}")
 
     def close(self) -> None:
@@ -139,7 +124,17 @@ class Trainer:
         self.w, self.steps, self.corrected = 1.0, 0, False
         self.pushed = (-1, 1.0)
 
+    def sleep(self, parts: frozenset[TrainPart]) -> None:
+        self.world.move("trainer", self.world.trainer_up, "sleeps", parts)
+
+    def wake(self, parts: frozenset[TrainPart]) -> None:
+        self.world.move("trainer", self.world.trainer_up, "wakes", parts)
+
+    def needs(self, *parts: TrainPart) -> None:
+        assert self.world.trainer_up >= set(parts), f"{parts} needed, {self.world.trainer_up} there"
+
     def logprobs(self, batch: BatchRef, of: Whose, temperature: float) -> tuple[tuple[Any, ...], list[MismatchSums]]:
+        self.needs("weights" if of == "policy" else "reference")
         self.world.note("logprobs" if of == "policy" else "reference")
         shift = self.world.k3(self.steps) if of == "policy" else 0.0
         rows = tuple(ref.ref.logprobs + np.float32(shift) for ref in batch.episodes)
@@ -150,6 +145,7 @@ class Trainer:
         return rank_moments(values, rule, [ref.ref for ref in batch.episodes], batch.old or (), batch.reference or ())
 
     def train(self, update: Update, step: int) -> Metrics:
+        self.needs("weights", "optimizer")
         whole = update.plan.steps[step]
         self.world.note(f"train {whole.last - whole.first}")
         for n in range(whole.first, whole.last):
@@ -164,13 +160,15 @@ class Trainer:
         self.corrected = enabled
 
     def push(self, version: int, strong: bool = False) -> SyncReport:
-        assert version > self.engines.version
+        assert version > self.engines.version and "weights" in self.world.engine_up
+        self.needs("weights")
         self.world.note(f"push v{version}")
         self.engines.w, self.engines.version = self.w, version
         self.pushed = (version, self.w)
         return SyncReport(version, 1, 8, 0.0, 0.125, "counts")
 
     def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
+        self.needs("weights")
         return (0.0,) * (len(ids) - 1)
 
     def holds(self, version: int) -> bool:
@@ -189,15 +187,18 @@ class Trainer:
         return (write_part(self.saving[0], self.saving[1].encode()),)
 
     def export(self, directory: Path) -> tuple[FileRecord, ...]:
+        self.needs("weights")
         return (write_part(directory / "model.safetensors", str(self.w).encode()),)
 
     def load(self, directory: Path, records: Sequence[FileRecord]) -> None:
+        self.needs("weights", "optimizer")
         self.world.note("load")
         with PartReader(directory / "w.json", records[0]) as reader:
             self.w, self.steps = json.loads(bytes(reader.read(0, reader.size)))
 
     def rebuild(self) -> None:
         self.world.note("rebuild")
+        self.world.trainer_up |= TRAIN_PARTS
         self.w, self.steps, self.corrected = 1.0, 0, False
 
     def close(self) -> None:
@@ -232,6 +233,8 @@ class Bench:
         self, number: int = 1, world: World | None = None, rows: int = 5, recorded_step: int = 0, load_from: Path | None = None
     ) -> tuple[Loop, World, Trainer, Engines]:
         world = world or World()
+        if shares_devices(self.run):  # as they are built: the trainer with all its parts, the engines asleep
+            world.trainer_up, world.engine_up = set(TRAIN_PARTS), set()
         engines = Engines(world, self.run.rollout_format)
         trainer = Trainer(world, engines)
         store = CheckpointStore(self.root, number, self.run.checkpoint.keep)

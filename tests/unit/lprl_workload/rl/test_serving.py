@@ -60,9 +60,6 @@ class Both:
     def holds(self, version: int) -> bool:
         return self.held == (version, self.weight)
 
-    def wake(self) -> None:
-        self.journal.append("wake")
-
     def copy_version(self, version: int) -> bool:
         peers = [engine for engine in self.engines if engine[0] == version]
         self.journal.append(f"copy v{version}" if peers else "no peer")

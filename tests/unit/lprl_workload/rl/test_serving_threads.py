@@ -88,7 +88,7 @@ def test_engines_without_a_peer_get_their_weights_when_the_trainer_is_free() -> 
         with made.together.loop_waits():
             call.result(LIMIT_S)
     told = [what for what in both.journal if what not in ("no peer", "replace")]
-    assert told == ["trained", "pause", "push v4 strong", "wake", "probe", "resume", "generate (4, 1.0)"]
+    assert told == ["trained", "pause", "push v4 strong", "probe", "resume", "generate (4, 1.0)"]
 
 
 def test_engines_that_the_loops_own_push_reached_meanwhile_are_not_sent_anything_again() -> None:
