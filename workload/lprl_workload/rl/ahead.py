@@ -13,6 +13,7 @@ of this happens: the loop's own thread collects.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from lprl_workload.rl.serving import Serving
 from lprl_workload.rl.together import DroppedError
 
 T = TypeVar("T")
+SCORING_S = 30.0
+"""How long a run that ends waits for rewards that nobody wants any more."""
 ABORT_AGAIN_S = 0.2
 """A request that was on its way when all were aborted is aborted the next time."""
 
@@ -100,6 +103,7 @@ class Ahead:
         self._next: tuple[int, int | None] | None = None
         """Step that is begun next, and the data position it begins at, None while that is not known."""
         self._horizon = 0
+        self._threads: list[threading.Thread] = []
         self.dropped = 0
         """Responses that were given up unfinished, since the start of the attempt."""
 
@@ -135,13 +139,22 @@ class Ahead:
                 self._serving.rollout.abort()
                 flight.left(ABORT_AGAIN_S)
 
+    def close(self) -> None:
+        """Give everything up for good. Threads that still score are waited for: what they hold of Ray must not outlive it."""
+        self.drop()
+        until = time.monotonic() + SCORING_S
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
     def _begin(self) -> None:
         """Begin collections up to the horizon, as far as their positions are known; under the lock."""
         assert self._next is not None
         step, position = self._next
         while position is not None and step <= self._horizon:
             flight = self._flights[step] = Flight(self._serving)
-            threading.Thread(target=self._fly, args=(flight, step, position), name=f"lprl-step-{step}", daemon=True).start()
+            thread = threading.Thread(target=self._fly, args=(flight, step, position), name=f"lprl-step-{step}", daemon=True)
+            self._threads = [*(other for other in self._threads if other.is_alive()), thread]
+            thread.start()
             step, position = self._next = (step + 1, self._collector.after(position))
 
     def _fly(self, flight: Flight, step: int, position: int) -> None:

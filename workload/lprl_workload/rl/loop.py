@@ -79,7 +79,7 @@ class Loop:
             try:
                 return self._run(stop, started)
             finally:
-                self._ahead.drop()
+                self._ahead.close()
 
     def _run(self, stop: Callable[[], bool], started: Callable[[int], None]) -> Outcome:
         self.ready = rebuild = False
