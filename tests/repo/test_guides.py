@@ -83,7 +83,8 @@ def test_what_the_pages_conclude_holds() -> None:
     assert all(K3[engine, "fp8-qat"] < 0.5 * K3[engine, "bf16"] for engine in ("fp8-block", "fp8-channel")), "less than half of bf16/fp8"
     matched = [run["k3_mean"] for run in RUNS if run["mode"] == "int4-qat/int4 g64"]
     assert min(run["k3_mean"] for run in RUNS if run["mode"] == "bf16/int4 g64") > 1000 * max(matched), "thousands of times"
-    assert max(small("fp8/fp8")) < 1e-9 and max(small("int4-qat/int4")) < 1e-13
+    assert max(small("fp8/fp8")) < 2e-8, "as the page says of the CPU engine"
+    assert max(small("int4-qat/int4") + small("fp8-qat/fp8 weight-only")) < 1e-13
     tight = [pair for pair in HEALTHY if pair.startswith(("bf16/bf16", "int4-qat")) or "weight-only" in pair]
     assert 0.04 < 10 * max(steps("k3", *tight)) < 0.06, "0.05 is ten times the highest step"
     assert len({run["mode"] for run in RUNS if run["heldout_last"] - run["heldout_first"] < 0.3}) == 0, "every pair learns"
