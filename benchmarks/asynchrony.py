@@ -22,7 +22,7 @@ from lprl_workload.config import ResolvedPaths
 from lprl_workload.launch.build import assemble, local_groups
 from lprl_workload.metrics.progress import Reporter
 
-STEPS, TOKENS, TOKEN_S, LAST = 60, 8, 0.06, 15
+STEPS, TOKENS, TOKEN_S, LAST = 100, 8, 0.06, 15
 ALLOWED, SEEDS = (0, 1, 4), (0, 1, 2)
 LEAST_RATIO = 1.6
 
