@@ -28,6 +28,7 @@ import ray
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.runs import run_config, write_inputs
+from lprl_workload.agent.runner import single_turns
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Bucket, Metrics, Prompt, SyncReport
 from lprl_workload.episode import Float32, token_ids
@@ -167,7 +168,7 @@ class EngineProcess(EngineActorHost):
 
     def set_up(self, run: RunConfig, paths: ResolvedPaths, fmt: WeightFormat, device: str) -> None:
         """Take the stand-in."""
-        self._engine = StandInEngine()
+        self._engine, self._draw = StandInEngine(), single_turns
 
 
 class TrainProcess(TrainActorHost):

@@ -28,7 +28,10 @@ PLANES = {
     "test_killed": 2, "test_presets": 2,
 }  # fmt: skip
 """Control plane of a module of tests/control_plane; 3 for all others."""
-RAYS = {"test_run_job": "ray-1", "test_train_ray": "ray-2"}
+RAYS = {
+    "test_run_job": "ray-1", "test_train_ray": "ray-2",
+    "test_train_faults": "ray-4", "test_ahead_kill": "ray-4", "test_ahead_process": "ray-4",
+}  # fmt: skip
 """Lane of a module of tests/local; ray-3 for all others."""
 LANE_S = 1800
 """Longest test of a lane: each of its waits has a limit of its own, which a busy machine may come close to."""
