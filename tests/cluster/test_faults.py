@@ -78,8 +78,9 @@ HANGS: dict[str, Any] = {
 """In attempt 1 the main thread never returns from the 30th reward; its reports go on."""
 
 
-def hangs_and_goes_on(job: Job) -> None:
-    """Attempt 1 is ended in time, charged, and said what it stood still in; attempt 2 trains."""
+def test_a_driver_that_hangs_is_given_up_in_time_and_another_attempt_starts(submit: Submit) -> None:
+    """Its reports go on: what counts is that nothing moves. The attempt is charged, and what stood still is said."""
+    job = submit(small("hanging", **HANGS))
     job.wait_phase("Running", seconds=START_S)
     begun = time.monotonic()
     wait(lambda: job.status().get("failures"), "the stall is seen", STALL_S + 90, job.story)
@@ -88,15 +89,13 @@ def hangs_and_goes_on(job: Job) -> None:
     assert (failure["reason"], job.status()["restartsUsed"]) == ("Stalled", 1), job.told()
     assert re.fullmatch(rf"step \d: rewards, \d+ of 16 responses, no movement for {STALL_S} s", failure["message"]), failure
     wait(lambda: job.status().get("attempt") == 2, "attempt 2", 240, job.story)
-    job.wait_phase("Running", seconds=START_S)
+    job.delete()
 
 
-def test_a_driver_that_hangs_is_followed_by_another_which_is_suspended_resumed_where_it_was_and_deleted_while_it_runs(
-    kube: Kube, submit: Submit
-) -> None:
+def test_suspended_resumed_where_it_was_and_deleted_while_it_runs(kube: Kube, submit: Submit) -> None:
     """The ConfigMap its driver reports into is deleted before: it comes back, and the driver hears of the suspension through it."""
-    job = submit(small("suspended", **HANGS))
-    hangs_and_goes_on(job)
+    job = submit(small("suspended"))
+    job.wait_phase("Running", seconds=START_S)
     job.wait_step(EVERY + 1, 180)
     before = progress_of(kube, job)
     kube.run("-n", job.namespace, "delete", "configmap", str(before["name"]))
@@ -111,7 +110,7 @@ def test_a_driver_that_hangs_is_followed_by_another_which_is_suspended_resumed_w
     job.wait_phase("Running", seconds=START_S)
     job.wait_step(at + 1, 180)
     status = job.status()
-    assert status["attempt"] == 3 and len(status["failures"]) == 1 and status["restartsUsed"] <= 1, "a suspension charges nothing"
+    assert status["attempt"] == 2 and not status.get("failures") and not status.get("restartsUsed")
     logs = kube.run("-n", job.namespace, "logs", "-l", f"lprl.dev/job={job.name},lprl.dev/role=head", "-c", "driver", "--tail=-1")
     assert f"resumed from step {at}" in logs, "it resumed from its checkpoint"
     print(f"gone after {job.delete(GONE_S):.0f} s")
