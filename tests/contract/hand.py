@@ -4,25 +4,14 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.toy import SHAPE
+
 from lprl_api import names
-from lprl_api.model.model_shape import Inspection, ModelShape
+from lprl_api.model.model_shape import Inspection
 from lprl_api.wire.progress import Progress, Termination
 from lprl_operator.kube.api import MERGE, ApiError, KubeApi
 from lprl_operator.places.kube import reduce
 
-SHAPE = ModelShape(
-    architecture="Qwen3ForCausalLM",
-    family="qwen3",
-    layers=2,
-    hidden=128,
-    heads=4,
-    kv_heads=2,
-    head_dim=32,
-    ffn=256,
-    vocab=64,
-    tied_embeddings=True,
-    qk_norm=True,
-)
 INSPECTION = Inspection(shape=SHAPE, fingerprint="ab" * 32, total_bytes=1_000_000, tensors=24, shards=2)
 STEPS = 3
 

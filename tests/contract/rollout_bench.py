@@ -19,13 +19,14 @@ from lprl_workload.data import Completion, GenerationRequest, NamedTensor, Sampl
 from lprl_workload.episode import Span, token_ids
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.served import ServedModel
+from lprl_workload.io.dtypes import DTYPE_NAMES
 from lprl_workload.launch.backends import engine_class
 from lprl_workload.quant.scheme import quantize
 from lprl_workload.quant.select import Selection
 from lprl_workload.rollout.completions import complete
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.rollout.requests import Request
-from lprl_workload.sync.buckets import DTYPE_NAMES, pack
+from lprl_workload.sync.buckets import pack
 from lprl_workload.sync.checks import Check
 from lprl_workload.sync.checksum import checksum
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from tests.control_plane.harness.manifests import TOY, annotations, inspection, merged, toy
+from tests.control_plane.harness.manifests import SHAPE, annotations, inspection, merged, toy
 from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.world import World
 
@@ -27,7 +27,7 @@ def test_the_api_server_is_away_for_half_a_minute(make_operator: MakeOperator, w
     sim = {"converting": {"convert_delay": "10s"}, "inspecting": {"inspect_delay": "10s"}}
     limits = {"stallSeconds": 180}  # more than the half minute and what a busy machine takes to catch up
     for number, name in enumerate(("running", "converting", "inspecting", "provisioning")):
-        notes = annotations(inspection(TOY, f"f{number}" * 32), {"step_s": 0.5}, **sim.get(name, {}))
+        notes = annotations(inspection(SHAPE, f"f{number}" * 32), {"step_s": 0.5}, **sim.get(name, {}))
         if name == "provisioning":
             notes = merged(notes, {"workers": {"annotations": {"sim.lprl.dev/ready-delay": "10s"}}})
         world.apply(toy(name, world.namespace, sim=notes, steps=10, failurePolicy={"backoffSeconds": 0, **limits}))
@@ -51,9 +51,9 @@ def submit(world: World) -> None:
     limits = {"backoffSeconds": 0, "stallSeconds": 180, "provisionTimeoutSeconds": 600}
     world.apply(toy("running", world.namespace, slow, steps=6, activeDeadlineSeconds=1200, failurePolicy=limits))
     crash = {"crash": {"attempts": [1], "step": 1, "code": 1}}
-    sim = annotations(inspection(TOY, "a1" * 32), crash)
+    sim = annotations(inspection(SHAPE, "a1" * 32), crash)
     world.apply(toy("restarting", world.namespace, sim=sim, failurePolicy={**limits, "backoffSeconds": 60}))
-    gated = merged(annotations(inspection(TOY, "a2" * 32)), {"workers": {"annotations": {"sim.lprl.dev/ready-delay": "70s"}}})
+    gated = merged(annotations(inspection(SHAPE, "a2" * 32)), {"workers": {"annotations": {"sim.lprl.dev/ready-delay": "70s"}}})
     world.apply(toy("provisioning", world.namespace, sim=gated, failurePolicy=limits))
     world.apply(toy("finished", world.namespace, {"step_s": 0.0}, steps=1, ttlSecondsAfterFinished=1200))
     for name, phase in (("running", "Running"), ("restarting", "Restarting"), ("provisioning", "Provisioning"), ("finished", "Succeeded")):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.control_plane.harness.manifests import TOY, annotations, inspection, merged, toy
+from tests.control_plane.harness.manifests import SHAPE, annotations, inspection, merged, toy
 from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.together import apart
 from tests.control_plane.harness.world import World
@@ -22,7 +22,7 @@ def submit_one_per_phase(world: World) -> None:
         "failed": {"crash": {"attempts": [1], "step": 1, "code": 3}},
     }
     for number, name in enumerate(PHASES):
-        sim = annotations(inspection(TOY, f"{number:02x}" * 32), drivers.get(name), **({hold[name]: "yes"} if name in hold else {}))
+        sim = annotations(inspection(SHAPE, f"{number:02x}" * 32), drivers.get(name), **({hold[name]: "yes"} if name in hold else {}))
         if name == "provisioning":
             sim = merged(sim, {"workers": {"schedulingGates": ["test/held"]}})
         more = {"failurePolicy": {"backoffSeconds": 600}} if name == "restarting" else {}
@@ -58,7 +58,7 @@ def made_again_under_the_same_name_at_once(world: World) -> None:
 
 
 def a_shared_conversion_outlives_the_job_that_began_it(world: World) -> None:
-    sim = annotations(inspection(TOY), {}, convert_hold="yes")
+    sim = annotations(inspection(SHAPE), {}, convert_hold="yes")
     for name in ("first", "second", "third"):
         world.apply(toy(name, world.namespace, sim=sim))
         world.wait_phase(name, "Converting")

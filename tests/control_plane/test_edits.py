@@ -4,7 +4,7 @@ import json
 import time
 
 from tests.control_plane.harness.api import STRATEGIC, ApiError, Document
-from tests.control_plane.harness.manifests import TOY, annotations, inspection, merged, toy
+from tests.control_plane.harness.manifests import SHAPE, annotations, inspection, merged, toy
 from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.plane import POOL
 from tests.control_plane.harness.together import together
@@ -97,7 +97,7 @@ def never_fought(world: World, name: str, wanted: Document) -> None:
 def queue_of_clusters(world: World, job: str) -> None:
     """Held back, admitted, evicted while it trains, admitted again: two attempts, and no restart is charged."""
     driver = {"step_s": 0.3, "hold_at": 4}  # held: it must not end before it is evicted
-    sim = merged(annotations(inspection(TOY, "e1" * 32), driver), {part: {"schedulingGates": [GATE]} for part in ("head", "workers")})
+    sim = merged(annotations(inspection(SHAPE, "e1" * 32), driver), {part: {"schedulingGates": [GATE]} for part in ("head", "workers")})
     manifest = toy(job, world.namespace, sim=sim, steps=24)
     manifest["metadata"]["labels"] = {QUEUE: "team"}
     world.apply(manifest)
@@ -133,7 +133,7 @@ def held_pods(world: World) -> list[Document]:
 
 def queue_of_jobs(world: World, job: str) -> None:
     """The conversion Job is evicted, its template edited, and admitted again: its own pods are made anew, nothing else is."""
-    world.apply(toy(job, world.namespace, sim=annotations(inspection(TOY, "e2" * 32), {}, convert_hold="yes")))
+    world.apply(toy(job, world.namespace, sim=annotations(inspection(SHAPE, "e2" * 32), {}, convert_hold="yes")))
     world.wait_phase(job, "Converting", seconds=END_S)
     world.wait(f"{job}: pods", lambda: held_pods(world), seconds=END_S)
     (made,) = [j for j in world.of("Job", f"{names.LABEL_ROLE}=convert") if job in [o["name"] for o in j["metadata"]["ownerReferences"]]]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.control_plane.harness.manifests import TOY, annotations, inspection, merged, toy
+from tests.control_plane.harness.manifests import SHAPE, annotations, inspection, merged, toy
 from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.world import World
 
@@ -44,7 +44,7 @@ def submit(world: World) -> None:
     for names in ([n for n in NAMES if n not in BRIEF], BRIEF):
         for name in names:
             held = {HOLDS[name]: "yes"} if name in HOLDS else {}
-            sim = annotations(inspection(TOY, f"{NAMES.index(name):02x}" * 32), DRIVERS.get(name, {"step_s": 0.1}), **held)
+            sim = annotations(inspection(SHAPE, f"{NAMES.index(name):02x}" * 32), DRIVERS.get(name, {"step_s": 0.1}), **held)
             if name == "provisioning":
                 sim = merged(sim, {"workers": {"annotations": {"sim.lprl.dev/ready-delay": "45s"}}})
             world.apply(toy(name, world.namespace, sim=sim, steps=3, **SPECS.get(name, {})))
@@ -99,7 +99,7 @@ def test_killed_again_and_again(make_operator: MakeOperator, world: World) -> No
     dice = random.Random(7)
     names = [f"toy-{i}" for i in range(6)]
     for number, name in enumerate(names):  # each with a source of its own: a job that joins a conversion late has it checked anew
-        sim = annotations(inspection(TOY, f"{number:02x}" * 32), {"step_s": 0.5}, convert_delay="1s", finalise_delay="1s")
+        sim = annotations(inspection(SHAPE, f"{number:02x}" * 32), {"step_s": 0.5}, convert_delay="1s", finalise_delay="1s")
         world.apply(toy(name, world.namespace, sim=sim, steps=6))
     kills = 0
     while kills < 8:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.control_plane.harness.api import STRATEGIC, Document
-from tests.control_plane.harness.manifests import TOY, annotations, inspection, toy
+from tests.control_plane.harness.manifests import SHAPE, annotations, inspection, toy
 from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.together import Scenario, apart, together
 from tests.control_plane.harness.world import World
@@ -120,7 +120,7 @@ def node_unreachable(world: World) -> None:
     job = "toy"
     world.cut_off.add(job)
     cut = world.plane.add_nodes(world.namespace, "cut", 1)[0]
-    sim = annotations(inspection(TOY), {**SLOW, "survives": True})
+    sim = annotations(inspection(SHAPE), {**SLOW, "survives": True})
     sim["head"]["nodeSelector"] = {"sim.lprl.dev/kind": "cut"}
     sim["workers"] = {"nodeSelector": {"sim.lprl.dev/kind": "cpu"}}
     limits = {"backoffSeconds": 0, "unreachableNodeSeconds": 15}

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from tests.control_plane.harness.manifests import TOY, Manifest, annotations, inspection, merged, toy
+from tests.control_plane.harness.manifests import SHAPE, Manifest, annotations, inspection, merged, toy
 from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.together import Scenario, apart, together
 from tests.control_plane.harness.world import JOB, World
@@ -18,7 +18,7 @@ SETTLE_S = 20.0
 
 def sim(number: int, **conversion: str) -> Manifest:
     """A source of its own."""
-    return annotations(inspection(TOY, f"{number:02x}" * 32), {}, **conversion)
+    return annotations(inspection(SHAPE, f"{number:02x}" * 32), {}, **conversion)
 
 
 def without_image(number: int, role: str, where: str) -> Scenario:

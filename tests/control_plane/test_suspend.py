@@ -1,6 +1,6 @@
 """Suspension in every phase, limits of time, and the time to live."""
 
-from tests.control_plane.harness.manifests import TOY, annotations, inspection, toy
+from tests.control_plane.harness.manifests import SHAPE, annotations, inspection, toy
 from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.together import together
 from tests.control_plane.harness.world import World
@@ -42,7 +42,7 @@ def while_running(world: World, job: str) -> None:
 
 
 def while_inspecting(world: World, job: str) -> None:
-    world.apply(toy(job, world.namespace, sim=annotations(inspection(TOY, "a1" * 32), inspect_hold="yes")))
+    world.apply(toy(job, world.namespace, sim=annotations(inspection(SHAPE, "a1" * 32), inspect_hold="yes")))
     held = world.wait(f"{job}: inspect pod", lambda: pods_of(world, "inspect", job))
     world.patch(job, suspend=True)
     world.wait_phase(job, "Suspended", seconds=END_S)
@@ -61,7 +61,7 @@ def both(held: list[str]) -> list[str] | None:
 
 
 def while_converting(world: World, job: str) -> None:
-    world.apply(toy(job, world.namespace, sim=annotations(inspection(TOY, "a2" * 32), convert_hold="yes")))
+    world.apply(toy(job, world.namespace, sim=annotations(inspection(SHAPE, "a2" * 32), convert_hold="yes")))
     world.wait_phase(job, "Converting", seconds=END_S)
     held = world.wait(f"{job}: conversion pods", lambda: both(_held(world)))
     world.patch(job, suspend=True)
@@ -76,7 +76,7 @@ def while_converting(world: World, job: str) -> None:
 
 def while_provisioning(world: World, job: str) -> None:
     """The driver that waits for workers is asked too; then the cluster is given up."""
-    world.apply(toy(job, world.namespace, sim={**annotations(inspection(TOY, "a3" * 32)), **GATED}))
+    world.apply(toy(job, world.namespace, sim={**annotations(inspection(SHAPE, "a3" * 32)), **GATED}))
     world.wait_phase(job, "Provisioning", seconds=END_S)
     world.wait(f"{job}: its head runs", lambda: world.driver_log(job, "container"), seconds=END_S)
     assert world.status(job)["phase"] == "Provisioning", "a driver that waits for workers is not Running"
@@ -139,7 +139,7 @@ def too_late(world: World, job: str) -> None:
 def never_ready(world: World, job: str) -> None:
     """A cluster that is not ready in time is given up, although its driver reports that it waits."""
     limits = {"backoffSeconds": 0, "maxRestarts": 1, "provisionTimeoutSeconds": 8}
-    world.apply(toy(job, world.namespace, sim={**annotations(inspection(TOY)), **GATED}, failurePolicy=limits))
+    world.apply(toy(job, world.namespace, sim={**annotations(inspection(SHAPE)), **GATED}, failurePolicy=limits))
     status = world.wait_phase(job, "Failed", seconds=END_S)
     assert world.condition(job, "Failed")["reason"] == "RestartsExhausted"
     assert [f["reason"] for f in status["failures"]] == ["ProvisionTimeout", "RestartsExhausted"]

@@ -13,10 +13,11 @@ from torch._C._distributed_c10d import PrefixStore, ProcessGroupGloo, TCPStore
 
 from lprl_api.model.formats import Bf16
 from lprl_workload.data import Bucket
+from lprl_workload.io.dtypes import DTYPE_NAMES
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.quant.scheme import quantize
 from lprl_workload.sync.assemble import gather
-from lprl_workload.sync.buckets import DTYPE_NAMES, unpack
+from lprl_workload.sync.buckets import unpack
 from lprl_workload.sync.checks import Arrived, Check
 from lprl_workload.sync.manifest import Entry, Piece, ServedAs, Shard, WeightManifest, WeightSource
 from lprl_workload.sync.peers import Alone, GroupPeers, Peers

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from tests.control_plane.harness.plane import KIND, POOL
+from tests.toy import SHAPE
 
 from lprl_api import names
 from lprl_api.catalog.presets import PRESETS, preset_manifest
@@ -12,19 +13,6 @@ from lprl_api.model.model_shape import Inspection, ModelShape, SourceQuantizatio
 from lprl_api.model.shapes import SHAPES
 
 Manifest = dict[str, Any]
-TOY = ModelShape(
-    architecture="Qwen3ForCausalLM",
-    family="qwen3",
-    layers=2,
-    hidden=128,
-    heads=4,
-    kv_heads=2,
-    head_dim=32,
-    ffn=256,
-    vocab=64,
-    tied_embeddings=True,
-    qk_norm=True,
-)
 
 PUBLISHED = {"kimi-k2-thinking-int4": SourceQuantization(format="int4-group", group_size=32, scope="routed-experts")}
 """Presets whose source is quantised already: it is served as it is, and a BF16 folder is made to train from."""
@@ -61,7 +49,7 @@ def annotations(message: str, driver: dict[str, Any] | None = None, **conversion
 
 def toy(name: str, namespace: str, driver: dict[str, Any] | None = None, steps: int = 4, **spec: Any) -> Manifest:
     """A small job: one CPU worker, INT4 (one conversion of two shards by two pods). `sim` is merged into podTemplate."""
-    sim = spec.pop("sim", None) or annotations(inspection(TOY), driver)
+    sim = spec.pop("sim", None) or annotations(inspection(SHAPE), driver)
     base: Manifest = {
         "model": {"source": {"volume": "models", "path": "toy"}},
         "precision": {"training": "int4-qat", "rollout": "int4", "int4": {"groupSize": 32}},

@@ -8,7 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lprl_api.model.model_shape import Inspection, ModelShape
+from tests.toy import SHAPE
+
+from lprl_api.model.model_shape import Inspection
 from lprl_api.names import CONTROL_KEY, LABEL_ATTEMPT, LABEL_CONTENT_KEY
 from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner
 from lprl_operator.decide.observed import (
@@ -25,19 +27,6 @@ from lprl_operator.resources.settings import RenderSettings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = RenderSettings(image="lprl.test/workload:1")
-SHAPE = ModelShape(
-    architecture="Qwen3ForCausalLM",
-    family="qwen3",
-    layers=2,
-    hidden=128,
-    heads=4,
-    kv_heads=2,
-    head_dim=32,
-    ffn=256,
-    vocab=64,
-    tied_embeddings=True,
-    qk_norm=True,
-)
 INSPECTION = Inspection(shape=SHAPE, fingerprint="ab" * 32, total_bytes=1_000_000, tensors=24, shards=6)
 
 

@@ -6,6 +6,7 @@ one scale a weight need to see it twice (`measure` first). Each format's encoder
 
 import ctypes
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,7 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     return memoryview(array)
 
 
-class SlabEncoder:
+class SlabEncoder(ABC):
     """Quantises one weight of `cols` columns slab by slab; not for use by several threads at once."""
 
     def __init__(self, cols: int, unit: int = 1, two_passes: bool = False) -> None:
@@ -68,13 +69,13 @@ class SlabEncoder:
             absmax = torch.tensor(bits, dtype=torch.int16).view(torch.bfloat16)
         self._absmax = torch.maximum(self._absmax, absmax)
 
+    @abstractmethod
     def encode(self, x: Tensor) -> tuple[memoryview, memoryview]:
         """Quantise slab `x` bfloat16 [r, cols], contiguous: bytes of the codes and scales of these rows.
 
         They are those of the first two tensors `scheme.quantize` returns, and are overwritten by the next call. Raises ValueError
         for NaN or infinite values.
         """
-        raise NotImplementedError
 
     def errors(self) -> ErrorSums:
         """Return the error of all slabs so far. Raises ValueError where a code times its scale overflows."""

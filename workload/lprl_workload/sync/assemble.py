@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from lprl_workload.data import NamedTensor
+from lprl_workload.io.dtypes import DTYPES
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.process.movement import here
-from lprl_workload.sync.buckets import TORCH_DTYPES, as_bytes
+from lprl_workload.sync.buckets import as_bytes
 from lprl_workload.sync.checksum import checksum
 from lprl_workload.sync.manifest import Entry, WeightSource
 from lprl_workload.sync.peers import Peers, vote
@@ -72,7 +73,7 @@ class Assembly:
         held: Held = {}
         for shard in self._source.shards(list(dict.fromkeys(name for name, _ in mine))):
             entry, piece = mine[shard.name, shard.offset]
-            if tuple(shard.tensor.shape) != piece.shape or shard.tensor.dtype != TORCH_DTYPES[entry.dtype]:
+            if tuple(shard.tensor.shape) != piece.shape or shard.tensor.dtype != DTYPES[entry.dtype]:
                 found = f"{shard.tensor.dtype} {list(shard.tensor.shape)}"
                 raise WeightMismatchError(f"{shard.name}: this rank holds {found}, its manifest says {entry.dtype} {list(piece.shape)}")
             held[shard.name, shard.offset] = shard.tensor
@@ -128,7 +129,7 @@ class Assembly:
             if len(entry.pieces) == 1 and entry.pieces[0].rank == self._peers.rank:
                 found.append((entry, held[entry.name, entry.pieces[0].offset]))
                 continue
-            whole = torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype], device=self._source.device)
+            whole = torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device=self._source.device)
             for piece in entry.pieces:
                 if piece.rank == self._peers.rank:
                     whole[piece.index] = held[entry.name, piece.offset]

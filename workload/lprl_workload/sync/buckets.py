@@ -11,26 +11,10 @@ import torch
 from torch import Tensor
 
 from lprl_workload.data import Bucket, BucketEntry, NamedTensor
+from lprl_workload.io.dtypes import DTYPE_NAMES, DTYPES
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.process.movement import here
 from lprl_workload.sync.routes import ALIGNMENT
-
-DTYPE_NAMES: dict[torch.dtype, str] = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-}
-"""safetensors' name of each dtype."""
-TORCH_DTYPES: dict[str, torch.dtype] = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
 def as_bytes(tensor: Tensor) -> Tensor:
@@ -86,7 +70,7 @@ def unpack(bucket: Bucket) -> Iterator[NamedTensor]:
 
     """
     for entry in bucket.entries:
-        dtype = TORCH_DTYPES.get(entry.dtype)
+        dtype = DTYPES.get(entry.dtype)
         if dtype is None:
             raise WeightMismatchError(f"{entry.name}: unknown dtype {entry.dtype!r} in a bucket")
         raw = bucket.data[entry.offset : entry.offset + entry.nbytes]

@@ -1,5 +1,6 @@
 """What everybody asks of a weight format: a format is one class in one file here, and its kernels are one file of the workload."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -65,7 +66,7 @@ class Stored:
     """Of such a scheme: the experts it leaves out."""
 
 
-class Format(Contract):
+class Format(Contract, ABC):
     """A weight format. N, K below are the rows (output channels) and columns (input channels) of a weight."""
 
     kind: str
@@ -86,13 +87,13 @@ class Format(Contract):
     same_shape: ClassVar[bool] = False
     """Whether a stored scale must have just the shape `parts` says; else any with as many elements will do."""
 
+    @abstractmethod
     def parts(self, rows: int, cols: int) -> tuple[Part, ...]:
         """Return what a weight [rows, cols] is stored as, in the order of `leaves`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tile(self, rows: int, cols: int) -> tuple[int, int]:
         """Return the rectangle of a weight [rows, cols] that shares one scale."""
-        raise NotImplementedError
 
     @property
     def unit(self) -> tuple[int, int]:
@@ -140,14 +141,14 @@ class Format(Contract):
         wanted = self.parts(rows, cols)[1].shape
         return (rows, cols), wanted, prod(scale) == prod(wanted) and (scale == wanted or not self.same_shape)
 
+    @abstractmethod
     def quantization_config(self, ignored: Ignored) -> Json | None:
         """Return the `quantization_config` of a checkpoint's config.json; None for high precision."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def read(cls, stored: Stored) -> Self | None:
         """Return the format that a quantization_config says, None where it says another."""
-        raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
         """Return what SourceQuantization keeps of it beside its kind."""

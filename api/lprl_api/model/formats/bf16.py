@@ -17,6 +17,10 @@ class Bf16(Format):
         """See Format."""
         return (Part("weight", "BF16", (rows, cols)),)
 
+    def tile(self, rows: int, cols: int) -> tuple[int, int]:
+        """One element: none is scaled."""
+        return (1, 1)
+
     def quantises(self, module: str, routed: bool) -> bool:
         """Nothing."""
         return False

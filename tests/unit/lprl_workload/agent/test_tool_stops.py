@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from tests.unit.lprl_workload.agent.test_run import ROLLOUTS, Ran
+from tests.unit.lprl_workload.agent.test_tool_loop import CALL, Played
+from tests.unit.lprl_workload.agent.test_tool_loop import run as rolled
 
 from lprl_api.spec import episode as spec
 from lprl_fixtures.runs import write_inputs
@@ -82,6 +84,21 @@ def test_calls_of_a_stopped_server_fail_within_their_limit_and_later_ones_are_an
         await tool.close()
 
     asyncio.run(asyncio.wait_for(run(), 180))
+
+
+def test_a_server_that_stands_still_fails_the_episode_within_its_limit(server: tuple[int, str]) -> None:
+    def tool(limit_s: float) -> HttpTool:
+        told = {"description": "Multiply.", "parameters": {"type": "object"}}
+        return HttpTool(spec.Tool(name="multiply", url=server[1], timeoutSeconds=limit_s, **told), "episode.tools[0]", None)
+
+    well = rolled(Played([CALL, "It is 42."]), [tool(120.0)])
+    assert (well.finish, well.counts) == ("stop", {"ok": 1})
+    os.kill(server[0], signal.SIGSTOP)
+    began = time.monotonic()
+    hung = rolled(Played([CALL, "never said"]), [tool(0.5)])
+    assert time.monotonic() - began < 60, "not the minutes a socket would wait"
+    assert (hung.finish, hung.counts) == ("failed", {"failed": 1})
+    assert hung.failures == ["tool multiply: error: multiply: no answer within 0.5 s"]
 
 
 def test_a_run_whose_tool_server_stops_counts_and_tells_the_episodes_and_goes_on(

@@ -1,11 +1,11 @@
 """Which process of a call is given up, and when: answers are no movement, and ranks wait for each other."""
 
 import socket
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from lprl_api.spec.topology import RolloutLayout
+from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo
 from lprl_workload.launch.ray_link import LATE_VERDICT_S
 from lprl_workload.launch.stillness import (
@@ -22,6 +22,11 @@ from lprl_workload.sync.transport_broadcast import TELL_S
 from lprl_workload.train.group import TIMEOUT, Group
 
 ENGINES, RANKS = Limits(100, 30, together=False), Limits(100, 30, together=True)
+
+
+def run_of(stall_s: int, health_s: int) -> RunConfig:
+    """A RunConfig of which limits alone are said."""
+    return RunConfig.model_construct(stall_seconds=stall_s, rollout=RolloutLayout(health_check_seconds=health_s))
 
 
 def watched(limits, answers, until, every=10):
@@ -66,7 +71,7 @@ def test_processes_that_load_have_minutes_to_import_however_short_a_stall_is():
 @pytest.mark.parametrize("stall_s", [36, 120, 300, 1800, 7200, 86400])
 @pytest.mark.parametrize("health_s", [1, 30, 600])
 def test_an_engine_that_hangs_in_a_push_is_found_before_the_trainer_is_blamed_for_waiting(stall_s: int, health_s: int) -> None:
-    run: Any = SimpleNamespace(stall_seconds=stall_s, rollout=SimpleNamespace(health_check_seconds=health_s))
+    run = run_of(stall_s, health_s)
     engine, rank = engine_limits(run, in_push=True), rank_limits(run)
     late = after_failure(engine)
     assert late is not None and engine.still_s < rank.still_s
@@ -88,6 +93,6 @@ def test_a_rank_waits_for_another_at_a_vote_longer_than_that_one_waits_for_an_en
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
     Group(RankInfo(0, 2, "cpu", "127.0.0.1", port), stall_s).peers()
-    run: Any = SimpleNamespace(stall_seconds=stall_s, rollout=SimpleNamespace(health_check_seconds=30))
+    run = run_of(stall_s, 30)
     assert engine_limits(run, in_push=True).still_s < waits["vote"] <= rank_limits(run).still_s
     assert waits["train"] >= max(stall_s, TIMEOUT.total_seconds()), "a collective that hangs is found by whoever watches the ranks"

@@ -22,6 +22,20 @@ ITEMS = [RewardItem("p", "r" * n, str(n), {"n": n}) for n in range(20)]
 
 
 @contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on loopback; gives the address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/score"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
 def service(answer: Answer) -> Iterator[tuple[str, list[dict[str, Any]], list[str | None]]]:
     bodies: list[dict[str, Any]] = []
     tokens: list[str | None] = []
@@ -44,15 +58,8 @@ def service(answer: Answer) -> Iterator[tuple[str, list[dict[str, Any]], list[st
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/score", bodies, tokens
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(Handler) as address:
+        yield address, bodies, tokens
 
 
 def test_scores_concurrently_in_order_with_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,15 +179,8 @@ def test_connections_are_kept_from_one_batch_to_the_next() -> None:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        scorer = RemoteScorer(Reward(type="remote", url=f"http://127.0.0.1:{server.server_port}/"))
+    with served(Handler) as address:
+        scorer = RemoteScorer(Reward(type="remote", url=address))
         assert [scorer.score(ITEMS[:1]) for _ in range(5)] == [[1.0]] * 5
         scorer.close()
         assert len(made) == 1
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

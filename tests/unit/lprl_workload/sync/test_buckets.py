@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lprl_workload.data import Bucket, BucketEntry, NamedTensor
+from lprl_workload.io.dtypes import DTYPE_NAMES
 from lprl_workload.process.errors import WeightMismatchError
-from lprl_workload.sync.buckets import DTYPE_NAMES, make_bucket, pack, unpack
+from lprl_workload.sync.buckets import make_bucket, pack, unpack
 from lprl_workload.sync.routes import ALIGNMENT, Target
 from lprl_workload.sync.wire import decode_bucket, encode_bucket
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from lprl_workload.data import NamedTensor
+from lprl_workload.io.dtypes import DTYPE_NAMES
 from lprl_workload.process.errors import WeightMismatchError
-from lprl_workload.sync.buckets import DTYPE_NAMES, make_bucket
+from lprl_workload.sync.buckets import make_bucket
 from lprl_workload.sync.checks import Arrived, Check
 from lprl_workload.sync.checksum import checksum
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lprl_workload.sync.buckets import DTYPE_NAMES
+from lprl_workload.io.dtypes import DTYPE_NAMES
 from lprl_workload.sync.checksum import checksum
 
 

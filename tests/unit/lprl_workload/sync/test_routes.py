@@ -12,10 +12,10 @@ from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Gr
 from lprl_api.model.model_shape import ModelShape, Moe
 from lprl_api.spec.precision import Scope
 from lprl_fixtures.pushes import Mesh, mesh_manifest
+from lprl_workload.io.dtypes import DTYPE_NAMES
 from lprl_workload.quant.scheme import quantize
 from lprl_workload.quant.select import Selection
 from lprl_workload.quant.specs import served_specs, spec_bytes
-from lprl_workload.sync.buckets import DTYPE_NAMES
 from lprl_workload.sync.manifest import Entry, Piece, ServedAs, WeightManifest
 from lprl_workload.sync.routes import EngineLayout, Routes, Target, audiences, route
 

@@ -8,9 +8,9 @@ from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Gr
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.precision import Scope
 from lprl_workload.data import NamedTensor
+from lprl_workload.io.dtypes import DTYPE_NAMES
 from lprl_workload.quant.scheme import dequantize, quantize
 from lprl_workload.quant.select import Selection
-from lprl_workload.sync.buckets import DTYPE_NAMES
 from lprl_workload.sync.manifest import Entry, ServedAs
 from lprl_workload.sync.serve import Notes, quantise_batch
 
