@@ -65,7 +65,7 @@ class TrainGroup(Protocol):
         """Have every rank move parts of its state to host memory; what needs them must not be asked meanwhile. Saving may be."""
 
     def wake(self, parts: frozenset[TrainPart]) -> None:
-        """Bring them back, bit by bit."""
+        """Bring them back, bit for bit."""
 
     def begin_save(self, directory: Path) -> None:
         """Have every rank copy its part of the state (optimizer, masters, schedule, RNG) and begin to write it into the existing
