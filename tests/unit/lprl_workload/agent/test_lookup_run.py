@@ -53,6 +53,8 @@ def made(root: Path, name: str, episode: dict[str, Any]) -> tuple[list[dict[str,
         "data": {"reward": {"type": "exact", "function": None}},
         "episode": episode,
         "algorithm": {"steps": STEPS},
+        # A rate five times as high can unlearn asking within two steps, as the rounding of a processor has it.
+        "optimizer": {"learning_rate": EXAMPLE["spec"]["optimizer"]["learningRate"]},
         "sampling": {"max_response_tokens": EXAMPLE["spec"]["sampling"]["maxResponseTokens"]},
         "evaluation": {"every_steps": STEPS},
         "checkpoint": {"directory": {"path": f"runs/{name}"}, "every_steps": STEPS, "export_formats": []},
