@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lprl_api.errors import UserError
 from lprl_api.model import hf_ignore as ignore_rules
 from lprl_api.model import hf_quantization_keys as keys
-from lprl_api.model.formats import FORMATS, Activations, Bf16, WeightFormat
+from lprl_api.model.formats import READ, Activations, Bf16, WeightFormat
 from lprl_api.model.formats.base import WEIGHT_ONLY, Stored
 from lprl_api.model.hf_config import shape_from_config
 from lprl_api.model.hf_quantization_keys import check_keys
@@ -87,12 +87,13 @@ def _parse_fp8(section: Json) -> WeightFormat:
 
 def _parse_compressed(section: Json, shape: ModelShape | None) -> WeightFormat:
     check_keys(section, keys.COMPRESSED, SECTION)
-    scheme, targets = _scheme(section)
+    scheme, block, targets = _scheme(section)
     ignored = _names(section, "ignore", SECTION)
     stored = Stored(
         "compressed-tensors",
         _activations(section),
         lambda: _plain(ignored, targets, shape),
+        block=block,
         scheme=scheme,
         routed_only=lambda: ignore_rules.routed_only(ignored, targets, shape),
         excluded_experts=lambda: ignore_rules.excluded_experts(ignored, shape),
@@ -103,13 +104,13 @@ def _parse_compressed(section: Json, shape: ModelShape | None) -> WeightFormat:
     raise UserError(
         f"quantization_config.config_groups: weights of type {kind!r}, {bits} bits, strategy {strategy!r}, "
         f"group_size {group}, format {file_format!r} are not supported; "
-        f"fits {' or '.join(fmt.reads for fmt in FORMATS.values() if fmt.reads)}",
+        f"fits {' or '.join(fmt.reads for fmt in READ if fmt.reads)}",
         "use the model's BF16, FP8 or compressed-tensors INT4 version",
     )
 
 
 def _read(stored: Stored) -> WeightFormat | None:
-    return next((found for fmt in FORMATS.values() if (found := fmt.read(stored)) is not None), None)  # type: ignore[return-value]
+    return next((found for fmt in READ if (found := fmt.read(stored)) is not None), None)  # type: ignore[return-value]
 
 
 def _names(section: Json, key: str, place: str) -> tuple[str, ...]:
@@ -127,12 +128,12 @@ def _plain(ignored: Sequence[str], targets: Sequence[str], shape: ModelShape | N
     return tuple(dict.fromkeys((*ignore_rules.excluded(ignored, shape), *ignore_rules.untargeted(targets, shape))))
 
 
-def _scheme(section: Json) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-    """Return (type, bits, strategy, group size, file format) of the one weight scheme, and the targets of its groups.
+def _scheme(section: Json) -> tuple[tuple[Any, ...], tuple[int, int] | None, tuple[str, ...]]:
+    """Return (type, bits, strategy, group size, file format) of the one weight scheme, its block, and the targets of its groups.
 
     Groups without a weight scheme are about activations or the KV cache. Raises UserError for none, and for several that differ.
     """
-    found: dict[tuple[Any, ...], list[str]] = {}
+    found: dict[tuple[tuple[Any, ...], tuple[int, int] | None], list[str]] = {}
     groups = section.get("config_groups") or {}
     for name, group in groups.items() if isinstance(groups, dict) else ():
         place = f"{SECTION}.config_groups.{name}"
@@ -147,11 +148,23 @@ def _scheme(section: Json) -> tuple[tuple[Any, ...], tuple[str, ...]]:
         scheme = (*_numbers(weights), file_format)
         if any(isinstance(value, list | dict) for value in scheme):
             raise UserError(f"{place}.weights: got {str(weights)[:80]!r}; needs numbers and names", _RESTORE)
-        found.setdefault(scheme, []).extend(_names(group, "targets", place))
+        block = _block(weights, f"{place}.weights")
+        found.setdefault((scheme, block), []).extend(_names(group, "targets", place))
     if len(found) != 1:
         raise UserError(f"quantization_config.config_groups: {len(found)} weight schemes; exactly one is supported")
-    scheme, targets = next(iter(found.items()))
-    return scheme, tuple(targets)
+    (scheme, block), targets = next(iter(found.items()))
+    return scheme, block, tuple(targets)
+
+
+def _block(weights: Json, place: str) -> tuple[int, int] | None:
+    """Return rows and columns of a block; None where a scheme has no blocks. Raises UserError for a block that is none."""
+    found = weights.get("block_structure")
+    if not found:
+        return None
+    is_pair = isinstance(found, list | tuple) and len(found) == 2 and all(type(n) is int and n > 0 for n in found)
+    if not is_pair or str(weights.get("strategy")).lower() != "block":
+        raise UserError(f"{place}.block_structure: got {str(found)[:80]!r}; needs two positive numbers, with strategy block", _RESTORE)
+    return (found[0], found[1])
 
 
 def _activations(section: Json) -> Activations:

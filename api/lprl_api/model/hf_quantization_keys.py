@@ -89,7 +89,7 @@ WEIGHTS: Mapping[str, tuple[Accepts, str]] = {
         lambda value: not value or _one_of("weight", "static")(value),
         "weight, static or none: with group order every input channel has its scale from another group",
     ),
-    "block_structure": (_none, "none: block FP8 is read with quant_method fp8"),
+    "block_structure": (_any, ""),
     "scale_dtype": (_any, ""),  # scales are read in the type they are stored in
     "zp_dtype": (_any, ""),
     "observer": (_any, ""),  # how scales were found

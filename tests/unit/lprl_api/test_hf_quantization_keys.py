@@ -7,6 +7,7 @@ import pytest
 
 from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
+from lprl_api.model.formats.fp8_block import CompressedFp8Block
 from lprl_api.model.hf_quantization import parse_quantization_config
 
 INT4 = {
@@ -73,6 +74,7 @@ APPLIED = {
     "format-of-the-group": (group(format="pack-quantized") | {"format": "mixed-precision"}, ALL),
     "frozen": (INT4 | {"quantization_status": "frozen", "version": "0.9", "global_compression_ratio": 3.1}, ALL),
     "channel-from-group-size": (fp8_groups(None, group_size=-1), Fp8Channel(activations="none")),
+    "blocks": (fp8_groups("block", block_structure=[128, 128]), CompressedFp8Block(activations="none")),
     "naive": (fp8_groups("channel") | {"format": "naive-quantized"}, Fp8Channel(activations="none")),
     "fp8-static": (FP8 | {"activation_scheme": "static", "kv_cache_scheme": "static"}, Fp8Block()),
     "fp8-float-scales": (FP8 | {"scale_fmt": "float", "expert_dtype": "fp8", "dequantize": True}, Fp8Block()),
@@ -80,14 +82,17 @@ APPLIED = {
     "fp8-embedding-too": (FP8 | {"modules_to_convert": ["model.embed_tokens"]}, Fp8Block()),
     "experts-targeted": (group(targets=[r"re:.*mlp\.experts\..*"]), Int4Group(scope="routed-experts")),  # type: ignore[arg-type]
 }
+BLOCKS = {f"group_{i}": fp8_groups("block", block_structure=size)["config_groups"]["g"] for i, size in enumerate(([128, 128], [64, 64]))}
 REFUSED = {
     "actorder-group": (weights(actorder="group"), r"config_groups.group_0.weights.actorder: got 'group'; needs weight, static or none"),
     "actorder-dynamic": (weights(actorder="dynamic"), "actorder: got 'dynamic'"),
     "actorder-true": (weights(actorder=True), "actorder: got 'True'"),
     "zero-points": (weights(symmetric=False), "asymmetric"),
     "dynamic-weights": (weights(dynamic=True), "dynamic: got 'True'"),
-    "block-structure": (weights(block_structure=[128, 128]), "block_structure"),
-    "block-strategy": (fp8_groups("block", block_structure=[128, 128]), "block_structure: got"),
+    "block-structure": (weights(block_structure=[128, 128]), "block_structure: got .* with strategy block"),
+    "block-of-one-number": (fp8_groups("block", block_structure=[128]), "block_structure: got .* needs two positive numbers"),
+    "block-unsaid": (fp8_groups("block"), "strategy 'block'"),
+    "blocks-of-two-sizes": (fp8_groups("block", block_structure=[128, 128]) | {"config_groups": BLOCKS}, "2 weight schemes"),
     "tensor-group": (weights(strategy="tensor_group"), "strategy 'tensor_group'"),
     "channel-int4": (weights(strategy="channel", group_size=None), "strategy 'channel'"),
     "nvfp4": (weights(type="float", num_bits=4, group_size=16, strategy="tensor_group"), "4 bits, strategy 'tensor_group'"),

@@ -96,8 +96,6 @@ def convert_all_command(argv: Sequence[str]) -> int:
     inspection = inspect_folder(source, "")
     print_notes(inspection)
     fmt = weight_format(chosen.to, chosen, inspection.shape.moe is not None)
-    if inspection.quantization.format == fmt.kind:
-        raise UserError(f"{source}: is {fmt.kind} already", "use it as it is, or convert it to bf16 first")
     check_exclusions(chosen.exclude, source)
     warn(inspection.shape, fmt)
     threads = chosen.threads or max(1, available_cpus() // chosen.workers)

@@ -133,7 +133,7 @@ def make_planner(source: Path, fmt: WeightFormat, shape: ModelShape, contents: F
     Raises UserError when it is in `fmt` already, cannot be read, or `fmt` selects nothing or half of what engines run as one.
     """
     source_format = read_format(source)
-    if not isinstance(source_format, Bf16) and source_format.kind == fmt.kind:
+    if not isinstance(source_format, Bf16) and source_format.kind == fmt.kind and source_format.leaves == fmt.leaves:
         raise UserError(f"{source}: is {source_format.kind} already", "use it as it is, or dequantise it to bf16 first")
     index = contents or read_contents(source)
     planner = Planner(index, source_format, Selection.of(fmt, shape, index.tensors), shape)

@@ -6,18 +6,32 @@ from pydantic import Field
 
 from lprl_api.model.formats.base import Activations, Format
 from lprl_api.model.formats.bf16 import Bf16
-from lprl_api.model.formats.fp8_block import Fp8Block
+from lprl_api.model.formats.fp8_block import CompressedFp8Block, Fp8Block
 from lprl_api.model.formats.fp8_channel import Fp8Channel
 from lprl_api.model.formats.fp8_tensor import Fp8Tensor
 from lprl_api.model.formats.int4_group import Int4Group
 
-__all__ = ["FORMATS", "Activations", "Bf16", "Format", "Fp8Block", "Fp8Channel", "Fp8Tensor", "Int4Group", "LowPrecision", "WeightFormat"]
+__all__ = [
+    "FORMATS",
+    "READ",
+    "Activations",
+    "Bf16",
+    "Format",
+    "Fp8Block",
+    "Fp8Channel",
+    "Fp8Tensor",
+    "Int4Group",
+    "LowPrecision",
+    "WeightFormat",
+]
 
 LowPrecision = Literal["fp8-block", "fp8-channel", "fp8-tensor", "int4-group"]
 """Kinds of what is quantised."""
 WeightFormat = Annotated[Bf16 | Fp8Block | Fp8Channel | Fp8Tensor | Int4Group, Field(discriminator="kind")]
 FORMATS: dict[str, type[Format]] = {cls.model_fields["kind"].default: cls for cls in get_args(get_args(WeightFormat)[0])}
 """Kind -> format, in the order in which they are offered."""
+READ: tuple[type[Format], ...] = (*FORMATS.values(), CompressedFp8Block)
+"""What a checkpoint can be in: those, and what others write and nobody is offered."""
 
 
 def described(fmt: WeightFormat) -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from lprl_api.base import PositiveInt
 from lprl_api.model.formats.base import WEIGHT_ONLY, Activations, Ignored, Json, Stored
-from lprl_api.model.formats.fp8 import Fp8
+from lprl_api.model.formats.fp8 import FLOAT_FORMATS, Fp8
 
 if TYPE_CHECKING:
     from lprl_api.model.model_shape import SourceQuantization
@@ -67,3 +67,22 @@ class Fp8Block(Fp8):
     def held_by(self, found: "SourceQuantization") -> bool:
         """See Format."""
         return found.block_size == self.block_size and self.scale_format == "float32"
+
+
+class CompressedFp8Block(Fp8Block):
+    """The same numbers as compressed-tensors stores them (FP8_BLOCK): scales in `X.weight_scale`. Read, never written."""
+
+    leaves: ClassVar[tuple[str, ...]] = ("weight", "weight_scale")
+    reads: ClassVar[str] = "float 8 bits block"
+
+    @classmethod
+    def read(cls, stored: Stored) -> Self | None:
+        """See Format."""
+        kind, bits, strategy, _, file_format = stored.scheme or (None,) * 5
+        if (kind, bits, strategy) != ("float", 8, "block") or file_format not in FLOAT_FORMATS or stored.block is None:
+            return None
+        return cls(block_size=stored.block, activations=stored.activations, exclude_modules=stored.excluded())
+
+    def facts(self) -> Json:
+        """Nothing an engine could serve as it is: weight pushes use the other names."""
+        return {}

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Bf16, Fp8Channel, Int4Group, WeightFormat
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
+from lprl_api.model.formats.fp8_block import CompressedFp8Block
 from lprl_api.model.hf_config import shape_from_config
 from lprl_api.spec.precision import Scope
 from lprl_workload.convert.export import convert_folder
@@ -117,3 +118,37 @@ def test_the_scope_of_a_folder_is_that_of_what_has_codes(quantised: Any, archite
     assert found.scope == scope and found.group_size == 32
     # What config.json alone says is the same.
     assert isinstance(ModelFolder(folder).fmt, Int4Group) and ModelFolder(folder).fmt.scope.value == scope
+
+
+def in_compressed_tensors_dress(folder: Path) -> Path:
+    """Store a folder of block FP8 as llm-compressor's FP8_BLOCK does."""
+    file = next(folder.glob("*.safetensors"))
+    save_file({name.replace("weight_scale_inv", "weight_scale"): t for name, t in load_file(file).items()}, file)
+    config = json.loads((folder / "config.json").read_text())
+    weights = {"num_bits": 8, "type": "float", "strategy": "block", "symmetric": True, "dynamic": False, "block_structure": [128, 128]}
+    inputs = {"num_bits": 8, "type": "float", "strategy": "group", "group_size": 128, "symmetric": True, "dynamic": True}
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": "float-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": inputs}},
+        "ignore": ["lm_head", *config["quantization_config"]["modules_to_not_convert"]],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "moonlight"])
+def test_block_fp8_in_compressed_tensors_dress_is_read_as_the_same_numbers(quantised: Any, tmp_path: Path, architecture: str) -> None:
+    folder = quantised(Fp8Block(), architecture)
+    wanted = {name: ModelFolder(folder).weight(name).values() for name in ModelFolder(folder).names()}
+    in_compressed_tensors_dress(folder)
+    assert isinstance(ModelFolder(folder).fmt, CompressedFp8Block)
+    found = inspect_folder(folder, "").quantization
+    # No engine is given these bytes as they are: what a push calls its scales is called otherwise here.
+    assert found.format == "fp8-block" and not Fp8Block().held_by(found)
+    convert_folder(folder, tmp_path / "back", Bf16(), 1)
+    back = ModelFolder(tmp_path / "back")
+    assert set(back.names()) == set(wanted)
+    assert all(torch.equal(back.weight(name).values(), value.to(torch.bfloat16)) for name, value in wanted.items())
+    convert_folder(folder, tmp_path / "again", Fp8Block(), 1)
+    assert verify_folder(tmp_path / "again", folder, None).problems == ()
