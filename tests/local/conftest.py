@@ -27,6 +27,7 @@ RAY_ENV = {
     "RAY_AUTH_MODE": "disabled",  # else a head asks for the token that a developer's ~/.ray may hold, and drivers give none
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_worker_niceness": "0",  # 15 by default: starved by the lanes beside it
     "RAY_prestart_worker_first_driver": "0",
     "RAY_raylet_start_wait_time_s": "120",
     "LPRL_HOST_ADDRESS": "127.0.0.1",

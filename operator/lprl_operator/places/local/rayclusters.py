@@ -34,6 +34,8 @@ RAY_ENV = {
     # A dashboard agent that is slow to start on a busy machine must not take the node down.
     "RAY_raylet_start_wait_time_s": "120",
     "RAY_memory_monitor_refresh_ms": "0",
+    # 15 by default: beside anything else that computes, ranks and engines would stand still, and be taken for hung.
+    "RAY_worker_niceness": "0",
     # All nodes are this machine, so actors meet on its loopback interface, whatever its name resolves to.
     names.ENV_HOST_ADDRESS: "127.0.0.1",
     **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
