@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl scale demo modes real test-real setup-real clean
+.PHONY: help setup fmt check test test-unit test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl scale demo modes real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,12 +28,15 @@ demo: $(STAMP) ## Run the main job on this machine: a manifest through its whole
 
 # Lanes side by side (tests/conftest.py says which), each from the start: one that is given out later waits behind another's last tests.
 # Most of them wait most of the time, so there are more than cores. Unit tests run beside them, in processes of their own.
-LANES ?= 9
+LANES ?= 8
 test: $(STAMP) ## Unit, contract, golden, chart, control-plane and local end-to-end tests (a quarter of an hour on two cores).
 	$(BIN)/python tests/side_by_side.py $(LANES)
 
 test-unit: $(STAMP) ## The tests that need neither Ray nor an API server (a minute).
 	$(BIN)/pytest -q -n auto tests/unit tests/repo tests/golden
+
+test-faults: $(STAMP) ## Hangs and kills of real processes, found within their limits: nothing else should run (ten minutes on two cores).
+	$(BIN)/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m faults tests/local
 
 test-demo: $(STAMP) ## The demo and the example with a tool learn; without fitting labels, and without the tool, they do not (ten minutes on two cores).
 	$(BIN)/pytest -q tests/demo

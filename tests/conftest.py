@@ -30,7 +30,7 @@ PLANES = {
 """Control plane of a module of tests/control_plane; 3 for all others."""
 RAYS = {
     "test_run_job": "ray-1", "test_train_ray": "ray-2",
-    "test_train_faults": "ray-4", "test_ahead_kill": "ray-4", "test_ahead_process": "ray-4",
+    "test_train_faults": "ray-2", "test_ahead_kill": "ray-1", "test_ahead_process": "ray-1",
 }  # fmt: skip
 """Lane of a module of tests/local; ray-3 for all others."""
 LANE_S = 1800

@@ -16,7 +16,7 @@ import pytest
 
 from lprl_api.names import ExitCode
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(5400 if os.environ.get("LPRL_CRASHES") == "all" else 1800)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(5400 if os.environ.get("LPRL_CRASHES") == "all" else 1800)]
 ALLOWED, PROMPTS = 2, 4
 KILLS = 20 if os.environ.get("LPRL_CRASHES") == "all" else 2
 KINDS = ("EngineActorHost", "TrainActorHost", "driver")

@@ -157,6 +157,7 @@ def kill_something(job: Job, process: "subprocess.Popen[str]", target: str) -> "
     return process
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(600 + 300 * KILLS)
 def test_killed_at_random_moments_ends_like_an_uninterrupted_one(inputs: Path, tmp_path: Path, finished: Job) -> None:
     """Driver, Ray head, worker and supervisor in some order, up to six kills a life; $LPRL_KILLS in all."""
@@ -218,6 +219,7 @@ def test_a_failed_run_goes_on_with_a_corrected_manifest_and_not_with_another(inp
     assert job.series() == finished.series()
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(1200)
 def test_a_driver_whose_main_thread_hangs_is_restarted_though_it_reports(inputs: Path, tmp_path: Path, finished: Job) -> None:
     stall_s = 45

@@ -14,7 +14,7 @@ import pytest
 
 from lprl_fixtures.runs import merged
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(1500)]
 FAULTY = Path(__file__).with_name("faulty.py")
 STALL_S = 36
 LIMIT_S = STALL_S / 2
