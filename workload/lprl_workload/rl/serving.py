@@ -22,7 +22,7 @@ from lprl_workload.rl.groups import RolloutGroup, TrainGroup
 from lprl_workload.rl.recovery import Budget
 from lprl_workload.rl.refill import Refill
 from lprl_workload.rl.together import Busy, Together
-from lprl_workload.sync.probe import comparable, judge, probe_ids
+from lprl_workload.sync.probe import comparable, judge, probe_ids, trainer_limit
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -187,7 +187,7 @@ class Serving:
         ids = probe_ids(self.vocab)
         judges = self.trainer.holds(self.pushed) and comparable(self.format, self.trained or self.format)
         wanted = self.trainer.probe(ids) if judges else None
-        if problem := judge(self.rollout.probe(ids), wanted):
+        if problem := judge(self.rollout.probe(ids), wanted, trainer_limit(self.format, self.trained or self.format)):
             raise WeightMismatchError(f"weights of version {self.pushed}: {problem}")
         self.doubtful, self._since = False, 0
 

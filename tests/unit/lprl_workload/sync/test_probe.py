@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from lprl_workload.sync.probe import judge, probe_ids
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
+from lprl_workload.sync.probe import SAME_WEIGHTS_LIMIT, TRAINER_LIMIT, judge, probe_ids, trainer_limit
 
 
 @pytest.mark.parametrize("vocab", [40, 512, 151_936])
@@ -32,3 +33,18 @@ GOOD = (-1.0, -2.0, -3.0)
 )
 def test_judgement(engines: list[tuple[float, ...]], trainer: tuple[float, ...] | None, found: str) -> None:
     assert judge(engines, trainer).startswith(found) and bool(judge(engines, trainer)) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("served", "trained", "limit"),
+    [
+        (Bf16(), Bf16(), SAME_WEIGHTS_LIMIT),
+        (Int4Group(), Int4Group(), SAME_WEIGHTS_LIMIT),
+        (Fp8Block(), Bf16(), TRAINER_LIMIT),
+        (Fp8Channel(), Fp8Channel(), TRAINER_LIMIT),
+    ],
+)
+def test_engines_may_be_as_far_from_the_trainer_as_their_format_rounds(served: WeightFormat, trained: WeightFormat, limit: float) -> None:
+    assert trainer_limit(served, trained) == limit
+    near, far = tuple(x - limit + 0.05 for x in GOOD), tuple(x - limit - 0.05 for x in GOOD)
+    assert judge([near], GOOD, limit) == "" and "the trainer" in judge([far], GOOD, limit)
