@@ -13,7 +13,7 @@ from lprl_workload.data import NamedTensor
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.sync.buckets import as_bytes
 
-CLAIMED = [(arch, kind) for arch in ("qwen3", "qwen3-moe", "deepseek-v3") for kind in ("bf16", "fp8", "int4")]
+CLAIMED = [(arch, kind) for arch in ("qwen3", "qwen3-moe") for kind in ("bf16", "fp8", "int4")]
 
 
 @pytest.fixture(scope="module", params=CLAIMED, ids=["-".join(pair) for pair in CLAIMED])

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 
 from lprl_api import names
+from lprl_api.catalog.images import HELD
+from lprl_api.errors import UserError
 from lprl_api.model.content_key import QUANTIZER_VERSION
 from lprl_api.names import ExitCode
 from lprl_workload.config import volumes_root
@@ -124,12 +126,22 @@ def doctor_command(argv: Sequence[str]) -> int:
     parser = Parser(
         prog=called_as("doctor"),
         description="Say what this image and machine have: versions, devices, Ray, disks, memory, environment (secrets: only whether set).",
-        epilog="examples:\n  python -m lprl_workload doctor\n  kubectl exec POD -- python -m lprl_workload doctor --output json",
+        epilog="examples:\n  python -m lprl_workload doctor\n  kubectl exec POD -- python -m lprl_workload doctor --output json\n"
+        "  python -m lprl_workload doctor --engine sglang --model /models/qwen3-8b-fp8",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", choices=("table", "json"), default="table", help="default table")
-    output = parser.parse_args(argv).output
-    found = findings()
+    parser.add_argument("--engine", choices=HELD["rollout"], help="also start this engine and see whether it takes --model's weights twice")
+    parser.add_argument("--model", type=Path, help="folder whose weights are in the format the engine serves")
+    parser.add_argument("--device", default="", help="of the engine; default cuda:0 where there is one, else cpu")
+    given = parser.parse_args(argv)
+    output, found = given.output, findings()
+    if (given.engine is None) != (given.model is None):
+        raise UserError("doctor: --engine and --model belong together", "name the engine and a folder it can serve")
+    if given.engine is not None:
+        from lprl_workload.launch.engine_doctor import engine_findings
+
+        found += engine_findings(given.engine, given.model, given.device)
     if output == "json":
         print(json.dumps([asdict(finding) for finding in found], indent=1))
     else:
