@@ -10,8 +10,8 @@ from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_cli.manifest import Manifest
 
 
-def checked_job(manifest: Manifest) -> LowPrecisionRLJob:
-    """Return the job.
+def checked_job(manifest: Manifest, *, planned: bool = False) -> LowPrecisionRLJob:
+    """Return the job; one that is only `planned` may be of a model that nothing trains yet.
 
     Raises:
         UserError: every field that is wrong, one a line, with file and line.
@@ -21,7 +21,7 @@ def checked_job(manifest: Manifest) -> LowPrecisionRLJob:
         job = parse_job(manifest.document)
     except InvalidJob as error:
         raise invalid(manifest, error.errors) from None
-    errors = check(job.spec)
+    errors = check(job.spec, planned=planned)
     if errors:
         raise invalid(manifest, errors)
     return job

@@ -21,7 +21,8 @@ from functools import cache
 
 from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.model.model_shape import ModelShape
-from lprl_api.model.weights import LINEAR_KINDS, Weight, all_weights, fused_groups, layer_weights, selects
+from lprl_api.model.weight import LINEAR_KINDS, Weight
+from lprl_api.model.weights import all_weights, fused_groups, layer_weights, selects
 
 _MEASURED = (Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group)
 _MERGED = {"q_proj": "qkv_proj", "gate_proj": "gate_up_proj", "q_a_proj": "fused_qkv_a_proj_with_mqa"}

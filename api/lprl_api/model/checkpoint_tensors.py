@@ -5,7 +5,8 @@ from functools import cache
 from types import MappingProxyType
 
 from lprl_api.model.model_shape import ModelShape
-from lprl_api.model.weights import Weight, all_weights, layer_weights
+from lprl_api.model.weight import Weight
+from lprl_api.model.weights import all_weights, layer_weights
 
 Dimensions = tuple[int, ...]
 PREFIX = "model."

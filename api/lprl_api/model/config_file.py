@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.hf_config import model_class, shape_from_config
-from lprl_api.model.hf_quantization import parse_quantization_config
+from lprl_api.model.hf_quantization import READABLE, parse_quantization_config
+from lprl_api.model.layouts.planned import planned_shape
 from lprl_api.model.model_shape import ModelShape, SourceQuantization
 
 _T = TypeVar("_T")
@@ -19,9 +20,14 @@ def shape_of(config: dict[str, Any], where: str) -> ModelShape:
     return _of(config, where, shape_from_config, "name a model of a supported family, with the config.json it was published with")
 
 
-def format_of(config: dict[str, Any], where: str) -> WeightFormat:
+def planned_shape_of(config: dict[str, Any], where: str) -> ModelShape:
+    """Return the shape of a model that is only planned: of more families than are trained. Raises UserError naming file and key."""
+    return _of(config, where, planned_shape, "name a model whose weights are counted, with the config.json it was published with")
+
+
+def format_of(config: dict[str, Any], where: str, shape: ModelShape | None = None) -> WeightFormat:
     """Return the format a config.json says its weights are in. Raises UserError naming file and key."""
-    return _of(config, where, parse_quantization_config, "use the model's BF16, FP8 or compressed-tensors INT4 version")
+    return _of(config, where, lambda found: parse_quantization_config(found, shape), READABLE)
 
 
 def whole_model_of(config: dict[str, Any], where: str) -> str | None:

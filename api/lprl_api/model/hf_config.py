@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from lprl_api.errors import UserError
+from lprl_api.model.config_reader import Reader
 from lprl_api.model.hf_computed import check_computed
 from lprl_api.model.model_shape import Mla, ModelShape, Moe
 
@@ -39,52 +40,6 @@ _MISSING_KEYS: Mapping[Family, Mapping[str, int]] = {
 }
 """What transformers' class of a family, and so every engine, takes for a key that is missing. A null key may mean something else."""
 _DTYPES: tuple[Dtype, ...] = ("bfloat16", "float16", "float32")
-_MAX_DIMENSION = 1 << 32
-_MISSING = object()
-
-
-class _Reader:
-    """Typed look-ups in a configuration; every error names the key as the user sees it."""
-
-    def __init__(self, values: Mapping[str, Any], prefix: str) -> None:
-        self._values, self._prefix = values, prefix
-
-    def error(self, key: str, needs: str) -> UserError:
-        """Return the error of a key: what was found and what fits."""
-        found = self._values.get(key, _MISSING)
-        shown = "missing" if found is _MISSING else f"got {str(found)[:80]!r}"
-        return UserError(f"config.json: {self._prefix}{key}: {shown}; needs {needs}")
-
-    def has(self, key: str) -> bool:
-        """Return whether the key is present and not null."""
-        return self._values.get(key) is not None
-
-    def number(self, key: str, default: int | None = None, *, least: int = 1) -> int:
-        """Return a whole number of at least `least`; `default` stands for a missing or null key."""
-        value = self._values.get(key)
-        if value is None and default is not None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _MAX_DIMENSION:
-            raise self.error(key, f"a whole number of at least {least}")
-        return value
-
-    def optional(self, key: str) -> int | None:
-        """Return a positive number, or None for a missing or null key."""
-        return self.number(key) if self.has(key) else None
-
-    def flag(self, key: str, default: bool) -> bool:
-        """Return a truth value."""
-        value = self._values.get(key, default)
-        if not isinstance(value, bool):
-            raise self.error(key, "true or false")
-        return value
-
-    def text(self, key: str) -> str | None:
-        """Return a text, or None for a missing or null key."""
-        value = self._values.get(key)
-        if value is not None and not isinstance(value, str):
-            raise self.error(key, "a text")
-        return value
 
 
 def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
@@ -93,8 +48,8 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
     Raises UserError naming the key that is missing, malformed, of no supported architecture, or that means another computation than
     the class of its family.
     """
-    text, prefix, outer = _language_model(config)
-    read = _Reader(text, prefix)
+    text, prefix, outer = language_model(config)
+    read = Reader(text, prefix)
     family = _family(read, text)
     check_computed(text, family, read)
     heads, hidden = read.number("num_attention_heads"), read.number("hidden_size")
@@ -110,12 +65,12 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
         head_dim=mla.qk_nope_head_dim + mla.qk_rope_head_dim if mla else _head_dim(read, family, hidden, heads),
         ffn=ffn,
         vocab=read.number("vocab_size"),
-        tied_embeddings=_tied(read, outer),
+        tied_embeddings=is_tied(read, outer),
         qk_norm=family in ("qwen3", "qwen3-moe"),
         attention_bias=family == "qwen2" or read.flag("attention_bias", False),
         mlp_bias=family == "llama" and read.flag("mlp_bias", False),
         max_positions=read.number("max_position_embeddings", _MISSING_KEYS[family].get("max_position_embeddings", 32768)),
-        dtype=_dtype(read, outer),
+        dtype=dtype_of(read, outer),
         moe=_moe(read, text, family),
         mla=mla,
         mtp_layers=read.number("num_nextn_predict_layers", 0, least=0) if family == "deepseek-v3" else 0,
@@ -126,15 +81,15 @@ def model_class(config: Mapping[str, Any]) -> str | None:
     """Return the class of a model whose language model is a part of it (`text_config`), None for a plain language model."""
     if config.get("text_config") is None:
         return None
-    found, model_type = _first_architecture(config), config.get("model_type")
+    found, model_type = first_architecture(config), config.get("model_type")
     return found or (model_type if isinstance(model_type, str) else "a model with text_config")
 
 
-def _language_model(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str, _Reader]:
+def language_model(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str, Reader]:
     """Return (configuration of the language model, its key prefix, reader of the outermost configuration)."""
     if not isinstance(config, Mapping):
         raise UserError(f"config.json: got {type(config).__name__}; needs a JSON object")
-    outer = _Reader(config, "")
+    outer = Reader(config, "")
     nested = config.get("text_config")
     if nested is None:
         return config, "", outer
@@ -143,12 +98,12 @@ def _language_model(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str, 
     return nested, "text_config.", outer
 
 
-def _family(read: _Reader, text: Mapping[str, Any]) -> Family:
+def _family(read: Reader, text: Mapping[str, Any]) -> Family:
     """Return the family by model_type; a config without one is known by its architecture."""
     model_type = read.text("model_type")
     if model_type is None:
         by_architecture = {architecture: family for family, architecture in ARCHITECTURES.items()}
-        found = by_architecture.get(_first_architecture(text) or "")
+        found = by_architecture.get(first_architecture(text) or "")
         if found is not None:
             return found
     elif model_type in FAMILIES:
@@ -156,14 +111,15 @@ def _family(read: _Reader, text: Mapping[str, Any]) -> Family:
     raise read.error("model_type", f"one of {', '.join(FAMILIES)}")
 
 
-def _first_architecture(text: Mapping[str, Any]) -> str | None:
+def first_architecture(text: Mapping[str, Any]) -> str | None:
+    """Return the first class config.json names, None for none."""
     listed = text.get("architectures")
     return listed[0] if isinstance(listed, list | tuple) and listed and isinstance(listed[0], str) else None
 
 
 def _architecture(text: Mapping[str, Any], family: Family) -> str:
     """Return the class that computes the model: a vendor's own name for the same architecture is replaced by ours."""
-    found = _first_architecture(text)
+    found = first_architecture(text)
     return found if found is not None and found in ARCHITECTURES.values() else ARCHITECTURES[family]
 
 
@@ -172,14 +128,14 @@ def _if_missing(text: Mapping[str, Any], family: Family, key: str, null: int) ->
     return null if key in text else _MISSING_KEYS[family].get(key, null)
 
 
-def _kv_heads(read: _Reader, text: Mapping[str, Any], family: Family, heads: int) -> int:
+def _kv_heads(read: Reader, text: Mapping[str, Any], family: Family, heads: int) -> int:
     found = read.number("num_key_value_heads", _if_missing(text, family, "num_key_value_heads", heads))
     if heads % found:
         raise read.error("num_key_value_heads", f"a divisor of num_attention_heads ({heads})")
     return found
 
 
-def _head_dim(read: _Reader, family: Family, hidden: int, heads: int) -> int:
+def _head_dim(read: Reader, family: Family, hidden: int, heads: int) -> int:
     if read.has("head_dim"):
         return read.number("head_dim")
     if family in ("qwen3",):
@@ -189,7 +145,7 @@ def _head_dim(read: _Reader, family: Family, hidden: int, heads: int) -> int:
     return hidden // heads
 
 
-def _mla(read: _Reader, text: Mapping[str, Any]) -> Mla:
+def _mla(read: Reader, text: Mapping[str, Any]) -> Mla:
     return Mla(
         q_lora_rank=read.optional("q_lora_rank") if "q_lora_rank" in text else _MISSING_KEYS["deepseek-v3"]["q_lora_rank"],
         kv_lora_rank=read.number("kv_lora_rank"),
@@ -199,7 +155,7 @@ def _mla(read: _Reader, text: Mapping[str, Any]) -> Mla:
     )
 
 
-def _moe(read: _Reader, text: Mapping[str, Any], family: Family) -> Moe | None:
+def _moe(read: Reader, text: Mapping[str, Any], family: Family) -> Moe | None:
     if family == "qwen3-moe":
         _refuse_mixed_layers(read, text)
         experts = read.number("num_experts" if read.has("num_experts") else "num_local_experts")
@@ -225,7 +181,7 @@ def _moe(read: _Reader, text: Mapping[str, Any], family: Family) -> Moe | None:
     )
 
 
-def _refuse_mixed_layers(read: _Reader, text: Mapping[str, Any]) -> None:
+def _refuse_mixed_layers(read: Reader, text: Mapping[str, Any]) -> None:
     """Refuse Qwen3-MoE layouts that ModelShape cannot say: dense layers among the sparse ones."""
     if read.number("decoder_sparse_step", 1) != 1:
         raise read.error("decoder_sparse_step", "1 (every layer a mixture of experts)")
@@ -233,12 +189,13 @@ def _refuse_mixed_layers(read: _Reader, text: Mapping[str, Any]) -> None:
         raise read.error("mlp_only_layers", "an empty list (every layer a mixture of experts)")
 
 
-def _tied(read: _Reader, outer: _Reader) -> bool:
+def is_tied(read: Reader, outer: Reader, default: bool = False) -> bool:
     """Return whether the head shares the embedding; of a multimodal model the outer value counts, as in transformers 5."""
-    return (outer if outer.has("tie_word_embeddings") else read).flag("tie_word_embeddings", False)
+    return (outer if outer.has("tie_word_embeddings") else read).flag("tie_word_embeddings", default)
 
 
-def _dtype(read: _Reader, outer: _Reader) -> Dtype:
+def dtype_of(read: Reader, outer: Reader) -> Dtype:
+    """Return the type config.json gives the weights; BF16 where it gives none."""
     for reader in (read, outer):
         for key in ("dtype", "torch_dtype"):
             found = reader.text(key)

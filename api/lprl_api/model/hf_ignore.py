@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from lprl_api.errors import UserError
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.model.module_kinds import kind_of
-from lprl_api.model.weights import LINEAR_KINDS, layer_weights
+from lprl_api.model.weight import LINEAR_KINDS
+from lprl_api.model.weights import layer_weights
 
 PREFIXES = ("model.", "language_model.model.", "model.language_model.", "language_model.", "model.text_model.", "")
 """What may stand before `layers.N` in a rule: nobody says here what the checkpoint's tensors are called."""

@@ -18,6 +18,7 @@ from lprl_api.model.model_shape import ModelShape
 Json = dict[str, Any]
 KEYS = ("quantization_config", "compression_config")
 SECTION = "quantization_config"
+READABLE = "use the model's BF16, FP8 or compressed-tensors INT4 version"
 _RESTORE = "restore the model's own config.json"
 
 
@@ -57,10 +58,19 @@ def parse_quantization_config(config: Json, shape: ModelShape | None = None) -> 
         return Bf16()
     method = section.get("quant_method")
     if method == "fp8":
+        _check_experts(config)
         return _parse_fp8(section)
     if method == "compressed-tensors":
         return _parse_compressed(section, shape or _shape(config))
-    raise UserError(f"quantization_config.quant_method: {method!r} is not supported; fits fp8 or compressed-tensors")
+    named = f"{method!r} (ModelOpt {section.get('quant_algo')})" if method == "modelopt" else repr(method)
+    raise UserError(f"quantization_config.quant_method: {named} is not supported; fits fp8 or compressed-tensors", READABLE)
+
+
+def _check_experts(config: Json) -> None:
+    """Refuse FP8 whose experts are in another type, which DeepSeek-V4 says beside the section. Raises UserError."""
+    found = config.get("expert_dtype")
+    if found not in (None, "fp8"):
+        raise UserError(f"config.json: expert_dtype: got {str(found)[:80]!r}; needs fp8: experts of another type are not read", READABLE)
 
 
 def _shape(config: Json) -> ModelShape | None:

@@ -1,8 +1,8 @@
 """ModelShape: what planning, selection and backends need to know of a model, in numbers."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from lprl_api.base import Documented, NonNegativeInt, PositiveInt
 from lprl_api.checkpoint_ref import CheckpointRef
@@ -39,13 +39,50 @@ class Moe(Documented):
     """Leading layers with a dense MLP."""
 
 
+class Cache(Documented):
+    """What one layer keeps of a sequence while an engine generates."""
+
+    heads: NonNegativeInt = 0
+    """Heads that tensor ranks share out; 0 where each rank keeps all."""
+    channels: NonNegativeInt = 0
+    """Elements of a token a head, in the cache's own type."""
+    bytes: NonNegativeInt = 0
+    """Bytes of a token besides, of a type of their own (an indexer's)."""
+    window: PositiveInt | None = None
+    """Tokens kept at most."""
+    every: PositiveInt = 1
+    """Tokens an entry stands for."""
+    state: NonNegativeInt = 0
+    """Bytes of a sequence whatever its length (linear attention), all heads."""
+
+
+class Part(Documented):
+    """Weights that some decoder layers have, and what these layers keep of a sequence."""
+
+    layers: str
+    """Which: `0-2`, `3-39:4` (every fourth), by commas."""
+    rows: tuple[str, ...] = ()
+    """Its weights (weight_rows.py)."""
+    cache: Cache | None = None
+    """None where it keeps nothing."""
+
+
+class Layout(Documented):
+    """Every weight of a model whose layers no family of `family` describes."""
+
+    parts: tuple[Part, ...]
+    """Of decoder layers."""
+    outside: tuple[str, ...] = ()
+    """Weights beside embedding, final norm and head."""
+
+
 class ModelShape(Documented):
     """Dimensions of a causal language model."""
 
     architecture: str
     """Hugging Face architecture, such as Qwen3MoeForCausalLM."""
-    family: Literal["llama", "qwen2", "qwen3", "qwen3-moe", "deepseek-v3"]
-    """Layout of its decoder layers."""
+    family: Literal["llama", "qwen2", "qwen3", "qwen3-moe", "deepseek-v3", "other"]
+    """Layout of its decoder layers; other: `layout` says it, and nothing here trains it."""
     layers: PositiveInt
     """Decoder layers."""
     hidden: PositiveInt
@@ -78,6 +115,18 @@ class ModelShape(Documented):
     """Latent attention; none for a usual one."""
     mtp_layers: NonNegativeInt = 0
     """Multi-token-prediction layers in the checkpoint."""
+    tower_parameters: NonNegativeInt | None = 0
+    """Weights outside the language model (vision, audio, projectors), which stay as they are; null where nobody counted them."""
+    layout: Layout | None = None
+    """Weights of the layers of family other."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what most models have nothing of: documents of the other families stay as they were."""
+        found: dict[str, Any] = dump(self)
+        absent = {"layout"} if self.layout is None else set()
+        absent |= {"tower_parameters", "towerParameters"} if self.tower_parameters == 0 else set()
+        return {key: value for key, value in found.items() if key not in absent}
 
 
 class SourceQuantization(Documented):

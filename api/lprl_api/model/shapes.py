@@ -3,6 +3,7 @@
 from typing import Literal
 
 from lprl_api.model.model_shape import Mla, ModelShape, Moe
+from lprl_api.model.shapes_planned import PLANNED_SHAPES
 
 _Family = Literal["llama", "qwen2", "qwen3", "qwen3-moe", "deepseek-v3"]
 _ARCHITECTURES: dict[_Family, str] = {
@@ -114,6 +115,7 @@ SHAPES: dict[str, ModelShape] = {
     "moonlight-16b-a3b": _deepseek(27, 2048, 16, 11264, _moe(64, 6, 1408, 2816, 1), q_lora=None, vocab=163840, positions=8192),
     "kimi-k2-thinking": _deepseek(61, 7168, 64, 18432, _moe(384, 8, 2048, 2048, 1), q_lora=1536, vocab=163840, positions=262144),
     "deepseek-v3": _deepseek(61, 7168, 128, 18432, _moe(256, 8, 2048, 2048, 3), q_lora=1536, vocab=129280, positions=163840, mtp=1),
+    **PLANNED_SHAPES,
 }
 
 

@@ -1,36 +1,14 @@
 """Every weight of a model by module kind, from its shape: parameter counts, selection and bytes of a format."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Literal
 
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import Mla, ModelShape
 from lprl_api.model.selection import TOGETHER
-
-Kind = Literal["embedding", "head", "norm", "router", "attention", "mlp", "shared-expert", "expert"]
-Sharding = Literal["column", "row", "replicated", "vocab"]
-LINEAR_KINDS: tuple[Kind, ...] = ("attention", "mlp", "shared-expert", "expert")
-
-
-@dataclass(frozen=True)
-class Weight:
-    """One weight matrix (or vector, cols 1) of one layer; experts share a row through `copies`."""
-
-    module: str
-    """Hugging Face module name inside the layer, or of the model for embedding, head and final norm."""
-    kind: Kind
-    rows: int
-    cols: int
-    sharding: Sharding
-    copies: int = 1
-
-    @property
-    def parameters(self) -> int:
-        """Elements of all copies."""
-        return self.rows * self.cols * self.copies
+from lprl_api.model.weight import LINEAR_KINDS, Kind, Sharding, Weight
+from lprl_api.model.weight_rows import layers_of, weight_of
 
 
 def _linear(module: str, kind: Kind, rows: int, cols: int, sharding: Sharding, copies: int = 1) -> Weight:
@@ -99,6 +77,9 @@ def _mlp(shape: ModelShape, layer: int) -> Iterator[Weight]:
 @cache
 def layer_weights(shape: ModelShape, layer: int) -> tuple[Weight, ...]:
     """Return the weights of decoder layer `layer` (0-based; multi-token-prediction layers are not included)."""
+    if shape.layout is not None:
+        parts = (part for part in shape.layout.parts if layer in layers_of(part.layers))
+        return tuple(weight_of(row) for part in parts for row in part.rows)
     attention = _latent_attention(shape, shape.mla) if shape.mla else _standard_attention(shape)
     norms = (Weight(name, "norm", shape.hidden, 1, "replicated") for name in ("input_layernorm", "post_attention_layernorm"))
     return (*norms, *attention, *_mlp(shape, layer))
@@ -107,6 +88,12 @@ def layer_weights(shape: ModelShape, layer: int) -> tuple[Weight, ...]:
 def embedding_weight(shape: ModelShape) -> Weight:
     """Return the token embedding."""
     return Weight("model.embed_tokens", "embedding", shape.vocab, shape.hidden, "vocab")
+
+
+@cache
+def outside_weights(shape: ModelShape) -> tuple[Weight, ...]:
+    """Return the weights that are neither in a layer nor embedding, final norm or head; no tower's."""
+    return tuple(weight_of(row) for row in shape.layout.outside) if shape.layout is not None else ()
 
 
 def head_weights(shape: ModelShape) -> tuple[Weight, ...]:
@@ -118,6 +105,8 @@ def head_weights(shape: ModelShape) -> tuple[Weight, ...]:
 def all_weights(shape: ModelShape) -> Iterator[tuple[str, Weight]]:
     """Yield (Hugging Face module name, weight); the copies of an expert weight appear once, with `*` for the expert."""
     yield "model.embed_tokens", embedding_weight(shape)
+    for weight in outside_weights(shape):
+        yield weight.module, weight
     for layer in range(shape.layers):
         for weight in layer_weights(shape, layer):
             yield f"model.layers.{layer}.{weight.module}", weight
@@ -127,8 +116,13 @@ def all_weights(shape: ModelShape) -> Iterator[tuple[str, Weight]]:
 
 @cache
 def parameters(shape: ModelShape) -> int:
-    """Return the number of weights, multi-token-prediction layers not counted."""
+    """Return the number of weights of the language model, multi-token-prediction layers not counted."""
     return sum(weight.parameters for _, weight in all_weights(shape))
+
+
+def whole_parameters(shape: ModelShape) -> int:
+    """Return the number of weights with those of towers, where they are known."""
+    return parameters(shape) + (shape.tower_parameters or 0)
 
 
 @cache
@@ -178,5 +172,6 @@ def weight_bytes(fmt: WeightFormat, weight: Weight, selected: bool) -> int:
 
 
 def format_bytes(shape: ModelShape, fmt: WeightFormat) -> int:
-    """Return the bytes of a whole checkpoint in a format (tensor data; headers and tokenizer are small)."""
-    return sum(weight_bytes(fmt, weight, selects(fmt, module, weight)) for module, weight in all_weights(shape))
+    """Return the bytes of a whole checkpoint in a format, towers in BF16 (tensor data; headers and tokenizer are small)."""
+    towers = 2 * (shape.tower_parameters or 0)
+    return towers + sum(weight_bytes(fmt, weight, selects(fmt, module, weight)) for module, weight in all_weights(shape))

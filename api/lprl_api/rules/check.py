@@ -14,12 +14,13 @@ from lprl_api.rules import (
     references,
     sampling,
     servable,
+    trained,
 )
 from lprl_api.rules import shape as shapes
 from lprl_api.rules.case import Case, Rule
 from lprl_api.spec.job import LowPrecisionRLJobSpec
 
-__all__ = ["RULES", "FieldError", "check", "check_partial"]
+__all__ = ["RULES", "FieldError", "check", "check_partial", "untrained"]
 
 RULES: tuple[Rule, ...] = (
     *references.RULES,
@@ -35,20 +36,30 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def check(spec: LowPrecisionRLJobSpec, shape: ModelShape | None = None, inspection: Inspection | None = None) -> list[FieldError]:
+def check(
+    spec: LowPrecisionRLJobSpec, shape: ModelShape | None = None, inspection: Inspection | None = None, *, planned: bool = False
+) -> list[FieldError]:
     """Return every rule the spec breaks, in field order of discovery, no duplicates.
 
     `shape` is the inspected model's; without it the known shape the spec names is used, and without either the rules that
-    need a shape wait for the inspection. `inspection` adds what only the source tells (its quantisation).
+    need a shape wait for the inspection. `inspection` adds what only the source tells (its quantisation). `planned`: the job is only
+    planned, and may be of a model that nothing trains yet (`untrained` says so).
     """
     case = Case.of(spec, shape, inspection)
-    return list(dict.fromkeys(error for rule in RULES for error in rule(case)))
+    rules = RULES if planned else (*RULES, *trained.RULES)
+    return list(dict.fromkeys(error for rule in rules for error in rule(case)))
+
+
+def untrained(spec: LowPrecisionRLJobSpec, shape: ModelShape | None = None, inspection: Inspection | None = None) -> list[FieldError]:
+    """Return why nothing can train the model of a job that is only planned; empty where something can."""
+    case = Case.of(spec, shape, inspection)
+    return [error for rule in trained.RULES for error in rule(case)]
 
 
 def check_partial(spec: LowPrecisionRLJobSpec) -> list[FieldError]:
     """Return every rule that a spec with gaps (partial.py) breaks whatever stood there: a rule that looks at a gap ends."""
     case = Case.of(spec, None, None)
-    return list(dict.fromkeys(error for rule in RULES for error in _until_gap(rule, case)))
+    return list(dict.fromkeys(error for rule in (*RULES, *trained.RULES) for error in _until_gap(rule, case)))
 
 
 def _until_gap(rule: Rule, case: Case) -> Iterator[FieldError]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from lprl_api.field_error import FieldError, wrong
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
-from lprl_api.model.weights import Weight, layer_weights, selects
+from lprl_api.model.weight import Weight
+from lprl_api.model.weights import layer_weights, selects
 from lprl_api.rules.case import Case, Rule, divisors
 from lprl_api.rules.servable import engine_tensor_path
 
@@ -77,7 +78,7 @@ def _pipeline(case: Case) -> Iterator[FieldError]:
 def _sharded(shape: ModelShape) -> Iterator[Weight]:
     """One weight of each kind: of the first dense and of the first expert layer."""
     seen: set[str] = set()
-    layers = {0, shape.moe.dense_layers if shape.moe else 0}
+    layers = {0, shape.moe.dense_layers if shape.moe else 0} if shape.layout is None else set(range(shape.layers))
     for layer in sorted(layer for layer in layers if layer < shape.layers):
         for weight in layer_weights(shape, layer):
             if weight.module not in seen and weight.kind in ("attention", "mlp", "shared-expert", "expert"):

@@ -8,6 +8,7 @@ from lprl_api.errors import UserError
 from lprl_api.field_error import wrong
 from lprl_api.model.model_shape import Inspection, ModelShape
 from lprl_api.rules.advice import advise
+from lprl_api.rules.check import untrained
 from lprl_api.spec.job import LowPrecisionRLJob, LowPrecisionRLJobSpec
 from lprl_cli import exits
 from lprl_cli.arguments import at_least
@@ -80,20 +81,16 @@ def run(args: argparse.Namespace) -> int:
     if args.job is None:
         raise UserError("nothing to plan", "give a manifest, a preset, or --shapes")
     manifest, inspected = _wanted(args)
-    job = checked_job(manifest)
+    job = checked_job(manifest, planned=True)
     from lprl_operator.plan.explain import explain
     from lprl_operator.plan.plan import PlanError, make_plan
 
     try:
         spec, shape, inspection = _known(args.config, manifest, job, inspected)
-        plan = make_plan(spec, shape, inspection=inspection, host_bytes_per_node=args.host_memory)
+        plan = make_plan(spec, shape, inspection=inspection, host_bytes_per_node=args.host_memory, planned=True)
     except PlanError as error:
         raise invalid(manifest, error.errors) from None
-    tell(manifest, advise(spec, plan.shape))
-    whole = inspection.model_class if inspection is not None else None
-    if whole is not None:
-        note = f"the language model only: {args.config} is a {whole}, whose other parts are neither counted nor planned for"
-        plan = plan.model_copy(update={"notes": (*plan.notes, note)})
+    tell(manifest, [*advise(spec, plan.shape), *untrained(spec, plan.shape, inspection)])
     if args.output == "json":
         print(json.dumps(plan.document(), indent=2))
     elif args.output == "yaml":
@@ -101,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
         print(yaml.safe_dump(plan.document(), sort_keys=False), end="")
     else:
-        print(explain(plan, " (language model only)" if whole is not None else ""), end="")
+        print(explain(plan), end="")
     return exits.OK
 
 
@@ -114,7 +111,7 @@ def _known(
 
         # The file stands for the model: the manifest's known shape, of another one perhaps, is not asked.
         spec = job.spec.model_copy(update={"model": job.spec.model.model_copy(update={"shape": None})})
-        return spec, None, inspection_of(config, job.spec.backends.trainer == "torch")
+        return spec, None, inspection_of(config)
     if inspected is None and job.spec.model.shape is None:
         need = "a known shape to plan with (lprl plan --shapes), or --config config.json"
         raise invalid(manifest, [wrong("model.shape", None, need)])
@@ -125,12 +122,13 @@ def _list() -> int:
     from lprl_api.catalog.accelerators import ACCELERATORS
     from lprl_api.catalog.presets import PRESETS
     from lprl_api.model.shapes import SHAPES
-    from lprl_api.model.weights import parameters
+    from lprl_api.model.weights import whole_parameters
 
     print("shapes (spec.model.shape)")
     for name, shape in SHAPES.items():
         experts = f", {shape.moe.experts} experts" if shape.moe else ""
-        print(f"  {name:<24} {shape.architecture:<26} {parameters(shape) / 1e9:8.1f} B, {shape.layers} layers{experts}")
+        only = ", planned only" if shape.family == "other" or shape.tower_parameters else ""
+        print(f"  {name:<24} {shape.architecture:<34} {whole_parameters(shape) / 1e9:8.1f} B, {shape.layers} layers{experts}{only}")
     print("accelerators (spec.topology.accelerator)")
     print(f"  {', '.join(ACCELERATORS)}")
     print("presets (lprl init NAME)")

@@ -23,9 +23,9 @@ _LETTERS = {
 }
 
 
-def explain(plan: JobPlan, remark: str = "") -> str:
-    """Return the plan as a page of text (at most 140 columns, no colours, ends with a newline); `remark` follows the parameters."""
-    lines = [*_head(plan, remark), "", *_roles(plan), "", *_gpus(plan), "", *_host(plan)]
+def explain(plan: JobPlan) -> str:
+    """Return the plan as a page of text (at most 140 columns, no colours, ends with a newline)."""
+    lines = [*_head(plan), "", *_roles(plan), "", *_gpus(plan), "", *_host(plan)]
     if plan.notes:
         wrapped = (textwrap.wrap(note, 136, initial_indent="  - ", subsequent_indent="    ") for note in plan.notes)
         lines += ["", "Notes", *(line for note in wrapped for line in note)]
@@ -37,11 +37,15 @@ def gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
 
 
-def _head(plan: JobPlan, remark: str) -> list[str]:
-    shape = plan.shape
-    size = f"{plan.parameters / 1e9:.2f} B" if plan.parameters >= 1e9 else f"{plan.parameters / 1e6:.2f} M"
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.2f} M"
+
+
+def _head(plan: JobPlan) -> list[str]:
+    shape, towers = plan.shape, plan.shape.tower_parameters
+    remark = " (language model only)" if towers is None else f", {_count(towers)} of them outside the language model" if towers else ""
     return [
-        f"Model      {shape.architecture}, {shape.layers} layers, {size} parameters{remark}",
+        f"Model      {shape.architecture}, {shape.layers} layers, {_count(plan.parameters)} parameters{remark}",
         f"Precision  trained as {described(plan.training_format)}; served as {described(plan.rollout_format)}",
         f"Plan       {plan.summary}",
     ]

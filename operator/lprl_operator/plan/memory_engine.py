@@ -6,8 +6,9 @@ from lprl_api.catalog.accelerators import Accelerator
 from lprl_api.derived import effective
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
-from lprl_api.model.weights import all_weights, selects, weight_bytes
+from lprl_api.model.weights import all_weights, selects, weight_bytes, whole_parameters
 from lprl_api.spec.job import LowPrecisionRLJobSpec
+from lprl_operator.plan.caches import sequence_bytes
 from lprl_operator.plan.hardware import CPU_RUNTIME_BYTES
 
 TORCH_CONCURRENCY = 32
@@ -21,7 +22,7 @@ class EngineMemory:
     weights: int
     kv_cache: int
     kv_tokens: int
-    """Tokens the whole engine's cache holds."""
+    """Tokens the whole engine's cache holds, in sequences as long as the job's longest."""
 
 
 def sequence_tokens(spec: LowPrecisionRLJobSpec, shape: ModelShape) -> int:
@@ -37,38 +38,31 @@ def sequence_tokens(spec: LowPrecisionRLJobSpec, shape: ModelShape) -> int:
 
 def slot_weight_bytes(shape: ModelShape, fmt: WeightFormat, tensor: int) -> int:
     """Return the served weights on one slot; expert parallelism moves whole experts, so the bytes of a slot do not change."""
-    total = 0
+    total = 2 * (shape.tower_parameters or 0)
     for module, weight in all_weights(shape):
         size = weight_bytes(fmt, weight, selects(fmt, module, weight))
         total += size if weight.sharding == "replicated" else -(-size // tensor)
     return total
 
 
-def kv_bytes_per_token(shape: ModelShape, tensor: int, width: int) -> int:
-    """Return KV bytes of one token on one slot; MLA's latent is replicated over tensor ranks."""
-    if shape.mla is not None:
-        return shape.layers * (shape.mla.kv_lora_rank + shape.mla.qk_rope_head_dim) * width
-    return shape.layers * 2 * max(1, shape.kv_heads // tensor) * shape.head_dim * width
-
-
 def sglang_memory(spec: LowPrecisionRLJobSpec, shape: ModelShape, fmt: WeightFormat, device_bytes: int, tensor: int) -> EngineMemory:
     """Return what SGLang takes: memoryFraction of the device, the weights first and the KV cache in what is left."""
     weights = slot_weight_bytes(shape, fmt, tensor)
     cache = max(0, int(device_bytes * spec.topology.rollout.memory_fraction) - weights)
-    return EngineMemory(weights, cache, cache // kv_bytes_per_token(shape, tensor, 2))
+    longest = sequence_tokens(spec, shape)
+    return EngineMemory(weights, cache, cache * longest // sequence_bytes(shape, longest, tensor, 2))
 
 
 def torch_memory(spec: LowPrecisionRLJobSpec, shape: ModelShape, fmt: WeightFormat, accelerator: Accelerator) -> EngineMemory:
     """Return what the torch engine takes: dequantised weights for its arithmetic, and a KV cache that grows with use."""
     width = 4 if accelerator.is_cpu else 2
-    parameters = sum(weight.parameters for _, weight in all_weights(shape))
-    weights = parameters * width
+    weights = whole_parameters(shape) * width
     if not isinstance(fmt, Bf16):
         weights += sum(weight_bytes(fmt, w, True) for module, w in all_weights(shape) if selects(fmt, module, w))
     samples = effective.prompts_per_round(spec.algorithm) * spec.algorithm.samples_per_prompt
     concurrency = min(samples, spec.topology.rollout.max_concurrency or TORCH_CONCURRENCY)
-    tokens = concurrency * sequence_tokens(spec, shape)
-    return EngineMemory(weights, tokens * kv_bytes_per_token(shape, 1, width), tokens)
+    longest = sequence_tokens(spec, shape)
+    return EngineMemory(weights, concurrency * sequence_bytes(shape, longest, 1, width), concurrency * longest)
 
 
 def engine_runtime_bytes(accelerator: Accelerator, work: int) -> int:

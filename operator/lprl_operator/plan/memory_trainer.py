@@ -5,6 +5,7 @@ activations follow Korthikanti et al. (arXiv 2205.05198), table 2, with the laye
 from lprl_api.derived import effective
 from lprl_api.model.formats import Bf16, Fp8Block, WeightFormat
 from lprl_api.model.model_shape import ModelShape
+from lprl_api.model.weights import layer_weights
 from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_operator.plan.parallel import StageWeights
 from lprl_operator.plan.types import Groups, Item
@@ -105,8 +106,7 @@ def _layer_bytes(spec: LowPrecisionRLJobSpec, shape: ModelShape, groups: Groups,
     """Elements one decoder layer keeps for its backward pass, on one rank."""
     trainer, tensor = spec.topology.trainer, groups.tensor
     residual = 6 * shape.hidden / (tensor if trainer.sequence_parallel else 1)
-    head = shape.mla.qk_nope_head_dim + shape.mla.qk_rope_head_dim if shape.mla else shape.head_dim
-    heads = (shape.heads * 3 + shape.kv_heads * 2) * head / tensor
+    heads = _attention_elements(shape) / tensor
     scores = 0.0
     if trainer.attention_backend == "unfused" or spec.backends.trainer == "torch":
         sequence = min(
@@ -119,6 +119,15 @@ def _layer_bytes(spec: LowPrecisionRLJobSpec, shape: ModelShape, groups: Groups,
     else:
         mlp = 3 * shape.ffn / tensor
     return int(tokens * (residual + heads + mlp + scores))
+
+
+def _attention_elements(shape: ModelShape) -> int:
+    """Elements of a token that attention keeps, all heads: queries, keys, values, and what goes into and out of the last projection."""
+    if shape.layout is None:
+        head = shape.mla.qk_nope_head_dim + shape.mla.qk_rope_head_dim if shape.mla else shape.head_dim
+        return (shape.heads * 3 + shape.kv_heads * 2) * head
+    layers = (layer_weights(shape, layer) for layer in range(shape.layers))
+    return max(sum(w.cols if w.sharding == "row" else w.rows for w in layer if w.kind == "attention") for layer in layers)
 
 
 def logits(spec: LowPrecisionRLJobSpec, shape: ModelShape, groups: Groups, tokens: int) -> int:

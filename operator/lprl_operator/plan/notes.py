@@ -7,6 +7,7 @@ from lprl_api.model.weights import unmatched
 from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_api.spec.quantity import amount
 from lprl_api.wire.runconfig import Ranks
+from lprl_operator.plan.caches import state_bytes
 from lprl_operator.plan.memory import Sizing, make_engine
 
 
@@ -18,6 +19,7 @@ def plan_notes(sizing: Sizing) -> tuple[str, ...]:
     each = -(-samples // sizing.ranks.engines)
     if case.sglang and engine.concurrency < each:
         notes.append(f"the KV cache holds {engine.concurrency} longest sequences, an engine gets {each} at a time: they run in turns")
+    notes += _model_notes(sizing, engine.concurrency)
     if isinstance(fmt, Int4Group) and sizing.shape.moe is None:
         notes.append("dense INT4 is faster than BF16 below batch 48 only; it saves memory at any batch (FP8 is faster throughout)")
     if getattr(fmt, "activations", "dynamic") == "none":
@@ -37,6 +39,22 @@ def plan_notes(sizing: Sizing) -> tuple[str, ...]:
     if sizing.limit_bytes == 0:
         notes.append("host memory is not known: bytes are reported, not checked")
     return tuple(notes)
+
+
+def _model_notes(sizing: Sizing, concurrency: int) -> list[str]:
+    """What of a model is planned for and neither trained nor a key or a value."""
+    case, shape, found = sizing.case, sizing.shape, []
+    most, state = case.spec.topology.rollout.max_concurrency, state_bytes(sizing.shape, case.engine_tensor)
+    if state and case.sglang and (most is None or most > concurrency):
+        found.append(
+            f"linear layers keep {state / 1e6:.1f} MB of every sequence on each GPU, however short it is: beside it the cache holds "
+            f"{concurrency} longest sequences; topology.rollout.maxConcurrency {concurrency} admits no more"
+        )
+    if shape.tower_parameters:
+        found.append("weights outside the language model stay as they are: engines and folders hold them in BF16, the trainer does not")
+    if shape.tower_parameters is None:
+        found.append(f"the language model only: {shape.architecture} is a part of a model whose other parts are not counted")
+    return found
 
 
 def limit_notes(spec: LowPrecisionRLJobSpec, ranks: Ranks, planned_bytes: int) -> tuple[str, ...]:

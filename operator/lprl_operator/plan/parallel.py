@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
-from lprl_api.model.weights import Weight, embedding_weight, head_weights, layer_weights, selects
+from lprl_api.model.weight import LINEAR_KINDS, Weight
+from lprl_api.model.weights import embedding_weight, head_weights, layer_weights, outside_weights, selects
 from lprl_api.rules.shape import stage_layers
 from lprl_api.spec.topology import TrainerLayout
 from lprl_operator.plan.types import Groups
@@ -61,13 +62,14 @@ def stage_weights(shape: ModelShape, groups: Groups, stage: int, fmt: WeightForm
     last = stage == groups.pipeline - 1
     if stage == 0 or (last and shape.tied_embeddings):
         held.append(("model.embed_tokens", embedding_weight(shape)))
+    if stage == 0:
+        held += [(w.module, w) for w in outside_weights(shape)]
     if last:
         held += [(w.module, w) for w in head_weights(shape)]
-    linear = ("attention", "mlp", "shared-expert", "expert")
     return StageWeights(
         dense=sum(_share(w, groups) for _, w in held if w.kind != "expert"),
         expert=sum(_share(w, groups) for _, w in held if w.kind == "expert"),
-        linear=sum(_share(w, groups) for _, w in held if w.kind in linear),
+        linear=sum(_share(w, groups) for _, w in held if w.kind in LINEAR_KINDS),
         selected=sum(_share(w, groups) for name, w in held if selects(fmt, name, w)),
         largest=max(w.rows * w.cols for _, w in held),
     )

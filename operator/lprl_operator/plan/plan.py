@@ -4,7 +4,7 @@ from lprl_api.derived import effective
 from lprl_api.errors import UserError
 from lprl_api.field_error import FieldError, wrong
 from lprl_api.model.model_shape import Inspection, ModelShape
-from lprl_api.model.weights import parameters
+from lprl_api.model.weights import whole_parameters
 from lprl_api.rules.case import Case
 from lprl_api.rules.check import check
 from lprl_api.rules.layout import engine_step, node_step
@@ -35,15 +35,16 @@ def make_plan(
     inspection: Inspection | None = None,
     host_bytes_per_node: int | None = None,
     free_bytes: int | None = None,
+    planned: bool = False,
 ) -> JobPlan:
     """Return the plan of a spec, or raise PlanError.
 
     `shape`: the model's; default the inspection's, else the known shape the spec names. `host_bytes_per_node`: host memory to
     stay within (None: reported only; it is what limits accelerator cpu). `free_bytes`: free on the conversion volume (default the
-    inspection's figure). With `nodes: auto` the plan has the fewest nodes that fit.
+    inspection's figure). `planned`: of a job that is only planned (rules.check). With `nodes: auto` the plan has the fewest nodes that fit.
     """
     case = Case.of(spec, shape, inspection)
-    errors = check(spec, case.shape, inspection)
+    errors = check(spec, case.shape, inspection, planned=planned)
     if case.shape is None and not errors:
         errors.append(wrong("model.shape", spec.model.shape, "a known shape, or the inspection of the source"))
     if errors or case.shape is None:
@@ -52,7 +53,7 @@ def make_plan(
     if plan is None:
         raise PlanError([wrong("topology.nodes", spec.topology.nodes, _no_layout(case))])
     if found:
-        raise PlanError(remedies.explain_misfits(case, found, lambda other: _fits(other, inspection, host_bytes_per_node)))
+        raise PlanError(remedies.explain_misfits(case, found, lambda other: _fits(other, shape, inspection, host_bytes_per_node)))
     _check_disk(plan, free_bytes if free_bytes is not None else (inspection.free_bytes if inspection else None))
     return plan
 
@@ -83,10 +84,10 @@ def _enough_samples(case: Case, data_parallel: int) -> bool:
     return data_parallel <= effective.global_batch_size(case.spec.algorithm)
 
 
-def _fits(spec: LowPrecisionRLJobSpec, inspection: Inspection | None, host_limit: int | None) -> bool:
+def _fits(spec: LowPrecisionRLJobSpec, shape: ModelShape | None, inspection: Inspection | None, host_limit: int | None) -> bool:
     """Whether a changed spec is legal and fits."""
-    case = Case.of(spec, None, inspection)
-    if case.shape is None or check(spec, case.shape, inspection):
+    case = Case.of(spec, shape, inspection)
+    if case.shape is None or check(spec, case.shape, inspection, planned=True):
         return False
     plan, found = _first_fit(case, case.shape, inspection, host_limit)
     return plan is not None and not found
@@ -102,7 +103,7 @@ def _plan(case: Case, shape: ModelShape, inspection: Inspection | None, host_lim
     planned = sum(item.bytes for item in items) + shared
     return JobPlan(
         shape=shape,
-        parameters=parameters(shape),
+        parameters=whole_parameters(shape),
         accelerator=case.accelerator.name,
         ranks=ranks,
         groups=groups,

@@ -89,7 +89,7 @@ class Engine(Contract):
     weight_bytes: NonNegativeInt
     """Served weights of one engine, all slots."""
     kv_tokens: NonNegativeInt
-    """Tokens the KV cache of one engine holds."""
+    """Tokens the cache of one engine holds, in sequences as long as the job's longest."""
     sequence_tokens: NonNegativeInt
     """Longest sequence of the job: prompt limit and response limit."""
     concurrency: NonNegativeInt

@@ -29,6 +29,11 @@ from lprl_api.model.weights import active_parameters, all_weights, format_bytes,
         ("moonlight-16b-a3b", 15.960, 2.915),
         ("kimi-k2-thinking", 1026.408, 32.862),
         ("deepseek-v3", 671.026, 37.552),
+        ("qwen3.5-9b", 8.954, None),
+        ("qwen3.5-35b-a3b", 34.661, 3.455),
+        ("glm-4.7-flash", 29.943, 3.897),
+        ("glm-4.6", 352.798, 33.632),
+        ("kimi-k2.5", 1026.408, 32.862),
     ],
 )
 def test_parameters(name: str, total: float, active: float | None) -> None:
@@ -38,7 +43,7 @@ def test_parameters(name: str, total: float, active: float | None) -> None:
 
 
 def test_every_shape_has_a_count() -> None:
-    assert len(SHAPES) == 17
+    assert len(SHAPES) == 22
     assert all(parameters(shape) >= active_parameters(shape) for shape in SHAPES.values())
 
 
@@ -49,6 +54,10 @@ def test_every_shape_has_a_count() -> None:
         ("qwen3-235b-a22b", 470.2, 236.4, 133.1, 143.7),
         ("moonlight-16b-a3b", 31.9, 16.6, 10.6, 11.2),
         ("kimi-k2-thinking", 2052.8, 1029.2, 546.6, 594.2),
+        ("qwen3.5-35b-a3b", 70.2, 36.6, 22.4, 23.9),
+        ("glm-4.7-flash", 59.9, 30.6, 18.6, 19.9),
+        ("glm-4.6", 705.6, 354.5, 206.9, 222.6),
+        ("kimi-k2.5", 2053.8, 1030.1, 547.6, 595.1),
     ],
 )
 def test_checkpoint_gigabytes(name: str, bf16: float, fp8: float, int4_128: float, int4_32: float) -> None:

@@ -1,96 +1,64 @@
-"""What a run's result follows from, as both sides compare it."""
-
-from pathlib import Path
-from typing import Any
+"""A model that nothing trains yet can be planned, and no job of it is accepted."""
 
 import pytest
-import yaml
+from tests.unit.lprl_api.layouts.published import published
 
-from lprl_api.derived.run_folder import changed_fields
-from lprl_api.derived.trained import differences, trained_document
+from lprl_api.catalog.presets import preset_manifest
+from lprl_api.field_error import FieldError
+from lprl_api.model.model_shape import Inspection
+from lprl_api.model.shapes import SHAPES
+from lprl_api.model.shapes_planned import PLANNED_SHAPES
+from lprl_api.rules.check import check, untrained
 from lprl_api.rules.parse import parse_job
+from lprl_api.spec.job import LowPrecisionRLJobSpec
+from lprl_operator.plan.plan import PlanError, make_plan
 
-ROOT = Path(__file__).parents[3]
-
-
-def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Return the document with one dotted path set."""
-    key, _, rest = path.partition(".")
-    inner = changed(document.get(key) or {}, rest, value) if rest else value
-    return {**document, key: inner}
-
-
-MANIFEST = yaml.safe_load((ROOT / "examples/00-cpu-quickstart.yaml").read_text())
+PUBLISHED = {
+    "qwen3.5-9b": "Qwen/Qwen3.5-9B",
+    "qwen3.5-35b-a3b": "Qwen/Qwen3.5-35B-A3B",
+    "glm-4.7-flash": "zai-org/GLM-4.7-Flash",
+    "glm-4.6": "zai-org/GLM-4.6",
+    "kimi-k2.5": "moonshotai/Kimi-K2.5",
+}
 
 
-def trained(document: dict[str, Any] = MANIFEST) -> dict[str, Any]:
-    return trained_document(parse_job(document).spec)
+def spec(shape: str | None, trainer: str = "megatron") -> LowPrecisionRLJobSpec:
+    document = preset_manifest("qwen3-4b-fp8")
+    document["spec"]["model"]["shape"] = shape
+    document["spec"]["backends"]["trainer"] = trainer
+    return parse_job(document).spec
 
 
-def test_a_default_and_its_omission_are_the_same() -> None:
-    written = changed(MANIFEST, "spec.optimizer.beta1", 0.9)
-    assert differences(trained(), trained(written)) == ()
+def about_the_model(errors: list[FieldError]) -> list[FieldError]:
+    return [error for error in errors if error.path.startswith("spec.model")]
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("algorithm.steps", 999),
-        ("model.shape", "qwen3-4b"),
-        ("failurePolicy.maxRestarts", 9),
-        ("checkpoint.everySteps", 3),
-        ("data.reward.timeoutSeconds", 7.5),
-        ("data.reward.retries", 2),
-    ],
-)
-def test_what_does_not_decide_the_result_is_left_out(path: str, value: Any) -> None:
-    assert differences(trained(), trained(changed(MANIFEST, f"spec.{path}", value))) == ()
+@pytest.mark.parametrize("name", PLANNED_SHAPES)
+def test_a_row_is_what_its_published_file_says(name: str) -> None:
+    from lprl_api.model.layouts.planned import planned_shape
+
+    config = next(one.config for one in published() if PUBLISHED[name] in one.stored)
+    assert planned_shape(config) == SHAPES[name]
 
 
-def test_a_rotated_secret_is_no_other_model() -> None:
-    sources = [{"huggingFace": {"repo": "org/model", "tokenSecret": {"name": name, "key": "token"}}} for name in ("old", "new")]
-    first, second = (trained(changed(MANIFEST, "spec.model.source", source)) for source in sources)
-    assert differences(first, second) == ()
-    other = trained(changed(MANIFEST, "spec.model.source", {"huggingFace": {"repo": "org/other"}}))
-    assert differences(first, other) == ("model.source.huggingFace.repo",)
+@pytest.mark.parametrize("trainer", ["megatron", "torch"])
+@pytest.mark.parametrize("name", PLANNED_SHAPES)
+def test_a_job_of_a_model_that_nothing_trains_is_refused_and_its_plan_is_not(name: str, trainer: str) -> None:
+    (error,) = about_the_model(check(spec(name, trainer)))
+    assert error.path == "spec.model.shape" and error.got == name and "a model that can be trained" in error.need
+    assert about_the_model(check(spec(name, trainer), planned=True)) == []
+    assert untrained(spec(name, trainer)) == [error]
+    with pytest.raises(PlanError, match="a model that can be trained"):
+        make_plan(spec(name, trainer))
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("optimizer.learningRate", 0.5),
-        ("algorithm.seed", 5),
-        ("algorithm.kl.coefficient", 0.25),
-        ("sampling.topP", 0.5),
-        ("precision.rollout", "bf16"),
-        ("data.maxPromptTokens", 7),
-        ("model.source.path", "another"),
-    ],
-)
-def test_what_decides_the_result_is_named_by_its_path(path: str, value: Any) -> None:
-    assert differences(trained(), trained(changed(MANIFEST, f"spec.{path}", value))) == (path,)
+def test_a_language_model_inside_another_is_refused_by_its_inspection() -> None:
+    shape = SHAPES["qwen3-4b"]
+    seen = Inspection(shape=shape, fingerprint="0" * 64, total_bytes=1, tensors=1, shards=1, model_class="LlavaForConditionalGeneration")
+    (error,) = about_the_model(check(spec(None), shape, seen))
+    assert error.path == "spec.model.source" and "megatron trains no language model that is a part of another" in error.need
+    assert about_the_model(check(spec(None), shape, seen.model_copy(update={"model_class": None}))) == []
 
 
-def test_a_key_that_one_side_lacks_is_a_difference() -> None:
-    assert differences({"a": None}, {}) == ("a",)
-
-
-TOOL = {"name": "t", "url": "https://t/x", "description": "d", "parameters": {"type": "object"}}
-TOOLS = {"type": "tools", "tools": [TOOL]}
-
-
-def test_run_folders_of_before_there_were_episodes_go_on() -> None:
-    before = {part: value for part, value in trained().items() if part != "episode"}
-    assert changed_fields(before, trained()) == ()
-    assert changed_fields(before, trained(changed(MANIFEST, "spec.episode", TOOLS))) != ()
-
-
-def test_what_an_episode_is_decides_the_result_and_patience_with_tools_does_not() -> None:
-    first = trained(changed(MANIFEST, "spec.episode", TOOLS))
-    assert differences(trained(), first) == ("episode.tools", "episode.type")
-    patient = {**TOOL, "retries": 5, "timeoutSeconds": 3, "headersSecret": {"name": "s", "key": "k"}}
-    changes = {"type": "tools", "tools": [patient], "timeoutSeconds": 5, "maxFailedFraction": 1.0}
-    assert differences(first, trained(changed(MANIFEST, "spec.episode", changes))) == ()
-    assert differences(first, trained(changed(MANIFEST, "spec.episode", {"type": "tools", "tools": [{**TOOL, "name": "u"}]}))) == (
-        "episode.tools",
-    )
+def test_models_that_are_trained_are_not_asked_about() -> None:
+    assert [name for name in SHAPES if untrained(spec(name))] == list(PLANNED_SHAPES)

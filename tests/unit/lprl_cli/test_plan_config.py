@@ -31,7 +31,10 @@ def plan(folder: Path, config: dict[str, Any], *arguments: str) -> int:
 @pytest.mark.parametrize(
     ("section", "text"),
     [
-        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "'modelopt' is not supported; fits fp8 or compressed-tensors"),
+        (
+            {"quant_method": "modelopt", "quant_algo": "NVFP4"},
+            "'modelopt' (ModelOpt NVFP4) is not supported; fits fp8 or compressed-tensors",
+        ),
         ({"quant_method": "awq"}, "'awq' is not supported"),
         ({"quant_method": "gptq", "bits": 4}, "'gptq' is not supported"),
         (packed(symmetric=False), "asymmetric"),
@@ -49,7 +52,7 @@ def test_a_format_that_convert_refuses_is_refused(tmp_path: Path, capsys: pytest
     assert err.startswith(f"error: {tmp_path}/kimi-config.json: ") and "\n  fix: " in err, err
 
 
-@pytest.mark.parametrize("changes", [{"model_type": "gpt_oss"}, {"hidden_size": "wide"}, {"num_hidden_layers": None}])
+@pytest.mark.parametrize("changes", [{"model_type": "kimi_linear"}, {"hidden_size": "wide"}, {"num_hidden_layers": None}])
 def test_refusals_name_the_file_given_and_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any]) -> None:
     assert plan(tmp_path, {**CONFIG, **changes}) == exits.USER_ERROR
     err = capsys.readouterr().err
@@ -78,23 +81,34 @@ def test_an_int4_source_of_another_group_is_refused_as_the_operator_does(tmp_pat
 
 
 def test_a_multimodal_model_is_planned_as_its_language_model_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = {"model_type": "qwen3_vl", "architectures": ["SomeVlForConditionalGeneration"], "text_config": CONFIG}
+    whole = {"model_type": "some_vl", "architectures": ["SomeVlForConditionalGeneration"], "text_config": CONFIG}
     assert plan(tmp_path, whole) == exits.OK
     out = capsys.readouterr().out
     assert "4.02 B parameters (language model only)" in out
-    assert "SomeVlForConditionalGeneration" in out
+    assert "whose other parts are not counted" in out
     assert plan(tmp_path, CONFIG) == exits.OK
     assert "language model only" not in capsys.readouterr().out
 
 
-def test_a_multimodal_model_that_the_trainer_cannot_train_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_of_a_tower_that_is_known_are_counted_and_planned_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vision = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "out_hidden_size": 2560, "deepstack_visual_indexes": [5, 11, 17]}
+    whole = {"model_type": "qwen3_vl", "text_config": {**CONFIG, "model_type": "qwen3_vl_text"}, "vision_config": vision}
+    assert plan(tmp_path, whole) == exits.OK
+    out = capsys.readouterr().out
+    assert "4.44 B parameters, 415.35 M of them outside the language model" in out
+    assert "engines and folders hold them in BF16, the trainer does not" in " ".join(out.split())
+
+
+def test_what_no_trainer_trains_is_planned_and_said_to_be_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from lprl_api.catalog.presets import preset_manifest
 
     document = preset_manifest("qwen3-4b-fp8")
     spec = document["spec"]
     spec.update(precision={}, backends={}, optimizer={})
-    spec["topology"].update(trainer={}, rollout={})
+    spec["topology"].update(trainer={}, rollout={"maxConcurrency": 8})
     manifest = tmp_path / "job.yaml"
     manifest.write_text(json.dumps(document))
-    assert plan(tmp_path, {"text_config": CONFIG, "model_type": "llava"}, str(manifest)) == exits.USER_ERROR
-    assert "text_config, which the torch trainer cannot train" in capsys.readouterr().err
+    assert plan(tmp_path, {"text_config": CONFIG, "model_type": "llava"}, str(manifest)) == exits.OK
+    out, err = capsys.readouterr()
+    assert "4.02 B parameters" in out
+    assert "warning: " in err and "torch trains no language model that is a part of another (text_config)" in err

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from lprl_api.model.formats import Fp8Block, Fp8Channel, Int4Group, WeightFormat
 from lprl_api.model.model_shape import Mla, ModelShape, Moe
-from lprl_api.model.weights import LINEAR_KINDS, layer_weights
+from lprl_api.model.weight import LINEAR_KINDS
+from lprl_api.model.weights import layer_weights
 from lprl_api.spec.precision import Scope
 
 _COMMON = {"layers": 3, "hidden": 256, "heads": 4, "kv_heads": 4, "head_dim": 64, "ffn": 512, "vocab": 100, "tied_embeddings": False}

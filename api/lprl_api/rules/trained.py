@@ -1,0 +1,26 @@
+"""The rule on models that nothing here can train yet. Plans leave it out: what such a job would need can be known before."""
+
+from collections.abc import Iterator
+
+from lprl_api.field_error import FieldError, wrong
+from lprl_api.model.hf_config import FAMILIES
+from lprl_api.rules.case import Case, Rule
+
+
+def _trained(case: Case) -> Iterator[FieldError]:
+    shape, trainer = case.shape, case.spec.backends.trainer
+    if shape is None:
+        return
+    whole = case.inspection is not None and case.inspection.model_class is not None
+    if shape.family == "other":
+        why = f"no trainer of this version trains {shape.architecture}; families that are trained: {', '.join(FAMILIES)}"
+    elif shape.tower_parameters != 0 or whole:
+        why = f"{trainer} trains no language model that is a part of another (text_config)"
+    else:
+        return
+    path = "model.source" if case.spec.model.shape is None else "model.shape"
+    got = shape.architecture if case.spec.model.shape is None else case.spec.model.shape
+    yield wrong(path, got, f"a model that can be trained: {why}; lprl plan says what this one would need, lprl convert converts it")
+
+
+RULES: tuple[Rule, ...] = (_trained,)
