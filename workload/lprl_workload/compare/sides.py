@@ -116,7 +116,7 @@ class Side:
     def _values(self, name: str, is_buffer: bool) -> Tensor:
         """Return a weight as an engine computes with it: dequantised, or rounded to BF16; router correction biases as they are."""
         stored = self._files.weight(name)
-        values = stored.values()
+        values = stored.values(self.device)
         if self._like is not None and name in self.quantized:
             return fake_quantize(values.to(torch.bfloat16), self.fmt)
         return values if stored.quantized or is_buffer else values.to(torch.bfloat16)

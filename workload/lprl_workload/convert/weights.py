@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -35,11 +36,12 @@ class StoredWeight:
         """Whether it is stored as codes and scales."""
         return not isinstance(self.fmt, Bf16)
 
-    def values(self) -> Tensor:
-        """Return what an engine computes with: dequantised, or the stored tensor."""
+    def values(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return what an engine computes with: dequantised (on `device`, where codes and scales go), or the stored tensor there."""
+        parts = {part: tensor.to(device) for part, tensor in self.parts.items()}
         if self.quantized:
-            return dequantize(self.parts, module_of(self.name), self.fmt)
-        return next(iter(self.parts.values()))
+            return dequantize(parts, module_of(self.name), self.fmt)
+        return next(iter(parts.values()))
 
 
 class ModelFolder:

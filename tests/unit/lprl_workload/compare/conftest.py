@@ -72,15 +72,18 @@ def rewritten() -> Callable[..., Path]:
     return rewrite
 
 
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    """A file of rows whose answers count, and rows without one, of several lengths."""
+def write_texts(file: Path) -> Path:
+    """Write rows whose answers count, and rows without one, of several lengths."""
     rows: list[dict[str, Any]] = [
         {"prompt": [{"role": "user", "content": "ab12"}, {"role": "assistant", "content": "the answer 12"}]},
         {"prompt": [{"role": "user", "content": "which digit is in xsv5vv"}]},
         {"prompt": "plain question 7"},
         {"prompt": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "9"}]},
     ]
-    file = tmp_path / "texts.jsonl"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return file
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    return write_texts(tmp_path / "texts.jsonl")

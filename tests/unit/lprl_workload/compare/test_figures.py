@@ -17,6 +17,7 @@ from lprl_workload.compare.sensitivity import part_mixes
 from lprl_workload.compare.sides import Side
 from lprl_workload.compare.streams import make_batches
 from lprl_workload.compare.texts import Reading, Text, read_texts
+from lprl_workload.convert.weights import ModelFolder
 from lprl_workload.rollout.tokens import load_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -114,3 +115,11 @@ def test_hidden_states_in_a_file_change_nothing(models: Any, converted: Any, tex
     assert len(batches) > 1
     inside, outside = (run_pass(Pass(one, other, batches, mixes, memory_bytes=n)) for n in (1 << 30, 0))
     assert [t.distance() for t in inside] == [t.distance() for t in outside]
+
+
+def test_weights_are_dequantised_where_layers_are_computed(models: Any, converted: Any) -> None:
+    stored = ModelFolder(converted(models("qwen3"), Fp8Block())).weight("model.layers.0.mlp.down_proj.weight")
+    assert stored.quantized and stored.values().device.type == "cpu"
+    # Nothing can be read from this device: what is there was computed there.
+    there = stored.values("meta")
+    assert there.device.type == "meta" and there.shape == stored.values().shape
