@@ -15,6 +15,8 @@ POLL_SECONDS = 0.2
 RELEASE_SECONDS = 20.0
 """Longest wait for the Ray processes of a finished run to end by themselves."""
 ENDED = ("Succeeded", "Failed")
+HERE = "this environment"
+"""In place of an image: which backends it holds is found out by the inspection, which runs in it."""
 
 
 class Supervisor:
@@ -23,7 +25,7 @@ class Supervisor:
     def __init__(self, cluster: LocalCluster, key: Key) -> None:
         self._cluster = cluster
         self._key = key
-        self._settings = RenderSettings(network_policy=False, prometheus_port=None)
+        self._settings = RenderSettings(image=HERE, network_policy=False, prometheus_port=None)
         self._seen: Observed | None = None
         self._version = ""
         self._next_look = 0.0

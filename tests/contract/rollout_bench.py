@@ -1,13 +1,21 @@
-"""The engines that the contract suite runs on, every one that the images hold, and what it needs of each."""
+"""The engines that the contract suite runs on, every one that the images hold, and what it needs of each.
+
+What runs beside tests in this process is made anew for each. An engine that is a server takes half a minute to start, so its tests share
+one for each model and format: before each it forgets its weights (tests/backends/ runs the suite on it).
+"""
 
 import asyncio
 import json
+import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from tests.contract.shared_servers import SharedServers
 
 from lprl_api.catalog.images import HELD
 from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
@@ -30,8 +38,13 @@ from lprl_workload.sync.buckets import pack
 from lprl_workload.sync.checks import Check
 from lprl_workload.sync.checksum import checksum
 
+SHARED: dict[str, SharedServers] = {"sglang": SharedServers()}
+"""Engines whose start costs too much to have one for each test."""
 Factory = Callable[..., RolloutEngine]
-ENGINES: dict[str, Factory] = {name: engine_class(name) for name in HELD["rollout"]}
+ENV_ENGINES = "LPRL_CONTRACT_ENGINES"
+"""Engines that the suite runs on, by comma; unset: those of the images."""
+NAMES = tuple(filter(None, os.environ.get(ENV_ENGINES, "").split(","))) or HELD["rollout"]
+ENGINES: dict[str, Factory] = {name: engine_class(name) for name in NAMES}
 FORMATS: dict[str, WeightFormat] = {
     "bf16": Bf16(),
     "fp8": Fp8Block(),
@@ -46,7 +59,22 @@ SERVED = (
     ("moonlight", "fp8"),
     ("deepseek-v3", "bf16"),
 )
+SERVED_BY = {
+    "torch": SERVED,
+    "sglang": (
+        ("qwen3", "bf16"),
+        ("qwen3", "fp8"),
+        ("qwen3-moe", "bf16"),
+        ("qwen3-moe", "int4"),
+        ("moonlight", "fp8"),
+        ("deepseek-v3", "bf16"),
+    ),
+}
+"""(architecture, format) of each engine's tests."""
+CASES = [(engine, architecture, fmt) for engine in ENGINES for architecture, fmt in SERVED_BY[engine]]
+DAMAGED = [case for case in CASES if case[1:] in (("qwen3-moe", "int4"), ("moonlight", "fp8"))]
 FREE = SamplingParams(0.8, 1.0, None, 12)
+GREEDY = SamplingParams(0.0, 1.0, None, 12)
 
 
 def check_of(tensors: list[NamedTensor]) -> Check:
@@ -61,6 +89,38 @@ class Bench:
     fmt: WeightFormat
     shape: ModelShape
     tensors: list[NamedTensor]
+    name: str
+    options: dict[str, int]
+    others: list[RolloutEngine] = field(default_factory=list)
+
+    @property
+    def free(self) -> SamplingParams:
+        """Sampling whose responses are the same again: greedy where requests have no random streams."""
+        return FREE if "seed-exact" in self.engine.can else GREEDY
+
+    def same(self, one: list[Completion], two: list[Completion], served: bool = True) -> bool:
+        """Whether responses are the same, to the bit where the engine says so; `served`: by the same weight versions, too."""
+        if "batch-invariant" in self.engine.can or "seed-exact" in self.engine.can:
+            return [row[: 4 if served else 3] for row in exactly(one)] == [row[: 4 if served else 3] for row in exactly(two)]
+        close = all(
+            np.allclose(a.logprobs, b.logprobs, atol=1e-4) for a, b in zip(one, two, strict=True) if len(a.logprobs) == len(b.logprobs)
+        )
+        alike = [(told([c]), c.finish, c.versions if served else ()) for c in one] == [
+            (told([c]), c.finish, c.versions if served else ()) for c in two
+        ]
+        return close and alike
+
+    def another(self) -> RolloutEngine:
+        """One more engine of the kind; `done` ends it, too."""
+        found = make_engine(self.name, self.folder, self.fmt, self.shape, self.options, 1)
+        self.others.append(found)
+        return found
+
+    def done(self) -> None:
+        """The test is over."""
+        for engine in (self.engine, *self.others):
+            if self.name not in SHARED:
+                engine.close()
 
     def push(self, version: int, tensors: list[NamedTensor] | None = None, sent: list[NamedTensor] | None = None) -> None:
         """Send `sent` while claiming that it is `tensors`."""
@@ -101,12 +161,23 @@ def served_tensors(folder: Path, fmt: WeightFormat, shape: ModelShape, scale: fl
 
 def bench(tmp_path: Path, engine: str, architecture: str = "qwen3", fmt: str = "bf16", **options: int) -> Bench:
     """Return an engine of a small model, which waits for its first push."""
-    if not (tmp_path / "config.json").is_file():
-        generate_model(tmp_path, ModelOptions(architecture, "tiny", seed=3))  # type: ignore[arg-type]
-    shape = model_shape(json.loads((tmp_path / "config.json").read_text()))
-    made = ENGINES[engine](tmp_path, FORMATS[fmt], shape, "cpu", **{"context_length": 64} | options)
+    folder = SHARED[engine].folder(architecture) if engine in SHARED else tmp_path
+    if not (folder / "config.json").is_file():
+        generate_model(folder, ModelOptions(architecture, "tiny", seed=3))  # type: ignore[arg-type]
+    shape = model_shape(json.loads((folder / "config.json").read_text()))
+    made = make_engine(engine, folder, FORMATS[fmt], shape, options, 0)
     # Weights five times the usual spread, so that the distributions are far from uniform.
-    return Bench(made, tmp_path, FORMATS[fmt], shape, served_tensors(tmp_path, FORMATS[fmt], shape, 5.0))
+    return Bench(made, folder, FORMATS[fmt], shape, served_tensors(folder, FORMATS[fmt], shape, 5.0), engine, options)
+
+
+def make_engine(engine: str, folder: Path, fmt: WeightFormat, shape: ModelShape, options: dict[str, int], number: int) -> RolloutEngine:
+    """Return an engine without weights; `number` tells those of one test apart."""
+    more: dict[str, Any] = {"context_length": 64} | options
+
+    def start() -> RolloutEngine:
+        return ENGINES[engine](folder, fmt, shape, "cpu", **more)
+
+    return SHARED[engine].engine((str(folder), repr(fmt), *sorted(more.items()), number), start) if engine in SHARED else start()
 
 
 def drawn(engine: RolloutEngine, asked: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:

@@ -3,20 +3,20 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tests.contract.rollout_bench import (
+    CASES,
     ENGINES,
     FREE,
-    SERVED,
     Bench,
     bench,
     check_of,
     drawn,
-    exactly,
     request_of,
     requests,
     served_tensors,
@@ -32,8 +32,8 @@ from lprl_workload.rollout.requests import Request
 from lprl_workload.sync.buckets import make_bucket
 from lprl_workload.sync.probe import probe_ids
 
-CASES = [pytest.param(engine, architecture, fmt, id=f"{engine}-{architecture}-{fmt}") for engine in ENGINES for architecture, fmt in SERVED]
 KV = frozenset({"kv"})
+MISSING = r"\d+ tensors did not arrive|\d+ tensors of \d+ bytes arrived, \d+ of \d+ bytes were sent"
 LONG = SamplingParams(1.0, 1.0, None, 48)
 
 
@@ -47,7 +47,7 @@ def plain(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     made = bench(tmp_path, request.param)
     made.push(0)
     yield made
-    made.engine.close()
+    made.done()
 
 
 @pytest.mark.parametrize(("engine", "architecture", "fmt"), CASES)
@@ -65,6 +65,7 @@ def test_logprobs_are_those_of_full_forward_passes(tmp_path: Path, engine: str, 
         # Another batch shape rounds differently in the last bit, which moves an FP8 activation to the next code now and then.
         assert difference.max() < (0.05 if fmt == "fp8" else 1e-3) and difference.median() < 1e-3
     assert len(set(told(done))) > 10
+    made.done()
 
 
 def test_greedy_follows_the_likeliest_token_and_ignores_the_seed(plain: Bench) -> None:
@@ -77,7 +78,7 @@ def test_greedy_follows_the_likeliest_token_and_ignores_the_seed(plain: Bench) -
 
 def test_ends_at_end_tokens_stop_ids_stop_strings_and_limits(plain: Bench) -> None:
     asked = requests(20)
-    done = drawn(plain.engine, asked, FREE)
+    done = drawn(plain.engine, asked, plain.free)
     assert {c.finish for c in done} == {"stop", "length"}
     for completion in done:
         ends = completion.response_ids[-1] == 1
@@ -88,9 +89,9 @@ def test_ends_at_end_tokens_stop_ids_stop_strings_and_limits(plain: Bench) -> No
     token = max(range(6, 16), key=lambda t: sum(t in c.response_ids for c in done))
     text = json.loads((plain.folder / "tokenizer.json").read_text())["model"]["vocab"]
     string = next(s for s, number in text.items() if number == token)
-    by_id = drawn(plain.engine, asked, SamplingParams(0.8, 1.0, None, 12, (), (token,)))
-    by_string = drawn(plain.engine, asked, SamplingParams(0.8, 1.0, None, 12, (string,)))
-    assert exactly(by_id) == exactly(by_string)
+    by_id = drawn(plain.engine, asked, replace(plain.free, stop_token_ids=(token,)))
+    by_string = drawn(plain.engine, asked, replace(plain.free, stop=(string,)))
+    assert plain.same(by_id, by_string)
     for before, after in zip(done, by_id, strict=True):
         ids = before.response_ids.tolist()
         assert after.response_ids.tolist() == ids[: ids.index(token) + 1 if token in ids else len(ids)]
@@ -108,34 +109,34 @@ def test_context_limits_the_response_and_refuses_longer_prompts(plain: Bench) ->
 
 def test_update_changes_the_policy_and_the_version(plain: Bench) -> None:
     asked = requests(6)
-    before = drawn(plain.engine, asked, FREE)
+    before = drawn(plain.engine, asked, plain.free)
     plain.push(3, served_tensors(plain.folder, plain.fmt, plain.shape, 7.0))
-    after = drawn(plain.engine, asked, FREE)
+    after = drawn(plain.engine, asked, plain.free)
     assert plain.engine.weight_version == 3 == after[0].versions[0].version
     assert told(before) != told(after)
     plain.push(4)
-    again = drawn(plain.engine, asked, FREE)
-    assert [row[:2] for row in exactly(again)] == [row[:2] for row in exactly(before)]
+    again = drawn(plain.engine, asked, plain.free)
+    assert plain.same(again, before, served=False)
 
 
 def test_wrong_updates_are_refused_and_a_whole_one_heals(plain: Bench) -> None:
     asked = requests(2)
-    want = drawn(plain.engine, asked, FREE)
+    want = drawn(plain.engine, asked, plain.free)
     for version in (0, -1):
         with pytest.raises(WeightMismatchError, match="refused"):
             plain.engine.begin_update(version)
-    assert exactly(drawn(plain.engine, asked, FREE)) == exactly(want)
+    assert plain.same(drawn(plain.engine, asked, plain.free), want)
     changed = [NamedTensor(plain.tensors[0].name, plain.tensors[0].tensor + 1), *plain.tensors[1:]]
-    for sent, words in ((changed, "differ from the sender's"), (plain.tensors[1:], "1 tensors did not arrive"), ([], "did not arrive")):
+    for sent, words in ((changed, "differ from the sender's"), (plain.tensors[1:], MISSING), ([], MISSING)):
         with pytest.raises(WeightMismatchError, match=words):
             plain.push(1, sent=sent)
         assert not plain.engine.healthy()
         with pytest.raises(WeightMismatchError):
-            drawn(plain.engine, asked, FREE)
+            drawn(plain.engine, asked, plain.free)
         assert plain.engine.weight_version == 0
     plain.push(1)
     assert plain.engine.healthy() and plain.engine.weight_version == 1
-    assert told(drawn(plain.engine, asked, FREE)) == told(want)
+    assert told(drawn(plain.engine, asked, plain.free)) == told(want)
 
 
 def test_an_update_given_up_is_not_served_and_a_whole_one_heals(plain: Bench) -> None:
@@ -144,25 +145,26 @@ def test_an_update_given_up_is_not_served_and_a_whole_one_heals(plain: Bench) ->
     plain.engine.load_bucket(make_bucket(plain.tensors[:1]))
     plain.engine.abort_update("the trainer was lost")
     with pytest.raises(WeightMismatchError, match="update to weight version 1 was given up: the trainer was lost"):
-        drawn(plain.engine, asked, FREE)
+        drawn(plain.engine, asked, plain.free)
     assert not plain.engine.healthy() and plain.engine.weight_version == 0
     plain.push(2)
-    assert len(drawn(plain.engine, asked, FREE)) == len(asked)
+    assert len(drawn(plain.engine, asked, plain.free)) == len(asked)
 
 
 @pytest.mark.parametrize(("engine", "architecture", "fmt"), CASES)
 def test_weights_copied_from_another_engine_are_served_alike(tmp_path: Path, engine: str, architecture: str, fmt: str) -> None:
     made = bench(tmp_path, engine, architecture, fmt)
     made.push(7)
-    other, third = (ENGINES[engine](made.folder, made.fmt, made.shape, "cpu", context_length=64) for _ in range(2))
+    other = made.another()
+    other.begin_update(7)
+    with pytest.raises(WeightMismatchError, match="did not hand over"):
+        other.end_held(7)
+    assert not other.healthy() and other.weight_version == -1
     copy_held(made.engine, other, 7)
     asked = requests(3)
     assert other.weight_version == 7 and other.healthy()
-    assert exactly(drawn(other, asked, FREE)) == exactly(drawn(made.engine, asked, FREE))
-    third.begin_update(7)
-    with pytest.raises(WeightMismatchError, match="did not hand over"):
-        third.end_held(7)
-    assert not third.healthy()
+    assert made.same(drawn(other, asked, made.free), drawn(made.engine, asked, made.free))
+    made.done()
 
 
 def test_the_probe_is_what_full_forward_passes_find(plain: Bench) -> None:
@@ -183,27 +185,27 @@ def test_states_in_which_it_does_not_serve(tmp_path: Path, engine: str) -> None:
     asked = requests(1)
     assert made.engine.weight_version == -1
     with pytest.raises(RuntimeError, match="before the first weights"):
-        drawn(made.engine, asked, FREE)
+        drawn(made.engine, asked, made.free)
     with pytest.raises(RuntimeError, match="outside begin_update"):
         made.engine.load_bucket(make_bucket(made.tensors[:1]))
     made.engine.begin_update(1)
     with pytest.raises(RuntimeError, match="between begin_update"):
-        drawn(made.engine, asked, FREE)
+        drawn(made.engine, asked, made.free)
     with pytest.raises(WeightMismatchError, match=r"end_update\(2\) after begin_update\(1\)"):
         made.engine.end_update(2, check_of([]))
     asyncio.run(made.engine.sleep(KV))
     made.push(1)
     with pytest.raises(RuntimeError, match="sleeps"):
-        drawn(made.engine, asked, FREE)
+        drawn(made.engine, asked, made.free)
     asyncio.run(made.engine.wake(KV))
-    assert len(drawn(made.engine, asked, FREE)) == len(asked)
+    assert len(drawn(made.engine, asked, made.free)) == len(asked)
     made.engine.close()
     assert not made.engine.healthy()
     with pytest.raises(RuntimeError, match="closed"):
-        drawn(made.engine, asked, FREE)
+        drawn(made.engine, asked, made.free)
 
 
-@pytest.mark.parametrize("engine", ["torch"])
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name == "torch"])
 def test_loads_its_own_folder_as_version_zero(tmp_path: Path, engine: str) -> None:
     made = bench(tmp_path, engine, "qwen3-moe")
     made.engine.load_folder()  # type: ignore[attr-defined]
@@ -212,10 +214,10 @@ def test_loads_its_own_folder_as_version_zero(tmp_path: Path, engine: str) -> No
 
 def test_a_stream_ends_with_its_finish_and_holds_what_a_whole_response_holds(plain: Bench) -> None:
     (one,) = requests(1, 1)
-    (want,) = drawn(plain.engine, [one], FREE)
+    (want,) = drawn(plain.engine, [one], plain.free)
 
     async def read() -> tuple[list[int], list[str | None]]:
-        chunks = [chunk async for chunk in plain.engine.generate(request_of(one, FREE, "x"))]
+        chunks = [chunk async for chunk in plain.engine.generate(request_of(one, plain.free, "x"))]
         assert all(len(chunk.ids) == len(chunk.logprobs) and chunk.version == 0 for chunk in chunks)
         return [int(i) for chunk in chunks for i in chunk.ids], [chunk.finish for chunk in chunks]
 
@@ -246,12 +248,12 @@ def test_abort_ends_open_streams_with_what_they_drew_and_spares_the_others(plain
 def test_a_response_goes_on_from_what_was_drawn_before(plain: Bench) -> None:
     # The random stream, the limit and the stop rule go on behind the given tokens; so the same response comes of it.
     for one in requests(4, 1):
-        (want,) = drawn(plain.engine, [one], FREE)
+        (want,) = drawn(plain.engine, [one], plain.free)
         cut = len(want.response_ids) // 2
         ids = (*one.prompt_ids.tolist(), *want.response_ids[:cut].tolist())
 
         async def read(ids: tuple[int, ...] = ids, seed: int = one.seed, cut: int = cut) -> list[int]:
-            asked = request_of(GenerationRequest(token_ids(ids), seed), FREE, "x")
+            asked = request_of(GenerationRequest(token_ids(ids), seed), plain.free, "x")
             asked = Request(asked.id, asked.prompt, asked.sampling, asked.seed, drawn=cut)
             return [int(i) async for chunk in plain.engine.generate(asked) for i in chunk.ids]
 
@@ -277,7 +279,7 @@ def test_two_open_requests_of_one_id_are_refused_and_a_closed_stream_is_given_up
 
 def test_weights_that_slept_are_pushed_again_before_anything_is_served(plain: Bench) -> None:
     asked = requests(2)
-    want = drawn(plain.engine, asked, FREE)
+    want = drawn(plain.engine, asked, plain.free)
     both = frozenset({"weights", "kv"})
     asyncio.run(plain.engine.sleep(both))
     with pytest.raises(RuntimeError, match="weights sleep"):
@@ -286,6 +288,6 @@ def test_weights_that_slept_are_pushed_again_before_anything_is_served(plain: Be
     assert plain.engine.weight_version == -1
     plain.push(1)
     with pytest.raises(RuntimeError, match="sleeps"):  # the order of a step: weights up, push, cache up
-        drawn(plain.engine, asked, FREE)
+        drawn(plain.engine, asked, plain.free)
     asyncio.run(plain.engine.wake(KV))
-    assert told(drawn(plain.engine, asked, FREE)) == told(want)
+    assert told(drawn(plain.engine, asked, plain.free)) == told(want)

@@ -3,11 +3,11 @@
 import os
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy
 import torch
 
-from lprl_api.catalog.images import HELD
 from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
 from lprl_api.spec.topology import Backends
@@ -20,12 +20,20 @@ ENV_THREADS = "LPRL_TORCH_THREADS"
 """CPU threads of one actor. Fixed, 1 unless set: results of CPU arithmetic depend on it, so it must not follow the machine."""
 
 
+def held() -> dict[str, tuple[str, ...]]:
+    """Return the backends that this environment has, by side: SGLang where it is installed."""
+    from lprl_workload.rollout.sglang.installed import find_installed
+
+    return {"trainer": ("torch",), "rollout": ("torch", "sglang") if find_installed() is not None else ("torch",)}
+
+
 def check_backends(asked: Backends) -> None:
     """Raise UserError naming each side whose backend this workload does not have."""
-    wrong = [f"spec.backends.{side}: got {getattr(asked, side)}" for side in HELD if getattr(asked, side) not in HELD[side]]
+    have = held()
+    wrong = [f"spec.backends.{side}: got {getattr(asked, side)}" for side in have if getattr(asked, side) not in have[side]]
     if wrong:
-        have = "; ".join(f"{side}: {', '.join(names)}" for side, names in HELD.items())
-        raise UserError(f"{', '.join(wrong)}; this workload's image has {have}", "use those, or an image that has the others")
+        told = "; ".join(f"{side}: {', '.join(names)}" for side, names in have.items())
+        raise UserError(f"{', '.join(wrong)}; this workload's image has {told}", "use those, or an image that has the others")
 
 
 def threads() -> int:
@@ -58,23 +66,41 @@ def make_trainer(run: RunConfig, paths: ResolvedPaths, rank: RankInfo) -> TrainA
 
 
 def engine_class(name: str) -> Callable[..., RolloutEngine]:
-    """Return what makes an engine, of a name in catalog/images.py's HELD; the contract suite runs on each of them."""
+    """Return what makes an engine, of a name `held` can have; the contract suite runs on each of them."""
     if name == "torch":
         from lprl_workload.rollout.engine_torch import TorchEngine
 
         return TorchEngine
+    if name == "sglang":
+        from lprl_workload.rollout.sglang.engine import SglangEngine
+
+        return SglangEngine
     raise ValueError(f"engine {name!r}: held by the images, made by nobody")
 
 
 def make_engine(run: RunConfig, paths: ResolvedPaths, fmt: WeightFormat, device: str) -> RolloutEngine:
     """Return one engine that waits for its first push; raises UserError for a backend this image does not hold."""
     check_backends(run.backends)
-    return engine_class(run.backends.rollout)(
+    name, layout = run.backends.rollout, run.rollout
+    return engine_class(name)(
         paths.rollout,
         fmt,
         run.shape,
         device,
-        context_length=run.rollout.context_length,
-        max_concurrency=run.rollout.max_concurrency,
-        memory_fraction=run.rollout.memory_fraction,
+        context_length=layout.context_length,
+        max_concurrency=layout.max_concurrency,
+        memory_fraction=layout.memory_fraction,
+        **(_of_server(run) if name == "sglang" else {}),
     )
+
+
+def _of_server(run: RunConfig) -> dict[str, Any]:
+    """Return what an engine that is a server of its own is told besides; raises UserError where it would not fit one node."""
+    layout, ranks = run.rollout, run.ranks
+    if ranks.slots_per_engine > ranks.slots_per_node:
+        found = f"topology.rollout.gpusPerEngine: got {ranks.slots_per_engine}, a node has {ranks.slots_per_node}"
+        raise UserError(f"{found}: an SGLang engine lies on one node", f"set it to {ranks.slots_per_node} or less")
+    from lprl_workload.rollout.sglang.arguments import ServerOptions
+
+    sleeps, tensor = ranks.placement == "colocated", layout.tensor or layout.gpus_per_engine
+    return {"server": ServerOptions(tensor, layout.expert, layout.cuda_graph_batch_sizes, run.algorithm.seed, sleeps)}

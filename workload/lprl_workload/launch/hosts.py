@@ -156,6 +156,12 @@ class EngineHost(Host):
         self._groups: list[BroadcastGroup] = []
         self._held: Iterator[Bucket] | None = None
 
+    def moved(self) -> Moved:
+        """See Host. Raises ServerLostError where the engine will never serve again: who looks for lost ones finds it."""
+        if self._engine is not None and (error := self._engine.lost()) is not None:
+            raise error
+        return super().moved()
+
     def set_up(self, run: RunConfig, paths: ResolvedPaths, fmt: WeightFormat, device: str) -> None:
         """Build the engine; it waits for its first push."""
         set_up_process()

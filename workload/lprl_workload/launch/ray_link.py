@@ -25,6 +25,7 @@ from lprl_workload.process.errors import (
     FencedError,
     NonFiniteError,
     RemoteError,
+    ServerLostError,
     TrainerLostError,
     WeightMismatchError,
 )
@@ -39,7 +40,17 @@ PLACE_DEADLINE_S = 900.0
 PLACE_RETRY_S = 3.0
 LATE_VERDICT_S = 30.0
 """After one process failed: how long to wait whether another one turns out to be dead, or (an engine) to hang, which explains it."""
-KNOWN = (UserError, DamagedError, EngineLostError, FencedError, NonFiniteError, RemoteError, TrainerLostError, WeightMismatchError)
+KNOWN = (
+    UserError,
+    DamagedError,
+    EngineLostError,
+    FencedError,
+    NonFiniteError,
+    RemoteError,
+    ServerLostError,
+    TrainerLostError,
+    WeightMismatchError,
+)
 """Errors of our own that cross processes as themselves."""
 PLAIN_ERRNOS = (*FULL_ERRNOS, *PLACE_ERRNOS)
 """Errors of files that say all by themselves: which file, and what is wrong."""
@@ -94,7 +105,8 @@ def get_all(
     """Return all results, in order. `who(position)` says whose a call is: it stands in every error. `vigil`: over their processes.
 
     Raises:
-        ActorLostError: a process died or stands still and is given up (also when the others only failed because of that).
+        ActorLostError: a process, or the server it owns, died or stands still and is given up (also when the others only failed
+            because of that).
         DeadlineError: not all answered in time.
         Exception: what a call raised, as itself when it is one of ours, else as RemoteError. One that is no chance at once:
             others may die of it, but do not explain it.
@@ -149,6 +161,8 @@ def _told(ref: Any, number: int, what: str, who: Callable[[int], str]) -> Except
         raise error
     if isinstance(error, RayActorError | ObjectLostError):
         raise ActorLostError(number, f"{what}: {who(number)}: {lost_words(error)}") from error
+    if isinstance(error, ServerLostError):
+        raise ActorLostError(number, f"{what}: {who(number)}: {error}") from error
     return error
 
 

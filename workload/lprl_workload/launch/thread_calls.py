@@ -9,7 +9,7 @@ from typing import Self
 from lprl_workload.agent.runner import Draw, single_turns
 from lprl_workload.data import GenerationRequest, SamplingParams
 from lprl_workload.episode import EpisodeRef, described
-from lprl_workload.process.errors import EngineLostError
+from lprl_workload.process.errors import EngineLostError, ServerLostError
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.rollout.pool import Seat
 
@@ -42,7 +42,10 @@ class ThreadCalls:
 
 def _drawn(seat: Seat[RolloutEngine], lot: Lot, params: SamplingParams, draw: Draw) -> list[EpisodeRef]:
     """Return a lot's episodes; the references are the episodes themselves."""
-    episodes = asyncio.run(draw(seat.engine, lot, params))
+    try:
+        episodes = asyncio.run(draw(seat.engine, lot, params))
+    except ServerLostError as error:
+        raise EngineLostError(seat.number, f"generation: engine {seat.number}: {error}") from error
     return [described(episode, episode, seat.number) for episode in episodes]
 
 

@@ -33,6 +33,10 @@ class EngineLostError(RuntimeError):
         return str(self.args[1])
 
 
+class ServerLostError(RuntimeError):
+    """The server behind an engine died, hangs, or broke off: whoever knows the engine's number makes an EngineLostError of it."""
+
+
 class TrainerLostError(RuntimeError):
     """A trainer rank died; the trainer group has to be rebuilt from the last checkpoint."""
 

@@ -96,5 +96,8 @@ class RolloutEngine(Sampler, Protocol):
     def healthy(self) -> bool:
         """Return whether the engine can serve."""
 
+    def lost(self) -> Exception | None:
+        """Return why it will never serve again, None while it may: a server of its own can die while the engine's process lives."""
+
     def close(self) -> None:
         """Free everything; open requests fail."""

@@ -238,6 +238,10 @@ class TorchEngine:
         """Return whether the engine can serve, or will once the running update ends or it is woken."""
         return self._served is not None and not self._broken
 
+    def lost(self) -> Exception | None:
+        """Return nothing: it is lost with its process."""
+        return None
+
     def close(self) -> None:
         """Free everything; the engine is of no use afterwards."""
         self._worker.fail(RuntimeError("the engine is closed"))

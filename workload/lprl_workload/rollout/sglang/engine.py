@@ -1,0 +1,319 @@
+"""SglangEngine: the unmodified SGLang server in processes of its own, behind the engine contract (see docs/serving-sglang.md)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lprl_api.errors import UserError
+from lprl_api.model.formats import WeightFormat
+from lprl_api.model.model_shape import ModelShape
+from lprl_workload.data import Bucket
+from lprl_workload.process.errors import WeightMismatchError
+from lprl_workload.process.movement import here
+from lprl_workload.rollout.generation import Row, StopRule
+from lprl_workload.rollout.requests import Ability, Chunk, EngineState, Part, PauseMode, Request
+from lprl_workload.rollout.sglang.arguments import ServerOptions
+from lprl_workload.rollout.sglang.client import Client
+from lprl_workload.rollout.sglang.desk import Desk, Facts
+from lprl_workload.rollout.sglang.launched import Launched, Watched, launch, settings_of, wait_ready
+from lprl_workload.rollout.sglang.releases import Release
+from lprl_workload.rollout.sglang.weights import Weights
+from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
+from lprl_workload.sync.checks import Check
+from lprl_workload.sync.routes import EngineLayout
+
+FLUSH_S = 30.0
+ALONE = ServerOptions()
+"""One rank, which sleeps where others need its memory."""
+TAGS: dict[Part, tuple[Any, ...]] = {"weights": ("weights",), "kv": ("kv_cache",)}
+
+
+class SglangEngine:
+    """A RolloutEngine that owns one server (see rollout/engine.py for the protocol)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        fmt: WeightFormat,
+        shape: ModelShape,
+        device: torch.device | str = "cpu",
+        *,
+        context_length: int | None = None,
+        max_concurrency: int | None = None,
+        memory_fraction: float = 0.7,
+        server: ServerOptions = ALONE,
+    ) -> None:
+        """Start a server of `folder` in `fmt` and wait until it serves; its weights come by an update.
+
+        Args:
+            folder: Hugging Face folder: config.json (of any format), tokenizer files, generation_config.json.
+            fmt: served format.
+            shape: of the model.
+            device: torch device of its first rank.
+            context_length: longest prompt plus response, tokens; default the model's.
+            max_concurrency: requests in work at a time; default the server's.
+            memory_fraction: share of a GPU's memory for weights and KV cache.
+            server: what only a server is told.
+
+        Raises:
+            UserError: SGLang is not installed, or does not take this model, format or setting.
+            ServerLostError: it died while it started.
+
+        """
+        self._shape, self._device = shape, torch.device(device)
+        self._context = min(context_length or shape.max_positions, shape.max_positions)
+        self._tokenizer: Any = load_tokenizer(folder)
+        self._end_ids = end_token_ids(folder, self._tokenizer)
+        self._asleep: frozenset[Part] = frozenset()
+        self._paused: PauseMode | None = None
+        self._standing = False
+        told = partial(settings_of, fmt, shape, self._device, self._context, max_concurrency, memory_fraction, server)
+        self._server: Launched | None = launch(folder, shape, told)
+        self._desk = self._opened(self._server)
+        self._control = Watched(self._server)
+        try:
+            wait_ready(self._server, lambda: self._desk.run(self._desk.client.serves()))
+            self._release = Release.of(self._control.server_info(), self._control.api())
+            self._release.check(shape, fmt)
+            self._weights = Weights(self._control, self._release, server.tensor)
+        except BaseException:
+            self.close()
+            raise
+
+    def _opened(self, server: Launched) -> Desk:
+        facts = Facts(lambda: self.weight_version, server.lost, self._end_ids)
+        return Desk(lambda: Client(server.address, server.data_key, server.admin_key), facts)
+
+    @property
+    def weight_version(self) -> int:
+        """Version of the complete weights being served; -1 before the first update."""
+        return self._weights.version
+
+    @property
+    def can(self) -> frozenset[Ability]:
+        """See `requests.Ability`: what the running release does. Requests have no random streams of their own."""
+        found: set[Ability] = set()
+        if self._release.weight_versions:
+            found.add("in-place-pause")
+        return frozenset(found)
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """Stream a response; see RolloutEngine."""
+        loop, chunks = asyncio.get_running_loop(), asyncio.Queue[Chunk | Exception]()
+        refusal = self._refusal()
+        if refusal is not None and not (self._paused is not None and self._server is not None and not self._asleep):
+            raise refusal
+        row = Row(
+            request,
+            self._limit(request),
+            StopRule(self._end_ids | set(request.sampling.stop_token_ids), request.sampling.stop, self._decode),
+        )
+        self._desk.submit(row, lambda item: loop.call_soon_threadsafe(chunks.put_nowait, item))
+        try:
+            finish = None
+            while finish is None:
+                item = await chunks.get()
+                if isinstance(item, Exception):
+                    raise item
+                finish = item.finish
+                yield item
+        finally:
+            self._desk.drop(request.id)
+
+    async def abort(self, ids: Sequence[str] | None = None) -> None:
+        """End open requests with what they have drawn."""
+        await self._desk.aside(self._desk.abort(ids, self._standing))
+
+    async def pause(self, mode: PauseMode) -> None:
+        """Work at nothing until `resume`."""
+        self._paused = mode
+        await asyncio.to_thread(self._stand, mode)
+        if mode == "abort":
+            await self.abort()
+
+    async def resume(self) -> None:
+        """Go on."""
+        self._paused = None
+        await asyncio.to_thread(self._settle)
+
+    def _stand(self, mode: PauseMode) -> None:
+        """Have nothing computed: requests wait here, those at the server stand still or are taken back."""
+        self._desk.shut_gate()
+        if not self._desk.counts[0] or self._standing:
+            return
+        if mode == "in-place" and self._release.weight_versions:
+            self._control.pause("in_place")
+            self._standing = True
+        else:
+            self._desk.run(self._desk.retract())
+
+    def _settle(self) -> None:
+        """Let requests be worked at where nothing speaks against it."""
+        if self._paused is not None or self._refusal() is not None:
+            return
+        if self._standing:
+            self._control.resume()
+            self._standing = False
+        self._desk.open_gate()
+
+    async def state(self) -> EngineState:
+        """Return how it is: nothing here waits for the server's work."""
+        streaming, held = self._desk.counts
+        queued = min(streaming, await self._desk.aside(self._desk.client.queued())) if streaming and not self._standing else 0
+        alive = self._server is not None and self._server.process.code is None
+        ready = alive and self._refusal() is None and self._paused is None
+        return EngineState(alive, ready, self.weight_version, streaming - queued, held + queued)
+
+    def layout(self) -> EngineLayout:
+        """Return what it takes: whole tensors under Hugging Face names, in this process, by every way that reaches it."""
+        return EngineLayout(device="cpu")
+
+    def begin_update(self, version: int, strong: bool = False) -> None:
+        """Stop working and expect buckets of `version`. Raises WeightMismatchError unless it is newer than the one served."""
+        self._there()
+        if "weights" in self._asleep:
+            raise RuntimeError("begin_update while the weights sleep: call wake first")
+        if version > self._weights.version:
+            self._stand("in-place")
+        self._weights.begin(version, strong)
+
+    def load_bucket(self, bucket: Bucket) -> None:
+        """Take tensors in the served format; the bucket's memory may be reused afterwards."""
+        self._there()
+        self._weights.load(bucket)
+        here.tick()
+
+    def end_update(self, version: int, check: Check) -> None:
+        """Verify that all tensors of `version` arrived as they were sent, then serve them; raises WeightMismatchError."""
+        self._there()
+        self._weights.end(version, check)
+        self._settle()
+
+    def abort_update(self, why: str) -> None:
+        """Give a begun update up: the engine refuses to serve until a later one ends well."""
+        self._weights.abort(why)
+
+    def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """Return the log-probabilities of ids[1:]; also while the cache sleeps, or the server stands still: it goes on for a moment."""
+        refusal = self._refusal(awake=False)
+        if refusal is not None:
+            raise refusal
+        asleep, standing = "kv" in self._asleep, self._standing
+        if asleep:
+            self._control.occupy(TAGS["kv"])
+        if standing:
+            self._control.resume()
+        try:
+            return self._desk.run(self._scored(ids))
+        finally:
+            if standing:
+                self._control.pause("in_place")
+            if asleep:
+                self._control.flush(FLUSH_S)
+                self._control.release(TAGS["kv"])
+
+    async def _scored(self, ids: Sequence[int]) -> tuple[float, ...]:
+        try:
+            return await self._desk.client.score(ids)
+        except RuntimeError:
+            raise
+        except Exception as error:
+            raise await asyncio.to_thread(self._there().lost, error) from error
+
+    def held(self, bucket_bytes: int) -> Iterator[Bucket]:
+        """Yield what the server computes with, in its own layout, for another engine of this kind."""
+        self._there()
+        yield from self._weights.held(bucket_bytes)
+
+    def load_held(self, bucket: Bucket) -> None:
+        """Take a bucket that another engine held."""
+        self._there()
+        self._weights.load_held(bucket)
+        here.tick()
+
+    def end_held(self, version: int) -> None:
+        """Serve what another engine held as `version`; raises WeightMismatchError unless all of it came."""
+        self._there()
+        self._weights.end_held(version)
+        self._settle()
+
+    async def sleep(self, parts: frozenset[Part]) -> None:
+        """Free the cache, and the weights: those must be pushed again. The cache is flushed before any memory goes."""
+        if any(self._desk.counts):
+            raise RuntimeError("sleep while requests are open: abort them first")
+        await asyncio.to_thread(self._sleep, parts)
+
+    def _sleep(self, parts: frozenset[Part]) -> None:
+        going = parts - self._asleep
+        self._desk.shut_gate()
+        if "kv" not in self._asleep:
+            self._control.flush(FLUSH_S)
+        for part in sorted(going):
+            self._control.release(TAGS[part])
+        if "weights" in going:
+            self._weights.dropped()
+        self._asleep |= parts
+
+    async def wake(self, parts: frozenset[Part]) -> None:
+        """Undo `sleep`."""
+        for part in sorted(parts & self._asleep, reverse=True):
+            await asyncio.to_thread(self._control.occupy, TAGS[part])
+        self._asleep -= parts
+        await asyncio.to_thread(self._settle)
+
+    def healthy(self) -> bool:
+        """Return whether the engine can serve, or will once the running update ends or it is woken."""
+        if self._server is None or self._server.process.code is not None:
+            return False
+        return not isinstance(self._weights.refusal(), WeightMismatchError)
+
+    def lost(self) -> Exception | None:
+        """Return the error of a server that ended by itself, None while there is one."""
+        code = self._server.process.code if self._server is not None else None
+        return self._server.ended(code) if self._server is not None and code is not None else None
+
+    def close(self) -> None:
+        """Kill the server and free everything; open requests fail."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.process.stop()
+            self._desk.close(RuntimeError("the engine is closed"))
+            self._control.close()
+            if hasattr(self, "_weights"):
+                self._weights.close()
+            server.close()
+
+    def _there(self) -> Launched:
+        if self._server is None:
+            raise RuntimeError("the engine is closed")
+        if (error := self.lost()) is not None:
+            raise error
+        return self._server
+
+    def _refusal(self, awake: bool = True) -> Exception | None:
+        """Return why it cannot serve now, None when it can; `awake` false: sleep is no reason."""
+        if self._server is None:
+            return RuntimeError("the engine is closed")
+        if (error := self.lost()) is not None:
+            return error
+        refusal = self._weights.refusal()
+        if refusal is None and self._asleep and awake:
+            return RuntimeError("generate while the engine sleeps: call wake first")
+        return refusal
+
+    def _limit(self, request: Request) -> int:
+        length = len(request.prompt) - request.drawn
+        room = self._context - length
+        if length < 1 or room - request.drawn < 1:
+            raise UserError(
+                f"a prompt of {len(request.prompt)} tokens leaves no room in a context of {self._context}",
+                "set data.maxPromptTokens below the context length",
+            )
+        return min(request.sampling.max_response_tokens, room)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
