@@ -103,7 +103,9 @@ TABLE: tuple[Row, ...] = (
         "default: SGLang's own",
     ),
     Row("topology.rollout.maxConcurrency", ("--max-running-requests",), lambda s: s.rows, "default: what its cache holds"),
-    Row("topology.rollout.contextLength", ("--context-length",), lambda s: s.context + SPARE_CONTEXT, "and what the server keeps for itself"),
+    Row(
+        "topology.rollout.contextLength", ("--context-length",), lambda s: s.context + SPARE_CONTEXT, "and what the server keeps for itself"
+    ),
     Row("algorithm.seed", ("--random-seed",), lambda s: s.server.seed % 2**31, "of the server; requests have no seed of their own"),
     Row("arithmetic of the device", ("--dtype",), lambda s: str(compute_dtype(s.device)).removeprefix("torch."), "float32 on CPUs"),
     Row("output head of the trainer", ("--enable-fp32-lm-head",), lambda s: s.cuda, "float32, as the trainer's", needed=False),

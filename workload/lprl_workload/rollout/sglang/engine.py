@@ -21,6 +21,7 @@ from lprl_workload.rollout.sglang.client import Client
 from lprl_workload.rollout.sglang.desk import Desk, Facts
 from lprl_workload.rollout.sglang.launched import Launched, Watched, launch, settings_of, wait_ready
 from lprl_workload.rollout.sglang.releases import Release
+from lprl_workload.rollout.sglang.standing import Standing
 from lprl_workload.rollout.sglang.weights import Weights
 from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
 from lprl_workload.sync.checks import Check
@@ -54,14 +55,11 @@ class SglangEngine:
             fmt: served format.
             shape: of the model.
             device: torch device of its first rank.
-            context_length: longest prompt plus response, tokens; default the model's.
-            max_concurrency: requests in work at a time; default the server's.
-            memory_fraction: share of a GPU's memory for weights and KV cache.
+            context_length, max_concurrency, memory_fraction: see TorchEngine; the share is that of weights and KV cache.
             server: what only a server is told.
 
         Raises:
-            UserError: SGLang is not installed, or does not take this model, format or setting.
-            ServerLostError: it died while it started.
+            UserError: SGLang is not there, or does not take this model, format or setting. ServerLostError: it died on its way.
 
         """
         self._shape, self._device = shape, torch.device(device)
@@ -70,7 +68,6 @@ class SglangEngine:
         self._end_ids = end_token_ids(folder, self._tokenizer)
         self._asleep: frozenset[Part] = frozenset()
         self._paused: PauseMode | None = None
-        self._standing = False
         told = partial(settings_of, fmt, shape, self._device, self._context, max_concurrency, memory_fraction, server)
         self._server: Launched | None = launch(folder, shape, told)
         self._desk = self._opened(self._server)
@@ -79,6 +76,7 @@ class SglangEngine:
             wait_ready(self._server, lambda: self._desk.run(self._desk.client.serves()))
             self._release = Release.of(self._control.server_info(), self._control.api())
             self._release.check(shape, fmt)
+            self._still = Standing(self._desk, self._control, self._release.weight_versions)
             self._weights = Weights(self._control, self._release, server.tensor)
         except BaseException:
             self.close()
@@ -126,12 +124,12 @@ class SglangEngine:
 
     async def abort(self, ids: Sequence[str] | None = None) -> None:
         """End open requests with what they have drawn."""
-        await self._desk.aside(self._desk.abort(ids, self._standing))
+        await self._desk.aside(self._desk.abort(ids, self._still.inside))
 
     async def pause(self, mode: PauseMode) -> None:
         """Work at nothing until `resume`."""
         self._paused = mode
-        await asyncio.to_thread(self._stand, mode)
+        await asyncio.to_thread(self._still.stand, mode)
         if mode == "abort":
             await self.abort()
 
@@ -140,30 +138,16 @@ class SglangEngine:
         self._paused = None
         await asyncio.to_thread(self._settle)
 
-    def _stand(self, mode: PauseMode) -> None:
-        """Have nothing computed: requests wait here, those at the server stand still or are taken back."""
-        self._desk.shut_gate()
-        if not self._desk.counts[0] or self._standing:
-            return
-        if mode == "in-place" and self._release.weight_versions:
-            self._control.pause("in_place")
-            self._standing = True
-        else:
-            self._desk.run(self._desk.retract())
-
     def _settle(self) -> None:
         """Let requests be worked at where nothing speaks against it."""
         if self._paused is not None or self._refusal() is not None:
             return
-        if self._standing:
-            self._control.resume()
-            self._standing = False
-        self._desk.open_gate()
+        self._still.go()
 
     async def state(self) -> EngineState:
         """Return how it is: nothing here waits for the server's work."""
         streaming, held = self._desk.counts
-        queued = min(streaming, await self._desk.aside(self._desk.client.queued())) if streaming and not self._standing else 0
+        queued = min(streaming, await self._desk.aside(self._desk.client.queued())) if streaming and not self._still.inside else 0
         alive = self._server is not None and self._server.process.code is None
         ready = alive and self._refusal() is None and self._paused is None
         return EngineState(alive, ready, self.weight_version, streaming - queued, held + queued)
@@ -178,7 +162,7 @@ class SglangEngine:
         if "weights" in self._asleep:
             raise RuntimeError("begin_update while the weights sleep: call wake first")
         if version > self._weights.version:
-            self._stand("in-place")
+            self._still.stand("in-place")
         self._weights.begin(version, strong)
 
     def load_bucket(self, bucket: Bucket) -> None:
@@ -202,16 +186,13 @@ class SglangEngine:
         refusal = self._refusal(awake=False)
         if refusal is not None:
             raise refusal
-        asleep, standing = "kv" in self._asleep, self._standing
+        asleep = "kv" in self._asleep
         if asleep:
             self._control.occupy(TAGS["kv"])
-        if standing:
-            self._control.resume()
         try:
-            return self._desk.run(self._scored(ids))
+            with self._still.for_a_moment():
+                return self._desk.run(self._scored(ids))
         finally:
-            if standing:
-                self._control.pause("in_place")
             if asleep:
                 self._control.flush(FLUSH_S)
                 self._control.release(TAGS["kv"])

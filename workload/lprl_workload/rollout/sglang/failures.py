@@ -85,7 +85,10 @@ def explain(lines: Sequence[str], code: int | None) -> Failure:
     for cause in CAUSES:
         found = next((line for line in (told if cause.anywhere else errors) if cause.pattern.search(_bare(line))), None)
         if found is not None:
-            return Failure(cause.kind, cause.what, _said(found), cause.remedy, cause.user)
+            said = _said(found)
+            if said == "AssertionError":  # it says nothing: the line above is the source that failed
+                said = f"{said} at {_said(told[told.index(found) - 1])}"
+            return Failure(cause.kind, cause.what, said, cause.remedy, cause.user)
     if errors:
         return Failure("unknown", "an error", _said(errors[-1]))
     last = _said(told[-1]) if told else ""

@@ -29,6 +29,7 @@ END = ["[2026-11-28 10:00:01] Received sigquit from a child process. It usually 
         (["launch_server.py: error: unrecognized arguments: --nope 3"], "unsupported", "--nope"),
         ([*TRACE, "AssertionError: the last dimension of `x` cannot be divisible by `group_size`"], "unsupported", "group_size"),
         ([*TRACE, "AssertionError: batch is empty"], "assertion", "an assertion: AssertionError: batch is empty"),
+        ([*TRACE, "    assert size > 0", "AssertionError"], "assertion", "AssertionError at assert size > 0"),
         ([*TRACE, "KeyError: 'weight'"], "unknown", "an error: KeyError: 'weight'"),
         ([AT + "Decode batch, #running-req: 3"], "killed", "killed by signal 9"),
         ([], "killed", "killed by signal 9"),
