@@ -55,7 +55,9 @@ class SglangEngine:
             fmt: served format.
             shape: of the model.
             device: torch device of its first rank.
-            context_length, max_concurrency, memory_fraction: see TorchEngine; the share is that of weights and KV cache.
+            context_length: longest prompt plus response, tokens; default the model's.
+            max_concurrency: requests in work at a time; default the server's.
+            memory_fraction: share of a GPU's memory for weights and KV cache.
             server: what only a server is told.
 
         Raises:
@@ -248,9 +250,8 @@ class SglangEngine:
 
     def healthy(self) -> bool:
         """Return whether the engine can serve, or will once the running update ends or it is woken."""
-        if self._server is None or self._server.process.code is not None:
-            return False
-        return not isinstance(self._weights.refusal(), WeightMismatchError)
+        alive = self._server is not None and self._server.process.code is None
+        return alive and not isinstance(self._weights.refusal(), WeightMismatchError)
 
     def lost(self) -> Exception | None:
         """Return the error of a server that ended by itself, None while there is one."""
@@ -282,9 +283,8 @@ class SglangEngine:
         if (error := self.lost()) is not None:
             return error
         refusal = self._weights.refusal()
-        if refusal is None and self._asleep and awake:
-            return RuntimeError("generate while the engine sleeps: call wake first")
-        return refusal
+        asleep = RuntimeError("generate while the engine sleeps: call wake first") if self._asleep and awake else None
+        return refusal or asleep
 
     def _limit(self, request: Request) -> int:
         length = len(request.prompt) - request.drawn
