@@ -58,7 +58,7 @@ class SglangEngine:
             context_length: longest prompt plus response, tokens; default the model's.
             max_concurrency: requests in work at a time; default the server's.
             memory_fraction: share of a GPU's memory for weights and KV cache.
-            server: what only a server is told.
+            server: the rest.
 
         Raises:
             UserError: SGLang is not there, or does not take this model, format or setting. ServerLostError: it died on its way.
@@ -71,22 +71,22 @@ class SglangEngine:
         self._asleep: frozenset[Part] = frozenset()
         self._paused: PauseMode | None = None
         told = partial(settings_of, fmt, shape, self._device, self._context, max_concurrency, memory_fraction, server)
-        self._server: Launched | None = launch(folder, shape, told)
-        self._desk = self._opened(self._server)
-        self._control = Watched(self._server)
+        self._begin(launch(folder, shape, told), fmt, server.tensor)
+
+    def _begin(self, server: Launched, fmt: WeightFormat, ranks: int) -> None:
+        self._server: Launched | None = server
+        facts = Facts(lambda: self.weight_version, server.lost, self._end_ids)
+        self._desk = Desk(lambda: Client(server.address, server.data_key, server.admin_key), facts)
+        self._control = Watched(server)
         try:
-            wait_ready(self._server, lambda: self._desk.run(self._desk.client.serves()))
-            self._release = Release.of(self._control.server_info(), self._control.api())
-            self._release.check(shape, fmt)
-            self._still = Standing(self._desk, self._control, self._release.weight_versions)
-            self._weights = Weights(self._control, self._release, server.tensor)
+            wait_ready(server, lambda: self._desk.run(self._desk.client.serves()))
+            release = self._release = Release.of(self._control.server_info(), self._control.api())
+            release.check(self._shape, fmt)
+            self._still = Standing(self._desk, self._control, release.weight_versions)
+            self._weights = Weights(self._control, release, ranks)
         except BaseException:
             self.close()
             raise
-
-    def _opened(self, server: Launched) -> Desk:
-        facts = Facts(lambda: self.weight_version, server.lost, self._end_ids)
-        return Desk(lambda: Client(server.address, server.data_key, server.admin_key), facts)
 
     @property
     def weight_version(self) -> int:
