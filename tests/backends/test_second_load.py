@@ -13,10 +13,12 @@ from lprl_workload.data import NamedTensor
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.sync.buckets import as_bytes
 
-CLAIMED = [(arch, kind) for arch in ("qwen3", "qwen3-moe") for kind in ("bf16", "fp8", "int4")]
+CLAIMED = [(arch, kind, 1) for arch in ("qwen3", "qwen3-moe") for kind in ("bf16", "fp8", "int4")]
+CLAIMED.append(("qwen3-moe", "bf16", 2))
+"""Architecture, format, tensor-parallel ranks."""
 
 
-@pytest.fixture(scope="module", params=CLAIMED, ids=["-".join(pair) for pair in CLAIMED])
+@pytest.fixture(scope="module", params=CLAIMED, ids=["-".join(map(str, each)) for each in CLAIMED])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made = Site(tmp_path_factory.mktemp("served"), *request.param)
     yield made

@@ -63,7 +63,6 @@ class Site:
     folder: Path
     architecture: Architecture
     kind: str
-    options: tuple[str, ...] = ()
     ranks: int = 1
     config: dict[str, Any] = field(init=False)
 
@@ -101,8 +100,10 @@ class Site:
             "127.0.0.1",
         ]
         asked += ["--max-total-tokens", "4096", "--context-length", "512", "--dtype", "float32", "--skip-tokenizer-init"]
-        asked += ["--api-key", "data", "--admin-api-key", "admin", "--custom-weight-loader", LOADER, *self.options]
+        asked += ["--tp-size", str(self.ranks)]
+        asked += ["--api-key", "data", "--admin-api-key", "admin", "--custom-weight-loader", LOADER]
         env = dict(os.environ) | {"SGLANG_PLATFORM": "lprl-cpu", "OMP_NUM_THREADS": "1", "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0"}
+        env |= {"SGLANG_CPU_OMP_THREADS_BIND": "|".join(map(str, range(self.ranks)))} if self.ranks > 1 else {}
         with self.log.open("wb") as log:
             command = [sys.executable, "-m", "sglang.launch_server", *asked]
             return subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)

@@ -88,7 +88,12 @@ class Courier:
     def send(self, op: str, bucket: Bucket, **told: Any) -> list[Report]:
         """Have every rank do something with a bucket, whose memory may be reused afterwards."""
         if bucket.data.is_cuda:
-            return self.command(op, handle=base64.b64encode(pickle.dumps(share(bucket))).decode(), **told)
+            # A copy: memory that came by a handle cannot be handed on by one. It lives until every rank has answered.
+            own = Bucket(bucket.entries, bucket.data.clone())
+            torch.cuda.current_stream(own.data.device).synchronize()
+            # A handle each: torch counts the references of every one.
+            handles = [base64.b64encode(pickle.dumps(share(own))).decode() for _ in range(self._ranks)]
+            return self.command(op, handles=handles, **told)
         file = self._new("bucket")
         try:
             bucket.data.numpy().tofile(file)

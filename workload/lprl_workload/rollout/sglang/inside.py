@@ -178,16 +178,21 @@ OPERATIONS: Mapping[str, Callable[[Any, Mapping[str, Any]], Report]] = {
 
 
 def _to_be_written(model: Any) -> Iterator[tuple[str, Tensor, int]]:
-    """Yield every parameter once, with how many of its elements come from a checkpoint: embeddings have rows of zeros at their end."""
+    """Yield every parameter of a checkpoint once, with how many of its elements it holds: embeddings end with rows of zeros."""
     seen: set[int] = set()
     for prefix, module in model.named_modules():
         rows = getattr(getattr(module, "shard_indices", None), "num_org_elements", None)
         for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in seen:
+            if id(parameter) not in seen and not _made_here(name, parameter):
                 seen.add(id(parameter))
                 padded = rows is not None and parameter.ndim > 0 and rows < parameter.shape[0]
                 needed = rows * parameter[0].numel() if padded else parameter.numel()
                 yield (f"{prefix}.{name}" if prefix else name), parameter, needed
+
+
+def _made_here(name: str, parameter: Tensor) -> bool:
+    """Return whether no checkpoint of ours holds a parameter: scales of the KV cache, the order of input channels in INT4 kernels."""
+    return bool(getattr(parameter, "_skip_weight_check", False)) or "g_idx" in name
 
 
 def _schemes(model: Any) -> Iterator[tuple[Any, Any]]:
@@ -200,12 +205,14 @@ def _schemes(model: Any) -> Iterator[tuple[Any, Any]]:
 
 def _bucket(model: Any, told: Mapping[str, Any]) -> Bucket:
     """Return the bucket a command speaks of, on the model's device."""
-    if told.get("handle"):
-        return open_handle(pickle.loads(base64.b64decode(told["handle"])))
+    device = next(model.parameters()).device
+    if told.get("handles"):
+        there = open_handle(pickle.loads(base64.b64decode(told["handles"][_rank()])))
+        return Bucket(there.entries, there.data.to(device))
     entries = tuple(BucketEntry(name, dtype, tuple(shape), offset, n) for name, dtype, shape, offset, n in told["entries"])
     size = told["nbytes"]
     data = torch.from_file(told["file"], shared=False, size=size, dtype=torch.uint8) if size else torch.empty(0, dtype=torch.uint8)
-    return Bucket(entries, data.to(next(model.parameters()).device))
+    return Bucket(entries, data.to(device))
 
 
 def _sums(items: Sequence[tuple[str, Tensor]]) -> list[int]:

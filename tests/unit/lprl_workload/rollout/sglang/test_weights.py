@@ -49,6 +49,9 @@ class Model(nn.Module):
         super().__init__()
         self.fused = nn.Parameter(torch.zeros(5, 4), requires_grad=False)
         self.norm = nn.Parameter(torch.zeros(4), requires_grad=False)
+        self.k_scale = nn.Parameter(torch.ones(()), requires_grad=False)  # made by the engine: no checkpoint has these two
+        self.k_scale._skip_weight_check = True  # type: ignore[attr-defined]
+        self.w13_weight_g_idx = nn.Parameter(torch.zeros(3), requires_grad=False)
         self.experts = nn.Linear(4, 3, bias=False)
         self.experts.requires_grad_(False)
         self.experts.scheme = Packs()  # type: ignore[assignment]
@@ -218,7 +221,10 @@ def test_requests_that_stand_still_keep_their_cache_and_a_server_that_is_gone_is
 def test_what_one_holds_another_takes(weights: Weights, here: Here, release: Release, tmp_path: Path) -> None:
     push(weights, 1, tensors(1))
     held = list(weights.held(16))
-    assert [entry.name for bucket in held for entry in bucket.entries] == ["0/fused", "0/norm", "0/experts.weight"]
+    assert [entry.name for bucket in held for entry in bucket.entries] == [
+        *("0/fused", "0/norm", "0/k_scale", "0/w13_weight_g_idx"),
+        "0/experts.weight",
+    ]
     other = Here(Model(), release.sessions)
     taker = Weights(other, release, 1, tmp_path)
     taker.begin(1)
@@ -230,6 +236,6 @@ def test_what_one_holds_another_takes(weights: Weights, here: Here, release: Rel
     assert "begin all" not in other.said and other.model.experts.scheme.calls == []  # type: ignore[union-attr]
     taker.begin(2)
     taker.load_held(held[0])
-    with pytest.raises(WeightMismatchError, match="did not hand over 2 parameters, such as norm"):
+    with pytest.raises(WeightMismatchError, match="did not hand over 4 parameters, such as norm"):
         taker.end_held(2)
     taker.close()
