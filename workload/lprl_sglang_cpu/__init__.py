@@ -1,0 +1,15 @@
+"""A platform plugin that makes an unmodified SGLang serve on a CPU with the arithmetic of our quantizer: its reference engine."""
+
+PLATFORM = "lprl-cpu"
+"""What SGLANG_PLATFORM must say: the plugin never chooses itself."""
+
+
+def activate() -> str | None:
+    """Return the platform class for SGLang's plugin loader; None unless SGLANG_PLATFORM asks for it, or where a GPU is usable."""
+    import os
+
+    import torch
+
+    if os.environ.get("SGLANG_PLATFORM") != PLATFORM or torch.cuda.is_available():
+        return None
+    return "lprl_sglang_cpu.platform:CpuPlatform"
