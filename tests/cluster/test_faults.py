@@ -43,9 +43,18 @@ def assert_whole(job: Job, status: Document) -> None:
     wait(lambda: not job.running(), "the cluster is released", 90, job.story)
 
 
+LEISURELY: dict[str, Any] = {
+    "data__reward": {"type": "python", "function": "lprl_fixtures.runs:even_share_at_leisure", "timeoutSeconds": 3600},
+    "algorithm__rolloutBatchSize": 4,
+    "algorithm__samplesPerPrompt": 4,
+    "evaluation": None,
+}
+"""Attempt 1 takes eight seconds a step, so that it is there, whatever a busy node takes to bring back what it lost; attempt 2 does not."""
+
+
 def test_a_lost_worker_a_lost_operator_and_a_lost_head(kube: Kube, submit: Submit) -> None:
     """The first two are made good within the attempt; the third is a new attempt from the newest checkpoint."""
-    job = submit(small("losses"))
+    job = submit(small("losses", **LEISURELY))
     mine = f"lprl.dev/job={job.name},lprl.dev/role="
     job.wait_phase("Running", seconds=START_S)
     wait(lambda: job.checkpointed() >= EVERY, "a checkpoint", 120, job.story)

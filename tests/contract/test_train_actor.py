@@ -125,6 +125,14 @@ def test_logprobs_are_what_training_measures(folders: dict[str, Path]) -> None:
     assert metrics["clip_fraction"] == 0.0
 
 
+def test_the_constant_of_dr_grpo_is_what_an_episode_can_draw_in_all_of_its_turns(folders: dict[str, Path]) -> None:
+    losses = []
+    for episode in ({}, {"type": "tools", "tools": [{"name": "t", "function": "m:f"}], "maxTurns": 4}):
+        actor = make(folders["qwen3"], FORMATS["bf16"], algorithm={"steps": 9, "loss_aggregation": "constant"}, episode=episode)
+        losses.append(step(actor, batch(5))["loss"])
+    assert losses[0] != 0 and losses[1] == pytest.approx(losses[0] / 4)
+
+
 def test_reference_stays_while_the_policy_moves(folders: dict[str, Path]) -> None:
     actor = make(folders["qwen3-moe"], FORMATS["bf16"])
     samples = batch(6)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lprl_api.model.formats.chosen import rollout_format, training_format
 from lprl_api.model.hf_config import shape_from_config
-from lprl_api.names import ENV_ATTEMPT
+from lprl_api.names import ENV_ATTEMPT, ENV_VOLUMES_ROOT
 from lprl_api.spec.precision import Precision
 from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.architectures import Architecture, Size
@@ -126,6 +126,30 @@ def _allowed(pace: Path) -> float:
         return int(pace.read_text() or 0)
     except FileNotFoundError:
         return float("inf")
+
+
+def even_share_held(prompt: str, response: str, label: str | None, metadata: Mapping[str, Any]) -> float:
+    """`even_share`, held while $LPRL_VOLUMES_ROOT/data/held (`ROWS FILE`) names a file that has as many rows; free without it.
+
+    So a run whose environment a test does not make is held behind a step, in whatever attempt.
+    """
+    while _is_held(Path(os.environ[ENV_VOLUMES_ROOT]) / "data" / "held"):
+        time.sleep(0.02)
+    return even_share(prompt, response, label, metadata)
+
+
+def _is_held(told: Path) -> bool:
+    try:
+        rows, file = told.read_text().split(maxsplit=1)
+        return len(Path(file.strip()).read_text().splitlines()) >= int(rows)
+    except FileNotFoundError:
+        return False
+
+
+def even_share_at_leisure(prompt: str, response: str, label: str | None, metadata: Mapping[str, Any]) -> float:
+    """`even_share`, for which the first attempt takes half a second a response: it does not end before a test took something from it."""
+    time.sleep(0.5 if os.environ.get(ENV_ATTEMPT) == "1" else 0.0)
+    return even_share(prompt, response, label, metadata)
 
 
 def even_share_then_hang(prompt: str, response: str, label: str | None, metadata: Mapping[str, Any]) -> float:

@@ -92,6 +92,20 @@ def episode_tokens(episode: Episode, response_tokens: int) -> int:
     return episode.max_episode_tokens or response_tokens * episode.max_turns
 
 
+def most_drawn(episode: Episode, response_tokens: int, context: int) -> int:
+    """Return the most tokens that the policy can draw in one episode, which is what a constant loss denominator stands for.
+
+    Args:
+        episode: of the job.
+        response_tokens: the limit of one turn.
+        context: longest sequence that is served, tokens.
+
+    """
+    if episode.type == "single-turn":
+        return response_tokens
+    return min(episode_tokens(episode, response_tokens), response_tokens * episode.max_turns, context)
+
+
 def served_context(rollout: RolloutLayout, shape: ModelShape | None) -> tuple[int | None, str]:
     """Return the longest sequence that is served, None where nobody knows it yet, and what says so."""
     length = rollout.context_length

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from lprl_cli.report import plot
 from lprl_cli.report.charts import COLORS, HEIGHT, LEFT, WIDTH, Series, line_chart
 
 LIGHT = {"--s0": "#2f6fed", "--s1": "#d9480f", "--s2": "#2b8a3e", "--s3": "#9c36b5", "--s4": "#b08900"}
@@ -17,20 +18,6 @@ _STYLE = (
     "<style>text{font:11.5px system-ui,sans-serif;fill:#5c6370}.grid{stroke:#e3e5e8}</style>"
     '<rect width="100%" height="100%" fill="#ffffff"/>'
 )
-_PLOT = """
-import json, sys
-import matplotlib
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-job = json.load(sys.stdin)
-figure, axes = plt.subplots(figsize=(7, 3.6), dpi=150)
-for label, points in job["series"]:
-    points = [p for p in points if p[1] is not None]
-    axes.plot([p[0] for p in points], [p[1] for p in points], label=label, linewidth=1.8)
-axes.set_xlabel("step"); axes.set_ylabel("reward"); axes.set_title(job["title"]); axes.grid(alpha=0.25)
-axes.legend(frameon=False)
-figure.tight_layout(); figure.savefig(job["file"])
-"""
 
 
 def write_svg(title: str, series: Sequence[Series], file: Path, x_label: str = "step", *, keyed: bool = False) -> bool:
@@ -71,10 +58,11 @@ def write_pictures(title: str, series: Sequence[Series], folder: Path, stem: str
         return []
     png = folder / f"{stem}.png"
     request = json.dumps({"title": title, "file": str(png), "series": [[s.label, list(s.points)] for s in series]})
-    done = subprocess.run([sys.executable, "-c", _PLOT], input=request, text=True, capture_output=True, timeout=120, check=False)
+    line = [sys.executable, "-m", plot.__name__]
+    done = subprocess.run(line, input=request, text=True, capture_output=True, timeout=120, check=False)
     if done.returncode == 0:
         written.append(png)
-    elif "No module named 'matplotlib'" not in done.stderr:
+    elif done.returncode != plot.NOT_INSTALLED:
         why = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
         print(f"warning: no {png.name}: {why}", file=sys.stderr)
     return written

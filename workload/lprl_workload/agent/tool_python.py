@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import wraps
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError, validate_call
@@ -16,6 +17,11 @@ from lprl_api.text import shortened
 from lprl_workload.agent.tool import LONGEST_ERROR, Answer, ToolError, schema_of
 from lprl_workload.agent.waiting import cancelling
 from lprl_workload.rollout.imported import imported, said
+
+
+class InvalidInsideError(Exception):
+    """The tool itself raised pydantic's ValidationError, its cause here: that the model's arguments do not fit would be the same class."""
+
 
 STUCK_CALLS = 64
 """Calls of plain functions that went over their time and still run: a thread cannot be stopped, so beyond this the run ends."""
@@ -48,7 +54,7 @@ class PythonTool:
                 if inspect.iscoroutinefunction(self._function):
                     value = await self._checked(**arguments)
                 else:
-                    value = await self._in_thread(arguments)
+                    value = await self._in_thread(arguments, clock)
             return Answer(value if isinstance(value, str) else _text(value))
         except ValidationError as error:
             return Answer(f"error: {_told(error)}", "error")
@@ -61,9 +67,10 @@ class PythonTool:
                 raise
             if isinstance(error, TimeoutError) and clock.expired():
                 return Answer(f"error: {self.name} did not answer within {self._limit_s:g} s", "failed")
-            return Answer(f"error: {shortened(said(error), LONGEST_ERROR)}", "failed")
+            own = error.__cause__ if isinstance(error, InvalidInsideError) and error.__cause__ else error
+            return Answer(f"error: {shortened(said(own), LONGEST_ERROR)}", "failed")
 
-    async def _in_thread(self, arguments: Mapping[str, Any]) -> Any:
+    async def _in_thread(self, arguments: Mapping[str, Any], clock: asyncio.Timeout) -> Any:
         loop, done = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
 
         def tell(set_it: Callable[[Any], None], value: Any) -> None:
@@ -85,11 +92,18 @@ class PythonTool:
         try:
             return await done
         except asyncio.CancelledError:
-            self._stuck += 1
-            threading.Thread(target=self._came_back, args=(thread,), daemon=True).start()
+            # When the episode was given up there is some time left: only what goes over it is stuck.
+            left = 0.0 if clock.expired() else max(0.0, (clock.when() or 0.0) - loop.time())
+            self._stuck += left == 0
+            threading.Thread(target=self._came_back, args=(thread, left), daemon=True).start()
             raise
 
-    def _came_back(self, thread: threading.Thread) -> None:
+    def _came_back(self, thread: threading.Thread, left: float) -> None:
+        if left > 0:
+            thread.join(left)
+            if not thread.is_alive():
+                return
+            self._stuck += 1
         thread.join()
         self._stuck -= 1
 
@@ -102,10 +116,33 @@ def _checked(function: Any, where: str) -> tuple[dict[str, Any], Callable[..., A
     if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY}:
         raise UserError(f"{where} takes arguments by place", "tools are called by name: give every parameter a name")
     try:
-        return dict(TypeAdapter(function).json_schema()), validate_call(function)
+        return dict(TypeAdapter(function).json_schema()), validate_call(_told_apart(function))
     except (PydanticUserError, TypeError, NameError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{where}: its parameters have types JSON cannot say ({reason})", "annotate them with plain types") from error
+
+
+def _told_apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with its own ValidationErrors as InvalidInsideError."""
+    if inspect.iscoroutinefunction(function):
+
+        @wraps(function)
+        async def waited(*given: Any, **named: Any) -> Any:
+            try:
+                return await function(*given, **named)
+            except ValidationError as error:
+                raise InvalidInsideError from error
+
+        return waited
+
+    @wraps(function)
+    def plain(*given: Any, **named: Any) -> Any:
+        try:
+            return function(*given, **named)
+        except ValidationError as error:
+            raise InvalidInsideError from error
+
+    return plain
 
 
 def _told(error: ValidationError) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.distributed.fsdp import FSDPModule
 
+from lprl_api.derived.effective import context_length, most_drawn
 from lprl_api.derived.residency import TrainPart
 from lprl_api.spec.algorithm import Correction
 from lprl_api.wire.runconfig import RunConfig
@@ -98,7 +99,9 @@ class TorchTrainActor:
         masters.require("weights", "optimizer")
         self._trained.policy.train()
         masters.zero_grad()
-        denominators = Denominators(global_samples, global_tokens, self._run.sampling.max_response_tokens)
+        run = self._run
+        longest = most_drawn(run.episode, run.sampling.max_response_tokens, context_length(run.rollout, run.shape))
+        denominators = Denominators(global_samples, global_tokens, longest)
         sums = torch.zeros(1 + len(TOKEN_SUMS), dtype=torch.float64, device=self._group.device)
         largest = torch.zeros((), dtype=torch.float64, device=self._group.device)
         for part in self._run_parts(parts):

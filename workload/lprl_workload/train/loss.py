@@ -9,7 +9,7 @@ there is one update per rollout), f rollout log-prob, A advantage, m mask, w cor
     token     w * pg - entropyCoefficient * H + klCoefficient * KL(l, reference)    (KL here when its placement is loss)
     total     sample-mean: sum over samples of (sum m token / sum m) / global samples
               token-mean:  sum m token / global tokens
-              constant:    sum m token / (maxResponseTokens * global samples)
+              constant:    sum m token / (most tokens an episode can draw * global samples)
 
 Denominators are global, so the sum over micro-batches and ranks is the loss, and its gradient needs a plain sum.
 """
@@ -44,7 +44,8 @@ class Denominators:
 
     samples: int
     tokens: int
-    max_response_tokens: int
+    most_drawn: int
+    """Tokens that the policy can draw in one episode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +115,4 @@ def aggregate(token: Tensor, mask: Tensor, aggregation: str, denominators: Denom
         case "token-mean":
             return sums.sum() / max(1, denominators.tokens)
         case _:
-            return sums.sum() / max(1, denominators.max_response_tokens * denominators.samples)
+            return sums.sum() / max(1, denominators.most_drawn * denominators.samples)

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from lprl_api.errors import UserError
 from lprl_api.spec import episode as spec
@@ -52,6 +53,17 @@ def refuse(what: str) -> str:
 def broken(what: str) -> str:
     """Break."""
     raise KeyError(what)
+
+
+def validates(seconds: float) -> int:
+    """Read what its own service said, which is no number."""
+    return TypeAdapter(int).validate_python("no number")
+
+
+async def validates_later(seconds: float) -> int:
+    """Do so in the event loop."""
+    await asyncio.sleep(0)
+    return validates(seconds)
 
 
 def silent(what: str) -> str:
@@ -102,6 +114,14 @@ def test_a_tool_may_refuse_and_a_broken_one_fails() -> None:
     assert called(made("refuse"), what="now") == Answer("error: not now", "error")
     answer = called(made("broken"), what="it")
     assert answer.how == "failed" and "KeyError" in answer.text
+
+
+@pytest.mark.parametrize("function", ["validates", "validates_later"])
+def test_what_a_tool_itself_finds_invalid_is_its_own_failure_and_no_mistake_of_the_model(function: str) -> None:
+    answer = called(made(function), seconds=1)
+    assert answer.how == "failed" and "ValidationError" in answer.text and "valid integer" in answer.text
+    wrong = called(made(function), seconds="soon")
+    assert wrong.how == "error" and wrong.text.startswith("error: seconds: ")
 
 
 @pytest.mark.parametrize("function", ["wait", "block"])

@@ -20,7 +20,7 @@ F = [[-1.2, -1.5, -1.1], [-0.9, -3.1]]
 REF = [[-1.1, -0.7, -1.0], [-0.5, -1.6]]
 A = [1.5, -0.7]
 H = [[0.4, 0.5, 0.6], [0.7, 0.8]]
-DENOMINATORS = Denominators(samples=4, tokens=10, max_response_tokens=8)
+DENOMINATORS = Denominators(samples=4, tokens=10, most_drawn=8)
 
 
 def pad(rows: list[list[float]]) -> torch.Tensor:
