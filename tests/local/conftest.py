@@ -83,11 +83,15 @@ class Ray:
                 process.wait()
 
 
+def rows_of(file: Path, *dropped: str) -> list[dict[str, Any]]:
+    """The rows of a file without some columns, and without times."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in dropped and not k.endswith("_seconds")} for row in rows]
+
+
 def series_of(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run without what may differ: attempt, times, rates, and the count of pushes."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    dropped = ("attempt", "time", "weight_version", "tokens_per_second")
-    return [{k: v for k, v in row.items() if k not in dropped and not k.endswith("_seconds")} for row in rows]
+    return rows_of(folder / "metrics.jsonl", "attempt", "time", "weight_version", "tokens_per_second")
 
 
 def outcome_of(folder: Path) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def outcome_of(folder: Path) -> dict[str, Any]:
     exported = sorted(p for p in (folder / "export").rglob("*") if p.suffix in (".safetensors", ".json") and p.name != "manifest.json")
     return {
         "series": series_of(folder),
-        "evaluations": (folder / "evaluations.jsonl").read_text(),
+        "evaluations": rows_of(folder / "evaluations.jsonl", "weight_version"),
         "files": {r["path"]: r["sha256"] for r in records if r["path"] != "state.json"},
         "step": step.name,
         "state": state,

@@ -32,11 +32,13 @@ def test_colocated_equals_one_process(driver: Any, ray_nodes: Any, train_root: P
     assert json.loads(run.term.read_text())["reason"] == "Succeeded"
 
 
-@pytest.mark.parametrize("transport", ["auto", "disk"])
-def test_split_equals_one_process(driver: Any, ray_nodes: Any, train_root: Path, plain: Any, transport: str) -> None:
+@pytest.mark.parametrize(("transport", "aside"), [("auto", 1), ("disk", 0)])
+def test_split_equals_one_process(driver: Any, ray_nodes: Any, train_root: Path, plain: Any, transport: str, aside: int) -> None:
+    """`aside`: engines that evaluate beside training, which broadcasts pass by meanwhile."""
     ray_nodes.worker(trainer=1)
     ray_nodes.worker(rollout=2)
-    run = driver(ray_nodes, train_root, f"split-{transport}", changes=merged(SPLIT, {"weight_sync": {"transport": transport}})).wait()
+    changes = merged(SPLIT, {"weight_sync": {"transport": transport}, "evaluation": {"engines": aside}})
+    run = driver(ray_nodes, train_root, f"split-{transport}", changes=changes).wait()
     assert run.outcome() == plain.outcome()
 
 

@@ -139,6 +139,10 @@ SPEC_RULES = (
         "each k of evaluation.passAt must be at most evaluation.samplesPerPrompt",
     ),
     Cel(
+        "!has(self.evaluation) || self.evaluation.engines == 0 || self.topology.placement == 'split'",
+        "evaluation.engines needs topology.placement split",
+    ),
+    Cel(
         "self.algorithm.name == 'reinforce-plus-plus' || self.algorithm.samplesPerPrompt > 1",
         "must be at least 2: the objective compares the samples of a prompt",
         ".algorithm.samplesPerPrompt",

@@ -166,6 +166,24 @@ def _engines(case: Case) -> Iterator[FieldError]:
         yield wrong("topology.rollout.gpusPerEngine", size, need)
 
 
+def _evaluation_engines(case: Case) -> Iterator[FieldError]:
+    """Engines that evaluate beside training leave others to generate: `auto` plans for that, written nodes have to have room."""
+    evaluation, topology = case.spec.evaluation, case.spec.topology
+    if evaluation is None or not evaluation.engines:
+        return
+    if topology.placement == "colocated":
+        need = "0 with placement colocated, where engines sleep while the trainer works; or topology.placement split"
+        yield wrong("evaluation.engines", evaluation.engines, need)
+        return
+    nodes, field = effective.side_nodes(topology)[1], _written(case, "rollout")
+    if nodes is None and isinstance(topology.nodes, int):
+        nodes = topology.nodes - node_step(case)
+    engines = None if nodes is None else nodes * case.gpus_per_node // topology.rollout.gpus_per_engine
+    if engines is not None and 0 < engines <= evaluation.engines:
+        need = f"less than the engines there are, {engines}: others generate meanwhile; or more {field}"
+        yield wrong("evaluation.engines", evaluation.engines, need)
+
+
 RULES: tuple[Rule, ...] = (
     *map(_torch_parallel, PARALLEL),
     _torch_trainer,
@@ -176,4 +194,5 @@ RULES: tuple[Rule, ...] = (
     _split_nodes,
     _data_parallel,
     _engines,
+    _evaluation_engines,
 )

@@ -114,7 +114,8 @@ class Algorithm(Contract):
     loss_aggregation: Literal["sample-mean", "token-mean", "constant"] | None = Field(
         None,
         description="sample-mean: mean over samples of token means; token-mean: over all tokens; "
-        "constant: token sum / maxResponseTokens. Default sample-mean, constant for dr-grpo.",
+        "constant: token sum / the most tokens an episode can draw (maxResponseTokens; of several turns maxResponseTokens x maxTurns, "
+        "at most maxEpisodeTokens and the context). Default sample-mean, constant for dr-grpo.",
     )
     discount: Fraction = Field(1.0, description="Discount per token (REINFORCE++). Default 1.")
     whiten_advantages: bool | None = Field(
@@ -175,3 +176,8 @@ class Evaluation(Contract):
     )
     pass_at: tuple[PositiveInt, ...] = Field((1,), description="k of pass@k; each at most samplesPerPrompt. Default [1].")
     sampling: Sampling | None = Field(None, description="Sampling of the evaluation. Default: the job's, greedy.")
+    engines: NonNegativeInt = Field(
+        0,
+        description="Engines that draw an evaluation beside training, with the weights of its step, and take part in no batch and no push "
+        "meanwhile (split placement, fewer than there are); 0: all engines draw it and training waits. Default 0.",
+    )

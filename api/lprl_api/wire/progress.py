@@ -40,6 +40,8 @@ class EvaluationResult(Documented):
     """pass@k by k."""
     served: str = ""
     """Weights and activations the engines computed with."""
+    weight_version: NonNegativeInt | None = None
+    """Version of the weights that drew it. Earlier drivers do not say it."""
     lost_episodes: NonNegativeInt = 0
     """Episodes that failed or were aborted and are in no mean."""
 

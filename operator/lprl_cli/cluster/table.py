@@ -104,8 +104,11 @@ def _facts(status: Document) -> list[tuple[str, str]]:
 
 
 def _evaluation(training: Document) -> str:
-    reward, served = training.get("evaluationReward"), (training.get("evaluation") or {}).get("served")
-    return f"{reward} ({served})" if reward and served else str(reward or "")
+    reward, found = training.get("evaluationReward"), training.get("evaluation") or {}
+    version = found.get("weightVersion")
+    told = [f"step {found['step']}, weights {version}"] if version is not None and "step" in found else []
+    told += [str(found["served"])] if found.get("served") else []
+    return f"{reward} ({'; '.join(told)})" if reward and told else str(reward or "")
 
 
 def _section(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -29,6 +29,10 @@ def plan_notes(sizing: Sizing) -> tuple[str, ...]:
         )
     if case.sglang:
         notes.append(f"mismatch to expect: {expectation(case.spec.precision)}")
+    evaluation = case.spec.evaluation
+    if evaluation is not None and evaluation.engines:
+        others = f"the other {sizing.ranks.engines - evaluation.engines} of {sizing.ranks.engines} engines generate meanwhile"
+        notes.append(f"evaluation.engines: {evaluation.engines} draw an evaluation beside training, {others}")
     notes += remarks(case.spec.precision)
     if sizing.groups.data_parallel * sizing.groups.context == 1 and not case.spec.optimizer.cpu_offload and not sizing.accelerator.is_cpu:
         notes.append("data parallel x context is 1: the optimizer state is not sharded")

@@ -22,14 +22,20 @@ def candidates(case: Case) -> Iterator[Ranks]:
         return
     trainer, rollout = effective.side_nodes(topology)
     step, engines = node_step(case), engine_step(case)
+    evaluating = case.spec.evaluation.engines if case.spec.evaluation is not None else 0
     if isinstance(topology.nodes, int) and trainer is None and rollout is None:
         shares = ((t, topology.nodes - t) for t in range(step, topology.nodes, step))
-        pairs = [(t, r) for t, r in shares if r % engines == 0]
+        pairs = [(t, r) for t, r in shares if r % engines == 0 and _engines(case, r) > evaluating]
     else:
         sizes = [trainer] if trainer is not None else list(range(step, MAX_NODES + 1, step))
-        pairs = [(t, rollout or engines) for t in sizes]
+        least = next(nodes for nodes in range(engines, MAX_NODES * engines, engines) if _engines(case, nodes) > evaluating)
+        pairs = [(t, rollout or least) for t in sizes]
     for t, r in pairs:
         yield _ranks(case, t, r)
+
+
+def _engines(case: Case, nodes: int) -> int:
+    return nodes * case.gpus_per_node // case.spec.topology.rollout.gpus_per_engine
 
 
 def _ranks(case: Case, trainer_nodes: int, rollout_nodes: int) -> Ranks:

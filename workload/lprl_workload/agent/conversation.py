@@ -9,6 +9,7 @@ Rollout functions get a Conversation and call `draw` and `put`; they never touch
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,10 @@ class Conversation:
     """Ends a rollout that takes too long; stands still while the engine draws."""
     drawing: bool = False
     """Whether the policy is taking a turn."""
+    task: "asyncio.Task[Any] | None" = None
+    """Runs the rollout."""
+    aborted: bool = False
+    """Whether nobody wants the episode any more."""
     error: Exception | None = None
     """What the engine raised: no episode's failure, and never to be lost in a rollout that catches everything."""
 
@@ -101,6 +106,8 @@ class Conversation:
         self.turns.append(turn)
         if how != "stop":
             self.finish = how
+        if self.aborted:
+            raise EpisodeOver("the episode was aborted")
         return self.decode(turn.ids)
 
     def put(self, messages: Sequence[Message]) -> None:
@@ -135,6 +142,14 @@ class Conversation:
         """End the episode for a reason that is not the policy's: counted and told, and left out of the loss."""
         self.failures.append(why.encode("utf-8", "replace").decode())  # no report holds half of a character
         self.finish = "failed"
+
+    def abort(self) -> None:
+        """End the episode as aborted, in its own event loop: whatever its rollout waits for is cancelled, a turn is the engine's to end."""
+        self.aborted = True
+        if self.finish is None:
+            self.finish = "abort"
+        if self.task is not None and not self.drawing:
+            self.task.cancel()
 
     async def _timeless(self, room: int) -> tuple[Turn, Finish]:
         """Draw while the episode's clock stands still: how long an engine takes is not the episode's doing."""

@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from inspect import getmodule
@@ -17,7 +18,7 @@ from lprl_workload.agent.conversation import Conversation, EpisodeOver, Limits
 from lprl_workload.agent.named import check_episode, load_function, load_tools, style_for
 from lprl_workload.agent.tool_loop import run_tools
 from lprl_workload.agent.toolbox import Toolbox
-from lprl_workload.agent.waiting import Unwaited, cancelling
+from lprl_workload.agent.waiting import Unwaited, cancelling, uncancel
 from lprl_workload.config import ResolvedPaths
 from lprl_workload.data import GenerationRequest, SamplingParams
 from lprl_workload.episode import Episode, Finish, Int32, world
@@ -61,7 +62,16 @@ def make_draw(run: RunConfig, paths: ResolvedPaths) -> Draw:
     """Return how a run's episodes are drawn; raises UserError for what spec.episode names and cannot be used."""
     if run.episode.type == "single-turn":
         return partial(single_turns, still=run.algorithm.max_staleness == 0)
-    return Rollout(run, load_tokenizer(paths.rollout), paths).draw
+    return Rollout(run, load_tokenizer(paths.rollout), paths)
+
+
+def abort_episodes(draw: Draw) -> None:
+    """End, from any thread, what episodes under way wait for beside drawing; what their engine draws is for its `abort` to end.
+
+    An episode that begins meanwhile may be missed.
+    """
+    if isinstance(draw, Rollout):
+        draw.abort()
 
 
 class Rollout:
@@ -78,6 +88,18 @@ class Rollout:
         self._function = load_function(run.episode.function) if run.episode.function is not None else None
         self._file = getattr(getmodule(self._function), "__file__", None) or ""
         self._numbers = itertools.count()
+        self._open: dict[int, tuple[asyncio.AbstractEventLoop, list[Conversation]]] = {}
+        """Batches under way: each has an event loop of its own."""
+
+    async def __call__(self, engine: Sampler, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Episode]:
+        """See `draw`."""
+        return await self.draw(engine, requests, params)
+
+    def abort(self) -> None:
+        """See `abort_episodes`."""
+        for loop, talks in list(self._open.values()):
+            with suppress(RuntimeError):  # it ended meanwhile
+                loop.call_soon_threadsafe(_abort, talks)
 
     async def draw(self, engine: Sampler, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Episode]:
         """Run one episode a request, all at once. Raises what the engine raises, and UserError when tools hang for good."""
@@ -85,8 +107,9 @@ class Rollout:
         asyncio.get_running_loop().set_default_executor(Unwaited())
         noting = asyncio.create_task(_note_waiting(talks))
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._run(engine, r, params, f"{batch}.{n}", talks)) for n, r in enumerate(requests)]
+            with self._abortable(batch, talks):
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(self._run(engine, r, params, f"{batch}.{n}", talks)) for n, r in enumerate(requests)]
         except* Exception as failed:
             raise first_of(failed) from None
         finally:
@@ -94,12 +117,21 @@ class Rollout:
             await self._tools.close()
         return [task.result() for task in tasks]
 
+    @contextmanager
+    def _abortable(self, batch: int, talks: list[Conversation]) -> Iterator[None]:
+        self._open[batch] = asyncio.get_running_loop(), talks
+        try:
+            yield
+        finally:
+            del self._open[batch]
+
     async def _run(
         self, engine: Sampler, request: GenerationRequest, params: SamplingParams, name: str, talks: list[Conversation]
     ) -> Episode:
         room = min(episode_tokens(self._episode, params.max_response_tokens), self._context - len(request.prompt_ids))
         limits = Limits(self._episode.max_turns, room, self._episode.max_tool_tokens)
         talk = Conversation(name, request.prompt_ids, request.seed, params, limits, engine, self._between, self._decode)
+        talk.task = asyncio.current_task()
         talks.append(talk)
         await self._rolled(talk, request)
         talks.remove(talk)
@@ -119,9 +151,11 @@ class Rollout:
         except UserError:
             raise
         except (Exception, SystemExit, asyncio.CancelledError) as error:  # a user's function may raise anything
-            if isinstance(error, asyncio.CancelledError) and cancelling():
+            if isinstance(error, asyncio.CancelledError) and cancelling() and not talk.aborted:
                 raise
-            if talk.clock is not None and talk.clock.expired() and isinstance(error, TimeoutError):
+            if talk.aborted:
+                uncancel()
+            elif talk.clock is not None and talk.clock.expired() and isinstance(error, TimeoutError):
                 talk.fail(f"the episode took more than {limit_s:g} s beside drawing")
             elif talk.error is None:
                 talk.fail(f"{said(error)}{raised_at(error, self._file)}")
@@ -133,6 +167,11 @@ class Rollout:
     def _decode(self, ids: Int32) -> str:
         with self._one:
             return self._text(ids.tolist())
+
+
+def _abort(talks: Sequence[Conversation]) -> None:
+    for talk in talks:
+        talk.abort()
 
 
 async def _note_waiting(talks: Sequence[Conversation]) -> None:

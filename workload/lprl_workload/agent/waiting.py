@@ -13,6 +13,13 @@ def cancelling() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def uncancel() -> None:
+    """Let the running task go on although it was cancelled."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
 class Unwaited(ThreadPoolExecutor):
     """Threads for `asyncio.to_thread`, a daemon a call: one that never returns costs the episode its time limit and nobody else."""
 

@@ -12,7 +12,7 @@ import torch
 
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
-from lprl_workload.agent.runner import make_draw
+from lprl_workload.agent.runner import abort_episodes, make_draw
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Bucket, GenerationRequest, Metrics, SamplingParams
@@ -182,6 +182,11 @@ class EngineHost(Host):
         """Return the driver's view of all episodes, followed by one object per episode, which others get by reference."""
         episodes = asyncio.run(self._draw(self.engine, requests, params))
         return [[described(episode) for episode in episodes], *episodes]
+
+    def abort(self) -> None:
+        """End every episode under way with what it has drawn."""
+        abort_episodes(self._draw)
+        asyncio.run(self.engine.abort())
 
     def pause(self) -> None:
         """Stand still, requests kept; new ones wait."""

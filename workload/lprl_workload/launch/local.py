@@ -8,7 +8,7 @@ from pathlib import Path
 from lprl_api.derived.residency import EnginePart, TrainPart
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
-from lprl_workload.agent.runner import Draw, single_turns
+from lprl_workload.agent.runner import Draw, abort_episodes, single_turns
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.data import GenerationRequest, Metrics, SamplingParams, SyncReport
 from lprl_workload.episode import BatchRef, Episode, EpisodeRef, Float32
@@ -17,6 +17,7 @@ from lprl_workload.launch.parts import arrays_of, in_order, split, work_of
 from lprl_workload.launch.thread_calls import ThreadCalls
 from lprl_workload.quant.select import Selection
 from lprl_workload.rl.groups import Update
+from lprl_workload.rollout.aside import Aside
 from lprl_workload.rollout.engine import RolloutEngine, mildest_pause
 from lprl_workload.rollout.pool import ROWS, Keeper, Pool, deal, lots
 from lprl_workload.sync.manifest import ServedAs
@@ -71,6 +72,7 @@ class LocalRolloutGroup:
         self.format = fmt
         self.engines = [make(fmt) for _ in range(count)]
         self._pool = Pool[RolloutEngine](rows)
+        self._aside = Aside(self._pool)
 
     @property
     def living(self) -> int:
@@ -79,13 +81,29 @@ class LocalRolloutGroup:
 
     def admit(self) -> None:
         """Let every engine take work."""
-        self._pool.admit(self.engines)
+        self._pool.admit(self.engines, self._aside.numbers(self.engines))
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper) -> list[EpisodeRef]:
-        """Generate on all engines; the references are the episodes."""
+    def set_aside(self, count: int) -> int:
+        """Take engines out of batches and pushes."""
+        return self._aside.set(self.engines, count)
+
+    def take_back(self, work: bool) -> None:
+        """Undo `set_aside`."""
+        self._aside.end(self.engines, work)
+
+    @property
+    def pushed_to(self) -> dict[int, RolloutEngine]:
+        """Engines that are not aside, by number."""
+        return {number: self.engines[number] for number in self._aside.others(self.engines)}
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper, aside: bool = False
+    ) -> list[EpisodeRef]:
+        """Generate on the engines of one kind; the references are the episodes."""
+        pool = self._aside.pool if aside else self._pool
         dealt = lots(requests, len(self.engines), self._rows)
         with ThreadCalls(dealt, params, self._draw) as calls:
-            return [episode for found in deal(self._pool, list(map(len, dealt)), calls, keeper) for episode in found]
+            return [episode for found in deal(pool, list(map(len, dealt)), calls, keeper) for episode in found]
 
     def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
         """Return the episodes."""
@@ -93,16 +111,17 @@ class LocalRolloutGroup:
 
     def pause(self) -> None:
         """Have every engine stand still."""
-        for engine in self.engines:
+        for engine in self.pushed_to.values():
             asyncio.run(engine.pause(mildest_pause(engine.can)))
 
     def resume(self) -> None:
         """Let every engine go on."""
-        for engine in self.engines:
+        for engine in self.pushed_to.values():
             asyncio.run(engine.resume())
 
     def abort(self) -> None:
         """End what is open."""
+        abort_episodes(self._draw)
         for engine in self.engines:
             asyncio.run(engine.abort())
 
@@ -130,15 +149,16 @@ class LocalRolloutGroup:
 
     def copy_version(self, version: int) -> bool:
         """Copy from an engine that serves it."""
-        peer = next((engine for engine in self.engines if engine.healthy() and engine.weight_version == version), None)
-        for engine in self.engines:
+        engines = self.pushed_to.values()
+        peer = next((engine for engine in engines if engine.healthy() and engine.weight_version == version), None)
+        for engine in engines:
             if peer is not None and engine.weight_version < version:
                 copy_held(peer, engine, version)
-        return all(engine.weight_version >= version for engine in self.engines)
+        return all(engine.weight_version >= version for engine in engines)
 
     def probe(self, ids: Sequence[int]) -> list[tuple[float, ...]]:
         """Ask every engine."""
-        return [engine.probe(ids) for engine in self.engines]
+        return [engine.probe(ids) for engine in self.pushed_to.values()]
 
     def switch_format(self, fmt: WeightFormat) -> None:
         """Build every engine anew."""
@@ -147,7 +167,8 @@ class LocalRolloutGroup:
         self.engines = [self._make(fmt) for _ in self.engines]
 
     def close(self) -> None:
-        """Close every engine."""
+        """Close every engine; what waits for a tool is given up."""
+        abort_episodes(self._draw)
         for engine in self.engines:
             engine.close()
 
@@ -185,7 +206,7 @@ class LocalTrainGroup:
     def push(self, version: int, strong: bool = False) -> SyncReport:
         """Push to the engines that do not serve `version` yet, in this process."""
         self._pushed = version
-        stale = {number: engine for number, engine in enumerate(self._rollout.engines) if engine.weight_version < version}
+        stale = {number: engine for number, engine in self._rollout.pushed_to.items() if engine.weight_version < version}
         layouts = [replace(engine.layout(), engine=number) for number, engine in stale.items()]
         fmt, source = self._rollout.format, self._actor.source()
         served_as = ServedAs(fmt, Selection(fmt, self._run.shape))

@@ -107,7 +107,7 @@ class RayTrainGroup:
         self._handles: list[Any] = []
         self._places: list[Place] = []
         self._crew = Crew("rank", lambda number, words: TrainerLostError(words), rank_limits(run), self._handles, self._places, "trainer: ")
-        self._joined: tuple[int, Any] | None = None
+        self._joined: tuple[int, tuple[int, ...], Any] | None = None
         self._meetings = 0
         self._pushed: int | None = None
         self._saving: list[Any] = []
@@ -154,8 +154,9 @@ class RayTrainGroup:
     def push(self, version: int, strong: bool = False) -> SyncReport:
         """Push from every rank to the engines that do not serve `version` yet."""
         self._pushed = version
-        standing = self.rollout.crew.everywhere(EngineHost.standing)
-        stale = [number for number, (found, _) in enumerate(standing) if found < version]
+        numbers = self.rollout.pushed_to
+        standing = dict(zip(numbers, self.rollout.crew.at(numbers, EngineHost.standing), strict=True))
+        stale = [number for number, (found, _) in standing.items() if found < version]
         way = self._way(len(stale))
         seats = self.rollout.seats(stale)
         layouts = tuple(replace(standing[number][1], engine=number, node=seats[number].node) for number in stale)
@@ -258,15 +259,15 @@ class RayTrainGroup:
                 "spec.weightSync.transport: broadcast between colocated processes would put two NCCL ranks on one GPU",
                 "use auto, local, cuda-ipc or disk",
             )
-        return "store" if asked == "broadcast" and stale < len(self.rollout.handles) else asked
+        return "store" if asked == "broadcast" and stale < len(self.rollout.pushed_to) else asked
 
     def _meet(self, senders: tuple[int, ...]) -> None:
         """Make broadcast groups with the engines there are now, one a sender, unless there are."""
-        key = (self.rollout.generation, self._handles[0])
+        key = (self.rollout.generation, tuple(self.rollout.pushed_to), self._handles[0])
         if self._joined == key:
             return
         self._meetings += 1
-        world = 1 + len(self.rollout.handles)
+        world = 1 + len(self.rollout.pushed_to)
         opened = []
         for sender in senders:
             name = f"push-{os.getpid()}-{self._meetings}-{sender}"

@@ -56,5 +56,9 @@ class Crew:
 
     def everywhere(self, method: Callable[Concatenate[Any, P], R], *given: P.args, **named: P.kwargs) -> list[R]:
         """Return what a method gives in every process, at once."""
-        refs = [call(handle, method, *given, **named) for handle in list(self.handles)]
-        return self.gather(refs, method.__name__)
+        return self.at(range(len(self.handles)), method, *given, **named)
+
+    def at(self, numbers: Sequence[int], method: Callable[Concatenate[Any, P], R], *given: P.args, **named: P.kwargs) -> list[R]:
+        """Return what a method gives in some processes, at once."""
+        refs = [call(self.handles[number], method, *given, **named) for number in numbers]
+        return self.gather(refs, method.__name__, numbers)

@@ -22,6 +22,7 @@ from lprl_workload.launch.ray_fan import Seat
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place, read
 from lprl_workload.launch.stillness import engine_limits, while_starting
 from lprl_workload.process.errors import DeadlineError, EngineLostError
+from lprl_workload.rollout.aside import Aside
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.rollout.pool import CALLS, ROWS, Keeper, Pool, deal, lots
 from lprl_workload.sync.transport_broadcast import Meeting, abandon
@@ -57,6 +58,7 @@ class RayRolloutGroup:
         self._bundles = Bundles(ROLLOUT_SLOT, [engine_bundles(number, slots, per_node) for number in range(run.ranks.engines)])
         self._rows = run.rollout.max_concurrency or ROWS
         self._pool = Pool[Any](self._rows)
+        self._aside = Aside(self._pool)
         self._start(range(run.ranks.engines))
 
     @property
@@ -66,13 +68,29 @@ class RayRolloutGroup:
 
     def admit(self) -> None:
         """Let every engine take work."""
-        self._pool.admit(self.handles)
+        self._pool.admit(self.handles, self._aside.numbers(self.handles))
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper) -> list[EpisodeRef]:
-        """Generate on all engines; the references are objects in the engines' nodes."""
+    def set_aside(self, count: int) -> int:
+        """Take engines out of batches and pushes."""
+        return self._aside.set(self.handles, count)
+
+    def take_back(self, work: bool) -> None:
+        """Undo `set_aside`."""
+        self._aside.end(self.handles, work)
+
+    @property
+    def pushed_to(self) -> list[int]:
+        """Numbers of the engines that are not aside."""
+        return self._aside.others(self.handles)
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper, aside: bool = False
+    ) -> list[EpisodeRef]:
+        """Generate on the engines of one kind; the references are objects in the engines' nodes."""
+        pool = self._aside.pool if aside else self._pool
         dealt = lots(requests, len(self.handles), self._rows)
         calls = ActorCalls(dealt, params, engine_limits(self._run), self.crew.who)
-        return [episode for found in deal(self._pool, list(map(len, dealt)), calls, keeper) for episode in found]
+        return [episode for found in deal(pool, list(map(len, dealt)), calls, keeper) for episode in found]
 
     def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
         """Read episodes; on their own node without a copy."""
@@ -91,10 +109,11 @@ class RayRolloutGroup:
         return {number: Seat(self.handles[number], getattr(self._places[number], "node", "")) for number in numbers}
 
     def join(self, meetings: Sequence[Meeting]) -> None:
-        """Have every engine join the senders' broadcast groups as rank 1 + its number; lets everybody go when one cannot."""
-        calls = [call(handle, EngineHost.join_broadcast, meetings, 1 + number) for number, handle in enumerate(self.handles)]
+        """Have every engine that is pushed to join the senders' broadcast groups, in order from rank 1; lets all go when one cannot."""
+        numbers = self.pushed_to
+        calls = [call(self.handles[number], EngineHost.join_broadcast, meetings, rank) for rank, number in enumerate(numbers, 1)]
         try:
-            self.crew.gather(calls, "weight update", limits=engine_limits(self._run, in_push=True))
+            self.crew.gather(calls, "weight update", numbers, engine_limits(self._run, in_push=True))
         except Exception:
             for meeting in meetings:
                 abandon(meeting)
@@ -102,9 +121,10 @@ class RayRolloutGroup:
 
     def copy_version(self, version: int) -> bool:
         """Copy from an engine that serves it, bucket by bucket through the object store; the driver holds none of it."""
-        versions = [found for found, _ in self.crew.everywhere(EngineHost.standing)]
-        peers = [number for number, found in enumerate(versions) if found == version]
-        stale = [number for number, found in enumerate(versions) if found < version]
+        numbers = self.pushed_to
+        versions = {number: found for number, (found, _) in zip(numbers, self.crew.at(numbers, EngineHost.standing), strict=True)}
+        peers = [number for number, found in versions.items() if found == version]
+        stale = [number for number, found in versions.items() if found < version]
         for number in stale if peers else ():
             self._copy(peers[0], number, version)
         return bool(peers) or not stale
@@ -120,7 +140,7 @@ class RayRolloutGroup:
 
     def probe(self, ids: Sequence[int]) -> list[tuple[float, ...]]:
         """Ask every engine."""
-        return self.crew.everywhere(RolloutEngine.probe, ids)
+        return self.crew.at(self.pushed_to, RolloutEngine.probe, ids)
 
     def sleep(self, parts: frozenset[EnginePart]) -> None:
         """Have every engine free memory. One that died is noticed by the next push."""
@@ -132,16 +152,16 @@ class RayRolloutGroup:
 
     def pause(self) -> None:
         """Have every engine stand still."""
-        self.crew.everywhere(EngineHost.pause)
+        self.crew.at(self.pushed_to, EngineHost.pause)
 
     def resume(self) -> None:
         """Let every engine go on."""
-        self.crew.everywhere(RolloutEngine.resume)
+        self.crew.at(self.pushed_to, RolloutEngine.resume)
 
     def abort(self) -> None:
         """Tell every engine, and wait for none."""
         for handle in self.handles:
-            handle.ask.options(concurrency_group="health").remote(RolloutEngine.abort.__name__)
+            handle.abort.options(concurrency_group="health").remote()
 
     def give_up(self, number: int) -> bool:
         """Take no more work to an engine that was found lost; returns False when that was known."""

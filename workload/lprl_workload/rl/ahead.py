@@ -13,83 +13,15 @@ of this happens: the loop's own thread collects.
 """
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable
+from concurrent.futures import wait
 
-from lprl_workload.data import GenerationRequest, SamplingParams
-from lprl_workload.episode import Episode, EpisodeRef
 from lprl_workload.process.movement import here
 from lprl_workload.rl.collect import Collected, Collector
+from lprl_workload.rl.flight import Flight, join
 from lprl_workload.rl.run_state import RunState
 from lprl_workload.rl.serving import Serving
-from lprl_workload.rl.together import DroppedError
-
-T = TypeVar("T")
-SCORING_S = 30.0
-"""How long a run that ends waits for rewards that nobody wants any more."""
-ABORT_AGAIN_S = 0.2
-"""A request that was on its way when all were aborted is aborted the next time."""
-
-
-class Flight:
-    """The collection of one step, and the engines as it sees them: out of reach once it was given up."""
-
-    def __init__(self, serving: Serving) -> None:
-        self.batch: Future[Collected] = Future()
-        self.dropped = threading.Event()
-        self.open = 0
-        """Responses asked for and not there yet."""
-        self._serving, self._outside = serving, threading.Condition()
-        self._calls = 0
-
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
-        """See Engines. Raises DroppedError."""
-        return self._inside(len(requests), lambda: self._serving.generate(requests, params))
-
-    def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
-        """See Engines. Raises DroppedError."""
-        return self._inside(0, lambda: self._serving.fetch(refs))
-
-    def drop(self) -> int:
-        """Give it up; returns how many responses are open."""
-        with self._outside:
-            self.dropped.set()
-            return self.open
-
-    def left(self, seconds: float) -> bool:
-        """Wait until it asks nothing of the engines any more; whether that is so in time."""
-        with self._outside:
-            return self._outside.wait_for(lambda: not self._calls, seconds)
-
-    def _inside(self, count: int, action: Callable[[], T]) -> T:
-        with self._counted(count):
-            try:
-                found = action()
-            except Exception as error:
-                if self.dropped.is_set():
-                    raise DroppedError("the batch was given up") from error
-                raise
-        if self.dropped.is_set():
-            raise DroppedError("the batch was given up")
-        return found
-
-    @contextmanager
-    def _counted(self, count: int) -> Iterator[None]:
-        with self._outside:
-            if self.dropped.is_set():
-                raise DroppedError("the batch was given up")
-            self._calls += 1
-            self.open += count
-        try:
-            yield
-        finally:
-            with self._outside:
-                self._calls -= 1
-                self.open -= count
-                self._outside.notify_all()
+from lprl_workload.rl.together import LOOK_S
 
 
 class Ahead:
@@ -99,7 +31,7 @@ class Ahead:
         """`allowed`: steps by which weights may be older than those a sample trains; 0 takes turns."""
         self._collector, self._serving, self._allowed = collector, serving, allowed
         self._lock = threading.Lock()
-        self._flights: dict[int, Flight] = {}
+        self._flights: dict[int, Flight[Collected]] = {}
         self._next: tuple[int, int | None] | None = None
         """Step that is begun next, and the data position it begins at, None while that is not known."""
         self._horizon = 0
@@ -107,17 +39,24 @@ class Ahead:
         self.dropped = 0
         """Responses that were given up unfinished, since the start of the attempt."""
 
-    def take(self, state: RunState, last: int) -> Collected:
-        """Return the batch of the step after `state`; `last` is the last step of the run. Raises what collecting raises."""
+    def take(self, state: RunState, last: int, ends: Callable[[], bool]) -> Collected | None:
+        """Return the batch of the step after `state`; `last` is the last step of the run. Raises what collecting raises.
+
+        None when the run is to end (`ends`) while a batch made ahead is waited for: it is given up with the others.
+        """
         step = state.step + 1
         if not self._allowed:
             return self._serving.collecting(lambda: self._collector.collect(step, state.position, self._serving))
         self.start(state, last)
+        batch = self._flights[step].made
         with self._serving.together.loop_waits():
-            batch = self._flights[step].batch.result()
+            while not wait([batch], LOOK_S).done:
+                if ends():
+                    return None
+        taken = batch.result()
         with self._lock:
             del self._flights[step]
-        return batch
+        return taken
 
     def start(self, state: RunState, last: int) -> None:
         """Begin what may begin once `state` was trained and pushed."""
@@ -135,29 +74,25 @@ class Ahead:
             flights, self._flights, self._next = list(self._flights.values()), {}, None
         self.dropped += sum(flight.drop() for flight in flights)
         for flight in flights:
-            while not flight.left(0):
-                self._serving.rollout.abort()
-                flight.left(ABORT_AGAIN_S)
+            flight.end(self._serving.rollout.abort)
 
     def close(self) -> None:
         """Give everything up for good. Threads that still score are waited for: what they hold of Ray must not outlive it."""
         self.drop()
-        until = time.monotonic() + SCORING_S
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
+        join(self._threads)
 
     def _begin(self) -> None:
         """Begin collections up to the horizon, as far as their positions are known; under the lock."""
         assert self._next is not None
         step, position = self._next
         while position is not None and step <= self._horizon:
-            flight = self._flights[step] = Flight(self._serving)
+            flight = self._flights[step] = Flight[Collected](self._serving)
             thread = threading.Thread(target=self._fly, args=(flight, step, position), name=f"lprl-step-{step}", daemon=True)
             self._threads = [*(other for other in self._threads if other.is_alive()), thread]
             thread.start()
             step, position = self._next = (step + 1, self._collector.after(position))
 
-    def _fly(self, flight: Flight, step: int, position: int) -> None:
+    def _fly(self, flight: Flight[Collected], step: int, position: int) -> None:
         here.aside()
         self._serving.together.belong(flight.dropped)
         try:
@@ -167,6 +102,6 @@ class Ahead:
                     self._next = (step + 1, batch.position)
                     self._begin()
         except BaseException as error:  # the loop must learn of it, whatever it is
-            flight.batch.set_exception(error)
+            flight.made.set_exception(error)
             return
-        flight.batch.set_result(batch)
+        flight.made.set_result(batch)

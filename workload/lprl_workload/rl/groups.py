@@ -98,10 +98,20 @@ class RolloutGroup(Protocol):
         """Engines that take work: admitted, and not lost since as far as is known."""
 
     def admit(self) -> None:
-        """Let every engine take work: all serve the same version, and are told here that they do."""
+        """Let every engine that is not aside take work: all serve the same version, and are told here that they do."""
 
-    def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper) -> list[EpisodeRef]:
-        """Return one episode per request, in order, as a reference to it. What a lost engine had open is dealt to others."""
+    def set_aside(self, count: int) -> int:
+        """Take up to `count` engines out of batches, pauses, pushes and probes; returns how many, 0 where no other would be left."""
+
+    def take_back(self, work: bool) -> None:
+        """Undo `set_aside`. `work`: they serve what the others do and take batches at once; else they need the next push and `admit`."""
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], params: SamplingParams, keeper: Keeper, aside: bool = False
+    ) -> list[EpisodeRef]:
+        """Return one episode per request, in order, as a reference to it. What a lost engine had open is dealt to others. `aside`: by
+        the engines that are aside, else by those that are not.
+        """
 
     def fetch(self, refs: Sequence[EpisodeRef]) -> list[Episode]:
         """Return the episodes themselves. Raises EngineLostError when some are gone with the node that held them."""

@@ -27,6 +27,7 @@ from lprl_workload.metrics.stability import Action, observe
 from lprl_workload.process.errors import TrainerLostError
 from lprl_workload.rl.ahead import Ahead
 from lprl_workload.rl.collect import Collected, Collector
+from lprl_workload.rl.evaluating import Evaluations
 from lprl_workload.rl.evaluation import Evaluator
 from lprl_workload.rl.groups import RolloutGroup, TrainGroup
 from lprl_workload.rl.prepare import measure, prepare
@@ -63,12 +64,12 @@ class Loop:
         self.ready = False
         """Whether the trainer holds a state that a checkpoint could be made of."""
         self._trainer = trainer
-        self._evaluator = evaluator
         self._records, self._reporter = records, reporter
         self._saving = Saving(run, trainer, store, load_from, recorded_step)
         self._serving = Serving.of(run, trainer, rollout)
         self._device = self._serving.device
         self._ahead = Ahead(collector, self._serving, run.algorithm.max_staleness)
+        self._evaluations = Evaluations(evaluator, self._serving, records, reporter, self._phase)
         self._trainers = Budget("trainer ranks", run.refill_steps)
         self._seconds: dict[str, float] = {}
         self._log = StepLog()
@@ -79,6 +80,7 @@ class Loop:
             try:
                 return self._run(stop, started)
             finally:
+                self._evaluations.close()
                 self._ahead.close()
 
     def _run(self, stop: Callable[[], bool], started: Callable[[int], None]) -> Outcome:
@@ -101,10 +103,11 @@ class Loop:
                     self._checkpoint()
                     self._checkpointed()
                     return "suspended"
-                self._step()
+                self._step(lambda: stop() or self._suspend_asked())
             except TrainerLostError as lost:
                 self._saving.settle()
                 self.ready, rebuild = False, True
+                self._evaluations.drop()
                 self._ahead.drop()
                 if ends_instead(lost, stop(), self._suspend_asked()):
                     return "suspended"
@@ -123,15 +126,18 @@ class Loop:
         control = self._reporter.control
         return max(self.run_config.algorithm.steps, control.steps if control else 0)
 
-    def _step(self) -> None:
+    def _step(self, ends: Callable[[], bool]) -> None:
         before, busy = time.monotonic(), self._serving.busy.seconds
         self._seconds = {}
         step, first = self.state.step + 1, self.state.position
         with self._phase("generating"):
-            batch = self._ahead.take(self.state, self.steps)
+            batch = self._ahead.take(self.state, self.steps, ends)
+        if batch is None:
+            return
         with self._phase("held" if self._held else "training"):
             self._device.enter("training")
             metrics = self._train(batch.episodes)
+        self._evaluations.before_push(step, self.steps)
         report = self._push(step)
         rewards = watch(self.state.rewards, batch.seen, last=step >= self.steps)
         self.state = replace(self.state, step=step, position=batch.position, weight_version=report.version, rewards=rewards)
@@ -140,11 +146,13 @@ class Loop:
         timing |= staleness(step, batch.episodes, self._serving.made) | trained_on(first, batch.position)
         self._record(batch, metrics, report, timing)
         self._act(action)
-        self._ahead.start(self.state, self.steps)
-        if self.state.step == step:  # a rollback went back to an older step, evaluated and saved already
-            last = step >= self.steps
-            self._evaluate_if(self._evaluator is not None and (last or step % self._evaluator.settings.every_steps == 0))
-            if last or step % self.run_config.checkpoint.every_steps == 0:
+        current, last = self.state.step == step, self.steps  # a rollback went back to an older step, evaluated and saved already
+        begun = current and self._evaluations.begin(step, last)
+        self._ahead.start(self.state, last)
+        if current:
+            if not begun:
+                self._evaluations.make(step, last)
+            if step >= last or step % self.run_config.checkpoint.every_steps == 0:
                 self._checkpoint()
 
     def _train(self, batch: BatchRef) -> Metrics:
@@ -175,8 +183,7 @@ class Loop:
         self._push(self.state.step, least=self.state.weight_version)
         self._reporter.update(**self._records.last_step(), evaluation=self._records.last_evaluation())
         self._report_state()
-        at_start = self._evaluator is not None and self._evaluator.settings.at_start
-        self._evaluate_if(at_start and self.state.step == 0 and self._records.last_evaluation() is None)
+        self._evaluations.resume(self.state, self._saving.saved is not None, self.steps)
 
     def _observe(self, metrics: Metrics) -> Action:
         settings = self._stability
@@ -199,6 +206,7 @@ class Loop:
             case "rollback":
                 self._roll_back()
             case "fallback-bf16":
+                self._evaluations.settle()
                 self._ahead.drop()
                 self._serving.serve(Bf16())
                 self.state = replace(self.state, effective_rollout="bf16", weight_version=self._push(self.state.step).version)
@@ -207,6 +215,7 @@ class Loop:
     def _roll_back(self) -> None:
         """Go back to the last checkpoint before the drift, keeping what the guard learned, and make that durable first."""
         guard = self.state.guard
+        self._evaluations.drop()
         self._ahead.drop()
         self._device.enter("training")
         earlier = self._saving.go_back((guard.since_step or 1) - 1)
@@ -217,17 +226,11 @@ class Loop:
         self._checkpointed()
         self._saving.store.drop_after(self.state.step)
         self._records.truncate_after(self.state.step)
-
-    def _evaluate_if(self, due: bool) -> None:
-        if not due or (evaluator := self._evaluator) is None:
-            return
-        with self._phase("evaluating"):
-            result = self._serving.collecting(lambda: evaluator.evaluate(self.state.step, self._serving, self._serving.format))
-        self._records.evaluation(result)
-        self._reporter.update(evaluation=result)
+        self._evaluations.resume(self.state, True, self.steps)
 
     def _checkpoint(self) -> None:
         """Begin to write everything needed to go on exactly from here; the run goes on meanwhile."""
+        self._evaluations.before_checkpoint(self.state.step, self.steps)
         with self._phase("checkpointing"):
             last = self.state.step >= self.steps
             if self._saving.exports(self.state, last):
@@ -274,6 +277,7 @@ class Loop:
     def _phase(self, phase: DriverPhase) -> Iterator[None]:
         """Report a phase and add its seconds to the step's."""
         self._reporter.phase(phase)
+        self._evaluations.look()
         if self._saving.look():
             self._report_state()
         before = time.monotonic()

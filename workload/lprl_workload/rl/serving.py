@@ -60,6 +60,10 @@ class Serving:
     together: Together = field(default_factory=Together, init=False)
     busy: Busy = field(default_factory=Busy, init=False)
     _since: int = field(default=0, init=False)
+    _aside: int | None = field(default=None, init=False)
+    """Version that engines serve which are aside; None where none are."""
+    _comes_back: bool = field(default=False, init=False)
+    """Whether those take part in the next push again."""
     _charging: threading.Lock = field(default_factory=threading.Lock, init=False)
     _refill: Refill = field(init=False)
     shares: bool = False
@@ -78,7 +82,9 @@ class Serving:
         verify, trained = run.weight_sync.verify_every, run.training_format
         ahead = run.algorithm.max_staleness > 0
         more = {"beside": beside, "ahead": ahead, "shares": shares_devices(run)}
-        return cls(trainer, rollout, budget, run.rollout_format, run.shape.vocab, verify, trained=trained, **more)
+        found = cls(trainer, rollout, budget, run.rollout_format, run.shape.vocab, verify, trained=trained, **more)
+        found.busy = Busy(engines=run.ranks.engines)
+        return found
 
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[EpisodeRef]:
         """Generate on all engines, whatever is lost meanwhile."""
@@ -92,6 +98,7 @@ class Serving:
     def lost(self, error: EngineLostError, left: int) -> None:
         """See `rollout.pool.Keeper`: have a replacement made, beside the work of those that are left."""
         self._charge(error)
+        self.together.unless_dropped()
         if left:
             self._refill.want(self.pushed)
 
@@ -135,6 +142,27 @@ class Serving:
                 self.doubtful = True
                 return self._push(version + 1)
 
+    def set_aside(self, count: int) -> int:
+        """Have up to `count` engines keep the version they serve, for requests that are not those of batches; returns how many."""
+        with self.together.engines:
+            found = self.rollout.set_aside(count)
+            self.busy.set_aside(found)
+            self._aside, self._comes_back = self.pushed if found else None, False
+            return found
+
+    def take_back(self) -> None:
+        """Have those take batches again: at once where no push passed them by, else with the next one."""
+        with self.together.engines:
+            self._comes_back = self._aside is not None
+            if self._aside == self.pushed:
+                self._let_back(work=True)
+
+    def _let_back(self, work: bool) -> None:
+        if self._comes_back:
+            self.rollout.take_back(work)
+            self.busy.set_aside(0)
+            self._aside, self._comes_back = None, False
+
     def serve(self, fmt: WeightFormat) -> None:
         """Change the served format when it is another one; needs a push afterwards."""
         if fmt == self.format:
@@ -150,6 +178,7 @@ class Serving:
         self.device.engines_were_built()
 
     def _push(self, version: int) -> SyncReport:
+        self._let_back(work=False)
         self.pushed = version
         self._since += 1
 

@@ -65,29 +65,46 @@ class Together:
 
 
 class Busy:
-    """For how long at least one request was open, over all threads."""
+    """For how long engines had a request open, over all threads: seconds of the run, weighed by how many of its engines had one."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._lock = clock, threading.Lock()
-        self._calls, self._since, self._total = 0, 0.0, 0.0
+    def __init__(self, clock: Callable[[], float] = time.monotonic, engines: int = 1) -> None:
+        """`engines`: of the run."""
+        self._clock, self._lock, self._engines = clock, threading.Lock(), engines
+        self._calls, self._calls_aside, self._aside = 0, 0, 0
+        self._since, self._total = clock(), 0.0
 
     @contextmanager
-    def call(self) -> Iterator[None]:
-        """While requests are open."""
-        with self._lock:
-            if self._calls == 0:
-                self._since = self._clock()
-            self._calls += 1
+    def call(self, aside: bool = False) -> Iterator[None]:
+        """While requests are open, at the engines that are aside or at the others."""
+        self._count(aside, 1)
         try:
             yield
         finally:
-            with self._lock:
-                self._calls -= 1
-                if self._calls == 0:
-                    self._total += self._clock() - self._since
+            self._count(aside, -1)
+
+    def set_aside(self, engines: int) -> None:
+        """So many engines do something else than the others from now on."""
+        with self._lock:
+            self._add()
+            self._aside = engines
 
     @property
     def seconds(self) -> float:
         """Since the start of the run."""
         with self._lock:
-            return self._total + (self._clock() - self._since if self._calls else 0.0)
+            self._add()
+            return self._total
+
+    def _count(self, aside: bool, change: int) -> None:
+        with self._lock:
+            self._add()
+            if aside:
+                self._calls_aside += change
+            else:
+                self._calls += change
+
+    def _add(self) -> None:
+        now = self._clock()
+        busy = (self._engines - self._aside) * (self._calls > 0) + self._aside * (self._calls_aside > 0)
+        self._total += (now - self._since) * busy / self._engines
+        self._since = now

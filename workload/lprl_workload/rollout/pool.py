@@ -10,7 +10,7 @@ the very same response, wherever and beside whatever it is drawn, so that losing
 
 import heapq
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
 from typing import Generic, Protocol, TypeVar
@@ -52,20 +52,35 @@ class Pool(Generic[E]):
         self._changed = threading.Condition()
         self._serials = count()
 
+    def beside(self) -> "Pool[E]":
+        """Return a pool without engines for others of the same group: what is lost in one is known to be in both."""
+        found = Pool[E](self._limit)
+        found._gone = self._gone
+        return found
+
     @property
     def living(self) -> int:
         """Engines that take work."""
         return len(self._seats)
 
-    def admit(self, engines: Sequence[E]) -> None:
-        """Let engines, by number, take work from now on; never one that was lost."""
+    def admit(self, engines: Sequence[E], but: Collection[int] = ()) -> None:
+        """Let engines, by number, take work from now on; never one that was lost, nor one of `but`."""
         with self._changed:
             for number, engine in enumerate(engines):
                 seat = self._seats.get(number)
-                if (seat is None or seat.engine is not engine) and not self.lost(engine):
+                if number not in but and (seat is None or seat.engine is not engine) and not self.lost(engine):
                     self._seats[number] = Seat(number, engine, next(self._serials))
-            self._gone = [engine for engine in self._gone if any(engine is other for other in engines)]
+            self._gone[:] = [engine for engine in self._gone if any(engine is other for other in engines)]
             self._changed.notify_all()
+
+    def withdraw(self, count: int) -> list[int]:
+        """Deal nothing more to the `count` engines of the highest numbers, fewer where none would be left; returns their numbers."""
+        with self._changed:
+            numbers = sorted(self._seats)[1:][-count:] if count else []
+            for number in numbers:
+                del self._seats[number]
+            self._changed.notify_all()
+            return numbers
 
     def lost(self, engine: E) -> bool:
         """Return whether an engine was lost: whatever it still says, it has to be replaced."""

@@ -131,3 +131,46 @@ async def rough(prompt: Any, policy: Any, tools: Any) -> None:
         await task
     if prompt.seed % 4 == 1:
         await asyncio.to_thread(hang, prompt.seed)
+
+
+WAITING, MAY_END = threading.Semaphore(0), threading.Event()
+"""One for every episode that waits; set: nothing waits any more."""
+
+
+def minute() -> str:
+    """Answer when the run is long over."""
+    MAY_END.wait(600)
+    return "late"
+
+
+async def long_minute() -> str:
+    """Answer when the run is long over, in the event loop."""
+    while not MAY_END.is_set():
+        await asyncio.sleep(0.05)
+    return "late"
+
+
+async def waits(prompt: Any, policy: Any, tools: Any) -> None:
+    """Wait for a function, an address, the event loop or a thread of its own, from the sixth row on."""
+    await policy.draw()
+    kinds = ("minute", "long_minute", "address", "")
+    if prompt.number >= int(os.environ["WAITS_FROM"]) and not MAY_END.is_set():
+        WAITING.release()
+        kind = kinds[prompt.seed % 4]
+        await (tools.call(kind) if kind else asyncio.to_thread(minute))
+
+
+async def swallows(prompt: Any, policy: Any, tools: Any) -> None:
+    """Go on although it was cancelled."""
+    try:
+        await slow(prompt, policy, tools)
+    except asyncio.CancelledError:
+        await policy.draw()
+
+
+async def breaks(prompt: Any, policy: Any, tools: Any) -> None:
+    """Break because it was cancelled."""
+    try:
+        await slow(prompt, policy, tools)
+    except asyncio.CancelledError as error:
+        raise LookupError("no board left") from error

@@ -69,6 +69,20 @@ def test_what_a_process_holds_is_asked_by_name_and_its_asynchronous_methods_are_
     assert host.ask("probe", ids=[1, 2]) == 2
 
 
+def test_aborting_ends_what_episodes_wait_for_and_what_the_engine_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    class Engine:
+        async def abort(self) -> None:
+            seen.append("engine")
+
+    monkeypatch.setattr(hosts, "abort_episodes", seen.append)
+    host: Any = hosts.EngineHost()
+    host._engine, host._draw = Engine(), "episodes"
+    host.abort()
+    assert seen == ["episodes", "engine"]
+
+
 def test_a_call_goes_to_the_hosts_own_method_where_it_has_one() -> None:
     """TrainHost.probe does more than TrainActor's logprobs; TrainActor.set_correction needs nobody in between."""
 

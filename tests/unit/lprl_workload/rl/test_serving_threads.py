@@ -9,6 +9,7 @@ from tests.unit.lprl_workload.rl.test_serving import PARAMS, Both, serving
 
 from lprl_workload.process.errors import EngineLostError
 from lprl_workload.rl.serving import Serving
+from lprl_workload.rl.together import DroppedError
 
 LIMIT_S = 180.0
 
@@ -113,3 +114,24 @@ def test_every_version_is_known_by_the_steps_behind_it() -> None:
     made.trained_steps = 7
     made.push(9)
     assert made.made == {4: 0, 9: 7}
+
+
+def test_a_loss_that_a_batch_nobody_wants_meets_is_charged_and_left_to_the_next_push() -> None:
+    both = Beside(1)
+    made = made_ahead(both)
+    dropped = threading.Event()
+
+    def unwanted() -> None:
+        made.together.belong(dropped)
+        dropped.set()
+        made.generate([], PARAMS)
+
+    both.lost = {1}
+    (call,) = in_threads(1, unwanted)
+    assert isinstance(call.exception(LIMIT_S), DroppedError)
+    made._refill.settle()
+    assert "replace" not in both.journal and made.budget.total == 1
+    both.refusals = [EngineLostError(1, "killed")]  # as the push finds it
+    made.push(5)
+    assert both.engines == [(5, 1.0), (5, 1.0)] and made.budget.total == 1
+    assert both.journal.count("replace") == 1 and both.journal.count("push v5 strong") == 2
