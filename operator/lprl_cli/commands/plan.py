@@ -90,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         plan = make_plan(spec, shape, inspection=inspection, host_bytes_per_node=args.host_memory, planned=True)
     except PlanError as error:
         raise invalid(manifest, error.errors) from None
+    if inspection is not None and inspection.notes:
+        plan = plan.model_copy(update={"notes": (*plan.notes, *inspection.notes)})
     tell(manifest, [*advise(spec, plan.shape), *untrained(spec, plan.shape, inspection)])
     if args.output == "json":
         print(json.dumps(plan.document(), indent=2))
@@ -105,13 +107,17 @@ def run(args: argparse.Namespace) -> int:
 def _known(
     config: str | None, manifest: Manifest, job: LowPrecisionRLJob, inspected: ModelShape | None
 ) -> tuple[LowPrecisionRLJobSpec, ModelShape | None, Inspection | None]:
-    """Return what is planned, and what is known of its model: config.json's word, the cluster's inspection, or its known shape."""
+    """Return what is planned, and what is known of its model: the cluster's inspection, else config.json's word, or its known shape."""
     if config is not None:
-        from lprl_cli.config_json import inspection_of
+        from lprl_cli.config_json import differences, inspection_of
 
+        found = inspection_of(config)
+        if inspected is not None:
+            notes = (*found.notes, *differences(found.shape, inspected, config))
+            return job.spec, None, found.model_copy(update={"shape": inspected, "notes": notes})
         # The file stands for the model: the manifest's known shape, of another one perhaps, is not asked.
         spec = job.spec.model_copy(update={"model": job.spec.model.model_copy(update={"shape": None})})
-        return spec, None, inspection_of(config)
+        return spec, None, found
     if inspected is None and job.spec.model.shape is None:
         need = "a known shape to plan with (lprl plan --shapes), or --config config.json"
         raise invalid(manifest, [wrong("model.shape", None, need)])

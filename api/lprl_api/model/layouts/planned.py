@@ -10,6 +10,7 @@ from lprl_api.model.layouts.decoders import DECODERS, decoder
 from lprl_api.model.layouts.hybrid import nemotron_h, qwen_hybrid
 from lprl_api.model.layouts.latent import deepseek_v4, latent
 from lprl_api.model.layouts.source import Source
+from lprl_api.model.layouts.ties import tied_by_class
 from lprl_api.model.layouts.towers import tower_parameters
 from lprl_api.model.layouts.windowed import gemma4, gpt_oss, llama4, mimo_v2, minimax_m3, step3p7
 from lprl_api.model.model_shape import ModelShape
@@ -48,7 +49,11 @@ def planned_shape(config: Mapping[str, Any]) -> ModelShape:
     read = Reader(text, prefix)
     model_type = read.text("model_type") or outer.text("model_type")
     shape = _shape(config, text, read, outer, model_type)
-    return shape.model_copy(update={"tower_parameters": tower_parameters(config, shape.hidden)})
+    found: dict[str, object] = {"tower_parameters": tower_parameters(config, shape.hidden)}
+    if text is not config and not outer.has("tie_word_embeddings"):
+        tied = tied_by_class(outer.text("model_type"))
+        found |= {} if tied is None else {"tied_embeddings": tied}
+    return shape.model_copy(update=found)
 
 
 def _shape(config: Mapping[str, Any], text: Mapping[str, Any], read: Reader, outer: Reader, model_type: str | None) -> ModelShape:
