@@ -30,7 +30,13 @@ def _qwen3_5(kind: str, hidden: int, layers: int, heads: int, kv: int, **mlp: in
         **mlp,
     }
     name = "Qwen3_5MoeForConditionalGeneration" if kind.endswith("moe") else "Qwen3_5ForConditionalGeneration"
-    return {"architectures": [name], "model_type": kind, "text_config": text, "vision_config": _vision(hidden)}
+    return {
+        "architectures": [name],
+        "model_type": kind,
+        "tie_word_embeddings": False,
+        "text_config": text,
+        "vision_config": _vision(hidden),
+    }
 
 
 _GLM: Json = {"first_k_dense_replace": 1, "n_shared_experts": 1, "max_position_embeddings": 202752, "num_nextn_predict_layers": 1}
@@ -89,6 +95,7 @@ _CONFIGS: dict[str, Json] = {
     "kimi-k2.5": {
         "architectures": ["KimiK25ForConditionalGeneration"],
         "model_type": "kimi_k25",
+        "tie_word_embeddings": False,
         "text_config": {
             "model_type": "kimi_k2",
             "hidden_size": 7168,
