@@ -20,12 +20,12 @@ async def complete(
 ) -> list[Completion]:
     """Return one completion per request, in order. Raises what `generate` raises; the other requests are given up then.
 
-    `still`: the engine stands still until it has all of them (if it can), so that one whose results depend on the batch gives the same
-    ones again. Not where others pause it as well.
+    `still`: the engine stands still until it has all of them (if it can, and draws by seeds), so that one whose results depend on the
+    batch gives the same ones again. Not where others pause it as well.
     """
     call = next(_calls)
     asked = [Request(f"{call}/{n}", r.prompt_ids, params, r.seed) for n, r in enumerate(requests)]
-    still = still and "in-place-pause" in engine.can and (await engine.state()).ready
+    still = still and {"in-place-pause", "seed-exact"} <= engine.can and (await engine.state()).ready
     if still:
         await engine.pause("in-place")
     try:

@@ -58,7 +58,6 @@ class Desk:
         self._open: dict[str, Open] = {}
         self._rids = itertools.count()
         self._prefix = f"lprl-{time.time_ns():x}-"
-        self._shut = True
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lprl-sglang", daemon=True)
         self._thread.start()
@@ -110,12 +109,10 @@ class Desk:
 
     def open_gate(self) -> None:
         """Let requests go to the server."""
-        self._shut = False
-        self._loop.call_soon_threadsafe(self._gate.set)
+        self.run(self._made(self._gate.set))
 
     def shut_gate(self) -> None:
         """Hold requests from now on; those the server has stay there."""
-        self._shut = True
         self.run(self._made(self._gate.clear))
 
     async def retract(self) -> None:
@@ -188,7 +185,7 @@ class Desk:
     async def _asked(self, one: Open) -> bool:
         """Return whether the response ended; False: it was retracted."""
         await self._gate.wait()
-        if self._shut:
+        if not self._gate.is_set():
             return False
         row, version = one.row, self._facts.version()
         tokens = row.limit - len(row.tokens)
@@ -201,7 +198,7 @@ class Desk:
                     return True
         finally:
             one.rid = ""
-        if one.aborted or self._shut:
+        if one.aborted or not self._gate.is_set():
             return False
         raise ServerSaidError("a stream ended without its finish")
 

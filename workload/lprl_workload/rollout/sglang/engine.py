@@ -156,7 +156,7 @@ class SglangEngine:
 
     def layout(self) -> EngineLayout:
         """Return what it takes: whole tensors under Hugging Face names, in this process, by every way that reaches it."""
-        return EngineLayout(device="cpu")
+        return EngineLayout(device=str(self._device))
 
     def begin_update(self, version: int, strong: bool = False) -> None:
         """Stop working and expect buckets of `version`. Raises WeightMismatchError unless it is newer than the one served."""

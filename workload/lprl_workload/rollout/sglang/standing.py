@@ -1,5 +1,6 @@
 """Having a server stand still and go on: at the gate of its desk, inside it, or by taking its requests back."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,24 +17,27 @@ class Standing:
         self._desk, self._control, self._in_place = desk, control, in_place
         self.inside = False
         """Whether the server itself stands still, with requests."""
+        self._one = threading.Lock()
 
     def stand(self, mode: PauseMode) -> None:
         """Have nothing computed: requests wait at the desk, those at the server stand still or are taken back."""
-        self._desk.shut_gate()
-        if not self._desk.counts[0] or self.inside:
-            return
-        if mode == "in-place" and self._in_place:
-            self._control.pause("in_place")
-            self.inside = True
-        else:
-            self._desk.run(self._desk.retract())
+        with self._one:
+            self._desk.shut_gate()
+            if not self._desk.counts[0] or self.inside:
+                return
+            if mode == "in-place" and self._in_place:
+                self._control.pause("in_place")
+                self.inside = True
+            else:
+                self._desk.run(self._desk.retract())
 
     def go(self) -> None:
         """Have everything go on."""
-        if self.inside:
-            self._control.resume()
-            self.inside = False
-        self._desk.open_gate()
+        with self._one:
+            if self.inside:
+                self._control.resume()
+                self.inside = False
+            self._desk.open_gate()
 
     @contextmanager
     def for_a_moment(self) -> Iterator[None]:

@@ -1,0 +1,73 @@
+"""A real server that is killed, or stopped with its owner: whoever waits for it learns why, and nothing is left of it."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.contract.rollout_bench import bench, request_of, requests
+
+from lprl_workload.data import SamplingParams
+from lprl_workload.process.errors import ServerLostError
+from lprl_workload.rollout.requests import Chunk
+
+LONG = SamplingParams(1.0, 1.0, None, 400)
+
+
+def test_requests_of_a_server_that_is_killed_end_with_its_loss_and_so_does_everything_asked_of_it(tmp_path: Path) -> None:
+    made = bench(tmp_path, "sglang", context_length=500)
+    engine = made.engine
+    made.push(0)
+    group = engine._server.process.group  # type: ignore[attr-defined]
+
+    async def go() -> list[Chunk | BaseException | None]:
+        async def read(number: int) -> None:
+            async for _ in engine.generate(request_of(requests(6, 1)[number], LONG, str(number))):
+                if engine.lost() is None:
+                    os.killpg(group, signal.SIGKILL)  # in the middle of six responses
+
+        return list(await asyncio.gather(*(read(number) for number in range(6)), return_exceptions=True))
+
+    ended = asyncio.run(go())
+    assert any(isinstance(error, ServerLostError) and "killed by signal 9" in str(error) for error in ended), ended
+    assert all(error is None or isinstance(error, ServerLostError) for error in ended), ended
+    assert isinstance(engine.lost(), ServerLostError) and not engine.healthy()
+    assert not asyncio.run(engine.state()).alive
+    for ask in (lambda: engine.begin_update(1), lambda: asyncio.run(engine.sleep(frozenset({"kv"}))), lambda: engine.probe((3, 4))):
+        with pytest.raises(ServerLostError):
+            ask()
+    engine.close()
+    until = time.monotonic() + 180
+    while os.path.exists(f"/proc/{group}"):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_responses_that_many_threads_draw_while_each_of_them_pauses_and_goes_on_all_end(tmp_path: Path) -> None:
+    """As lots of a batch are, each drawn by a thread and a loop of its own."""
+    made = bench(tmp_path, "sglang")
+    made.push(0)
+    short = SamplingParams(1.0, 1.0, None, 6)
+
+    async def lot(number: int) -> int:
+        await made.engine.pause("in-place" if number % 2 else "retract")
+        streams = [made.engine.generate(request_of(one, short, f"{number}/{n}")) for n, one in enumerate(requests(3, 2))]
+
+        async def read(stream: AsyncIterator[Chunk]) -> list[Chunk]:
+            return [chunk async for chunk in stream]
+
+        reading = [asyncio.ensure_future(read(stream)) for stream in streams]
+        await asyncio.sleep(0)
+        await made.engine.resume()
+        done = await asyncio.gather(*reading)
+        assert all(chunks[-1].finish in ("stop", "length") for chunks in done)
+        return len(done)
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda number: asyncio.run(lot(number)), range(24)))
+    assert sum(found) == 24 * 6
+    made.done()
