@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +57,17 @@ def format_of(name: str, shape: ModelShape) -> WeightFormat:
 
 
 @dataclass
-class Site:
-    """A server of a model in a format, started empty."""
+class Model:
+    """A folder with the config.json of a small model in a format, without weights."""
 
     folder: Path
     architecture: Architecture
     kind: str
-    ranks: int = 1
-    config: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         tokenizer = write_tokenizer(self.folder, build_tokenizer)
         made = model_config(self.architecture, "demo", len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id)
-        self.config = made | {name: width for name, width in WIDTHS.items() if made.get(name) is not None}
+        self.config: dict[str, Any] = made | {name: width for name, width in WIDTHS.items() if made.get(name) is not None}
         self.shape = model_shape(self.config)
         self.fmt = format_of(self.kind, self.shape)
         self.selection = Selection(self.fmt, self.shape)
@@ -77,6 +75,42 @@ class Site:
         section = quantization_config(self.fmt, Selection.of(self.fmt, self.shape, names), names)
         view = self.config | ({KEYS[0]: section} if section is not None else {})
         (self.folder / "config.json").write_text(json.dumps(view))
+
+    def tensors(self, seed: int) -> list[NamedTensor]:
+        """A model's served tensors; another seed, another model."""
+        found: list[NamedTensor] = []
+        for spec in tensor_specs(self.config, False):
+            tensor = initial_tensor(spec, torch.bfloat16, seed, SPREAD)
+            if spec.init != "normal":
+                tensor = initial_tensor(type(spec)(spec.name, spec.shape, "normal", spec.float32), torch.bfloat16, seed, 0.05) + tensor
+            taken = not isinstance(self.fmt, Bf16) and self.selection.selects(spec.name, spec.shape)
+            parts = quantize(spec.name, tensor, self.fmt) if taken else {spec.name: tensor}
+            found += [NamedTensor(name, value) for name, value in parts.items()]
+        return found
+
+    def expected(self, tensors: list[NamedTensor]) -> list[float]:
+        """What our own arithmetic finds."""
+        served = ServedModel(self.folder, self.fmt, self.shape, "cpu")
+        served.load((item.name, item.tensor) for item in tensors)
+        return list(served.score(probe_ids(self.shape.vocab)))
+
+    def write(self, folder: Path, tensors: list[NamedTensor]) -> Path:
+        """Write a checkpoint of these tensors."""
+        folder.mkdir()
+        for path in self.folder.glob("*.json"):
+            (folder / path.name).write_bytes(path.read_bytes())
+        save_file({item.name: item.tensor.contiguous() for item in tensors}, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+
+@dataclass
+class Site(Model):
+    """A server of it, started empty."""
+
+    ranks: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.port = _free_port()
         self.log = self.folder / "server.log"
         self._process = self._started()
@@ -119,18 +153,6 @@ class Site:
             assert self._process.poll() is None and time.monotonic() < until, self.log.read_text()[-3000:]
             time.sleep(0.5)
 
-    def tensors(self, seed: int) -> list[NamedTensor]:
-        """A model's served tensors; another seed, another model."""
-        found: list[NamedTensor] = []
-        for spec in tensor_specs(self.config, False):
-            tensor = initial_tensor(spec, torch.bfloat16, seed, SPREAD)
-            if spec.init != "normal":
-                tensor = initial_tensor(type(spec)(spec.name, spec.shape, "normal", spec.float32), torch.bfloat16, seed, 0.05) + tensor
-            taken = not isinstance(self.fmt, Bf16) and self.selection.selects(spec.name, spec.shape)
-            parts = quantize(spec.name, tensor, self.fmt) if taken else {spec.name: tensor}
-            found += [NamedTensor(name, value) for name, value in parts.items()]
-        return found
-
     def push(self, tensors: list[NamedTensor], sent: list[NamedTensor] | None = None, strong: bool = True, bucket: int = 1 << 17) -> None:
         """Send `sent` while claiming that it is `tensors`; as small buckets, whose memory is used again."""
         self.version += 1
@@ -156,20 +178,6 @@ class Site:
         )
         assert answer.status_code == 200, answer.text
         return [float(row[0]) for row in answer.json()["meta_info"]["input_token_logprobs"][1:]]
-
-    def expected(self, tensors: list[NamedTensor]) -> list[float]:
-        """What our own arithmetic finds."""
-        served = ServedModel(self.folder, self.fmt, self.shape, "cpu")
-        served.load((item.name, item.tensor) for item in tensors)
-        return list(served.score(probe_ids(self.shape.vocab)))
-
-    def write(self, folder: Path, tensors: list[NamedTensor]) -> Path:
-        """Write a checkpoint of these tensors."""
-        folder.mkdir()
-        for path in self.folder.glob("*.json"):
-            (folder / path.name).write_bytes(path.read_bytes())
-        save_file({item.name: item.tensor.contiguous() for item in tensors}, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
 
     def close(self) -> None:
         self.weights.close()

@@ -123,8 +123,10 @@ def _ours(scheme: Any) -> Any:
     if type(scheme) not in _OURS:
         raise ValueError(f"lprl-cpu: {type(scheme).__name__} has no arithmetic here; served are {[c.__name__ for c in _OURS]}")
     # The scheme as SGLang made it from config.json, with our methods: its constructors differ from release to release.
-    scheme.__class__ = _OURS[type(scheme)]
-    return scheme
+    ours = _OURS[type(scheme)]
+    made: Any = object.__new__(ours)
+    made.__dict__.update(scheme.__dict__)
+    return made
 
 
 def int4_values(packed: Tensor, scale: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 
 from lprl_api import names
-from lprl_api.catalog.images import HELD
 from lprl_api.errors import UserError
 from lprl_api.model.content_key import QUANTIZER_VERSION
 from lprl_api.names import ExitCode
@@ -131,7 +130,7 @@ def doctor_command(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", choices=("table", "json"), default="table", help="default table")
-    parser.add_argument("--engine", choices=HELD["rollout"], help="also start this engine and see whether it takes --model's weights twice")
+    parser.add_argument("--engine", choices=("torch", "sglang"), help="also see whether this engine takes the weights of --model twice")
     parser.add_argument("--model", type=Path, help="folder whose weights are in the format the engine serves")
     parser.add_argument("--device", default="", help="of the engine; default cuda:0 where there is one, else cpu")
     given = parser.parse_args(argv)

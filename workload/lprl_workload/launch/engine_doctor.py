@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
+from lprl_api.spec.topology import Backends
 from lprl_workload.folder.config import read_format, read_shape
-from lprl_workload.launch.backends import engine_class, set_up_process
+from lprl_workload.launch.backends import check_backends, engine_class, set_up_process
 from lprl_workload.launch.doctor import Finding
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.rollout.second_load import PUSHES, against_ours, others, second_load, served_tensors
@@ -16,6 +17,7 @@ ROWS = 8
 
 def engine_findings(name: str, folder: Path, device: str = "") -> list[Finding]:
     """Start an engine and push into it in turns the weights of a folder and others. Raises UserError for what it cannot serve."""
+    check_backends(Backends.model_validate({"rollout": name}))
     set_up_process()
     shape, fmt = read_shape(folder), read_format(folder)
     where = device or ("cuda:0" if torch.cuda.is_available() else "cpu")

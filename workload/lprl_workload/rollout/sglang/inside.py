@@ -81,9 +81,12 @@ def serve(model: Any, named: Sequence[tuple[str, Tensor]]) -> None:
         log.exception("weight operation %s", told.get("op"))
         report = {"error": f"{type(error).__name__}: {error}"}
     path = Path(f"{told['reply']}.{_rank()}")
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(report))
-    aside.rename(path)
+    aside = Path(f"{path}.tmp")
+    try:
+        aside.write_text(json.dumps(report))
+        aside.rename(path)
+    except OSError as error:  # whoever asked is gone, or does not share the folder: it finds no report
+        log.error("no report of a weight operation at %s: %s", path, error)
 
 
 def _rank() -> int:

@@ -218,6 +218,11 @@ def test_requests_that_stand_still_keep_their_cache_and_a_server_that_is_gone_is
         push(weights, 2, tensors(2))
 
 
+def test_a_rank_that_cannot_report_is_no_end_of_its_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    serve(Model(), [('{"op": "began", "reply": "' + str(tmp_path / "gone" / "reply") + '"}', torch.empty(0))])
+    assert "no report of a weight operation" in caplog.text
+
+
 def test_what_one_holds_another_takes(weights: Weights, here: Here, release: Release, tmp_path: Path) -> None:
     push(weights, 1, tensors(1))
     held = list(weights.held(16))
