@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends scale demo modes real test-real setup-real clean
+.PHONY: help setup fmt check test test-unit test-zoo test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends scale demo modes real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test-unit: $(STAMP) ## The tests that need neither Ray nor an API server (a minu
 
 test-faults: $(STAMP) ## Hangs and kills of real processes, found within their limits: nothing else should run (ten minutes on two cores).
 	$(BIN)/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m faults tests/local
+
+test-zoo: $(STAMP) ## Every family of docs/families.md: converted to FP8 and INT4 and read back exactly, or refused by name (ten minutes on two cores).
+	$(BIN)/pytest -q tests/zoo
 
 test-demo: $(STAMP) ## The demo and the example with a tool learn; without fitting labels, and without the tool, they do not (ten minutes on two cores).
 	$(BIN)/pytest -q tests/demo

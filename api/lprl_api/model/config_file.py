@@ -7,6 +7,7 @@ from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.hf_config import model_class, shape_from_config
 from lprl_api.model.hf_quantization import READABLE, parse_quantization_config
+from lprl_api.model.known import has_table, model_type, tables
 from lprl_api.model.layouts.planned import planned_shape
 from lprl_api.model.model_shape import ModelShape, SourceQuantization
 
@@ -36,7 +37,10 @@ def whole_model_of(config: dict[str, Any], where: str) -> str | None:
 
 
 def check_trainable(config: dict[str, Any], where: str) -> None:
-    """Refuse a model that can be converted and served but not trained: raises UserError for one inside `text_config`."""
+    """Refuse a model that can be converted and served but not trained: raises UserError for a family without a table, or `text_config`."""
+    if not has_table(config):
+        what = f"{where}: model_type {model_type(config)} cannot be trained here; model_types that can: {tables()}"
+        raise UserError(what, "train one of these; lprl convert and lprl plan --config take this one")
     whole = whole_model_of(config, where)
     if whole is not None:
         raise UserError(

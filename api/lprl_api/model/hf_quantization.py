@@ -19,6 +19,7 @@ Json = dict[str, Any]
 KEYS = ("quantization_config", "compression_config")
 SECTION = "quantization_config"
 READABLE = "use the model's BF16, FP8 or compressed-tensors INT4 version"
+LISTS = ("ignore", "modules_to_not_convert", "ignored_layers")
 _RESTORE = "restore the model's own config.json"
 
 
@@ -44,6 +45,17 @@ def strip_quantization(config: Json) -> Json:
     """Return `config` without any quantisation section (a copy)."""
     kept = {key: value for key, value in config.items() if key not in KEYS}
     return {key: strip_quantization(value) if key == "text_config" and isinstance(value, dict) else value for key, value in kept.items()}
+
+
+def without_lists(config: Json) -> Json:
+    """Return `config` (a copy) with quantisation sections that list no modules: what is quantised is then seen in the tensors alone."""
+    kept = dict(config)
+    for key in KEYS:
+        if isinstance(kept.get(key), dict):
+            kept[key] = {name: value for name, value in kept[key].items() if name not in LISTS}
+    if isinstance(kept.get("text_config"), dict):
+        kept["text_config"] = without_lists(kept["text_config"])
+    return kept
 
 
 def parse_quantization_config(config: Json, shape: ModelShape | None = None) -> WeightFormat:

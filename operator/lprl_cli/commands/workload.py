@@ -88,6 +88,8 @@ def _architecture(inspection: dict[str, Any]) -> str:
 
 
 def _table(source: str, inspection: dict[str, Any]) -> str:
+    if "shape" not in inspection:
+        return _lines(_by_rule(source, inspection))
     shape, quantization = inspection["shape"], inspection["quantization"]
     rows = [
         ("folder", source),
@@ -97,4 +99,25 @@ def _table(source: str, inspection: dict[str, Any]) -> str:
         ("precision", shape["dtype"] if quantization["format"] == "none" else quantization["format"]),
         ("fingerprint", inspection["fingerprint"]),
     ]
+    return _lines(rows)
+
+
+def _lines(rows: list[tuple[str, Any]]) -> str:
     return "\n".join(f"{name:<13} {value}" for name, value in rows)
+
+
+def _by_rule(source: str, look: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Rows of a model whose family has no table: what a conversion quantises, and how that is known."""
+    ways = {"class": f"the class {look['modelClass']} says names and layout", "index": "by index, names and shapes alone"}
+    refused = look.get("refused") or ()
+    return [
+        ("folder", source),
+        ("architecture", f"{look['modelClass']}, {look['layers']} layers; converted only, not trained here"),
+        ("read", ways[look["way"]]),
+        ("experts", look["experts"] or "none"),
+        ("linear", f"{look['linear']} weights, {look['routed']} of them routed experts'"),
+        *(("not INT4, FP8", told) for told in refused[:1]),
+        ("weights", f"{look['totalBytes'] / 2**30:.2f} GiB in {look['tensors']} tensors, {look['shards']} shards"),
+        ("precision", "as stored" if look["quantization"]["format"] == "none" else look["quantization"]["format"]),
+        ("fingerprint", look["fingerprint"]),
+    ]

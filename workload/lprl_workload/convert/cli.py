@@ -11,6 +11,7 @@ from pathlib import Path
 from lprl_api.catalog.servable import folder_warnings
 from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
+from lprl_api.model.look import Look
 from lprl_api.model.model_shape import Inspection, ModelShape
 from lprl_api.names import ExitCode, Reason
 from lprl_api.wire.runconfig import ConvertConfig
@@ -19,7 +20,7 @@ from lprl_workload.convert.console import ProgressLine
 from lprl_workload.convert.convert_all import WorkersFailed, convert_all
 from lprl_workload.convert.disk import human_bytes
 from lprl_workload.convert.files import REPORT_TABLE
-from lprl_workload.convert.inspect import inspect_folder
+from lprl_workload.convert.inspect import look_at
 from lprl_workload.convert.job import available_cpus, run_worker
 from lprl_workload.convert.options import (
     ALIASES,
@@ -38,7 +39,7 @@ from lprl_workload.process.termination import write_termination
 INDEX_ENV = "JOB_COMPLETION_INDEX"
 
 
-def print_notes(inspection: Inspection) -> None:
+def print_notes(inspection: Inspection | Look) -> None:
     """Say on stderr what of the folder is not its model, and why."""
     for note in inspection.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -93,15 +94,16 @@ def convert_all_command(argv: Sequence[str]) -> int:
     check_options([chosen.to], chosen)
     source, target = chosen.source.absolute(), chosen.target.absolute()
     check_places(source, target)
-    inspection = inspect_folder(source, "")
-    print_notes(inspection)
-    fmt = weight_format(chosen.to, chosen, inspection.shape.moe is not None)
+    looked = look_at(source)
+    print_notes(looked)
+    fmt = weight_format(chosen.to, chosen, looked.routed > 0 if isinstance(looked, Look) else looked.shape.moe is not None)
     check_exclusions(chosen.exclude, source)
-    warn(inspection.shape, fmt)
+    if isinstance(looked, Inspection):
+        warn(looked.shape, fmt)
     threads = chosen.threads or max(1, available_cpus() // chosen.workers)
     line = ProgressLine()
     try:
-        convert_all(source, target, fmt, inspection, chosen.workers, threads, chosen.max_error, line)
+        convert_all(source, target, fmt, looked.fingerprint, chosen.workers, threads, chosen.max_error, line)
     except WorkersFailed as error:
         return error.code
     finally:

@@ -12,7 +12,6 @@ from typing import IO
 from lprl_api import names
 from lprl_api.model.content_key import content_key
 from lprl_api.model.formats import WeightFormat
-from lprl_api.model.model_shape import Inspection
 from lprl_api.spec.sources import ModelSource, VolumePath
 from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.convert.cache import claim, find_conversion, partial_of
@@ -35,7 +34,7 @@ def convert_all(
     source: Path,
     target: Path,
     fmt: WeightFormat,
-    inspection: Inspection,
+    fingerprint: str,
     workers: int,
     threads: int | None,
     max_error: float | None,
@@ -49,8 +48,8 @@ def convert_all(
         source=ModelSource(volume="source", path=source.name),
         target=VolumePath(volume="target", path=target.name),
         format=fmt,
-        fingerprint=inspection.fingerprint,
-        content_key=content_key(inspection.fingerprint, fmt),
+        fingerprint=fingerprint,
+        content_key=content_key(fingerprint, fmt),
         workers=workers,
         threads=threads,
         max_relative_rms_error=max_error,

@@ -19,7 +19,7 @@ from lprl_workload.convert.manifest import ConversionManifest, damaged_files, re
 from lprl_workload.convert.places import check_places
 from lprl_workload.convert.progress import ShardProgress
 from lprl_workload.convert.run import REPORTS, convert_shards
-from lprl_workload.folder.config import read_shape
+from lprl_workload.folder.config import read_known_shape
 from lprl_workload.folder.model import read_contents
 
 MODEL = "model"
@@ -90,7 +90,7 @@ def convert_folder(
     contents = read_contents(source)
     require_free(partial, bytes_to_write(config, source, partial, contents), f"writing {fmt.kind}")
     claim(partial, config.content_key)
-    convert_shards(source, partial, fmt, read_shape(source), tuple(contents.shards), threads, on_progress, contents)
+    convert_shards(source, partial, fmt, read_known_shape(source), tuple(contents.shards), threads, on_progress, contents)
     if replace:
         _make_way(target)
     return finalise(config, source, target)

@@ -13,6 +13,7 @@ from typing import Any
 
 from lprl_api.catalog.servable import folder_warnings
 from lprl_api.errors import UserError
+from lprl_api.model.hf_quantization import without_lists
 from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.convert.cache import check_key, find_conversion, partial_of
 from lprl_workload.convert.digest import digest_file
@@ -22,15 +23,15 @@ from lprl_workload.convert.manifest import ConversionManifest, FileRecord, Sourc
 from lprl_workload.convert.report import ConversionReport, as_table, make_report, worst_tensor
 from lprl_workload.convert.run import REPORTS, ShardReport, read_report
 from lprl_workload.convert.writer import fsync_folder, write_atomically
-from lprl_workload.folder.config import read_shape
+from lprl_workload.folder.config import read_known_shape
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.files import INDEX_FILE
 from lprl_workload.folder.header import read_header, read_json
 from lprl_workload.folder.model import read_contents
+from lprl_workload.folder.selection import selection_of
 from lprl_workload.hf.untrained import untrained_layers
 from lprl_workload.quant import QUANTIZER_VERSION
 from lprl_workload.quant.config_json import KEYS, parse_quantization_config, quantization_config, strip_quantization
-from lprl_workload.quant.select import Selection
 
 AGAIN = "run the conversion again: finished shards are kept"
 
@@ -48,7 +49,7 @@ def finalise(config: ConvertConfig, source: Path, target: Path) -> ConversionMan
         contents = read_contents(source)
         reports = checked_reports(config, contents, partial)
         check_source_unchanged(config, source, contents)
-        told = untrained_layers(source), folder_warnings(read_shape(source), config.format)
+        told = untrained_layers(source), _warnings(source, config)
         report = make_report(config.content_key, config.fingerprint, config.format, QUANTIZER_VERSION, reports, *told)
         check_error(report, config.max_relative_rms_error)
         write_side_files(config, source, partial, reports, report)
@@ -57,6 +58,12 @@ def finalise(config: ConvertConfig, source: Path, target: Path) -> ConversionMan
     # What was only of use while the work went on; a kill before this line leaves it behind, harmless.
     shutil.rmtree(target / REPORTS, ignore_errors=True)
     return found
+
+
+def _warnings(source: Path, config: ConvertConfig) -> tuple[str, ...]:
+    """Return what SGLang cannot serve; of families without a table that is not known."""
+    shape = read_known_shape(source)
+    return () if shape is None else tuple(folder_warnings(shape, config.format))
 
 
 def checked_reports(config: ConvertConfig, contents: FolderContents, partial: Path) -> list[ShardReport]:
@@ -140,10 +147,11 @@ def target_config(config: ConvertConfig, source: Path, reports: Sequence[ShardRe
     if any(tensor.format != "copied" for tensor in tensors):
         out = _with_dtype(out)
     names = [tensor.name for tensor in tensors]
-    section = quantization_config(config.format, Selection.of(config.format, read_shape(source), names), names)
+    contents = read_contents(source)
+    section = quantization_config(config.format, selection_of(config.format, read_known_shape(source), contents, names), names)
     if section is not None:
         out[KEYS[0]] = section
-    found = parse_quantization_config(out)
+    found = parse_quantization_config(out if contents.ruled is None else without_lists(out))
     if found.kind != config.format.kind:
         raise RuntimeError(f"quantization_config reads back as {found.kind}, written as {config.format.kind}")
     return out

@@ -5,13 +5,15 @@ from pathlib import Path
 from lprl_api.errors import UserError
 from lprl_api.model import config_file
 from lprl_api.model.formats import WeightFormat
+from lprl_api.model.known import has_table, model_type
+from lprl_api.model.look import Look
 from lprl_api.model.model_shape import Inspection, SourceQuantization
 from lprl_api.model.module_kinds import kind_of
 from lprl_api.names import TERMINATION_MESSAGE_BYTES
 from lprl_api.spec.precision import Scope
 from lprl_workload.convert.disk import free_bytes
 from lprl_workload.convert.fingerprint import fingerprint
-from lprl_workload.folder.config import read_format, read_model_class, read_shape
+from lprl_workload.folder.config import check_trainable, read_config, read_format, read_model_class, read_shape
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.header import total_bytes
 from lprl_workload.folder.model import read_contents
@@ -21,11 +23,42 @@ MAX_NOTES, MAX_NOTE_CHARACTERS = 4, 240
 """What of the notes on a folder goes into its inspection, which has to fit a termination message."""
 
 
+def look_at(folder: Path) -> Inspection | Look:
+    """Return what a model folder is, also one whose family has no table and that therefore only a conversion can take.
+
+    Raises what `inspect_folder` raises.
+    """
+    if has_table(read_config(folder)):
+        return inspect_folder(folder, "")
+    contents = read_contents(folder)
+    ruled = contents.ruled
+    assert ruled is not None, "a family has a table, or the rule's answers"
+    refused = [f"{name}: {why}"[:MAX_NOTE_CHARACTERS] for name, why in ruled.refused.items()]
+    return Look(
+        model_type=model_type(read_config(folder)),
+        model_class=ruled.model_class,
+        way=ruled.way,
+        layers=ruled.layers,
+        experts=ruled.experts,
+        linear=len(ruled.kinds),
+        routed=sum(kind == "routed" for kind in ruled.kinds.values()),
+        refused=tuple(refused[:MAX_NOTES]),
+        fingerprint=fingerprint(folder, "", contents),
+        total_bytes=total_bytes(contents.tensors.values()),
+        tensors=len(contents.tensors),
+        shards=len(contents.shards),
+        quantization=config_file.source_quantization(read_format(folder)),
+        notes=tuple(note[:MAX_NOTE_CHARACTERS] for note in contents.notes[:MAX_NOTES]),
+    )
+
+
 def inspect_folder(folder: Path, volume_identity: str, free_space_at: Path | None = None) -> Inspection:
     """Return what the operator needs to know of a model folder.
 
     Raises UserError naming file, key or tensor when config.json, headers and index do not make a model this project knows.
     """
+    if not has_table(read_config(folder)):
+        check_trainable(folder)
     shape, fmt = read_shape(folder), read_format(folder)
     contents = read_contents(folder)
     return Inspection(

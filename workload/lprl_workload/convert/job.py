@@ -16,7 +16,7 @@ from lprl_workload.convert.remote import OnDownload
 from lprl_workload.convert.run import convert_shards, make_planner, read_report
 from lprl_workload.convert.source import resolve_source
 from lprl_workload.convert.writer import layout
-from lprl_workload.folder.config import read_shape
+from lprl_workload.folder.config import read_known_shape
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.model import read_contents
 
@@ -71,7 +71,7 @@ def run_worker(
     require_free(partial, needed, f"converting {source.name} to {config.format.kind}", volume)
     claim(partial, config.content_key)
     threads = config.threads or available_cpus()
-    reports = convert_shards(source, partial, config.format, read_shape(source), shards, threads, on_shards, contents)
+    reports = convert_shards(source, partial, config.format, read_known_shape(source), shards, threads, on_shards, contents)
     return WorkerResult(len(reports), False, sum(report.output_bytes for report in reports))
 
 
@@ -88,7 +88,7 @@ def _reuse(config: ConvertConfig, index: int, source: Path, target: Path, found:
 
 def bytes_to_write(config: ConvertConfig, source: Path, partial: Path, contents: FolderContents | None = None) -> int:
     """Return the bytes of all shards that are not converted yet, of every worker (they share the volume)."""
-    planner = make_planner(source, config.format, read_shape(source), contents)
+    planner = make_planner(source, config.format, read_known_shape(source), contents)
     needed = 0
     for shard in planner.index.shards:
         if read_report(partial, shard) is None:

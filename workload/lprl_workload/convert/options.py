@@ -6,12 +6,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import FORMATS, WeightFormat
+from lprl_api.model.formats import FORMATS, Bf16, WeightFormat
 from lprl_api.spec.precision import Scope
 from lprl_workload.convert.weights import ModelFolder
-from lprl_workload.folder.config import read_shape
+from lprl_workload.folder.config import read_known_shape
+from lprl_workload.folder.selection import selection_of
 from lprl_workload.process.arguments import UsageError
-from lprl_workload.quant.select import expert_names, is_fused
 
 KINDS = tuple(FORMATS)
 ALIASES = {"fp8": "fp8-block", "int4": "int4-group"}
@@ -64,9 +64,9 @@ def check_exclusions(patterns: Iterable[str], source: Path) -> None:
 
     Manifests are not held to this: one list may serve several models.
     """
-    shape = read_shape(source)
-    experts = shape.moe.experts if shape.moe else 1
-    names = (part for name in ModelFolder(source).names() for part in (expert_names(name, experts) if is_fused(name) else (name,)))
+    folder = ModelFolder(source)
+    selection = selection_of(Bf16(), read_known_shape(source), folder.index)
+    names = (part for name in folder.names() for part in selection.parts(name))
     modules = {name.removesuffix(".weight") for name in names}
     for pattern in patterns:
         if not any(fnmatchcase(module, pattern) for module in modules):

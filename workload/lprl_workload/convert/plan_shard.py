@@ -1,5 +1,6 @@
 """What becomes of every tensor of a shard, decided and validated before a byte is written."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from lprl_workload.folder.files import INDEX_REMEDY
 from lprl_workload.folder.header import TensorInfo
 from lprl_workload.folder.quantized import CODES, FLOATS, PARTNERS, check_codes
 from lprl_workload.quant.scheme import module_of, served_names
-from lprl_workload.quant.select import FUSED_GATE_UP, Selection, expert_names, is_fused
+from lprl_workload.quant.select import FUSED_GATE_UP, Chosen, expert_names
 
 HIGH_PRECISION = Bf16()
 
@@ -52,8 +53,9 @@ class Planner:
 
     index: FolderContents
     source_format: WeightFormat
-    selection: Selection
-    shape: ModelShape
+    selection: Chosen
+    shape: ModelShape | None
+    """None for a family without a table."""
 
     def check_selection(self) -> None:
         """Raise UserError when nothing is selected, or when modules an engine runs as one are not treated alike."""
@@ -94,10 +96,8 @@ class Planner:
                 f"tensor {tensor.name}: {tensor.dtype}, but config.json describes no such quantisation of it",
                 "restore the quantization_config the model was published with",
             )
-        pieces = (
-            self._experts(tensor) if is_fused(tensor.name) else (Piece(tensor.name, tensor.shape, tensor, tensor.start, tensor.nbytes),)
-        )
-        for piece in pieces:
+        whole = (Piece(tensor.name, tensor.shape, tensor, tensor.start, tensor.nbytes),)
+        for piece in self._experts(tensor) if self.selection.is_fused(tensor.name) else whole:
             yield self._targeted(piece)
 
     def _has_codes(self, module: str) -> bool:
@@ -114,6 +114,9 @@ class Planner:
 
     def _experts(self, tensor: TensorInfo) -> Iterator[Piece]:
         """Split a fused expert tensor into the per-expert weights engines read; each is a contiguous range of bytes."""
+        if self.shape is None:
+            yield from self._matrices(tensor)
+            return
         moe = self.shape.moe
         gate_up = tensor.name.endswith(FUSED_GATE_UP)
         if moe is None:
@@ -129,6 +132,13 @@ class Planner:
         size = tensor.nbytes // len(names)
         for i, name in enumerate(names):
             yield Piece(name, matrix, tensor, tensor.start + i * size, size)
+
+    def _matrices(self, tensor: TensorInfo) -> Iterator[Piece]:
+        """Split a tensor as its class says."""
+        assert self.index.ruled is not None, "a family without a table goes by the rule"
+        width = tensor.nbytes // math.prod(tensor.shape)
+        for name, shape, first in self.index.ruled.fused[tensor.name]:
+            yield Piece(name, shape, tensor, tensor.start + first * width, math.prod(shape) * width)
 
     def _quantized(self, tensor: TensorInfo, module: str) -> Piece:
         """Plan a weight that is quantised in the source: its BF16 value, then the target format."""

@@ -24,8 +24,8 @@ from lprl_workload.convert.writer import ShardWriter, write_atomically
 from lprl_workload.folder.config import read_format
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.model import read_contents
+from lprl_workload.folder.selection import selection_of
 from lprl_workload.quant import QUANTIZER_VERSION
-from lprl_workload.quant.select import Selection
 from lprl_workload.quant.slab import ErrorSums
 
 REPORTS = "reports"
@@ -89,7 +89,7 @@ def convert_shards(
     source: Path,
     target_partial: Path,
     fmt: WeightFormat,
-    shape: ModelShape,
+    shape: ModelShape | None,
     shards: Sequence[str],
     threads: int,
     on_progress: Callable[[ShardProgress], None],
@@ -98,8 +98,8 @@ def convert_shards(
     """Convert `shards` of the Hugging Face folder `source` into files of the same names in `target_partial`.
 
     Up to `threads` shards at a time; finished ones are skipped. Output bytes depend on the source's bytes and `fmt` only.
-    `contents` is what the source's model is, where the caller read it. Everything is validated before the first byte is
-    written. Reports come back in the order of `shards`.
+    `shape`: None for a family without a table. `contents` is what the source's model is, where the caller read it.
+    Everything is validated before the first byte is written. Reports come back in the order of `shards`.
     Raises UserError naming file or tensor, StorageFullError when the volume is full.
     """
     planner = make_planner(source, fmt, shape, contents)
@@ -127,7 +127,7 @@ def convert_shards(
         torch.set_num_threads(before)
 
 
-def make_planner(source: Path, fmt: WeightFormat, shape: ModelShape, contents: FolderContents | None = None) -> Planner:
+def make_planner(source: Path, fmt: WeightFormat, shape: ModelShape | None, contents: FolderContents | None = None) -> Planner:
     """Return the planner of a source folder.
 
     Raises UserError when it is in `fmt` already, cannot be read, or `fmt` selects nothing or half of what engines run as one.
@@ -136,7 +136,7 @@ def make_planner(source: Path, fmt: WeightFormat, shape: ModelShape, contents: F
     if not isinstance(source_format, Bf16) and source_format.kind == fmt.kind and source_format.leaves == fmt.leaves:
         raise UserError(f"{source}: is {source_format.kind} already", "use it as it is, or dequantise it to bf16 first")
     index = contents or read_contents(source)
-    planner = Planner(index, source_format, Selection.of(fmt, shape, index.tensors), shape)
+    planner = Planner(index, source_format, selection_of(fmt, shape, index), shape)
     planner.check_selection()
     return planner
 

@@ -17,13 +17,13 @@ from lprl_api.wire.answers import Answers
 from lprl_workload.convert.files import MANIFEST
 from lprl_workload.convert.manifest import ConversionManifest, manifest_problem, read_manifest
 from lprl_workload.convert.weights import ModelFolder, StoredWeight
-from lprl_workload.folder.config import read_shape
+from lprl_workload.folder.config import read_known_shape
 from lprl_workload.folder.files import INDEX_FILE
 from lprl_workload.folder.header import read_json, total_bytes
+from lprl_workload.folder.selection import selection_of
 from lprl_workload.quant import QUANTIZER_VERSION
 from lprl_workload.quant.int4_group import dequantize_int4, quantize_int4, unpack
 from lprl_workload.quant.scheme import module_of, quantize
-from lprl_workload.quant.select import Selection
 from lprl_workload.quant.source import relative_rms, rounded
 
 OnTensor = Callable[[str], None]
@@ -148,7 +148,7 @@ def _config_problems(model: ModelFolder, manifest: ConversionManifest | None) ->
         problems.append(f"config.json: says {model.fmt.kind}, {MANIFEST} says {manifest.format.kind}")
     try:
         names = list(model.names())
-        selection = Selection.of(manifest.format, read_shape(model.folder), names)
+        selection = selection_of(manifest.format, read_known_shape(model.folder), model.index, names)
         for name in names:
             if not name.endswith(".weight"):
                 continue

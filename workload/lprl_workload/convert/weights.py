@@ -53,6 +53,8 @@ class ModelFolder:
         self.config: dict[str, Any] = read_json(folder / CONFIG)
         self.fmt = read_format(folder)
         self._open: dict[str, Any] = {}
+        fused = self.index.ruled.fused if self.index.ruled else {}
+        self._matrices = {matrix.name: (name, matrix) for name, matrices in fused.items() for matrix in matrices}
 
     def tensor(self, name: str) -> Tensor:
         """Return a stored tensor. Raises UserError when there is none of that name."""
@@ -108,6 +110,15 @@ class ModelFolder:
 
     def _of_fused(self, name: str) -> Tensor:
         """Return one expert's matrix out of a fused 3-D tensor: gate_up_proj [E, 2I, H], down_proj [E, H, I]."""
+        if name in self._matrices:
+            fused, (_, shape, first) = self._matrices[name]
+            if shape == self.index.tensors[fused].shape:
+                return self.tensor(fused)
+            rows, cols = shape
+            _, high, wide = self.index.tensors[fused].shape
+            start = first // wide % high
+            part: Tensor = self._shard(fused).get_slice(fused)[first // (high * wide), start : start + rows]
+            return part.reshape(rows, cols)
         found = _EXPERT.match(name)
         fused = "" if found is None else f"{found[1]}.{'down_proj' if found[3] == 'down' else 'gate_up_proj'}"
         if found is None or not is_fused(fused) or fused not in self.index.where:

@@ -6,6 +6,8 @@ from typing import Any
 from lprl_api.errors import UserError
 from lprl_api.model import config_file
 from lprl_api.model.formats import WeightFormat
+from lprl_api.model.hf_quantization import without_lists
+from lprl_api.model.known import has_table
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.folder.header import read_json
 
@@ -31,9 +33,18 @@ def read_shape(folder: Path) -> ModelShape:
     return config_file.shape_of(read_config(folder), str(folder / CONFIG))
 
 
+def read_known_shape(folder: Path) -> ModelShape | None:
+    """Return the shape of a model folder whose family has a table, None for others. Raises UserError naming file and key."""
+    return read_shape(folder) if has_table(read_config(folder)) else None
+
+
 def read_format(folder: Path) -> WeightFormat:
-    """Return the format a model folder is in. Raises UserError naming file and key."""
-    return config_file.format_of(read_config(folder), str(folder / CONFIG))
+    """Return the format a model folder is in; of a family without a table which modules it leaves out is read from the tensors.
+
+    Raises UserError naming file and key.
+    """
+    config = read_config(folder)
+    return config_file.format_of(config if has_table(config) else without_lists(config), str(folder / CONFIG))
 
 
 def read_model_class(folder: Path) -> str | None:

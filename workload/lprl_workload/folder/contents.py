@@ -7,12 +7,13 @@ refused here, before anything is converted or started.
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lprl_api.errors import UserError
 from lprl_workload.folder.files import INDEX_FILE, INDEX_REMEDY, choose_files, shown
 from lprl_workload.folder.header import TensorInfo, read_header, read_json
+from lprl_workload.quant.rule import Ruled
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class FolderContents:
     """(file, tensor) of what lies in the files that count and is not the model."""
     notes: tuple[str, ...] = ()
     """What was ignored, or read in an unusual way, and why; one line each."""
+    ruled: Ruled | None = None
+    """What the rule says of a model without a table; None for the families with one."""
     where: Mapping[str, str] = field(init=False)
     """Tensor name -> file name."""
     tensors: Mapping[str, TensorInfo] = field(init=False)
@@ -43,7 +46,9 @@ class FolderContents:
         kept = {shard: tuple(t for t in tensors if t.name not in gone) for shard, tensors in self.shards.items()}
         dropped = tuple((self.where[name], name) for name in sorted(gone))
         filled = {shard: tensors for shard, tensors in kept.items() if tensors}
-        return FolderContents(self.folder, filled, (*self.ignored, *dropped), (*self.notes, f"ignored: {shown(sorted(gone))}: {note}"))
+        return replace(
+            self, shards=filled, ignored=(*self.ignored, *dropped), notes=(*self.notes, f"ignored: {shown(sorted(gone))}: {note}")
+        )
 
     def path(self, name: str) -> Path:
         """Return the file a tensor is in."""

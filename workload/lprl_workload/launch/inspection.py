@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from lprl_api.errors import StorageFullError, UserError
+from lprl_api.model.look import Look
 from lprl_api.model.model_shape import Inspection
 from lprl_api.names import ExitCode
 from lprl_api.wire.runconfig import InspectConfig
 from lprl_workload.config import load_contract, resolve
 from lprl_workload.convert.cli import print_notes
 from lprl_workload.convert.console import ProgressLine
-from lprl_workload.convert.inspect import inspect_folder, inspection_message
+from lprl_workload.convert.inspect import inspect_folder, inspection_message, look_at
 from lprl_workload.convert.source import resolve_source
 from lprl_workload.convert.verify import rule_difference
 from lprl_workload.convert.weights import ModelFolder
@@ -42,10 +43,15 @@ def inspect_command(argv: Sequence[str]) -> int:
     place.add_argument("--config", type=Path, metavar="FILE", help="InspectConfig as JSON, as the operator renders it")
     place.add_argument("--folder", type=Path, metavar="FOLDER", help="a Hugging Face model folder on this machine")
     chosen = options.parse_args(argv)
-    if chosen.config is not None:
-        folder, inspection = inspect_job(load_contract(chosen.config, InspectConfig))
+    if chosen.config is None:
+        looked = look_at(chosen.folder)
+        if isinstance(looked, Look):
+            print(looked.model_dump_json(by_alias=True))
+            print_notes(looked)
+            return ExitCode.OK
+        folder, inspection = chosen.folder, looked
     else:
-        folder, inspection = chosen.folder, inspect_folder(chosen.folder, "")
+        folder, inspection = inspect_job(load_contract(chosen.config, InspectConfig))
     message = inspection_message(inspection)
     print(message)
     print_notes(inspection)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.hf_quantization import KEYS, Json, find_quantization_config, parse_quantization_config, strip_quantization
 from lprl_workload.quant import ignore
-from lprl_workload.quant.select import Selection
+from lprl_workload.quant.select import Chosen, Selection
 
 __all__ = ["KEYS", "Json", "find_quantization_config", "parse_quantization_config", "quantization_config", "strip_quantization"]
 
 
-def quantization_config(fmt: WeightFormat, selection: Selection, names: Iterable[str]) -> Json | None:
+def quantization_config(fmt: WeightFormat, selection: Chosen, names: Iterable[str]) -> Json | None:
     """Return the `quantization_config` of a checkpoint with weights `names` (of the source) in `fmt`; None for bf16.
 
     Deterministic: lists are sorted. Raises what Selection.divide raises.
@@ -22,11 +22,11 @@ def quantization_config(fmt: WeightFormat, selection: Selection, names: Iterable
     if isinstance(fmt, Bf16):
         return None
     known = tuple(names)
-    if selection.prefix is None:
+    if isinstance(selection, Selection) and selection.prefix is None:
         selection = Selection.of(fmt, selection.shape, known)
     taken, kept = selection.divide(known)
-    layout = ignore.Layout(selection.prefix, selection.shape.layers)
-    return fmt.quantization_config(_Ignored(taken, kept, layout))
+    kept = (*kept, *(other for module in kept for other in selection.also_called(module)))
+    return fmt.quantization_config(_Ignored(taken, kept, selection.layout()))
 
 
 @dataclass(frozen=True, slots=True)

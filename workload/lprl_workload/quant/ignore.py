@@ -20,17 +20,22 @@ from dataclasses import dataclass
 
 from lprl_api.model.selection import TOGETHER
 
-FUSED: Mapping[tuple[str, ...], tuple[str, ...]] = dict(
-    zip(TOGETHER, (("qkv_proj",), ("fused_qkv_a_proj_with_mqa", "fused_qkv_a_proj"), ("gate_up_proj",)), strict=True)
-)
+FUSED: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    **dict(zip(TOGETHER, (("qkv_proj",), ("fused_qkv_a_proj_with_mqa", "fused_qkv_a_proj"), ("gate_up_proj",)), strict=True)),
+    ("in_proj_qkv", "in_proj_z"): ("in_proj_qkvz",),
+    ("in_proj_b", "in_proj_a"): ("in_proj_ba",),
+}
 """Modules that engines run as one -> the engines' names for it."""
+PACKED: Mapping[str, tuple[str, ...]] = {"qkv_proj": TOGETHER[0], "gate_up_proj": TOGETHER[2]}
+"""What some checkpoints store as one -> the parts that engines ask for nevertheless."""
 PLAIN = "model."
 """Prefix of a language model that is no part of another model."""
 PREFIXES = (PLAIN, "language_model.model.", "model.language_model.", "language_model.")
 """What engines and transformers call the language model of a multimodal one."""
 HEAD = "lm_head"
-EXPERTS = "mlp.experts"
-"""Readers ask for a layer's experts as a whole, and match what lies below."""
+EXPERTS = "experts"
+"""Readers ask for a layer's experts as a whole (`mlp.experts`), and match what lies below."""
+_IN_EXPERTS = re.compile(rf"((?:.*\.)?{EXPERTS})\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +46,17 @@ class Layout:
     """`text_prefix`; None where it is not known."""
     layers: int
     """Decoder layers; those from there on predict further tokens."""
+    container: str = "layers"
+    """What stands before a layer's number."""
 
     def split(self, module: str) -> tuple[int, str] | None:
         """Return (layer, end of the path) of a module of the text model's layers, experts as a whole; None for others."""
         before = r"(?:.*\.)?" if self.prefix is None else re.escape(self.prefix)
-        found = re.fullmatch(before + r"layers\.(\d+)\.(.+)", module)
+        found = re.fullmatch(before + re.escape(self.container) + r"\.(\d+)\.(.+)", module)
         if found is None:
             return None
-        return int(found[1]), EXPERTS if found[2].startswith(f"{EXPERTS}.") else found[2]
+        experts = _IN_EXPERTS.match(found[2])
+        return int(found[1]), experts[1] if experts else found[2]
 
 
 def patterns(taken: Iterable[str], kept: Iterable[str], layout: Layout) -> list[str]:
@@ -62,9 +70,9 @@ def patterns(taken: Iterable[str], kept: Iterable[str], layout: Layout) -> list[
             rules.update(rule for name in known for rule in _ending(r".*\.", name))
             continue
         for layer, modules in layers.items():
-            place = [rf".*layers\.{layer}\."] + ([r".*\.decoder\."] if layer >= layout.layers else [])
+            place = [rf".*{_literal(layout.container)}\.{layer}\."] + ([r".*\.decoder\."] if layer >= layout.layers else [])
             rules.update(rule for name in known for before in place for rule in _ending(before, name))
-            rules.update(module.removesuffix(end) + name for module in modules for name in known if end != EXPERTS)
+            rules.update(module.removesuffix(end) + name for module in modules for name in known if not _is_experts(end))
     used = {part for module in taken for part in module.split(".")}
     for module in kept:
         if layout.split(module) is None:
@@ -80,7 +88,7 @@ def names(kept: Iterable[str], layout: Layout) -> list[str]:
     for end, by_layer in layers.items():
         for name in [end, *_fused(end, layers)]:
             for layer, modules in by_layer.items():
-                found.update(f"{base}layers.{layer}.{name}" for base in _bases(modules[0], layer))
+                found.update(f"{base}{layout.container}.{layer}.{name}" for base in _bases(modules[0], layer, layout))
                 found.update({f"{PLAIN}decoder.{name}"} if layer >= layout.layers else ())
     outside: dict[str, tuple[int, ...]] = {module: () for module in kept if layout.split(module) is None}
     for module in outside:
@@ -92,9 +100,9 @@ def names(kept: Iterable[str], layout: Layout) -> list[str]:
     return sorted(found)
 
 
-def _bases(module: str, layer: int) -> tuple[str, ...]:
+def _bases(module: str, layer: int, layout: Layout) -> tuple[str, ...]:
     """Return what may stand before `layers.N` of a module: its own prefix, and with one of another model also its readers'."""
-    own = module[: module.index(f"layers.{layer}.")]
+    own = module[: module.index(f"{layout.container}.{layer}.")]
     return (own,) if own == PLAIN else (own, *PREFIXES)
 
 
@@ -108,8 +116,9 @@ def _by_end(modules: Iterable[str], layout: Layout) -> dict[str, dict[int, list[
 
 
 def _fused(end: str, kept: Mapping[str, Collection[int]]) -> Iterator[str]:
-    """Yield what engines call the fusion of `end` with its siblings, if those are kept in the same layers."""
+    """Yield what engines call the fusion of `end` with siblings kept in the same layers, and the parts of a packed one."""
     base, dot, last = end.rpartition(".")
+    yield from (f"{base}{dot}{part}" for part in PACKED.get(last, ()))
     for members, known in FUSED.items():
         siblings = [f"{base}{dot}{other}" for other in members]
         if last == members[0] and all(other in kept and set(kept[end]) <= set(kept[other]) for other in siblings):
@@ -119,8 +128,12 @@ def _fused(end: str, kept: Mapping[str, Collection[int]]) -> Iterator[str]:
 def _ending(before: str, name: str) -> Iterator[str]:
     """Yield the rules for paths that end in `name`; experts are asked for as a whole and one by one."""
     yield f"re:{before}{_literal(name)}$"
-    if name == EXPERTS:
+    if _is_experts(name):
         yield rf"re:{before}{_literal(name)}\..*"
+
+
+def _is_experts(end: str) -> bool:
+    return end == EXPERTS or end.endswith(f".{EXPERTS}")
 
 
 def _outside(module: str, used: Collection[str]) -> Iterator[str]:

@@ -1,0 +1,12 @@
+"""Every model type of the zoo (`make test-zoo`): converted to FP8 and INT4 and read back exactly, or refused by name."""
+
+from pathlib import Path
+
+import pytest
+from tests.zoo.families import ALL, Case
+from tests.zoo.read_back import check_case
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.model_type)
+def test_a_family_is_converted_exactly_or_refused_by_name(case: Case, tmp_path: Path) -> None:
+    check_case(case, tmp_path)
