@@ -191,11 +191,16 @@ PRESETS: dict[str, Preset] = {
 
 def preset_manifest(name: str) -> dict[str, Any]:
     """Return the whole manifest of a preset, as `lprl init` writes it. Raises KeyError for an unknown name."""
-    preset = copy.deepcopy(PRESETS[name])  # callers may change what they get
+    return manifest_of_preset(PRESETS[name])
+
+
+def manifest_of_preset(row: Preset) -> dict[str, Any]:
+    """Return the whole manifest of a row."""
+    preset = copy.deepcopy(row)  # callers may change what they get
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
-        "metadata": {"name": preset.name},
+        "metadata": {"name": preset.name.replace(".", "-")},
         "spec": {
             "model": {"shape": preset.shape, "source": {"volume": "models", "path": preset.folder}},
             "precision": _precision(preset),

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the manifest; deviations from the published setup and warnings are comments."""
     from lprl_api.catalog.presets import PRESETS, preset_manifest
+    from lprl_api.catalog.presets_planned import PLANNED
     from lprl_api.rules.advice import advise
     from lprl_api.rules.parse import parse_job
 
@@ -33,6 +34,10 @@ def run(args: argparse.Namespace) -> int:
             layout = f"{preset.nodes} x {preset.gpus_per_node} {preset.accelerator}"
             print(f"{preset.name:<26} {layout:<20} trains {preset.shape} in {preset.training}")
         return exits.OK
+    if args.preset in PLANNED:
+        raise UserError(
+            f"{args.preset}: no trainer trains {PLANNED[args.preset].shape} yet", f"lprl plan {args.preset} says what it would need"
+        )
     if args.preset not in PRESETS:
         raise UserError(f"{args.preset}: no such preset", f"one of {', '.join(PRESETS)}")
     import yaml

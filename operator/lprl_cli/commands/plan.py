@@ -46,14 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
 def manifest_of(text: str, name: str | None = None) -> Manifest:
     """Return the manifest of a file or of a preset."""
     from lprl_api.catalog.presets import PRESETS, preset_manifest
+    from lprl_api.catalog.presets_planned import PLANNED, planned_manifest
 
-    if text in PRESETS and not Path(text).exists():
-        manifest = Manifest(dict(preset_manifest(text)), text, {"": 1})
+    if text in PRESETS | PLANNED and not Path(text).exists():
+        manifest = Manifest(preset_manifest(text) if text in PRESETS else planned_manifest(text), text, {"": 1})
         if name not in (None, manifest.name):
             raise UserError(f"--name {name}: preset {text} holds one job, {manifest.name}", "leave --name out")
         return manifest
     if _is_name(text):
-        raise UserError(f"{text}: neither a file nor a preset", f"presets: {', '.join(PRESETS)}")
+        raise UserError(f"{text}: neither a file nor a preset", f"presets: {', '.join(PRESETS | PLANNED)}")
     return load_one(text, name)
 
 
@@ -64,8 +65,9 @@ def _is_name(text: str) -> bool:
 def _wanted(args: argparse.Namespace) -> tuple[Manifest, ModelShape | None]:
     """Return what to plan, with the shape that is known of it beside its spec."""
     from lprl_api.catalog.presets import PRESETS
+    from lprl_api.catalog.presets_planned import PLANNED
 
-    if place.named(args) or (place.called_as_kubectl() and _is_name(args.job) and args.job not in PRESETS):
+    if place.named(args) or (place.called_as_kubectl() and _is_name(args.job) and args.job not in PRESETS | PLANNED):
         from lprl_cli.cluster import plan
 
         if args.name is not None:
@@ -127,6 +129,7 @@ def _known(
 def _list() -> int:
     from lprl_api.catalog.accelerators import ACCELERATORS
     from lprl_api.catalog.presets import PRESETS
+    from lprl_api.catalog.presets_planned import PLANNED
     from lprl_api.model.shapes import SHAPES
     from lprl_api.model.weights import whole_parameters
 
@@ -137,7 +140,8 @@ def _list() -> int:
         print(f"  {name:<24} {shape.architecture:<34} {whole_parameters(shape) / 1e9:8.1f} B, {shape.layers} layers{experts}{only}")
     print("accelerators (spec.topology.accelerator)")
     print(f"  {', '.join(ACCELERATORS)}")
-    print("presets (lprl init NAME)")
-    for preset in PRESETS.values():
-        print(f"  {preset.name:<24} {preset.nodes} x {preset.gpus_per_node} {preset.accelerator}")
+    for title, rows in (("presets (lprl init NAME)", PRESETS), ("of models that nothing trains yet (lprl plan NAME)", PLANNED)):
+        print(title)
+        for preset in rows.values():
+            print(f"  {preset.name:<24} {preset.nodes} x {preset.gpus_per_node} {preset.accelerator}")
     return exits.OK

@@ -1,4 +1,4 @@
-"""What the planner counts as quantised is what the workload quantises, for every known shape, format and exclusion."""
+"""What the planner counts as quantised is what the workload quantises, for every shape with a table of names, format and exclusion."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def formats() -> list[WeightFormat]:
     return kinds
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.layout is None])
 def test_planner_and_workload_select_the_same_modules(name: str) -> None:
     moe = SHAPES[name].moe
     changes = {**SMALL, "moe": moe.model_copy(update={"experts": 2}) if moe else None}
