@@ -20,6 +20,9 @@ WEIGHT_VERSIONS: Version = (0, 5, 19)
 LLAMA_BLOCK_SCALES: tuple[Version, Version] = ((0, 5, 17), (0, 5, 23))
 """Releases (first and last looked at) whose Llama loader renames weight_scale_inv, so that block scales never arrive."""
 
+BLACKWELL = (10, 0)
+"""Compute capability from which DeepGEMM's scales are powers of two and packed, and INT4 experts run in Triton: nothing undoes either."""
+
 
 def parse_version(text: str) -> Version:
     """Return the numbers of a version such as 0.5.23.post1; raises UserError for anything else."""
@@ -67,8 +70,11 @@ class Release:
             return f"SGLang {shown(self.version)} is newer than {shown(NEWEST)}, the newest the tests ran on"
         return ""
 
-    def check(self, shape: ModelShape, fmt: WeightFormat) -> None:
-        """Raise UserError for a model in a format that this release would serve wrongly, or would not take a second time as the first."""
+    def check(self, shape: ModelShape, fmt: WeightFormat, capability: tuple[int, int] | None = None) -> None:
+        """Raise UserError for a model in a format that this release would serve wrongly, or would not take a second time as the first.
+
+        `capability`: of the GPU it runs on; default that of this process's first one.
+        """
         first, last = LLAMA_BLOCK_SCALES
         if isinstance(fmt, Fp8Block) and shape.family == "llama" and first <= self.version <= last:
             raise UserError(
@@ -77,6 +83,11 @@ class Release:
             )
         if self.cpu or isinstance(fmt, Bf16):
             return
+        if (capability or _capability()) >= BLACKWELL:
+            raise UserError(
+                f"SGLang {shown(self.version)} brings {fmt.kind} weights into another layout on GPUs of this kind and does not undo it",
+                "bf16, or GPUs of the Hopper generation",
+            )
         if isinstance(fmt, Fp8Block):
             lost = "" if fmt.activations == "dynamic" else "FP8 weights packed for BF16 activations"
         elif isinstance(fmt, Int4Group):
@@ -88,6 +99,12 @@ class Release:
                 f"SGLang {shown(self.version)} takes {lost} once: what its kernels make of them is not undone for a second load",
                 "fp8-block with FP8 activations, INT4 for routed experts only (precision.int4.scope), or bf16",
             )
+
+
+def _capability() -> tuple[int, int]:
+    import torch
+
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
 
 
 def _experts_only(shape: ModelShape, fmt: Int4Group) -> bool:

@@ -53,7 +53,15 @@ def test_a_release_outside_the_tested_range_is_refused_below_and_warned_of_above
 def test_what_a_release_would_not_load_twice_is_refused_by_name(architecture: str, fmt: WeightFormat, device: str, problem: str) -> None:
     found = release("0.5.23", device=device)
     if not problem:
-        found.check(shape_of(architecture), fmt)
+        found.check(shape_of(architecture), fmt, (9, 0))
         return
     with pytest.raises(UserError, match=problem):
-        found.check(shape_of(architecture), fmt)
+        found.check(shape_of(architecture), fmt, (9, 0))
+
+
+def test_on_blackwell_only_bf16_is_taken_twice() -> None:
+    found = release("0.5.23")
+    found.check(shape_of("qwen3"), Bf16(), (10, 0))
+    for architecture, fmt in (("qwen3", Fp8Block()), ("qwen3-moe", Int4Group())):
+        with pytest.raises(UserError, match="another layout on GPUs of this kind"):
+            found.check(shape_of(architecture), fmt, (10, 0))
