@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import pickle
-import shutil
-import tempfile
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -17,13 +15,11 @@ import torch.multiprocessing
 from lprl_workload.data import Bucket, BucketEntry
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.rollout.sglang.control import Control
+from lprl_workload.rollout.sglang.exchange import Exchange
 from lprl_workload.rollout.sglang.inside import LOADER
 from lprl_workload.rollout.sglang.releases import Release
 from lprl_workload.sync.cuda_ipc import share
 
-SHARED_MEMORY = Path("/dev/shm")
-ROOM = 1 << 30
-"""Bytes that must be free in shared memory for buckets to be passed there; else they go through the temporary folder."""
 Report = dict[str, Any]
 
 
@@ -33,9 +29,7 @@ class Courier:
     def __init__(self, control: Control, release: Release, ranks: int, exchange: Path | None) -> None:
         """Nothing is asked of the server yet; see Weights for the arguments."""
         self._control, self._release, self._ranks = control, release, ranks
-        self._given = exchange
-        self._folder: Path | None = None
-        self._number = 0
+        self._exchange = Exchange(exchange)
         self._session = ""
 
     @property
@@ -64,7 +58,7 @@ class Courier:
 
     def command(self, op: str, **told: Any) -> list[Report]:
         """Have every rank do something; returns their reports by rank. Raises WeightMismatchError where one failed or is silent."""
-        reply = self._new("reply")
+        reply = self._exchange.new("reply")
         header = json.dumps({"op": op, "reply": str(reply), **told}, separators=(",", ":"))
         buffer = io.BytesIO()
         # An empty tensor crosses processes without shared memory or file descriptors, and no pickle of ours can fail to be read.
@@ -94,7 +88,7 @@ class Courier:
             # A handle each: torch counts the references of every one.
             handles = [base64.b64encode(pickle.dumps(share(own))).decode() for _ in range(self._ranks)]
             return self.command(op, handles=handles, **told)
-        file = self._new("bucket")
+        file = self._exchange.new("bucket")
         try:
             bucket.data.numpy().tofile(file)
             entries = [[e.name, e.dtype, list(e.shape), e.offset, e.nbytes] for e in bucket.entries]
@@ -104,7 +98,7 @@ class Courier:
 
     def hold(self, first: int, nbytes: int) -> tuple[Bucket, int, int]:
         """Return parameters of every rank from number `first` on as they lie there, how many of a rank, and how many are left."""
-        file = self._new("held")
+        file = self._exchange.new("held")
         reports = self.command("hold", file=str(file), first=first, nbytes=nbytes)
         entries: list[BucketEntry] = []
         parts: list[torch.Tensor] = []
@@ -119,23 +113,9 @@ class Courier:
         count = min(len(report["entries"]) for report in reports)
         return Bucket(tuple(entries), torch.cat(parts)), count, max(report["left"] for report in reports)
 
-    def _new(self, what: str) -> Path:
-        """Return the path of a new file."""
-        if self._folder is None:
-            where = self._given or _shared_memory()
-            self._folder = Path(tempfile.mkdtemp(prefix="lprl-sglang-", dir=where))
-        self._number += 1
-        return self._folder / f"{what}-{self._number:08d}"
-
     def close(self) -> None:
         """Remove what was exchanged."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
-
-
-def _shared_memory() -> Path | None:
-    return SHARED_MEMORY if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free >= ROOM else None
+        self._exchange.close()
 
 
 def commonly(reports: Sequence[Report], key: str) -> set[str]:
