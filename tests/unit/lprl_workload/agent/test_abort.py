@@ -111,6 +111,19 @@ def test_a_suspended_run_waits_for_no_tool_and_goes_on_as_if_nothing_had_been(gi
     given.check()
 
 
+def test_a_run_suspended_while_it_waits_for_its_batch_gives_that_up_too(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAITS_FROM", "0")
+    assembled, looks = given.attempt(1), []
+
+    def stop() -> bool:
+        looks.append(time.monotonic())
+        return len(looks) > 1 and (len(looks) > 2 or many_wait())  # first when the run begins, then while it waits
+
+    assert assembled.loop.run(stop) == "suspended"
+    assert time.monotonic() - looks[2] < SOON_S and assembled.loop.state.step == 0
+    assembled.close()
+
+
 def test_a_lost_trainer_gives_up_what_waits_and_its_successor_draws_it_anew(given: Given, caplog: pytest.LogCaptureFixture) -> None:
     assembled = given.attempt(1)
     trainer: Any = assembled.trainer
