@@ -57,7 +57,7 @@ def _model_notes(sizing: Sizing, concurrency: int) -> list[str]:
     if shape.tower_parameters:
         found.append("weights outside the language model stay as they are: engines and folders hold them in BF16, the trainer does not")
     if shape.tower_parameters is None:
-        found.append(f"the language model only: {shape.architecture} is a part of a model whose other parts are not counted")
+        found.append("the language model only, of a model whose other parts are not counted: nobody knows their sizes from config.json")
     return found
 
 

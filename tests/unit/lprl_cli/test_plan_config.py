@@ -85,14 +85,15 @@ def test_a_multimodal_model_is_planned_as_its_language_model_and_says_so(tmp_pat
     assert plan(tmp_path, whole) == exits.OK
     out = capsys.readouterr().out
     assert "4.02 B parameters (language model only)" in out
-    assert "whose other parts are not counted" in out
+    assert "of a model whose other parts are not counted" in out
     assert plan(tmp_path, CONFIG) == exits.OK
     assert "language model only" not in capsys.readouterr().out
 
 
 def test_weights_of_a_tower_that_is_known_are_counted_and_planned_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vision = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "out_hidden_size": 2560, "deepstack_visual_indexes": [5, 11, 17]}
-    whole = {"model_type": "qwen3_vl", "text_config": {**CONFIG, "model_type": "qwen3_vl_text"}, "vision_config": vision}
+    text = {**CONFIG, "model_type": "qwen3_vl_text"}
+    whole = {"model_type": "qwen3_vl", "tie_word_embeddings": True, "text_config": text, "vision_config": vision}
     assert plan(tmp_path, whole) == exits.OK
     out = capsys.readouterr().out
     assert "4.44 B parameters, 415.35 M of them outside the language model" in out
@@ -108,7 +109,7 @@ def test_what_no_trainer_trains_is_planned_and_said_to_be_refused(tmp_path: Path
     spec["topology"].update(trainer={}, rollout={"maxConcurrency": 8})
     manifest = tmp_path / "job.yaml"
     manifest.write_text(json.dumps(document))
-    assert plan(tmp_path, {"text_config": CONFIG, "model_type": "llava"}, str(manifest)) == exits.OK
+    assert plan(tmp_path, {"text_config": CONFIG, "model_type": "llava", "tie_word_embeddings": True}, str(manifest)) == exits.OK
     out, err = capsys.readouterr()
     assert "4.02 B parameters" in out
     assert "warning: " in err and "torch trains no language model that is a part of another (text_config)" in err

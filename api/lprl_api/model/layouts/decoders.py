@@ -51,6 +51,8 @@ class Decoder:
     pattern: int = 0
     """Where `layer_types` is missing: every so manieth layer attends to everything."""
     experts: Experts | None = None
+    on: tuple[str, ...] = ()
+    """Flags that are true where they are missing."""
     defaults: Mapping[str, int] = field(default_factory=dict)
     """What the class takes for a number that is missing."""
 
@@ -64,6 +66,20 @@ DECODERS: Mapping[str, Decoder] = {
     "phi3": Decoder(),
     "qwen3_vl_text": Decoder(qk_norm="head", bias="attention_bias", out_bias="attention_bias"),
     "qwen3_vl_moe_text": Decoder(qk_norm="head", bias="attention_bias", out_bias="attention_bias", experts=Experts()),
+    **dict.fromkeys(("qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"), Decoder(bias=True)),
+    "glm4v_text": Decoder(norms=(*NORMS, "post_self_attn_layernorm", "post_mlp_layernorm"), bias=True),
+    "glm4v_moe_text": Decoder(
+        bias="attention_bias",
+        on=("attention_bias",),
+        experts=Experts("n_routed_experts", correction=True, shared="n_shared_experts", dense="first_k_dense_replace"),
+        defaults={"first_k_dense_replace": 1, "n_shared_experts": 1},
+    ),
+    "solar_open": Decoder(
+        bias="attention_bias",
+        experts=Experts("n_routed_experts", correction=True, shared="n_shared_experts"),
+        defaults={"n_shared_experts": 1},
+    ),
+    "cohere2": Decoder(norms=("input_layernorm",), tied=True, window="layers", pattern=4, bias="attention_bias", out_bias="attention_bias"),
     "glm4": Decoder(norms=(*NORMS, "post_self_attn_layernorm", "post_mlp_layernorm"), bias="attention_bias"),
     "glm4_moe": Decoder(
         qk_norm="head",
@@ -102,7 +118,8 @@ def decoder(source: Source, family: Decoder) -> ModelShape:
     draft, kv_heads = Draft(source), _number(source, family, "num_key_value_heads", source.heads)
     head_dim = _number(source, family, "head_dim", source.hidden // source.heads)
     _attention(draft, family, kv_heads, head_dim)
-    ffn = source.read.number("intermediate_size")
+    width = None if family.experts is None else source.read.number(family.experts.ffn)
+    ffn = source.read.number("intermediate_size", width)
     moe = _mlps(draft, family, ffn)
     if family.norm_bias:
         draft.outside.append(m.vector("model.norm.bias", source.hidden))
@@ -112,7 +129,7 @@ def decoder(source: Source, family: Decoder) -> ModelShape:
 
 def _attention(draft: Draft, family: Decoder, kv_heads: int, head_dim: int) -> None:
     source = draft.source
-    bias, out_bias = _flag(source, family.bias), _flag(source, family.out_bias)
+    bias, out_bias = _flag(source, family, family.bias), _flag(source, family, family.out_bias)
     draft.add(m.attention(source.hidden, source.heads, kv_heads, head_dim, bias=bias, out_bias=out_bias))
     draft.add(m.norms(source.hidden, *family.norms))
     if family.norm_bias:
@@ -144,7 +161,7 @@ def _mlps(draft: Draft, family: Decoder, ffn: int) -> Moe | None:
     mlp = m.gated_mlp("mlp", "mlp", source.hidden, ffn)
     if not family.gated:
         mlp = (weight for weight in mlp if "gate" not in weight.module)
-    draft.add(m.biased(mlp, _flag(source, family.mlp_bias)), dense)
+    draft.add(m.biased(mlp, _flag(source, family, family.mlp_bias)), dense)
     if called is None:
         return None
     count, width = _count(source, called), source.read.number(called.ffn)
@@ -161,8 +178,8 @@ def _count(source: Source, called: Experts) -> int:
     return source.read.number(called.count if source.read.has(called.count) else "num_local_experts")
 
 
-def _flag(source: Source, flag: Flag) -> bool:
-    return flag if isinstance(flag, bool) else source.read.flag(flag, False)
+def _flag(source: Source, family: Decoder, flag: Flag) -> bool:
+    return flag if isinstance(flag, bool) else source.read.flag(flag, flag in family.on)
 
 
 def _number(source: Source, family: Decoder, key: str, default: int, *, least: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""Families that mix attention with linear layers, whose state does not grow: Qwen3-Next, Qwen3.5, Nemotron-H."""
+"""Families that mix attention with linear layers, whose state does not grow (Qwen3-Next, Qwen3.5, Nemotron-H), and Qwen2-MoE."""
 
 from collections.abc import Iterator
 
@@ -30,6 +30,17 @@ def qwen_hybrid(source: Source) -> ModelShape:
     moe, ffn = _qwen_mlps(draft)
     mtp = read.number("mtp_num_hidden_layers", 0, least=0)
     return draft.shape(ffn=ffn, head_dim=dim, kv_heads=kv_heads, moe=moe, mtp=mtp)
+
+
+def qwen2_moe(source: Source) -> ModelShape:
+    """Return the shape of Qwen2-MoE: usual attention, and the later ones' experts beside a shared one with a gate."""
+    draft, read = Draft(source), source.read
+    dim, kv_heads = source.head_dim, source.kv_heads
+    weights = m.attention(source.hidden, source.heads, kv_heads, dim, bias=read.flag("qkv_bias", True))
+    draft.add(weights, cache=m.keys_and_values(kv_heads, dim))
+    draft.add(m.norms(source.hidden, *NORMS))
+    moe, ffn = _qwen_mlps(draft)
+    return draft.shape(ffn=ffn, head_dim=dim, kv_heads=kv_heads, moe=moe)
 
 
 def _delta(source: Source, *, packed: bool) -> tuple[Iterator[Weight], Cache]:

@@ -1,4 +1,4 @@
-"""Families with latent attention: GLM-4.7-Flash, GLM-5, DeepSeek-V2, V3.2 and V4."""
+"""Families with latent attention: GLM-4.7-Flash, GLM-5, Mistral 4, DeepSeek-V2, V3.2 and V4."""
 
 from lprl_api.model.layouts import mechanisms as m
 from lprl_api.model.layouts.source import NORMS, Draft, Source
@@ -48,9 +48,9 @@ def latent(source: Source) -> ModelShape:
     if source.read.has("index_head_dim") and mla.q_lora_rank is not None:
         _indexers(draft, mla.q_lora_rank)
     dense, sparse = _dense_and_sparse(source)
-    older = source.text.get("model_type") == "deepseek_v2"
-    bias = older and source.read.flag("mlp_bias", False)
-    moe = _experts(draft, dense, sparse, correction=not older, bias=bias)
+    model_type = source.text.get("model_type")
+    bias = model_type == "deepseek_v2" and source.read.flag("mlp_bias", False)
+    moe = _experts(draft, dense, sparse, correction=model_type not in ("deepseek_v2", "mistral4"), bias=bias)
     mtp = source.read.number("num_nextn_predict_layers", 0, least=0)
     head = mla.qk_nope_head_dim + mla.qk_rope_head_dim
     return draft.shape(ffn=source.read.number("intermediate_size"), head_dim=head, moe=moe, mla=mla, mtp=mtp)

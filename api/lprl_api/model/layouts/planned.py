@@ -7,7 +7,7 @@ from lprl_api.errors import UserError
 from lprl_api.model.config_reader import Reader
 from lprl_api.model.hf_config import FAMILIES, first_architecture, language_model, shape_from_config
 from lprl_api.model.layouts.decoders import DECODERS, decoder
-from lprl_api.model.layouts.hybrid import nemotron_h, qwen_hybrid
+from lprl_api.model.layouts.hybrid import nemotron_h, qwen2_moe, qwen_hybrid
 from lprl_api.model.layouts.latent import deepseek_v4, latent
 from lprl_api.model.layouts.source import Source
 from lprl_api.model.layouts.ties import tied_by_class
@@ -20,7 +20,9 @@ BUILDERS: Mapping[str, Callable[[Source], ModelShape]] = {
     "glm_moe_dsa": latent,
     "deepseek_v2": latent,
     "deepseek_v32": latent,
+    "mistral4": latent,
     "deepseek_v4": deepseek_v4,
+    "qwen2_moe": qwen2_moe,
     "qwen3_next": qwen_hybrid,
     "qwen3_5": qwen_hybrid,
     "qwen3_5_text": qwen_hybrid,
@@ -50,6 +52,7 @@ def planned_shape(config: Mapping[str, Any]) -> ModelShape:
     model_type = read.text("model_type") or outer.text("model_type")
     shape = _shape(config, text, read, outer, model_type)
     found: dict[str, object] = {"tower_parameters": tower_parameters(config, shape.hidden)}
+    found |= {"architecture": whole} if (whole := first_architecture(config)) and shape.family == "other" else {}
     if text is not config and not outer.has("tie_word_embeddings"):
         tied = tied_by_class(outer.text("model_type"))
         found |= {} if tied is None else {"tied_embeddings": tied}

@@ -19,6 +19,11 @@ def _layer(hidden: int, ffn: int) -> int:
     return 4 * hidden + 4 * _linear(hidden, hidden) + _linear(ffn, hidden) + _linear(hidden, ffn)
 
 
+def _patch(vision: Reader) -> int:
+    """Values of a patch that a convolution over frames reads."""
+    return vision.number("in_channels", 3) * vision.number("temporal_patch_size", 2) * vision.number("patch_size", 14) ** 2
+
+
 def _qwen3(vision: Reader, config: Mapping[str, Any], text: int) -> int:
     hidden, ffn, out = vision.number("hidden_size"), vision.number("intermediate_size"), vision.number("out_hidden_size", text)
     patch = vision.number("in_channels", 3) * vision.number("temporal_patch_size", 2) * vision.number("patch_size", 16) ** 2
@@ -89,7 +94,55 @@ def _step3p7(vision: Reader, config: Mapping[str, Any], text: int) -> int:
     return tower + 4 * hidden * text + (text if config.get("projector_bias") else 0)
 
 
+def _qwen2(vision: Reader, config: Mapping[str, Any], text: int) -> int:
+    hidden, out = vision.number("embed_dim", 1280), vision.number("hidden_size", text)
+    merged = hidden * vision.number("spatial_merge_size", 2) ** 2
+    layers = vision.number("depth", 32) * _layer(hidden, hidden * vision.number("mlp_ratio", 4))
+    return hidden * _patch(vision) + layers + 2 * hidden + _linear(merged, merged) + _linear(out, merged)
+
+
+def _qwen2_5(vision: Reader, config: Mapping[str, Any], text: int) -> int:
+    hidden, ffn, out = vision.number("hidden_size"), vision.number("intermediate_size", 3420), vision.number("out_hidden_size", text)
+    merged = hidden * vision.number("spatial_merge_size", 2) ** 2
+    layer = 2 * hidden + 4 * _linear(hidden, hidden) + 2 * _linear(ffn, hidden) + _linear(hidden, ffn)
+    return hidden * _patch(vision) + vision.number("depth", 32) * layer + hidden + _linear(merged, merged) + _linear(out, merged)
+
+
+def _glm4v(vision: Reader, config: Mapping[str, Any], text: int) -> int:
+    hidden, out = vision.number("hidden_size", 1536), vision.number("out_hidden_size", text)
+    positions = (vision.number("image_size", 336) // vision.number("patch_size", 14)) ** 2
+    bias = 3 * hidden if vision.flag("attention_bias", False) else 0
+    layers = vision.number("depth", 24) * (2 * hidden + 4 * hidden**2 + bias + 3 * hidden * out)
+    merger = out**2 + 2 * out + 3 * out * vision.number("intermediate_size", 13696)
+    merged = hidden * vision.number("spatial_merge_size", 2) ** 2
+    return _linear(hidden, _patch(vision)) + positions * hidden + layers + 2 * hidden + _linear(out, merged) + merger
+
+
+def _pixtral(vision: Reader, config: Mapping[str, Any], text: int) -> int:
+    hidden, ffn, outer = vision.number("hidden_size", 1024), vision.number("intermediate_size", 4096), Reader(config, "")
+    tower = hidden * vision.number("num_channels", 3) * vision.number("patch_size", 16) ** 2 + hidden
+    tower += vision.number("num_hidden_layers", 24) * (2 * hidden + 4 * hidden**2 + 3 * hidden * ffn)
+    bias = 2 * text if outer.flag("multimodal_projector_bias", False) else 0
+    return tower + hidden + hidden**2 * outer.number("spatial_merge_size", 2) ** 2 + hidden * text + text**2 + bias
+
+
+def _siglip(vision: Reader, config: Mapping[str, Any], text: int) -> int:
+    hidden, ffn = vision.number("hidden_size", 768), vision.number("intermediate_size", 3072)
+    patch, image = vision.number("patch_size", 16), vision.number("image_size", 224)
+    tower = _linear(hidden, vision.number("num_channels", 3) * patch**2) + (image // patch) ** 2 * hidden + 2 * hidden
+    tower += vision.number("num_hidden_layers", 12) * _layer(hidden, ffn)
+    if vision.flag("vision_use_head", True):  # a probe, one more attention, a norm and an MLP
+        tower += hidden + 4 * _linear(hidden, hidden) + 2 * hidden + _linear(ffn, hidden) + _linear(hidden, ffn)
+    return tower + hidden * text + hidden
+
+
 TOWERS: Mapping[str, Count] = {
+    "qwen2_vl": _qwen2,
+    "qwen2_5_vl": _qwen2_5,
+    "glm4v": _glm4v,
+    "glm4v_moe": _glm4v,
+    "mistral3": _pixtral,
+    "gemma3": _siglip,
     "qwen3_vl": _qwen3,
     "qwen3_vl_moe": _qwen3,
     "qwen3_5": _qwen3,
@@ -106,11 +159,11 @@ TOWERS: Mapping[str, Count] = {
 def tower_parameters(config: Mapping[str, Any], text: int) -> int | None:
     """Return the weights beside the language model; 0 for a plain one, None for a kind of tower that is in no table.
 
-    `text`: hidden size of the language model.
+    `text`: hidden size of the language model, whose keys may lie outside, beside `vision_config`.
     """
-    if config.get("text_config") is None:
-        return 0
     vision, count = config.get("vision_config"), TOWERS.get(str(config.get("model_type")))
+    if config.get("text_config") is None and vision is None:
+        return 0
     others = (config.get("audio_config"), config.get("speech_config"))
     if count is None or any(others):
         return None
