@@ -3,12 +3,16 @@
 While it decodes, SGLang multiplies with the two halves of kv_b_proj on their own, and for FP8 it would quantise them again with one
 scale. Here the halves are the dequantised values. Their product's input is the latent, which FP8 activations quantise: as SGLang
 keeps latents in its cache, they are quantised where they arise.
+
+Its rotary embedding for CPUs knows YaRN alone; without scaling (Moonlight) the one that GPUs use is as good here.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 import torch
+from sglang.srt.layers.rotary_embedding import get_rope, get_rope_wrapper
+from sglang.srt.models import deepseek_v2
 from sglang.srt.models.deepseek_common.deepseek_weight_loader import DeepseekV2WeightLoaderMixin
 from torch import Tensor
 
@@ -20,6 +24,13 @@ _theirs = DeepseekV2WeightLoaderMixin.post_load_weights
 def install() -> None:
     """Have every DeepSeek model of this process derive its halves here; repeating it changes nothing."""
     DeepseekV2WeightLoaderMixin.post_load_weights = _post_load_weights
+    deepseek_v2.get_rope_wrapper = _rotary
+
+
+def _rotary(*sizes: Any, rope_scaling: Any = None, device: Any = None, **settings: Any) -> Any:
+    if rope_scaling is not None:
+        return get_rope_wrapper(*sizes, rope_scaling=rope_scaling, device=device, **settings)
+    return get_rope(*sizes, **settings)
 
 
 def _post_load_weights(model: Any, is_nextn: bool = False, weight_names: Iterable[str] | None = None) -> None:
@@ -36,7 +47,7 @@ def _post_load_weights(model: Any, is_nextn: bool = False, weight_names: Iterabl
 def _derive(attention: Any) -> None:
     """Set w_kc and w_vc of an attention module, in place where they exist already."""
     projection = attention.kv_b_proj
-    weight, group = getattr(projection, "scheme", projection.quant_method).values(projection)
+    weight, group = (projection.scheme or projection.quant_method).values(projection)
     sizes = [attention.qk_nope_head_dim, attention.v_head_dim]
     keys, values = weight.to(attention.kv_a_layernorm.weight.dtype).unflatten(0, (-1, sum(sizes))).split(sizes, dim=1)
     attention.w_kc = _kept(attention.w_kc, keys)

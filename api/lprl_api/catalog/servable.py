@@ -5,7 +5,7 @@ Measured on an H200 with SGLang 0.5.17, read in 0.5.23; widths are those of one 
     fp8-block    each of q, k, v, gate, up (merged, or split by rows): output channels in multiples of the block; input channels
                  of every linear too (activations are quantised in groups of 128); ragged rows of o_proj and down_proj are fine.
                  The Llama class renames the scales while it loads and serves garbage.
-    fp8-channel, fp8-tensor   every shape
+    fp8-channel, fp8-tensor   every shape; not routed experts by tensor
     int4-group   each fused matrix fits a Marlin tile: input channels in multiples of 128 and outputs of 64, or 64 and 128 (experts:
                  64 and 128); and whole groups of input channels
     fp8-block, fp8-tensor with activations none   Marlin tiles, too (served here in multiples of 128). Block FP8 needs the engine's
@@ -83,7 +83,7 @@ def unservable(shape: ModelShape, fmt: WeightFormat, tensor: int = 1, expert: in
     """
     if not isinstance(fmt, _MEASURED):
         return (Unservable("model", (), f"nothing is known of how SGLang serves {fmt.kind}"),)
-    if isinstance(fmt, Bf16) or (isinstance(fmt, Fp8Channel | Fp8Tensor) and fmt.activations == "dynamic"):
+    if isinstance(fmt, Bf16) or (isinstance(fmt, Fp8Channel) and fmt.activations == "dynamic"):
         return ()
     if isinstance(fmt, Fp8Block) and shape.family == "llama":
         why = f"SGLang's {shape.architecture} renames the scales of block FP8 while it loads and would serve garbage"
@@ -137,6 +137,8 @@ def _rows(shape: ModelShape, part: Weight, ranks: int) -> int:
 def _problem(matrix: EngineMatrix, fmt: WeightFormat) -> str | None:
     if not matrix.whole:
         return None  # no whole shards at all: rules_shape has the error, whatever the format
+    if isinstance(fmt, Fp8Tensor) and matrix.is_expert:
+        return "SGLang takes one scale for a whole expert only where activations have one scale as well"
     if isinstance(fmt, Fp8Block) and (why := _fp8_problem(matrix, fmt)) is not None:
         return why
     if isinstance(fmt, Int4Group) and matrix.cols % fmt.group_size:

@@ -80,6 +80,8 @@ ROWS: list[tuple[str, ModelShape, WeightFormat, int, int, dict[str, str]]] = [
     ("block FP8, MLA: ragged q_a before kv_a", mla(q_lora_rank=1600), Fp8Block(), 1, 1, {"fused_qkv_a_proj_with_mqa": "q_a_proj has 1600",
      "q_b_proj": "1600 input"}),
     ("block FP8, MLA without q_a", SHAPES["moonlight-16b-a3b"], Fp8Block(), 1, 1, {}),
+    ("FP8 by tensor, experts", moe(256), Fp8Tensor(), 1, 1, {"gate_up_proj": "one scale", "down_proj": "one scale"}),
+    ("FP8 by tensor, experts left out", moe(256), Fp8Tensor(exclude_modules=("*.experts.*",)), 1, 1, {}),
     ("INT4 everywhere, MLA", DEEPSEEK, int4(32), 8, 8, {}),
 ]  # fmt: skip
 
