@@ -14,7 +14,7 @@ from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.sync.buckets import as_bytes
 
 CLAIMED = [(arch, kind, 1) for arch in ("qwen3", "qwen3-moe") for kind in ("bf16", "fp8", "int4")]
-CLAIMED.append(("qwen3-moe", "bf16", 2))
+CLAIMED += [("qwen3", "fp8-channel", 1), ("qwen3-moe", "bf16", 2)]
 """Architecture, format, tensor-parallel ranks."""
 
 

@@ -14,7 +14,7 @@ import httpx2 as httpx
 import torch
 from safetensors.torch import save_file
 
-from lprl_api.model.formats import Bf16, Fp8Block, Int4Group, WeightFormat
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.precision import Scope
 from lprl_fixtures.architectures import Architecture, model_config
@@ -39,21 +39,14 @@ from lprl_workload.sync.checksum import checksum
 from lprl_workload.sync.probe import probe_ids
 
 READY_S = 600.0
-WIDTHS = {
-    "num_key_value_heads": 4,
-    "intermediate_size": 256,
-    "moe_intermediate_size": 128,
-    "q_lora_rank": 128,
-    "kv_lora_rank": 128,
-}
-"""Multiples of 128, as block FP8 and Marlin want them."""
 SPREAD = 0.1
 """Of weights: distributions far from uniform."""
 
 
 def format_of(name: str, shape: ModelShape) -> WeightFormat:
     scope = Scope.ROUTED_EXPERTS if shape.moe else Scope.ALL_LINEAR
-    return {"bf16": Bf16(), "fp8": Fp8Block(), "int4": Int4Group(group_size=32, scope=scope)}[name]
+    int4 = Int4Group(group_size=32, scope=scope)
+    return {"bf16": Bf16(), "fp8": Fp8Block(), "fp8-channel": Fp8Channel(), "int4": int4}[name]
 
 
 @dataclass
@@ -66,8 +59,8 @@ class Model:
 
     def __post_init__(self) -> None:
         tokenizer = write_tokenizer(self.folder, build_tokenizer)
-        made = model_config(self.architecture, "demo", len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id)
-        self.config: dict[str, Any] = made | {name: width for name, width in WIDTHS.items() if made.get(name) is not None}
+        ends = tokenizer.pad_token_id, tokenizer.eos_token_id
+        self.config: dict[str, Any] = model_config(self.architecture, "blocks", len(tokenizer), *ends)
         self.shape = model_shape(self.config)
         self.fmt = format_of(self.kind, self.shape)
         self.selection = Selection(self.fmt, self.shape)

@@ -95,6 +95,8 @@ _OURS: dict[type, type] = {
     w8a16.CompressedTensorsW8A16Fp8: Fp8WeightOnlyLinear,
     w8a8_moe.CompressedTensorsW8A8Fp8MoE: Fp8Experts,
 }
+for _theirs, _mine in _OURS.items():
+    _mine.__name__ = _theirs.__name__  # SGLang's loaders ask for a scheme's name to know how it wants its weights
 
 
 class CpuCompressedConfig(CompressedTensorsConfig):  # type: ignore[misc]

@@ -20,6 +20,8 @@ WEIGHT_VERSIONS: Version = (0, 5, 19)
 LLAMA_BLOCK_SCALES: tuple[Version, Version] = ((0, 5, 17), (0, 5, 23))
 """Releases (first and last looked at) whose Llama loader renames weight_scale_inv, so that block scales never arrive."""
 
+ADA = (8, 9)
+"""Compute capability from which GPUs multiply in FP8; others unpack weights that were packed for it once."""
 BLACKWELL = (10, 0)
 """Compute capability from which DeepGEMM's scales are powers of two and packed, and INT4 experts run in Triton: nothing undoes either."""
 
@@ -83,13 +85,15 @@ class Release:
             )
         if self.cpu or isinstance(fmt, Bf16):
             return
-        if (capability or _capability()) >= BLACKWELL:
+        found = capability or _capability()
+        if found >= BLACKWELL:
             raise UserError(
                 f"SGLang {shown(self.version)} brings {fmt.kind} weights into another layout on GPUs of this kind and does not undo it",
                 "bf16, or GPUs of the Hopper generation",
             )
         if isinstance(fmt, Fp8Block):
-            lost = "" if fmt.activations == "dynamic" else "FP8 weights packed for BF16 activations"
+            packed = fmt.activations != "dynamic" or (0, 0) < found < ADA
+            lost = "FP8 weights packed for BF16 activations" if packed else ""
         elif isinstance(fmt, Int4Group):
             lost = "" if _experts_only(shape, fmt) else "dense INT4 weights"
         else:

@@ -65,3 +65,9 @@ def test_on_blackwell_only_bf16_is_taken_twice() -> None:
     for architecture, fmt in (("qwen3", Fp8Block()), ("qwen3-moe", Int4Group())):
         with pytest.raises(UserError, match="another layout on GPUs of this kind"):
             found.check(shape_of(architecture), fmt, (10, 0))
+
+
+def test_gpus_without_fp8_units_pack_fp8_weights_once() -> None:
+    with pytest.raises(UserError, match="packed for BF16 activations"):
+        release("0.5.23").check(shape_of("qwen3"), Fp8Block(), (8, 0))
+    release("0.5.23").check(shape_of("qwen3"), Fp8Block(), (8, 9))
