@@ -97,7 +97,7 @@ def test_a_run_goes_on_by_itself_when_its_server_is_killed_and_when_it_stands_st
     assert {row["attempt"] for row in found} == {1}, "inside the attempt"
     text = (tmp_path / "state" / "pods" / "toy-a1-head" / "driver" / "log").read_text()
     assert text.count("lost at step") == 2 and "killed by signal 9" in text, text[-4000:]
-    assert max(row["mismatch_k3"] for row in found) < 1e-4
+    assert max(row["k3"] for row in found) < 1e-4
     assert not servers(tmp_path), "nothing is left"
 
 

@@ -1,4 +1,4 @@
-"""A real server that is killed, or stopped with its owner: whoever waits for it learns why, and nothing is left of it."""
+"""What becomes of the requests of a real server: taken back and gone on with, drawn by many threads, and when it is killed."""
 
 import asyncio
 import os
@@ -6,10 +6,11 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.contract.rollout_bench import bench, request_of, requests
+from tests.contract.rollout_bench import bench, request_of, requests, served_tensors
 
 from lprl_workload.data import SamplingParams
 from lprl_workload.process.errors import ServerLostError
@@ -27,8 +28,9 @@ def test_requests_of_a_server_that_is_killed_end_with_its_loss_and_so_does_every
     async def go() -> list[Chunk | BaseException | None]:
         async def read(number: int) -> None:
             async for _ in engine.generate(request_of(requests(6, 1)[number], LONG, str(number))):
-                if engine.lost() is None:
-                    os.killpg(group, signal.SIGKILL)  # in the middle of six responses
+                if number == 0:
+                    with suppress(ProcessLookupError):
+                        os.killpg(group, signal.SIGKILL)  # in the middle of six responses
 
         return list(await asyncio.gather(*(read(number) for number in range(6)), return_exceptions=True))
 
@@ -70,4 +72,34 @@ def test_responses_that_many_threads_draw_while_each_of_them_pauses_and_goes_on_
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda number: asyncio.run(lot(number)), range(24)))
     assert sum(found) == 24 * 6
+    made.done()
+
+
+def test_a_response_that_is_taken_back_goes_on_behind_what_it_drew_under_the_new_weights(tmp_path: Path) -> None:
+    """Also how requests of releases that do not name weights get over a push."""
+    made = bench(tmp_path, "sglang", context_length=500)
+    made.push(0)
+    newer = served_tensors(made.folder, made.fmt, made.shape, 7.0)
+
+    async def go() -> list[list[Chunk]]:
+        async def read(number: int) -> list[Chunk]:
+            return [c async for c in made.engine.generate(request_of(requests(6, 1)[number], LONG, str(number)))]
+
+        reading = [asyncio.ensure_future(read(number)) for number in range(6)]
+        while not (await made.engine.state()).running:
+            await asyncio.sleep(0.001)
+        await made.engine.pause("retract")
+        state = await made.engine.state()
+        assert state.running == 0 and state.waiting == sum(not one.done() for one in reading)
+        made.push(1, newer)
+        await made.engine.resume()
+        return list(await asyncio.gather(*reading))
+
+    found = asyncio.run(go())
+    spans = [[c.version for c in chunks if len(c.ids)] for chunks in found]
+    assert any(versions[0] == 0 and versions[-1] == 1 for versions in spans), spans
+    for chunks in found:
+        ids = [i for c in chunks for i in c.ids.tolist()]
+        assert chunks[-1].finish == ("stop" if ids[-1] == 1 else "length") and 1 not in ids[:-1]
+        assert chunks[-1].finish == "stop" or len(ids) == LONG.max_response_tokens
     made.done()
