@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.contract.rollout_bench import bench, request_of, requests, served_tensors
+from tests.contract.rollout_bench import bench, drawn, request_of, requests, served_tensors
 
-from lprl_workload.data import SamplingParams
+from lprl_workload.data import GenerationRequest, SamplingParams
+from lprl_workload.episode import token_ids
 from lprl_workload.process.errors import ServerLostError
 from lprl_workload.rollout.requests import Chunk
 
@@ -102,4 +103,14 @@ def test_a_response_that_is_taken_back_goes_on_behind_what_it_drew_under_the_new
         ids = [i for c in chunks for i in c.ids.tolist()]
         assert chunks[-1].finish == ("stop" if ids[-1] == 1 else "length") and 1 not in ids[:-1]
         assert chunks[-1].finish == "stop" or len(ids) == LONG.max_response_tokens
+    made.done()
+
+
+def test_a_token_that_is_none_of_the_models_never_reaches_the_server_which_would_end_of_it(tmp_path: Path) -> None:
+    made = bench(tmp_path, "sglang")
+    made.push(0)
+    for token in (made.shape.vocab, -1):
+        with pytest.raises(ValueError, match="none of the model's"):
+            drawn(made.engine, [GenerationRequest(token_ids([3, token]), 1)], LONG)
+    assert len(drawn(made.engine, requests(1), made.free)) == 4
     made.done()

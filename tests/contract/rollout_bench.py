@@ -66,6 +66,8 @@ SERVED_BY = {
         ("qwen3", "fp8"),
         ("qwen3-moe", "bf16"),
         ("qwen3-moe", "int4"),
+        ("moonlight", "fp8"),
+        ("deepseek-v3", "bf16"),
     ),
 }
 """(architecture, format) of each engine's tests."""

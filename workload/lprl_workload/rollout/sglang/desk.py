@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lprl_workload.process.movement import here
@@ -45,7 +45,8 @@ class Facts:
     """Of the weights served."""
     lost: Callable[[Exception], Exception]
     """What a connection that broke means; may take a moment."""
-    end_ids: frozenset[int] = field(default_factory=frozenset)
+    end_ids: frozenset[int]
+    vocab: int
 
 
 class Desk:
@@ -83,8 +84,10 @@ class Desk:
             return streaming, len(self._open) - streaming
 
     def submit(self, row: Row, sink: Sink) -> None:
-        """Take a request. Raises ValueError when one of that id is open."""
-        name = row.request.id
+        """Take a request. Raises ValueError when one of that id is open, and for a token that would end the server."""
+        name, prompt = row.request.id, row.request.prompt
+        if int(prompt.min()) < 0 or int(prompt.max()) >= self._facts.vocab:
+            raise ValueError(f"request {name}: a token of its prompt is none of the model's {self._facts.vocab}")
         with self._lock:
             if name in self._open:
                 raise ValueError(f"request {name}: one of that id is open already")

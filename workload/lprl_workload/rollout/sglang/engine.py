@@ -75,7 +75,7 @@ class SglangEngine:
 
     def _begin(self, server: Launched, fmt: WeightFormat, ranks: int) -> None:
         self._server: Launched | None = server
-        facts = Facts(lambda: self.weight_version, server.lost, self._end_ids)
+        facts = Facts(lambda: self.weight_version, server.lost, self._end_ids, self._shape.vocab)
         self._desk = Desk(lambda: Client(server.address, server.data_key, server.admin_key), facts)
         self._control = Watched(server)
         try:

@@ -55,6 +55,8 @@ class Launched:
         """Return what a broken connection means: usually the server is just dying, and its log says of what."""
         code = self.process.wait(DIES_S)
         if code is None:
+            if (told := explain(self.process.tail(), None)).kind != "unknown":  # it writes down for a minute how it crashed
+                return lost_error(told, self.where, str(self.process.log))
             return ServerLostError(f"{self.where} broke off: {type(error).__name__}: {error} (log: {self.process.log})")
         return self.ended(code)
 
