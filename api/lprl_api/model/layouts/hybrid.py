@@ -155,7 +155,8 @@ def _nemotron_experts(draft: Draft, layers: list[int]) -> Moe:
     bias = read.flag("mlp_bias", False)
     draft.add(m.biased(_ungated(f"{at}.shared_experts", "shared-expert", source.hidden, shared), bias), layers)
     if latent is not None:
-        into, back = m.plain(f"{at}.fc1_latent_proj", latent, source.hidden), m.plain(f"{at}.fc2_latent_proj", source.hidden, latent)
+        into = m.linear(f"{at}.fc1_latent_proj", "mlp", latent, source.hidden, "replicated")
+        back = m.linear(f"{at}.fc2_latent_proj", "mlp", source.hidden, latent, "replicated")
         draft.add(m.biased(iter((into, back)), bias), layers)
     chosen = read.number("num_experts_per_tok")
     return Moe(experts=count, experts_per_token=chosen, expert_ffn=width, shared_expert_ffn=shared)

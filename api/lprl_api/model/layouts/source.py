@@ -1,17 +1,20 @@
 """One config.json as the functions of a family read it, and the shape they make of it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_api.model.config_reader import Reader
 from lprl_api.model.hf_config import dtype_of, is_tied
 from lprl_api.model.model_shape import Cache, Layout, Mla, ModelShape, Moe, Part
-from lprl_api.model.weight import Weight
+from lprl_api.model.module_kinds import kind_of
+from lprl_api.model.weight import LINEAR_KINDS, Weight
 from lprl_api.model.weight_rows import row_of, text_of
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+SMALL = 128
+"""Rows or columns below which a matrix that no engine's table knows stays plain."""
 NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
@@ -71,21 +74,26 @@ class Draft:
     """A layout being put together."""
 
     source: Source
-    parts: list[Part] = field(default_factory=list)
+    parts: list[tuple[str, tuple[Weight, ...], Cache | None]] = field(default_factory=list)
+    """(layers as text, weights, cache)."""
     outside: list[Weight] = field(default_factory=list)
 
     def add(self, weights: Iterable[Weight], layers: Iterable[int] | None = None, cache: Cache | None = None) -> None:
         """Add weights and a cache to some layers, to all without `layers`; nothing where there are none."""
         chosen = list(range(self.source.layers) if layers is None else layers)
         if chosen:
-            self.parts.append(Part(layers=text_of(chosen), rows=tuple(map(row_of, weights)), cache=cache))
+            self.parts.append((text_of(chosen), tuple(weights), cache))
 
     def shape(
         self, *, ffn: int, head_dim: int | None = None, kv_heads: int | None = None, moe: Moe | None = None, mla: Mla | None = None,
         mtp: int = 0, tied: bool = False,
     ) -> ModelShape:  # fmt: skip
         """Return the shape; `tied`: what the family's class takes where nothing is said of the head."""
-        source = self.source
+        source, experts = self.source, moe.experts if moe else 0
+        parts = [
+            Part(layers=layers, rows=tuple(row_of(_as_converted(weight, experts)) for weight in weights), cache=cache)
+            for layers, weights, cache in self.parts
+        ]
         return ModelShape(
             architecture=source.architecture,
             family="other",
@@ -102,5 +110,13 @@ class Draft:
             moe=moe,
             mla=mla,
             mtp_layers=mtp,
-            layout=Layout(parts=tuple(self.parts), outside=tuple(map(row_of, self.outside))),
+            layout=Layout(parts=tuple(parts), outside=tuple(map(row_of, self.outside))),
         )
+
+
+def _as_converted(weight: Weight, experts: int) -> Weight:
+    """Return a weight as the converter's rule takes it (docs/families.md): small matrices, and those with a row an expert, stay plain."""
+    known = weight.kind == "expert" or kind_of(f"layers.0.{weight.module}.weight") is not None
+    if known or weight.kind not in LINEAR_KINDS or (min(weight.rows, weight.cols) >= SMALL and weight.rows != experts):
+        return weight
+    return replace(weight, kind="plain")
