@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.zoo.decode import plain
+from tests.zoo.engines import check_engines
 from tests.zoo.families import Case
 from tests.zoo.tiny import save, tiny_model
 from torch import Tensor
@@ -38,7 +39,7 @@ def logits(folder: Path, model_class: Any, **more: Any) -> Tensor:
     assert not told["missing_keys"] and not told["mismatched_keys"], told
     tokens = torch.arange(5, 29).view(1, 24)
     with torch.no_grad():
-        found: Tensor = loaded.float().eval()(input_ids=tokens).logits
+        found: Tensor = loaded.float().eval()(input_ids=tokens, use_cache=False).logits
     assert found.isfinite().all()
     return found
 
@@ -53,13 +54,16 @@ def check_read_back(case: Case, folder: Path) -> None:
         target = folder / fmt.kind
         convert_folder(source, target, fmt, 1)
         assert verify_folder(target, source, None).problems == ()
+        taken = {name for name, kind in ruled.kinds.items() if fmt.quantises(name.removesuffix(".weight"), kind == "routed")}
+        check_engines(source, target, ruled, taken)
         decoded = plain(target, folder / f"{fmt.kind}-plain")
-        assert decoded == set(ruled.kinds)
+        assert decoded == taken
         assert all(ruled.place.layer(name) is not None for name in decoded), "a tower's tensor has codes"
         wanted = logits(folder / f"{fmt.kind}-plain", type(model))
         compressed = isinstance(fmt, Int4Group)
         more = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if compressed else {}
-        assert torch.equal(logits(target, type(model), **more), wanted), fmt.kind
+        if fmt.kind not in case.unread:
+            assert torch.equal(logits(target, type(model), **more), wanted), fmt.kind
         assert not torch.equal(wanted, before)
 
 

@@ -25,6 +25,7 @@ def row(case: Case) -> str:
     """Return a model type's row."""
     plan = "yes" if case.model_type in DECODERS or case.model_type in BUILDERS else "no"
     convert = f"experts refused: {case.refused}" if case.refused else "exact"
+    convert += f" ({', '.join(case.unread)}: by the decoder alone)" if case.unread else ""
     return f"| {case.model_type} | {case.models} | {convert} | {case.way} | {plan} | no | not tried |"
 
 

@@ -29,7 +29,7 @@ SIZES: Mapping[str, int] = {
     "swa_v_head_dim": 32,
     "v_head_dim": 32,
     "qk_nope_head_dim": 32,
-    "qk_rope_head_dim": 32,
+    "qk_rope_head_dim": 128,
     "kv_lora_rank": 128,
     "q_lora_rank": 128,
     "o_lora_rank": 128,
@@ -88,6 +88,8 @@ PER_LAYER = ("layer_types", "mlp_layer_types", "attention_types", "layers_block_
 def shrink(config: Any, changes: Mapping[str, Any], text: bool = True) -> Any:
     """Make a configuration small, in place, its sections too."""
     sizes = dict(SIZES) | ({} if text else TOWER) | dict(changes if text else {})
+    if getattr(config, "kv_lora_rank", None) and "num_key_value_heads" not in changes:
+        sizes |= {"num_key_value_heads": sizes["num_attention_heads"], "head_dim": sizes["qk_rope_head_dim"]}
     layers = sizes["num_hidden_layers"]
     for key, value in list(vars(config).items()):
         if hasattr(value, "to_dict"):

@@ -117,3 +117,21 @@ def test_what_modelopt_has_quantised_is_refused_by_name(mixtral: Path, tmp_path:
     (folder / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "NVFP4"}}')
     with pytest.raises(UserError, match=r"hf_quant_config.json: weights quantised by ModelOpt \(NVFP4\) cannot be read"):
         convert_folder(folder, tmp_path / "out", Bf16(), 1)
+
+
+def test_layers_that_predict_further_tokens_are_converted_by_the_rule_and_copied_where_they_lie_elsewhere(tmp_path: Path) -> None:
+    source = save(tiny_model("glm4_moe", {}), tmp_path / "source")
+    last = {n: t for n, t in load_file(source / "model.safetensors").items() if n.startswith("model.layers.1.")}
+    further = {name.replace("layers.1.", "layers.2."): tensor.clone() for name, tensor in last.items()}
+    further |= {"model.layers.2.eh_proj.weight": torch.ones(128, 256), "model.layers.2.enorm.weight": torch.ones(128)}
+    beside = {"mtp.fc.weight": torch.ones(128, 256), "mtp.layers.0.self_attn.q_proj.weight": torch.ones(128, 128)}
+    folder = changed(source, tmp_path / "mtp", further | beside, num_nextn_predict_layers=1)
+    ruled = read_contents(folder).ruled
+    assert ruled is not None and ruled.way == "class"
+    inside = {name for name in ruled.kinds if name.startswith("model.layers.2.")}
+    assert inside == {name for name in further if ("_proj.weight" in name and "eh_proj" not in name)}
+    convert_folder(folder, tmp_path / "fp8", Fp8Block(), 1)
+    assert verify_folder(tmp_path / "fp8", folder, None).problems == ()
+    made = load_file(tmp_path / "fp8" / "model.safetensors")
+    assert all(torch.equal(made[name], tensor) for name, tensor in beside.items())
+    assert json.loads((tmp_path / "fp8" / "config.json").read_text())["num_nextn_predict_layers"] == 1
