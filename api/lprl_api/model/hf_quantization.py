@@ -74,7 +74,9 @@ def parse_quantization_config(config: Json, shape: ModelShape | None = None) -> 
         return _parse_fp8(section)
     if method == "compressed-tensors":
         return _parse_compressed(section, shape or _shape(config))
-    named = f"{method!r} (ModelOpt {section.get('quant_algo')})" if method == "modelopt" else repr(method)
+    made_by = section.get("producer")
+    modelopt = method == "modelopt" or (isinstance(made_by, dict) and made_by.get("name") == "modelopt")
+    named = f"{method!r} (ModelOpt {section.get('quant_algo')})" if modelopt else repr(method)
     raise UserError(f"quantization_config.quant_method: {named} is not supported; fits fp8 or compressed-tensors", READABLE)
 
 

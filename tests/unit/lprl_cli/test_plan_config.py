@@ -35,6 +35,7 @@ def plan(folder: Path, config: dict[str, Any], *arguments: str) -> int:
             {"quant_method": "modelopt", "quant_algo": "NVFP4"},
             "'modelopt' (ModelOpt NVFP4) is not supported; fits fp8 or compressed-tensors",
         ),
+        ({"quant_algo": "FP8", "producer": {"name": "modelopt"}}, "None (ModelOpt FP8) is not supported"),
         ({"quant_method": "awq"}, "'awq' is not supported"),
         ({"quant_method": "gptq", "bits": 4}, "'gptq' is not supported"),
         (packed(symmetric=False), "asymmetric"),

@@ -8,6 +8,7 @@ import pytest
 from tests.unit.lprl_api.layouts.published import Published, published
 
 from lprl_api.errors import UserError
+from lprl_api.model.hf_quantization import parse_quantization_config
 from lprl_api.model.layouts.planned import planned_shape
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.model.weights import parameters, whole_parameters
@@ -55,14 +56,24 @@ def test_a_published_file_is_read_or_refused_with_file_key_and_remedy(tmp_path: 
     (tmp_path / "config.json").write_text(json.dumps(config))
     if beside:
         (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": beside}}))
-    readable = one.parameters is not None and not beside and section in ("", "fp8", "compressed-tensors pack-quantized")
-    if readable and config.get("expert_dtype", "fp8") == "fp8":
+    if one.parameters is not None and not beside and _reads(config, section):
         assert parameters(inspection_of(str(tmp_path / "config.json")).shape) == one.parameters
         return
     with pytest.raises(UserError) as caught:
         inspection_of(str(tmp_path / "config.json"))
     assert caught.value.message.startswith(f"{tmp_path}/") and ".json: " in caught.value.message
     assert caught.value.remedy
+
+
+def _reads(config: dict[str, Any], section: str) -> bool:
+    """Return whether weights stored so are read: always where they are plain, in FP8 throughout, or in the INT4 of Kimi."""
+    if section in ("", "fp8", "compressed-tensors pack-quantized"):
+        return config.get("expert_dtype", "fp8") == "fp8"
+    try:
+        parse_quantization_config(config, planned_shape(config))
+    except UserError:
+        return False
+    return "modelopt" not in section
 
 
 def test_weights_beside_a_modelopt_section_are_refused_by_its_name(tmp_path: Path) -> None:
