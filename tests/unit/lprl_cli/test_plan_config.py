@@ -53,7 +53,7 @@ def test_a_format_that_convert_refuses_is_refused(tmp_path: Path, capsys: pytest
     assert err.startswith(f"error: {tmp_path}/kimi-config.json: ") and "\n  fix: " in err, err
 
 
-@pytest.mark.parametrize("changes", [{"model_type": "kimi_linear"}, {"hidden_size": "wide"}, {"num_hidden_layers": None}])
+@pytest.mark.parametrize("changes", [{"model_type": "kimi_k3"}, {"hidden_size": "wide"}, {"num_hidden_layers": None}])
 def test_refusals_name_the_file_given_and_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any]) -> None:
     assert plan(tmp_path, {**CONFIG, **changes}) == exits.USER_ERROR
     err = capsys.readouterr().err

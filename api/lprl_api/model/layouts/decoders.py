@@ -63,6 +63,7 @@ DECODERS: Mapping[str, Decoder] = {
     "ministral": Decoder(window="layers"),
     "ministral3": Decoder(window="all"),
     "mixtral": Decoder(experts=Experts("num_local_experts", "intermediate_size")),
+    "granitemoe": Decoder(bias="attention_bias", out_bias="attention_bias", experts=Experts("num_local_experts", "intermediate_size")),
     "phi3": Decoder(),
     "qwen3_vl_text": Decoder(qk_norm="head", bias="attention_bias", out_bias="attention_bias"),
     "qwen3_vl_moe_text": Decoder(qk_norm="head", bias="attention_bias", out_bias="attention_bias", experts=Experts()),

@@ -7,7 +7,9 @@ from lprl_api.errors import UserError
 from lprl_api.model.config_reader import Reader
 from lprl_api.model.hf_config import FAMILIES, first_architecture, language_model, shape_from_config
 from lprl_api.model.layouts.decoders import DECODERS, decoder
+from lprl_api.model.layouts.ernie import ernie_moe
 from lprl_api.model.layouts.hybrid import nemotron_h, qwen2_moe, qwen_hybrid
+from lprl_api.model.layouts.kimi_linear import kimi_linear
 from lprl_api.model.layouts.latent import deepseek_v4, latent
 from lprl_api.model.layouts.source import Source
 from lprl_api.model.layouts.ties import tied_by_class
@@ -28,6 +30,8 @@ BUILDERS: Mapping[str, Callable[[Source], ModelShape]] = {
     "qwen3_5_text": qwen_hybrid,
     "qwen3_5_moe": qwen_hybrid,
     "qwen3_5_moe_text": qwen_hybrid,
+    "kimi_linear": kimi_linear,
+    "ernie4_5_moe": ernie_moe,
     "nemotron_h": nemotron_h,
     "gpt_oss": gpt_oss,
     "llama4_text": llama4,

@@ -86,7 +86,7 @@ def test_weights_beside_a_modelopt_section_are_refused_by_its_name(tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model_type": "kimi_linear"}, "model_type: got 'kimi_linear'"),
+        ({"model_type": "kimi_k3"}, "model_type: got 'kimi_k3'"),
         ({"num_hidden_layers": "many"}, "num_hidden_layers: got 'many'; needs a whole number"),
         ({"layer_types": ["full_attention"]}, "layer_types: got .*; needs a kind for each of the 92 layers"),
     ],
