@@ -193,13 +193,10 @@ def _read_back(model: Any, parameters: Mapping[str, Parameter], scale: int) -> t
     views: dict[str, View] = {}
     unclear: dict[str, str] = {}
     for numbers in groups.values():
-        state = {}
-        for number in numbers:
-            shape = _small(parameters[names[number]], scale)
-            state[names[number]] = numbered(number, shape)
-        for name, tensor in revert_weight_conversion(model, state).items():
+        stand_ins = {names[number]: numbered(number, _small(parameters[names[number]], scale)) for number in numbers}
+        for name, tensor in revert_weight_conversion(model, dict(stand_ins)).items():
             origin = names[parameter_of(tensor)]
-            found = located(tensor, origin, parameters[origin].shape, _small(parameters[origin], scale))
+            found = located(tensor, origin, parameters[origin].shape, stand_ins[origin]) if tensor.numel() else "it is empty"
             if isinstance(found, View):
                 views[name] = found
             else:

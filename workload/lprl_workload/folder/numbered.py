@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 
 import torch
@@ -38,33 +39,40 @@ def parameter_of(tensor: Tensor) -> int:
     return int(tensor.reshape(-1)[0]) >> PARAMETER
 
 
-def located(tensor: Tensor, name: str, full: tuple[int, ...], small: tuple[int, ...]) -> View | str:
+def located(tensor: Tensor, name: str, full: tuple[int, ...], origin: Tensor) -> View | str:
     """Return where numbered elements lie in parameter `name`, or why they are no view of it.
 
-    `full`: the parameter's shape; `small`: its stand-in's, of which each axis is a part of the parameter's.
+    `full`: the parameter's shape; `origin`: its stand-in (`numbered`), of which each axis is a part of the parameter's.
     """
-    inside = tensor - (parameter_of(tensor) << PARAMETER)
-    first = int(inside.reshape(-1)[0])
-    if bool((inside < 0).any()) or bool((inside >= prod(small)).any()):
-        return f"it is put together from {name} and others"
-    strides = [int(inside.select(d, 1).reshape(-1)[0]) - first if size > 1 else 0 for d, size in enumerate(inside.shape)]
-    wanted = torch.full_like(inside, first)
-    for d, (size, stride) in enumerate(zip(inside.shape, strides, strict=True)):
-        wanted += (torch.arange(size) * stride).view(-1, *[1] * (inside.ndim - d - 1))
-    if not torch.equal(inside, wanted):
-        return f"its elements are those of {name} in another order"
-    placed = _axes(name, small, tuple(inside.shape), strides)
+    start = int(origin.reshape(-1)[0])
+    first = int(tensor.reshape(-1)[0]) - start
+    strides = tuple(int(tensor.select(d, 1).reshape(-1)[0]) - start - first if n > 1 else 0 for d, n in enumerate(tensor.shape))
+    last = first + sum(stride * (size - 1) for stride, size in zip(strides, tensor.shape, strict=True))
+    if min(strides, default=0) < 0 or last >= origin.numel():
+        return f"it is put together from {name} and others, or in another order"
+    if not torch.equal(tensor, origin.reshape(-1).as_strided(tensor.shape, strides, first)):
+        return f"its elements are not those of {name} in their order"
+    found = _place(full, tuple(origin.shape), tuple(tensor.shape), first, strides)
+    return f"{found} {name}" if isinstance(found, str) else View(name, *found)
+
+
+@cache
+def _place(
+    full: tuple[int, ...], small: tuple[int, ...], shape: tuple[int, ...], first: int, strides: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int | slice, ...]] | str:
+    """Return (shape, axes, index) of a view with these strides in the parameter, or why there is none; layers are alike."""
+    placed = _axes(small, shape, strides)
     if isinstance(placed, str):
         return placed
     axes, steps = placed
-    index = _index(name, full, small, first, {axis: inside.shape[d] for d, axis in enumerate(axes)}, steps)
+    index = _index(full, small, first, {axis: shape[d] for d, axis in enumerate(axes)}, steps)
     if isinstance(index, str):
         return index
     sizes = {axis: len(range(*i.indices(full[axis]))) for axis, i in enumerate(index) if isinstance(i, slice)}
-    return View(name, tuple(sizes[axis] for axis in axes), axes, index)
+    return tuple(sizes[axis] for axis in axes), axes, index
 
 
-def _axes(name: str, small: tuple[int, ...], shape: tuple[int, ...], strides: Sequence[int]) -> tuple[tuple[int, ...], list[int]] | str:
+def _axes(small: tuple[int, ...], shape: tuple[int, ...], strides: Sequence[int]) -> tuple[tuple[int, ...], list[int]] | str:
     """Return (the parameter's axis of each dimension, the step along each axis)."""
     own = [prod(small[axis + 1 :]) for axis in range(len(small))]
     axes, steps = [-1] * len(shape), [1] * len(small)
@@ -73,7 +81,7 @@ def _axes(name: str, small: tuple[int, ...], shape: tuple[int, ...], strides: Se
             fits = (a for a in range(len(small)) if stride and stride % own[a] == 0 and stride // own[a] * (size - 1) < small[a])
             axis = next(fits, None)
             if axis is None or axis in axes:
-                return f"a dimension of it runs across those of {name}"
+                return "a dimension of it runs across those of"
             axes[d], steps[axis] = axis, stride // own[axis]
     free = [axis for axis in range(len(small)) if axis not in axes]
     if len(shape) < len(small):
@@ -81,13 +89,13 @@ def _axes(name: str, small: tuple[int, ...], shape: tuple[int, ...], strides: Se
     for d, axis in enumerate(axes):
         if axis < 0:
             if not free:
-                return f"it has dimensions that {name} has not"
+                return "it has more dimensions than"
             axes[d] = free.pop(0)
     return tuple(axes), steps
 
 
 def _index(
-    name: str, full: tuple[int, ...], small: tuple[int, ...], first: int, counts: dict[int, int], steps: list[int]
+    full: tuple[int, ...], small: tuple[int, ...], first: int, counts: dict[int, int], steps: list[int]
 ) -> tuple[int | slice, ...] | str:
     """Return what of each axis of the full parameter a view takes; `counts`: elements of the stand-in along the axes it has."""
     found: list[int | slice] = []
@@ -95,12 +103,12 @@ def _index(
         start, factor = first // prod(small[axis + 1 :]) % part, whole // part
         if axis not in counts:
             if factor != 1:
-                return f"it takes one of a stand-in's {part} of {whole} in {name}"
+                return f"it takes one of a stand-in's {part} of {whole} in"
             found.append(start)
         elif steps[axis] == 1:
             found.append(slice(start * factor, (start + counts[axis]) * factor, 1))
         elif start < steps[axis] and counts[axis] * steps[axis] == part:
             found.append(slice(start, whole, steps[axis]))
         else:
-            return f"its elements are some of {name}'s in steps"
+            return "its elements are some, in steps, of"
     return tuple(found)
