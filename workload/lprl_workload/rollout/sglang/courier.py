@@ -88,9 +88,8 @@ class Courier:
             # A handle each: torch counts the references of every one.
             handles = [base64.b64encode(pickle.dumps(share(own))).decode() for _ in range(self._ranks)]
             return self.command(op, handles=handles, **told)
-        file = self._exchange.new("bucket")
+        file = self._exchange.write("bucket", bucket.data.numpy().data)
         try:
-            bucket.data.numpy().tofile(file)
             entries = [[e.name, e.dtype, list(e.shape), e.offset, e.nbytes] for e in bucket.entries]
             return self.command(op, file=str(file), nbytes=bucket.data.numel(), entries=entries, **told)
         finally:

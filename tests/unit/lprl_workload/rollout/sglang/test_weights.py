@@ -218,6 +218,29 @@ def test_requests_that_stand_still_keep_their_cache_and_a_server_that_is_gone_is
         push(weights, 2, tensors(2))
 
 
+class Lone(nn.Module):
+    """Without a low-rank query projection, as Moonlight: one half has no other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kv_a_proj_with_mqa = nn.Linear(4, 2, bias=False).requires_grad_(False)
+        self.experts = nn.Module()
+        self.experts.scheme = Packs()  # type: ignore[assignment]
+
+    def load_weights(self, items: Sequence[tuple[str, Tensor]]) -> None:
+        for _, tensor in items:
+            self.kv_a_proj_with_mqa.weight.data.copy_(tensor)
+
+
+def test_a_half_without_another_is_loaded_at_the_end(release: Release, tmp_path: Path) -> None:
+    model: Any = Lone()
+    weights = Weights(Here(model, release.sessions), release, 1, tmp_path)
+    sent = NamedTensor("x.kv_a_proj_with_mqa.weight", torch.randn(2, 4))
+    push(weights, 0, [sent])
+    weights.close()
+    assert torch.equal(model.kv_a_proj_with_mqa.weight, sent.tensor)
+
+
 def test_a_rank_that_cannot_report_is_no_end_of_its_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     serve(Model(), [('{"op": "began", "reply": "' + str(tmp_path / "gone" / "reply") + '"}', torch.empty(0))])
     assert "no report of a weight operation" in caplog.text
