@@ -47,6 +47,15 @@ def strip_quantization(config: Json) -> Json:
     return {key: strip_quantization(value) if key == "text_config" and isinstance(value, dict) else value for key, value in kept.items()}
 
 
+def is_mxfp4(config: Json) -> bool:
+    """Return whether a config.json says that experts are MXFP4. Raises UserError for a key of the section that is not known."""
+    section = find_quantization_config(config)
+    if section is None or section.get("quant_method") != "mxfp4":
+        return False
+    check_keys(section, keys.MXFP4, SECTION)
+    return True
+
+
 def without_lists(config: Json) -> Json:
     """Return `config` (a copy) with quantisation sections that list no modules: what is quantised is then seen in the tensors alone."""
     kept = dict(config)

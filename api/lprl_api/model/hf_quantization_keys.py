@@ -53,6 +53,11 @@ FP8: Mapping[str, tuple[Accepts, str]] = {
     "dequantize": (_any, ""),  # a wish to the loader
     "packed_modules_mapping": (_any, ""),
 }
+MXFP4: Mapping[str, tuple[Accepts, str]] = {
+    "quant_method": (_any, ""),
+    "modules_to_not_convert": (_any, ""),  # read from the tensors
+    "dequantize": (_any, ""),
+}
 COMPRESSED: Mapping[str, tuple[Accepts, str]] = {
     "quant_method": (_any, ""),
     "format": (_any, ""),

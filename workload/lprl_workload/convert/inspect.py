@@ -5,6 +5,7 @@ from pathlib import Path
 from lprl_api.errors import UserError
 from lprl_api.model import config_file
 from lprl_api.model.formats import WeightFormat
+from lprl_api.model.formats.mxfp4 import Mxfp4
 from lprl_api.model.known import has_table, model_type
 from lprl_api.model.look import Look
 from lprl_api.model.model_shape import Inspection, SourceQuantization
@@ -33,6 +34,7 @@ def look_at(folder: Path) -> Inspection | Look:
     contents = read_contents(folder)
     ruled = contents.ruled
     assert ruled is not None, "a family has a table, or the rule's answers"
+    mxfp4 = ("experts are MXFP4: --to bf16 unpacks them",) if isinstance(read_format(folder), Mxfp4) else ()
     refused = [f"{name}: {why}"[:MAX_NOTE_CHARACTERS] for name, why in ruled.refused.items()]
     return Look(
         model_type=model_type(read_config(folder)),
@@ -47,8 +49,8 @@ def look_at(folder: Path) -> Inspection | Look:
         total_bytes=total_bytes(contents.tensors.values()),
         tensors=len(contents.tensors),
         shards=len(contents.shards),
-        quantization=config_file.source_quantization(read_format(folder)),
-        notes=tuple(note[:MAX_NOTE_CHARACTERS] for note in contents.notes[:MAX_NOTES]),
+        quantization=SourceQuantization() if mxfp4 else config_file.source_quantization(read_format(folder)),
+        notes=tuple(note[:MAX_NOTE_CHARACTERS] for note in (*mxfp4, *contents.notes)[:MAX_NOTES]),
     )
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, WeightFormat
+from lprl_api.model.formats.mxfp4 import Mxfp4
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.convert.writer import OutputTensor
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.files import INDEX_REMEDY
 from lprl_workload.folder.header import TensorInfo
+from lprl_workload.folder.mxfp4 import BLOCKS, SCALES, unpacked
 from lprl_workload.folder.quantized import CODES, FLOATS, PARTNERS, check_codes
 from lprl_workload.quant.scheme import module_of, served_names
 from lprl_workload.quant.select import FUSED_GATE_UP, Chosen, expert_names
@@ -39,10 +41,17 @@ class Piece:
         """Whether the bytes stay as they are."""
         return isinstance(self.source_format, Bf16) and isinstance(self.target_format, Bf16)
 
+    @property
+    def unpacks(self) -> bool:
+        """Whether it is a layer's experts in MXFP4."""
+        return isinstance(self.source_format, Mxfp4)
+
     def outputs(self) -> tuple[OutputTensor, ...]:
         """Return the tensors this piece becomes."""
         if self.copies:
             return (OutputTensor(self.name, self.source.dtype, self.shape),)
+        if self.unpacks:
+            return (OutputTensor(self.name, "BF16", self.shape),)
         module, parts = module_of(self.name), self.target_format.parts(*self.shape)
         return tuple(OutputTensor(f"{module}.{part.leaf}", part.dtype, part.shape, last=i > 0) for i, part in enumerate(parts))
 
@@ -79,6 +88,11 @@ class Planner:
             raise UserError(f"{self.index.folder / shard}: {error.message}", INDEX_REMEDY) from error
 
     def _pieces(self, tensor: TensorInfo) -> Iterator[Piece]:
+        if isinstance(self.source_format, Mxfp4) and (found := unpacked(self.index, tensor)):
+            if tensor.name.endswith(BLOCKS):
+                scales = self.index.tensors[f"{found[0]}{SCALES}"]
+                yield self._targeted(Piece(*found, tensor, tensor.start, tensor.nbytes, (scales,), self.source_format))
+            return
         module, _, leaf = tensor.name.rpartition(".")
         if not isinstance(self.source_format, Bf16):
             if leaf == "weight_zero_point":

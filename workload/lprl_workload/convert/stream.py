@@ -24,6 +24,7 @@ from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.header import TensorInfo
 from lprl_workload.io.dtypes import DTYPES
 from lprl_workload.quant.kernels import kernels_of
+from lprl_workload.quant.mxfp4 import decode
 from lprl_workload.quant.scheme import dequantize, served_names
 from lprl_workload.quant.slab import SLAB_BYTES, ErrorSums, raw_bytes
 
@@ -129,6 +130,9 @@ class ShardStream:
             if piece.copies:
                 self._copy(piece)
                 return None
+            if piece.unpacks:
+                self._unpack(piece)
+                return None
             if isinstance(piece.target_format, Bf16):
                 self._dequantize(piece)
                 return None
@@ -145,6 +149,21 @@ class ShardStream:
             check_finite(typed(self._main.bytes(piece.start + start, count), dtype))
             self._writer.pwrite(self._main.view(piece.start + start, count), offset + start)
             self._on_bytes(count)
+
+    def _unpack(self, piece: Piece) -> None:
+        """Write a layer's MXFP4 experts as BF16 [experts, in, out], one expert at a time."""
+        offset = self._writer.offset(piece.name)
+        experts, _, rows = piece.shape
+        size = piece.nbytes // experts
+        scales = self._open(self._index.where[piece.partners[0].name]).tensor(piece.partners[0])
+        for expert in range(experts):
+            start = piece.start + expert * size
+            self._main.hash_to(start + size)
+            values = decode(self._main.bytes(start, size).view(rows, -1, 16), scales[expert]).T.contiguous()
+            check_finite(values)
+            self._writer.pwrite(raw_bytes(values), offset)
+            offset += values.numel() * values.element_size()
+            self._on_bytes(size)
 
     def _dequantize(self, piece: Piece) -> None:
         offset = self._writer.offset(piece.name)

@@ -16,7 +16,9 @@ from lprl_workload.convert.files import CONFIG
 from lprl_workload.folder.config import read_format
 from lprl_workload.folder.header import read_json
 from lprl_workload.folder.model import read_contents
+from lprl_workload.folder.mxfp4 import BLOCKS, SCALES
 from lprl_workload.folder.quantized import PARTNERS
+from lprl_workload.quant.mxfp4 import decode
 from lprl_workload.quant.scheme import dequantize, module_of, served_names
 from lprl_workload.quant.select import is_fused
 
@@ -110,6 +112,9 @@ class ModelFolder:
 
     def _of_fused(self, name: str) -> Tensor:
         """Return one expert's matrix out of a fused 3-D tensor: gate_up_proj [E, 2I, H], down_proj [E, H, I]."""
+        if f"{name}{BLOCKS}" in self.index.where:
+            blocks, scales = self.tensor(f"{name}{BLOCKS}"), self.tensor(f"{name}{SCALES}")
+            return torch.stack([decode(b, s).T for b, s in zip(blocks, scales, strict=True)])
         if name in self._matrices:
             fused, (_, shape, first) = self._matrices[name]
             if shape == self.index.tensors[fused].shape:

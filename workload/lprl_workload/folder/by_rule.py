@@ -9,10 +9,12 @@ from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
+from lprl_api.model.formats.mxfp4 import Mxfp4
 from lprl_workload.folder.class_layout import ClassLayout, expert_views, layout_of_text
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.files import COMPLETE, shown
 from lprl_workload.folder.header import TensorInfo
+from lprl_workload.folder.mxfp4 import BLOCKS, check_blocks, unpacked
 from lprl_workload.folder.numbered import View
 from lprl_workload.folder.quantized import PARTNERS, check_codes, check_config_fits, is_codes, logical
 from lprl_workload.quant.rule import Kind, Matrix, Ruled, is_expert, is_fused_expert, is_linear, place_of
@@ -28,7 +30,10 @@ def held_by_rule(contents: FolderContents, config: Mapping[str, Any], fmt: Weigh
 
     Raises UserError naming tensors that are missing, misshapen or unknown to the class, and for no text model at all.
     """
-    check_config_fits(contents, fmt)
+    if isinstance(fmt, Mxfp4):
+        check_blocks(contents)
+    else:
+        check_config_fits(contents, fmt)
     found = layout_of_text(json.dumps(dict(config), sort_keys=True))
     if isinstance(found, str):
         return _by_index(contents, config, fmt, found)
@@ -44,6 +49,10 @@ def _weights(contents: FolderContents, fmt: WeightFormat) -> Iterator[tuple[Tens
     """Yield (tensor, name of the weight, shape of the weight), scales and the like apart."""
     for tensor in contents.tensors.values():
         module, _, leaf = tensor.name.rpartition(".")
+        if isinstance(fmt, Mxfp4) and (found := unpacked(contents, tensor)):
+            if tensor.name.endswith(BLOCKS):
+                yield tensor, *found
+            continue
         if leaf in PARTNERS and (f"{module}.weight" in contents.tensors or f"{module}.weight_packed" in contents.tensors):
             continue
         yield tensor, logical(tensor.name), check_codes(contents, tensor, fmt) if is_codes(tensor) else tensor.shape

@@ -6,7 +6,8 @@ from typing import Any
 from lprl_api.errors import UserError
 from lprl_api.model import config_file
 from lprl_api.model.formats import WeightFormat
-from lprl_api.model.hf_quantization import without_lists
+from lprl_api.model.formats.mxfp4 import Mxfp4
+from lprl_api.model.hf_quantization import is_mxfp4, without_lists
 from lprl_api.model.known import has_table
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.folder.header import read_json
@@ -44,6 +45,8 @@ def read_format(folder: Path) -> WeightFormat:
     Raises UserError naming file and key.
     """
     config = read_config(folder)
+    if not has_table(config) and is_mxfp4(config):
+        return Mxfp4()  # type: ignore[return-value]  # of no WeightFormat: nothing is converted to it
     return config_file.format_of(config if has_table(config) else without_lists(config), str(folder / CONFIG))
 
 
