@@ -12,4 +12,6 @@ def activate() -> str | None:
 
     if os.environ.get("SGLANG_PLATFORM") != PLATFORM or torch.cuda.is_available():
         return None
+    # The server's processes inherit it. What SGLang compiles (routing) would take a C++ compiler and, on a busy machine, minutes.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     return "lprl_sglang_cpu.platform:CpuPlatform"

@@ -1,8 +1,8 @@
 """Latent attention (DeepSeek-V3): what SGLang derives from a quantised kv_b_proj, with the quantizer's values.
 
-While it decodes, SGLang multiplies with the two halves of kv_b_proj on their own, and for FP8 it would quantise them again with one
-scale. Here the halves are the dequantised values. Their product's input is the latent, which FP8 activations quantise: as SGLang
-keeps latents in its cache, they are quantised where they arise.
+SGLang keeps latents in its cache and multiplies with the two halves of kv_b_proj on their own, which for FP8 it would quantise again
+with one scale. Here the halves are the dequantised values. Their product's input is the latent, which FP8 activations quantise: it is
+quantised where it arises. Prompts are computed in the same way, since PyTorch's attention reads keys and values from the cache alone.
 
 Its rotary embedding for CPUs knows YaRN alone; without scaling (Moonlight) the one that GPUs use is as good here.
 """
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from sglang.srt.layers.rotary_embedding import get_rope, get_rope_wrapper
 from sglang.srt.models import deepseek_v2
+from sglang.srt.models.deepseek_common.attention_backend_handler import AttentionBackendRegistry
+from sglang.srt.models.deepseek_common.attention_forward_methods.forward_methods import AttnForwardMethod
 from sglang.srt.models.deepseek_common.deepseek_weight_loader import DeepseekV2WeightLoaderMixin
 from torch import Tensor
 
@@ -25,6 +27,7 @@ def install() -> None:
     """Have every DeepSeek model of this process derive its halves here; repeating it changes nothing."""
     DeepseekV2WeightLoaderMixin.post_load_weights = _post_load_weights
     deepseek_v2.get_rope_wrapper = _rotary
+    AttentionBackendRegistry.register("torch_native", lambda attention, batch: AttnForwardMethod.MLA)
 
 
 def _rotary(*sizes: Any, rope_scaling: Any = None, device: Any = None, **settings: Any) -> Any:
@@ -34,14 +37,24 @@ def _rotary(*sizes: Any, rope_scaling: Any = None, device: Any = None, **setting
 
 
 def _post_load_weights(model: Any, is_nextn: bool = False, weight_names: Iterable[str] | None = None) -> None:
-    """Derive what was quantised of the layers that `weight_names` names (None: all); SGLang does so for the others."""
-    names = None if weight_names is None else [name for name in weight_names if "kv_b_proj" in name]
-    layers = [model.model.decoder] if is_nextn else model.model.layers[model.model.start_layer : model.model.end_layer]
-    if any(layer.self_attn.kv_b_proj.weight.element_size() > 1 for layer in layers if hasattr(layer.self_attn, "kv_b_proj")):
-        _theirs(model, is_nextn, names)
-        return
-    for layer in layers:
+    """Derive the halves of every quantised layer; SGLang does so for the others."""
+    if is_nextn:  # one layer, which predicts a token more
+        quantised, others = [layer for layer in [model.model.decoder] if _is_quantised(layer)], []
+        theirs = not quantised
+    else:
+        layers = {number: model.model.layers[number] for number in range(model.model.start_layer, model.model.end_layer)}
+        quantised = [layer for layer in layers.values() if _is_quantised(layer)]
+        others = [f"model.layers.{number}.self_attn.kv_b_proj.weight" for number, layer in layers.items() if not _is_quantised(layer)]
+        theirs = bool(others)
+    if theirs:
+        _theirs(model, is_nextn, others)
+    for layer in quantised:
         _derive(layer.self_attn)
+
+
+def _is_quantised(layer: Any) -> bool:
+    weight = getattr(getattr(layer.self_attn, "kv_b_proj", None), "weight", None)
+    return weight is not None and bool(weight.element_size() == 1)
 
 
 def _derive(attention: Any) -> None:
