@@ -34,10 +34,7 @@ def _rollout(case: Case) -> Iterator[FieldError]:
         return
     precision = case.spec.precision
     if precision.rollout is Rollout.FP8 and precision.fp8.activations == "dynamic" and not device.has_fp8:
-        need = (
-            f"int4 or bf16, or precision.fp8.activations none (weight-only) on {device.name} (SM {device.sm / 10}), "
-            "or an accelerator with FP8 matrix units"
-        )
+        need = f"int4 or bf16 on {device.name} (SM {device.sm / 10}), or an accelerator with FP8 matrix units, or backends.rollout torch"
         yield wrong("precision.rollout", precision.rollout, need)
 
 

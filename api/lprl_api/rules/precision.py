@@ -150,6 +150,9 @@ def _engine_support(case: Case) -> Iterator[FieldError]:
         fits = "precision.rollout bf16" if case.shape is not None and case.shape.family == "llama" else "block"
         need = f"{fits}: sglang serves {strategy}-wise FP8 from a folder, but updates it through no public path; or backends.rollout torch"
         yield wrong("precision.fp8.strategy", strategy, need)
+    elif case.sglang and precision.rollout is Rollout.FP8 and precision.fp8.activations == "none" and not on_cpu:
+        need = "dynamic: sglang packs weight-only FP8 for its kernels once and cannot undo it for an update; or backends.rollout torch"
+        yield wrong("precision.fp8.activations", "none", need)
 
 
 def _source(case: Case) -> Iterator[FieldError]:

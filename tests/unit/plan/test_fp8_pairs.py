@@ -14,6 +14,9 @@ from lprl_operator.plan.types import JobPlan
 
 def plan(training: str, activations: str = "dynamic", **precision: Any) -> JobPlan:
     document = preset_manifest("qwen3-4b-fp8")
+    if activations == "none":  # SGLang would take such weights once
+        document["spec"]["backends"]["rollout"] = "torch"
+        document["spec"]["topology"]["rollout"] |= {"gpusPerEngine": 1, "maxConcurrency": 8}
     document["spec"]["precision"] = {"training": training, "rollout": "fp8", "fp8": {"activations": activations}, **precision}
     return make_plan(parse_job(document).spec)
 
