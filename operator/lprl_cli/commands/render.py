@@ -81,9 +81,9 @@ def _yaml(documents: list[dict[str, Any]]) -> str:
 def _inspection(args: argparse.Namespace, manifest: Manifest, job: LowPrecisionRLJob) -> Inspection:
     """Return what is known of the model: inspected now, earlier, or assumed from its shape."""
     if args.model is not None:
-        from lprl_cli.commands.workload import inspect
+        from lprl_cli.commands.workload import inspect, inspection_of
 
-        return Inspection.model_validate(inspect(Path(args.model)))
+        return inspection_of(inspect(Path(args.model)), args.model)
     if args.inspection is not None:
         try:
             return Inspection.model_validate_json(Path(args.inspection).read_bytes())

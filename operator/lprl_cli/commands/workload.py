@@ -11,6 +11,8 @@ from typing import Any
 
 from lprl_api import names
 from lprl_api.errors import UserError
+from lprl_api.model.known import tables
+from lprl_api.model.model_shape import Inspection
 from lprl_cli import exits
 from lprl_cli.cluster.place import called_as_kubectl
 
@@ -72,6 +74,14 @@ def inspect(source: Path) -> dict[str, Any]:
         raise SystemExit(done.returncode)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def inspection_of(document: dict[str, Any], source: str) -> Inspection:
+    """Return what `inspect` found as an Inspection. Raises UserError for a model that is converted only, which no job can train."""
+    if "shape" not in document:
+        what = f"{source}: model_type {document['modelType']} cannot be trained here; model_types that can: {tables()}"
+        raise UserError(what, "name one of these; lprl convert takes this one")
+    return Inspection.model_validate(document)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from lprl_api.names import ENV_TERMINATION_LOG, ENV_VOLUMES_ROOT, ExitCode
 from lprl_api.spec.precision import Scope
 from lprl_api.spec.sources import ModelSource
 from lprl_api.wire.runconfig import InspectConfig
-from lprl_cli.commands.workload import _table
+from lprl_cli.commands.workload import _table, inspection_of
 from lprl_workload.__main__ import main
 from lprl_workload.convert.export import convert_folder
 from lprl_workload.convert.inspect import look_at
@@ -95,6 +95,8 @@ def test_inspect_says_what_it_found_and_by_which_way(mixtral: Path) -> None:
     looked = look_at(mixtral).document()
     assert (looked["modelClass"], looked["way"], looked["linear"], looked["routed"]) == ("MixtralForCausalLM", "class", 32, 24)
     assert "converted only, not trained here" in _table("m", looked)
+    with pytest.raises(UserError, match="m: model_type mixtral cannot be trained here; model_types that can: llama"):
+        inspection_of(looked, "m")  # what `lprl render --model` asks
 
 
 def test_a_job_that_would_train_it_is_refused_at_inspection_in_one_line(
