@@ -39,12 +39,20 @@ def test_a_trainer_that_sleeps_leaves_the_gpu(tmp_path: Path, mode: str) -> None
     print(f"\n{mode}: {parameters} parameters, {awake / parameters:.2f} bytes each awake, {asleep} bytes asleep")
 
 
-def test_a_colocated_run_takes_turns_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_a_colocated_run_takes_turns_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     monkeypatch.setenv("LPRL_VOLUMES_ROOT", str(tmp_path))
     monkeypatch.setenv("LPRL_TERMINATION_LOG", str(tmp_path / "term"))
     monkeypatch.setenv("LPRL_LOCAL_CONFIGMAPS", str(tmp_path / "cm"))
-    write_inputs(tmp_path)
-    changes: dict[str, Any] = {"algorithm": {"steps": 4}, "evaluation": {"every_steps": 2}, "ranks": {"accelerator": "H100-80GB"}}
+    write_inputs(tmp_path, "qwen3-moe")
+    training, rollout = MODES[mode]
+    precision = {"training": training, "rollout": rollout, "int4": {"group_size": 32}}
+    changes: dict[str, Any] = {
+        "algorithm": {"steps": 4},
+        "evaluation": {"every_steps": 2},
+        "ranks": {"accelerator": "H100-80GB"},
+        "precision": precision,
+    }
     base = {"job_name": "gpu", "checkpoint": {"directory": {"volume": "all", "path": "runs/gpu"}, "every_steps": 2}}
     config = tmp_path / "run.json"
     config.write_text(run_config(tmp_path, merged(base, changes)).model_dump_json(by_alias=True))

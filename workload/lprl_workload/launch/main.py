@@ -28,6 +28,13 @@ from lprl_workload.process.termination import ending_of, write_termination
 log = logging.getLogger(__name__)
 
 
+def set_up_logs() -> None:
+    """Write messages from INFO on; of HTTP clients only warnings, or every sample that a server draws or judges were a line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments of `train`."""
     parser = Parser(prog=called_as("train"), description="Run one attempt of a job.")
@@ -53,7 +60,7 @@ def _attempt_of_environment() -> int:
 def train_command(argv: Sequence[str]) -> int:
     """Run one attempt; returns an ExitCode. No traceback for wrong input."""
     arguments = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logs()
     reporter: Reporter | None = None
     departure = Departure(lambda saved, why: _vanish(reporter, saved, why))
     try:

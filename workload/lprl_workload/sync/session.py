@@ -130,8 +130,8 @@ class Session(Taker):
         sums = torch.zeros(1 + len(names) * len(audiences), dtype=torch.int64)
         sums[0] = self._nbytes
         if self._sums:
-            places = torch.tensor([1 + audience * len(names) + names[name] for audience, name in self._sums])
-            sums[places] = torch.stack(list(self._sums.values())).cpu()
+            places = [1 + audience * len(names) + names[name] for audience, name in self._sums]
+            sums[places] = _in_host_memory(list(self._sums.values()))
         return (sum(row[0] for row in rows), sum(row[1] for row in rows)), self._peers.total(sums).tolist()
 
     def _positions(self) -> dict[str, int]:
@@ -145,6 +145,15 @@ class Session(Taker):
             return Check.of(taken)
         start, positions = 1 + number * len(specs), self._positions()
         return Check.of(taken, {name: sums[start + positions[name]] for name, _, _ in taken})
+
+
+def _in_host_memory(values: Sequence[Tensor]) -> Tensor:
+    """Return scalars that lie on several devices (shapes of INT4 weights stay in host memory) as one tensor, one copy a device."""
+    found = torch.empty(len(values), dtype=torch.int64)
+    for device in {value.device for value in values}:
+        there = [number for number, value in enumerate(values) if value.device == device]
+        found[there] = torch.stack([values[number] for number in there]).cpu()
+    return found
 
 
 def _part(audience: Audience, item: NamedTensor) -> NamedTensor | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing import reductions
 
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.sync import cuda_ipc
@@ -36,13 +37,19 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, rebuild: Any, uuid: str = "shared") -> Any:
-    monkeypatch.setattr(cuda_ipc, "_REBUILD", rebuild)
+    monkeypatch.setattr(reductions, "rebuild_cuda_tensor", rebuild)
     return open_handle(BucketHandle((), uuid, ARGUMENTS[rebuild])).data
 
 
 @pytest.mark.parametrize("rebuild", [as_now, otherwise])
 def test_the_device_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, rebuild: Any) -> None:
     assert opened(monkeypatch, rebuild)[1:] == (1, "memory")
+
+
+def test_torchs_own_function_is_taken_where_sglang_put_another_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reductions, "_rebuild_cuda_tensor_original", as_now, raising=False)
+    monkeypatch.setattr(reductions, "rebuild_cuda_tensor", lambda *args: as_now(*args))
+    assert open_handle(BucketHandle((), "shared", ARGUMENTS[as_now])).data[1:] == (1, "memory")
 
 
 def test_a_torch_that_calls_it_otherwise_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,4 +63,4 @@ def test_a_gpu_this_process_does_not_see_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_installed_torch_has_the_argument() -> None:
-    assert cuda_ipc._DEVICE_ARGUMENT in inspect.signature(cuda_ipc._REBUILD).parameters
+    assert cuda_ipc._DEVICE_ARGUMENT in inspect.signature(reductions.rebuild_cuda_tensor).parameters
