@@ -1,6 +1,8 @@
 """transformers' own model of a config.json, built on `meta`: its true sizes, no weights, no memory, no code of the folder."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,14 +14,27 @@ class NoClass(Exception):
     """transformers has no class for a config.json, or it cannot be built: the message says why."""
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' remarks on a configuration to itself: nothing is computed with it here."""
+    log = logging.getLogger("transformers")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def build_on_meta(document: Mapping[str, Any]) -> Any:
     """Return transformers' model of a config.json without weights. Raises NoClass."""
     from transformers.initialization import no_init_weights
 
-    config = _config(document)
+    with _quiet():
+        config = _config(document)
     model_class = class_of(document, config)
     try:
-        with no_init_weights(), torch.device("meta"):
+        with _quiet(), no_init_weights(), torch.device("meta"):
             model = model_class(config)
         model.tie_weights()
     except Exception as error:  # anything a class's constructor raises: its config is not one it can be built from
