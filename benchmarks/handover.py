@@ -100,6 +100,10 @@ class StandInEngine:
     def abort_update(self, why: str) -> None:
         """Nothing was begun."""
 
+    def lost(self) -> Exception | None:
+        """It is lost with its process."""
+        return None
+
     def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Return the same for everything."""
         return (-1.0,) * (len(ids) - 1)

@@ -30,6 +30,7 @@ def job_file(root: Path) -> Path:
     spec = {
         "model": {"source": {"volume": "models", "path": "toy"}},
         "precision": {"training": "bf16", "rollout": "bf16"},
+        "conversion": {"volume": "models", "parallelism": 1},
         "backends": {"rollout": "sglang"},
         "data": {"prompts": prompts, "reward": {"type": "exact"}},
         "algorithm": {"steps": STEPS, "rolloutBatchSize": 8, "samplesPerPrompt": 8},

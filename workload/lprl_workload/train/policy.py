@@ -24,7 +24,11 @@ class Policy(nn.Module):
         use_packed_attention(model)
         use_fast_linear(model)
         if recompute:
-            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            plain = {"use_reentrant": False}
+            if hasattr(model, "activation_checkpointing_enable"):
+                model.activation_checkpointing_enable(activation_checkpointing_kwargs=plain)
+            else:  # transformers before 5.20, which SGLang pins
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=plain)
 
     def forward(self, batch: MicroBatch, temperature: float, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         """Return (log-probabilities [T], entropies [T]) in float32 of the batch's targets at the sampling temperature.
