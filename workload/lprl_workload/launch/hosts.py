@@ -20,7 +20,7 @@ from lprl_workload.episode import Episode, described
 from lprl_workload.io.parts import FileRecord
 from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
 from lprl_workload.launch.parts import split
-from lprl_workload.process.errors import WeightMismatchError
+from lprl_workload.process.errors import ServerLostError, WeightMismatchError
 from lprl_workload.process.movement import Moved, here
 from lprl_workload.rollout.engine import RolloutEngine, mildest_pause
 from lprl_workload.sync.buckets import unpack
@@ -179,8 +179,14 @@ class EngineHost(Host):
         return self._engine
 
     def generate(self, requests: Sequence[GenerationRequest], params: SamplingParams) -> list[Any]:
-        """Return the driver's view of all episodes, followed by one object per episode, which others get by reference."""
-        episodes = asyncio.run(self._draw(self.engine, requests, params))
+        """Return the driver's view of all episodes, followed by one object per episode, which others get by reference.
+
+        In place of the view stands the error of a server that was lost: raised, it would be a traceback for every object.
+        """
+        try:
+            episodes = asyncio.run(self._draw(self.engine, requests, params))
+        except ServerLostError as error:
+            return [error, *[None] * len(requests)]
         return [[described(episode) for episode in episodes], *episodes]
 
     def abort(self) -> None:

@@ -12,7 +12,7 @@ from lprl_workload.episode import EpisodeRef
 from lprl_workload.launch.ray_link import ActorLostError, get_all
 from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.launch.stillness import Limits
-from lprl_workload.process.errors import EngineLostError
+from lprl_workload.process.errors import EngineLostError, ServerLostError
 from lprl_workload.rollout.pool import Seat
 
 Lot = Sequence[GenerationRequest]
@@ -64,6 +64,8 @@ class ActorCalls:
             views = get_all([call.views], "generation", who=lambda _: self._who(number))[0]
         except ActorLostError as error:
             return EngineLostError(number, str(error))
+        if isinstance(views, ServerLostError):
+            return EngineLostError(number, f"generation: {self._who(number)}: {views}")
         return [replace(view, engine=number, ref=ref) for view, ref in zip(views, call.episodes, strict=True)]
 
     def _given_up(self) -> dict[int, EngineLostError]:

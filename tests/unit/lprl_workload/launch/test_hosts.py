@@ -6,6 +6,7 @@ import pytest
 
 from lprl_workload.launch import hosts
 from lprl_workload.launch.ray_crew import call
+from lprl_workload.process.errors import ServerLostError
 from lprl_workload.train.actor import TrainActor
 
 
@@ -98,3 +99,21 @@ def test_a_call_goes_to_the_hosts_own_method_where_it_has_one() -> None:
 
     assert call(Handle(), hosts.TrainHost.probe, [1]) == ("probe", [1])
     assert call(Handle(), TrainActor.set_correction, True) == ("ask", "set_correction", True)
+
+
+def test_an_engine_whose_server_is_lost_answers_with_the_error_and_is_found_by_whoever_asks_how_it_is() -> None:
+    lost = ServerLostError("SGLang at http://127.0.0.1:1 is lost: killed by signal 9")
+
+    class Engine:
+        def lost(self) -> Exception | None:
+            return lost
+
+    async def draw(*_: Any) -> list[Any]:
+        raise lost
+
+    host: Any = hosts.EngineHost()
+    host.moved()
+    host._engine, host._draw = Engine(), draw
+    assert host.generate([None, None], None) == [lost, None, None], "as many objects as a call that went well"
+    with pytest.raises(ServerLostError, match="signal 9"):
+        host.moved()
