@@ -60,8 +60,7 @@ class StandInEngine:
         """Draw tokens from the request's seed."""
         rng, left = np.random.default_rng(request.seed), request.sampling.max_response_tokens
         while left:
-            count = min(left, CHUNK_TOKENS)
-            left -= count
+            left -= (count := min(left, CHUNK_TOKENS))
             ids, logprobs = rng.integers(0, VOCAB, count, np.int32), -rng.random(count, np.float32)
             yield Chunk(ids, logprobs, 3, None if left else "length")
 
@@ -100,10 +99,6 @@ class StandInEngine:
     def abort_update(self, why: str) -> None:
         """Nothing was begun."""
 
-    def lost(self) -> Exception | None:
-        """It is lost with its process."""
-        return None
-
     def probe(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Return the same for everything."""
         return (-1.0,) * (len(ids) - 1)
@@ -117,6 +112,9 @@ class StandInEngine:
 
     def end_held(self, version: int) -> None:
         """Nothing was taken."""
+
+    def lost(self) -> None:
+        """It never is."""
 
     def healthy(self) -> bool:
         """Always."""
