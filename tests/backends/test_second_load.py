@@ -4,6 +4,7 @@ One server for each architecture and format: a start takes half a minute.
 """
 
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from lprl_workload.data import NamedTensor
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.sync.buckets import as_bytes
 
-CLAIMED = [(arch, kind, 1) for arch in ("qwen3", "qwen3-moe") for kind in ("bf16", "fp8", "int4")]
-CLAIMED += [("qwen3", "fp8-channel", 1), ("qwen3-moe", "bf16", 2)]
+CLAIMED = [("qwen3", kind, 1) for kind in ("bf16", "fp8", "fp8-channel", "int4")]
+CLAIMED += [("qwen3-moe", "bf16", 2), ("qwen3-moe", "fp8", 1), ("qwen3-moe", "int4", 1)]
+CLAIMED += [("deepseek-v3", "fp8", 1), ("deepseek-v3", "int4", 1), ("moonlight", "fp8", 1)]
 """Architecture, format, tensor-parallel ranks."""
 
 
@@ -65,8 +67,8 @@ def missing(tensors: list[NamedTensor], other: list[NamedTensor]) -> list[NamedT
 
 def swapped(tensors: list[NamedTensor], other: list[NamedTensor]) -> list[NamedTensor]:
     gates = [item for item in tensors if "gate_proj" in item.name and not item.name.endswith("weight_shape")]
-    one = gates[0]
-    two = next(item for item in gates[1:] if item.tensor.shape == one.tensor.shape and item.tensor.dtype == one.tensor.dtype)
+    pairs = (pair for pair in combinations(gates, 2) if len({(item.tensor.shape, item.tensor.dtype) for item in pair}) == 1)
+    one, two = next(pairs)
     exchanged = {one.name: NamedTensor(one.name, two.tensor), two.name: NamedTensor(two.name, one.tensor)}
     return [exchanged.get(item.name, item) for item in tensors]
 
