@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 import torch
 
+from lprl_api.catalog.images import HELD
 from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
 from lprl_api.spec.topology import Backends
@@ -21,10 +22,11 @@ ENV_THREADS = "LPRL_TORCH_THREADS"
 
 
 def held() -> dict[str, tuple[str, ...]]:
-    """Return the backends that this environment has, by side: SGLang where it is installed."""
+    """Return the backends that this environment has, by side: those of the images, and SGLang where it is installed."""
     from lprl_workload.rollout.sglang.installed import find_installed
 
-    return {"trainer": ("torch",), "rollout": ("torch", "sglang") if find_installed() is not None else ("torch",)}
+    more = ("sglang",) if "sglang" not in HELD["rollout"] and find_installed() is not None else ()
+    return HELD | {"rollout": (*HELD["rollout"], *more)}
 
 
 def check_backends(asked: Backends) -> None:
