@@ -40,9 +40,11 @@ CLAIMED: tuple[tuple[Architecture, WeightFormat], ...] = (
 )
 PROMPT = [random.Random(7).randrange(3, 48) for _ in range(40)]
 DRAWN = 16
-LIMITS = {"BF16": 1e-4, "INT4": 1e-4, "FP8": 0.02}
-"""Of any log-probability, in nats; float32 sums in another order. Seen: 3e-6. An FP8 activation that lies on the edge between two codes
-may be rounded to the other one, which moves log-probabilities by thousandths."""
+MEDIAN = 1e-4
+"""Of the differences of log-probabilities, in nats: float32 sums in another order. Seen: 1e-6."""
+LARGEST, LARGEST_FP8 = 1e-4, 0.5
+"""Of any of them. Seen: 4e-6. An FP8 activation on the edge between two codes is rounded to either one, which moves the log-probabilities
+of that token and those behind it: seen in one response of five, up to 0.05."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,22 @@ class Served:
     fmt: WeightFormat
     name: str
 
-    @property
-    def limit(self) -> float:
-        return LIMITS["BF16" if self.fmt.activation_group is None else self.fmt.family]
-
-    def difference(self, folder: Path, scales: float | None = None) -> float:
-        """Largest difference of a log-probability from our own arithmetic; `scales`: of a quantizer that has no others."""
+    def differences(self, folder: Path, scales: float | None = None) -> list[float]:
+        """Differences of log-probabilities from our own arithmetic, in order of size; `scales`: of a quantizer that has no others."""
         ids, found = self.server.logprobs(PROMPT, DRAWN)
         model = ServedModel(folder, self.fmt, model_shape(json.loads((folder / "config.json").read_text())), "cpu")
         for name, tensor in read_folder(folder):
             model.load([(name, torch.full_like(tensor, scales) if scales is not None and "scale" in name else tensor)])
-        return max(abs(a - b) for a, b in zip(found, model.score(ids), strict=True))
+        return sorted(abs(a - b) for a, b in zip(found, model.score(ids), strict=True))
+
+    def agrees(self, folder: Path) -> bool:
+        found = self.differences(folder)
+        print(f"{self.name}: differences of {middle(found):.1e} in the median, {found[-1]:.1e} at most")
+        return middle(found) < MEDIAN and found[-1] < (LARGEST if self.fmt.activation_group is None else LARGEST_FP8)
+
+
+def middle(found: list[float]) -> float:
+    return found[len(found) // 2]
 
 
 def source(folder: Path, architecture: Architecture, seed: int) -> Path:
@@ -97,22 +104,20 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.timeout(1500)
 def test_log_probs_are_those_of_our_own_arithmetic(served: Served) -> None:
-    found = served.difference(served.folders[0])
-    print(f"{served.name}: largest difference {found:.1e} nats")
-    assert found < served.limit
+    assert served.agrees(served.folders[0])
 
 
 def test_scales_that_were_ignored_would_be_seen(served: Served) -> None:
-    """What the test above is worth: other weights, and for quantised ones a platform that knows no scales, are far beyond its limit."""
-    assert served.difference(served.folders[1]) > 10 * served.limit
+    """What the test above is worth: other weights, and for quantised ones a platform that knows no scales, are far beyond its limits."""
+    assert middle(served.differences(served.folders[1])) > 100 * MEDIAN
     if not isinstance(served.fmt, Bf16):
-        assert served.difference(served.folders[0], scales=0.01) > 10 * served.limit
+        assert middle(served.differences(served.folders[0], scales=0.01)) > 100 * MEDIAN
 
 
 def test_weights_that_come_later_are_served_as_the_first_ones(served: Served) -> None:
     """Weights stay as the checkpoint has them; what is derived from them is derived again."""
     first, second = served.folders
     served.server.load(second)
-    assert served.difference(second) < served.limit
+    assert served.agrees(second)
     served.server.load(first)
-    assert served.difference(first) < served.limit
+    assert served.agrees(first)
