@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from lprl_api.spec.topology import Stability
 from lprl_api.wire.progress import Control, Progress
 from lprl_fixtures.runs import merged, run_config, write_inputs
 from lprl_workload.config import ResolvedPaths
@@ -41,7 +40,7 @@ class Evaluated:
     def __init__(self, root: Path, name: str, changes: dict[str, Any], attempt: int = 1) -> None:
         run = run_config(root, merged(merged(CHANGES, {"checkpoint": {"directory": {"path": f"runs/{name}"}}}), changes))
         first = Progress(attempt=attempt, sequence=0, phase="starting", step=0, steps=STEPS)
-        self.reporter = Reporter(None, first, 60.0, Control(steps=STEPS, stability=Stability()))
+        self.reporter = Reporter(None, first, 60.0, Control(steps=STEPS, stability=run.stability))
         self.made = assemble(run, ResolvedPaths.of(run), attempt, self.reporter, local_groups)
         self.loop, self.folder = self.made.loop, root / "all" / "runs" / name
         self.rollout: Any = self.made.rollout
@@ -76,6 +75,21 @@ class Evaluated:
             return train(update, number)
 
         self.trainer.train = noted
+
+    def hold(self) -> None:
+        """Let the next evaluation wait, once the one before is done."""
+        self.loop._evaluations.settle()
+        self.gate.clear()
+        self.waits.clear()
+
+    def let_go_when_waited_for(self) -> None:
+        settle = self.loop._evaluations.settle
+
+        def waits() -> None:
+            self.gate.set()
+            settle()
+
+        self.loop._evaluations.settle = waits  # type: ignore[method-assign]
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> "Evaluated":
         try:
@@ -141,13 +155,7 @@ def test_a_checkpoint_waits_for_the_evaluation_of_an_earlier_step_and_not_for_th
         begin(directory)
 
     found.trainer.begin_save = noted
-    settle = found.loop._evaluations.settle
-
-    def waits() -> None:
-        found.gate.set()  # nothing else lets it go: a checkpoint that waits for that of its own step waits for ever
-        settle()
-
-    found.loop._evaluations.settle = waits  # type: ignore[method-assign]
+    found.let_go_when_waited_for()  # and not before: a checkpoint that waits for that of its own step waits for ever
     found.run()
     assert known == [(1, []), (2, []), (3, [2]), (4, [2]), (5, [2, 4]), (6, [2, 4, 6])]
     assert found.evaluations == plain.evaluations[1:]
@@ -167,12 +175,8 @@ def test_a_run_killed_in_the_middle_of_an_evaluation_makes_it_again_once(root: P
         found.loop._saving.finish()
         raise KilledError
 
-    def hold() -> None:
-        found.gate.clear()
-        found.waits.clear()
-
     found.gate.set()  # that of step 0
-    found.before_training(2, hold)
+    found.before_training(2, found.hold)
     found.before_training(4, kill)
     with pytest.raises(KilledError):
         found.run()
@@ -207,6 +211,30 @@ def test_a_lost_trainer_gives_it_up_and_makes_it_again_from_the_checkpoint(root:
     found.before_training(3, lost)
     found.run()
     assert unversioned(found.evaluations) == unversioned(plain.evaluations[1:]) and found.rows == plain.rows
+
+
+def drifting(action: str, **evaluation: Any) -> dict[str, Any]:
+    """A run whose guard acts after step 3."""
+    stability = {"absolute_limit": 1e-9, "relative_limit": None, "patience": 3, "action": action}
+    changes = {"stability": stability, "precision": {"rollout": "fp8"}, "checkpoint": {"every_steps": STEPS}}
+    return merged(ASIDE, merged(changes, {"evaluation": evaluation}))
+
+
+def test_a_rollback_gives_it_up_and_the_steps_that_are_done_again_make_it_again(root: Path) -> None:
+    found = Evaluated(root, "back", drifting("rollback"))
+    found.gate.set()  # that of step 0
+    found.before_training(2, found.hold)
+    found.before_training(3, lambda: found.waits.wait(LIMIT_S) and None)
+    found.run()
+    assert found.loop.state.guard.state == "rolled-back" and found.aborted.is_set()
+    assert [row["step"] for row in found.evaluations] == [0, 2, 4, 6]
+
+
+def test_a_fallback_to_bf16_waits_for_the_evaluation_of_what_was_served_before(root: Path) -> None:
+    found = Evaluated(root, "bf16", drifting("fallback-bf16", at_start=False))
+    found.let_go_when_waited_for()
+    found.run()
+    assert [(row["step"], row["served"].split("-")[0]) for row in found.evaluations] == [(2, "fp8"), (4, "bf16"), (6, "bf16")]
 
 
 def dies(engine: Any) -> None:
