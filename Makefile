@@ -125,7 +125,7 @@ $(BACKENDS_STAMP): pyproject.toml constraints-backends.txt images/torchvision-st
 	$(BACKENDS_BIN)/pip install -q -c constraints-backends.txt --no-deps sglang ./images/torchvision-stub
 	@touch $@
 
-test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract (ten minutes on two cores).
+test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract (a quarter of an hour on two cores).
 	$(BACKENDS_BIN)/python -m pytest -q tests/backends
 
 clean: ## Remove the environment and everything the targets made.
