@@ -14,7 +14,8 @@ from lprl_workload.episode import token_ids
 from lprl_workload.rollout.engine import mildest_pause
 from lprl_workload.rollout.requests import Ability, Chunk
 
-LONG = SamplingParams(1.0, 1.0, None, 40)
+LONG = SamplingParams(1.0, 1.0, None, 400)
+"""Long enough to be met in the middle, however fast an engine is."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -24,7 +25,7 @@ def one_thread() -> None:
 
 def able(tmp_path: Path, ability: Ability) -> list[Bench]:
     """The engines that can, of a small dense model."""
-    made = [bench(tmp_path / name, name) for name in ENGINES]
+    made = [bench(tmp_path / name, name, context_length=500) for name in ENGINES]
     found = [one for one in made if ability in one.engine.can]
     assert found or "torch" not in ENGINES, f"no engine says that it can {ability}: its tests would test nothing"
     return found
