@@ -59,6 +59,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=dict(environment),
+            start_new_session=True,  # a signal to its owner's group must not end it before it has ended the server's
         )
         told: dict[str, Any] = {"argv": argv, "log": str(self.log), "secrets": list(keys.values()), "owner": os.getpid()}
         assert self._guard.stdin is not None and self._guard.stdout is not None
