@@ -28,7 +28,7 @@ demo: $(STAMP) ## Run the main job on this machine: a manifest through its whole
 
 # Lanes side by side (tests/conftest.py says which), each from the start: one that is given out later waits behind another's last tests.
 # Most of them wait most of the time, so there are more than cores. Unit tests run beside them, in processes of their own.
-LANES ?= 8
+LANES ?= 10
 test: $(STAMP) ## Unit, contract, golden, chart, control-plane and local end-to-end tests (a quarter of an hour on two cores).
 	$(BIN)/python tests/side_by_side.py $(LANES)
 

@@ -29,7 +29,8 @@ PLANES = {
 }  # fmt: skip
 """Control plane of a module of tests/control_plane; 3 for all others."""
 RAYS = {
-    "test_run_job": "ray-1", "test_train_ray": "ray-2",
+    "test_run_job": "ray-1", "test_train_ray": "ray-2", "test_train_lost": "ray-4",
+    "test_convert_kill": "ray-5", "test_train_kill": "ray-5", "test_volume_full": "ray-5", "test_run_cli": "ray-5",
     "test_train_faults": "ray-2", "test_ahead_kill": "ray-1", "test_ahead_process": "ray-1",
 }  # fmt: skip
 """Lane of a module of tests/local; ray-3 for all others."""

@@ -1,7 +1,7 @@
 """`make test`: tests that start servers and runs, in lanes (conftest.py), and beside them those that need neither.
 
-Two runs of pytest and not one with more lanes, the second in one process: each lane of pytest-xdist imports and collects whatever any
-lane runs, and all tests take sixteen processor-seconds to collect. Hangs and kills with limits of time come after it: `make test-faults`.
+Two runs of pytest and not one with more lanes: each lane of pytest-xdist imports and collects whatever any lane runs, and all tests take
+sixteen processor-seconds to collect. Hangs and kills with limits of time come after it: `make test-faults`.
 
     python tests/side_by_side.py LANES
 """
@@ -24,7 +24,7 @@ LANES = (
     "tests/chart",
     "tests/contract",
 )
-ALONE = ("tests/repo", "tests/golden", "tests/unit")
+ALONE = ("-n", "2", "tests/repo", "tests/golden", "tests/unit")
 
 
 def main(lanes: str) -> int:

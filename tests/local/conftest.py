@@ -21,6 +21,7 @@ from lprl_operator.places.local.ports import free_port
 DEADLINE_S = 600.0
 """For a run of seconds: on a busy machine it takes minutes."""
 PACED = {"data": {"reward": {"function": "lprl_fixtures.runs:even_share_paced", "timeout_seconds": 3600}}}
+SPLIT = {"ranks": {"placement": "split", "nodes": 2, "rollout_nodes": 1, "engines": 2}, "weight_sync": {"transport": "auto"}}
 RESPONSES = 16
 """Of a step, and of an evaluation."""
 RAY_ENV = {
@@ -166,9 +167,12 @@ class Driver:
         assert found == code, f"exit {found}: {self.log.read_text()[-4000:]}"
         return self
 
-    def until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
+    def until(self, condition: Callable[[dict[str, Any]], bool], or_ended: bool = False) -> None:
+        """Wait for what progress says; a run that ends before is an error, or as good."""
         deadline = time.monotonic() + DEADLINE_S
         while not (self.progress_file.exists() and condition(json.loads(self.progress_file.read_text()))):
+            if self.process.poll() is not None and or_ended:
+                return
             assert self.process.poll() is None, self.log.read_text()[-4000:]
             assert time.monotonic() < deadline, self.log.read_text()[-4000:]
             time.sleep(0.05)

@@ -110,13 +110,17 @@ class Job:
     def let_go(self) -> None:
         (self.volumes / "data" / "held").unlink()
 
-    def suspend(self) -> None:
-        """Suspend it, and return when the driver that is held was told."""
+    def suspend(self, process: "subprocess.Popen[str]") -> None:
+        """Suspend it, and return when the driver that is held was told, or has ended: it may hear of it before it is held."""
         subprocess.run([sys.executable, "-m", "lprl_cli.main", "suspend", str(self.state)], check=True)
         told = self.state / "configmaps" / "toy-a1-progress"
         wait(lambda: '"suspend":true' in (told / "control.json").read_text().replace(" ", ""), "the driver is told")
-        before = json.loads((told / "progress.json").read_text())["sequence"]
-        wait(lambda: json.loads((told / "progress.json").read_text())["sequence"] >= before + 2, "the driver heard of it")
+
+        def reports() -> int:
+            return int(json.loads((told / "progress.json").read_text())["sequence"])
+
+        before = reports()
+        wait(lambda: process.poll() is not None or reports() >= before + 2, "the driver heard of it")
 
 
 PATIENCE_S = 900.0
@@ -209,7 +213,7 @@ def test_suspend_checkpoints_and_resume_goes_on(inputs: Path, tmp_path: Path, fi
     job.hold(3)
     process = job.start()
     wait(lambda: job.steps() >= 2, "two steps")
-    job.suspend()
+    job.suspend(process)
     job.let_go()
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == exits.SUSPENDED, out

@@ -46,7 +46,7 @@ def test_control_suspends_and_the_next_attempt_finishes(driver: Any, train_root:
     control = Control(suspend=True, steps=12, stability=Stability())
     (run.progress_file.parent / "control.json").write_text(control.model_dump_json(by_alias=True))
     told = json.loads(run.progress_file.read_text())["sequence"]
-    run.until(lambda p: p["sequence"] >= told + 2)  # with each report it reads what it is told
+    run.until(lambda p: p["sequence"] >= told + 2, or_ended=True)  # with each report it reads what it is told
     run.let_go()
     run.wait(ExitCode.SUSPENDED)
     assert json.loads(run.term.read_text())["reason"] == "Suspended"
