@@ -5,7 +5,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,13 @@ DIES_S = 3.0
 
 @dataclass(slots=True)
 class Launched:
-    """A server that was started, with the keys of its routes."""
+    """A server that was started, with the keys of its routes, which no log of it shows."""
 
     process: Process
     folder: Path
     address: str
-    data_key: str
-    admin_key: str
+    data_key: str = field(repr=False)
+    admin_key: str = field(repr=False)
 
     @property
     def where(self) -> str:

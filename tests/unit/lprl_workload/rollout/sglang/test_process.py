@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lprl_workload.rollout.sglang.launched import Launched
 from lprl_workload.rollout.sglang.process import Process
 
 KEYS = {"api-key": "d-secret", "admin-api-key": "a-secret"}
@@ -29,7 +30,7 @@ OWNER = """
 import json, sys, time
 from pathlib import Path
 from lprl_workload.rollout.sglang.process import Process
-found = Process(Path(sys.executable), ["stays"], json.loads(sys.argv[2]), {"api-key": "d", "admin-api-key": "a"}, Path(sys.argv[1]))
+found = Process(Path(sys.executable), ["stays"], json.loads(sys.argv[2]), {"api-key": "d-secret", "admin-api-key": "a-secret"}, Path(sys.argv[1]))
 print(found.group, flush=True)
 time.sleep(600)
 """
@@ -120,3 +121,22 @@ def test_a_server_ends_with_the_process_that_owns_it_also_when_it_is_stopped(
     owner.wait()
     eventually(lambda: gone(group))
     owner.stdout.close()
+
+
+def test_a_signal_to_the_owners_process_group_leaves_nobody_behind(environment: dict[str, str], tmp_path: Path) -> None:
+    """As `timeout` sends it: whoever watches the server must not end before it has ended all of it."""
+    told = [sys.executable, "-c", OWNER, str(tmp_path / "owned"), json.dumps(environment)]
+    owner = subprocess.Popen(told, stdout=subprocess.PIPE, env=environment, text=True, start_new_session=True)
+    assert owner.stdout is not None
+    group, log = int(owner.stdout.readline()), tmp_path / "owned" / "server.log"
+    eventually(lambda: "child" in log.read_text())
+    child = int(next(line for line in log.read_text().splitlines() if line.startswith("child")).split()[1])
+    os.killpg(owner.pid, signal.SIGTERM)
+    owner.wait()
+    eventually(lambda: gone(group) and gone(child))
+    owner.stdout.close()
+
+
+def test_what_is_said_of_a_server_shows_no_key(start: Callable[[str], Process], tmp_path: Path) -> None:
+    found = Launched(start("stays"), tmp_path, "http://127.0.0.1:1", "d-secret", "a-secret")
+    assert "http://127.0.0.1:1" in repr(found) and "secret" not in repr(found)
