@@ -30,7 +30,8 @@ OWNER = """
 import json, sys, time
 from pathlib import Path
 from lprl_workload.rollout.sglang.process import Process
-found = Process(Path(sys.executable), ["stays"], json.loads(sys.argv[2]), {"api-key": "d-secret", "admin-api-key": "a-secret"}, Path(sys.argv[1]))
+keys = {"api-key": "d-secret", "admin-api-key": "a-secret"}
+found = Process(Path(sys.executable), ["stays"], json.loads(sys.argv[2]), keys, Path(sys.argv[1]))
 print(found.group, flush=True)
 time.sleep(600)
 """
