@@ -124,6 +124,13 @@ TABLE: tuple[Row, ...] = (
         f"{STREAM_TOKENS} tokens; {STREAM_TOKENS_CPU} on CPUs",
     ),
     Row("streams", ("--incremental-streaming-output", "--stream-output"), lambda s: True, "each message has new tokens only", needed=False),
+    Row(
+        "time of a CPU",
+        ("--sleep-on-idle",),
+        lambda s: not s.cuda,
+        "on CPUs, which others need: a server that waits would ask for requests without end",
+        needed=False,
+    ),
     Row("address", ("--host",), lambda s: s.host, "127.0.0.1"),
     Row("address", ("--port",), lambda s: s.port, "a free one"),
     Row("logs", ("--log-level",), lambda s: "info", ""),

@@ -43,6 +43,7 @@ def test_a_cpu_server_computes_as_the_trainer_there_and_takes_no_share_of_the_me
     found = arguments(CPU, ALL)
     assert value_of(found, "--dtype") == "float32" and value_of(found, "--max-total-tokens") == "4096"
     assert not {"--mem-fraction-static", "--enable-memory-saver", "--base-gpu-id", "--enable-fp32-lm-head"} & set(found)
+    assert "--sleep-on-idle" in found and "--sleep-on-idle" not in arguments(GPU, ALL), "its scheduler takes a core while nothing is asked"
 
 
 def test_every_field_of_the_rollout_layout_is_in_the_table_or_said_to_go_elsewhere() -> None:
