@@ -125,8 +125,9 @@ $(BACKENDS_STAMP): pyproject.toml constraints-backends.txt images/torchvision-st
 	$(BACKENDS_BIN)/pip install -q -c constraints-backends.txt --no-deps sglang ./images/torchvision-stub
 	@touch $@
 
-test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract (a quarter of an hour on two cores).
-	$(BACKENDS_BIN)/python -m pytest -q tests/backends
+BACKENDS ?= tests/backends
+test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract (forty servers: most of an hour on two cores).
+	$(BACKENDS_BIN)/python -m pytest -q $(BACKENDS)
 
 clean: ## Remove the environment and everything the targets made.
 	rm -rf $(VENV) $(VENV_BACKENDS) build dist runs volumes bench-out demo-out *.egg-info
