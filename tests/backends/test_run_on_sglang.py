@@ -84,7 +84,7 @@ def test_a_run_goes_on_by_itself_when_its_server_is_killed_and_when_it_stands_st
     try:
         hit: set[int] = set()
         for after, how in ((2, signal.SIGKILL), (6, signal.SIGSTOP)):
-            until(lambda after=after: steps() >= after and bool(set(servers(tmp_path)) - hit), f"step {after}")  # type: ignore[misc]
+            until(lambda after=after: steps() >= after and bool(set(servers(tmp_path)) - hit), f"step {after}")
             (group,) = set(servers(tmp_path)) - hit
             hit.add(group)
             os.killpg(group, how)

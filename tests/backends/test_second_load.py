@@ -51,7 +51,7 @@ def test_the_log_probabilities_are_those_of_our_own_arithmetic(site: Site) -> No
 
 
 def replaced(tensors: list[NamedTensor], name: str, by: NamedTensor | None) -> list[NamedTensor]:
-    return [item if item.name != name else by for item in tensors if item.name != name or by is not None]  # type: ignore[misc]
+    return [item if item.name != name else by for item in tensors if item.name != name or by is not None]
 
 
 def corrupted(tensors: list[NamedTensor], other: list[NamedTensor]) -> list[NamedTensor]:
@@ -82,7 +82,7 @@ def stale_scale(tensors: list[NamedTensor], other: list[NamedTensor]) -> list[Na
 def test_damaged_weights_are_refused_before_a_request_is_served(site: Site, damage: object) -> None:
     tensors = site.tensors(4)
     with pytest.raises(WeightMismatchError):
-        site.push(tensors, sent=damage(tensors, site.tensors(5)))  # type: ignore[operator]
+        site.push(tensors, sent=damage(tensors, site.tensors(5)))
     assert isinstance(site.weights.refusal(), WeightMismatchError)
     site.push(tensors)
     assert site.weights.refusal() is None

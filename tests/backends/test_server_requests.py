@@ -24,7 +24,7 @@ def test_requests_of_a_server_that_is_killed_end_with_its_loss_and_so_does_every
     made = bench(tmp_path, "sglang", context_length=500)
     engine = made.engine
     made.push(0)
-    group = engine._server.process.group  # type: ignore[attr-defined]
+    group = engine._server.process.group
 
     async def go() -> list[Chunk | BaseException | None]:
         async def read(number: int) -> None:

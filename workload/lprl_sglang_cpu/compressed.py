@@ -1,5 +1,6 @@
 """compressed-tensors: packed INT4 by group, FP8 by channel and by tensor, with the quantizer's dequantisation."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -18,15 +19,19 @@ from lprl_workload.quant.fp8_block import dequantize_fp8
 from lprl_workload.quant.int4_group import PER_WORD, dequantize_int4, unpack
 
 
-class _Linear:
-    """A scheme for linear layers: what was loaded is what is computed with, so a reload is a first load."""
-
-    def values(self, layer: Any) -> tuple[Tensor, int | None]:
-        """Return the weight as an engine computes with it, [N, K], and the group of its activations."""
-        raise NotImplementedError
+class _AsLoaded:
+    """What was loaded is what is computed with, so a reload is a first load."""
 
     def process_weights_after_loading(self, layer: Any) -> None:
         """Nothing."""
+
+
+class _Linear(_AsLoaded, ABC):
+    """A scheme for linear layers."""
+
+    @abstractmethod
+    def values(self, layer: Any) -> tuple[Tensor, int | None]:
+        """Return the weight as an engine computes with it, [N, K], and the group of its activations."""
 
     def apply_weights(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return x times the layer's weight."""
@@ -34,7 +39,7 @@ class _Linear:
         return product(x, weight, bias, group)
 
 
-class Int4Linear(_Linear, wna16.CompressedTensorsWNA16):  # type: ignore[misc]
+class Int4Linear(_Linear, wna16.CompressedTensorsWNA16):
     """A linear layer with packed INT4 weights."""
 
     def values(self, layer: Any) -> tuple[Tensor, None]:
@@ -42,7 +47,7 @@ class Int4Linear(_Linear, wna16.CompressedTensorsWNA16):  # type: ignore[misc]
         return int4_values(layer.weight_packed.data, layer.weight_scale.data), None
 
 
-class Int4Experts(LoopedExperts, wna16_moe.CompressedTensorsWNA16MoE):  # type: ignore[misc]
+class Int4Experts(LoopedExperts, wna16_moe.CompressedTensorsWNA16MoE):
     """Routed experts with packed INT4 weights, which SGLang holds transposed."""
 
     def apply_weights(self, layer: Any, dispatch_output: Any) -> Any:
@@ -57,7 +62,7 @@ class Int4Experts(LoopedExperts, wna16_moe.CompressedTensorsWNA16MoE):  # type: 
         return self.combined(dispatch_output, weights, None)
 
 
-class Fp8Linear(_Linear, w8a8.CompressedTensorsW8A8Fp8):  # type: ignore[misc]
+class Fp8Linear(_Linear, w8a8.CompressedTensorsW8A8Fp8):
     """A linear layer with FP8 weights, one scale per channel or per part of a merged matrix, and FP8 activations by token."""
 
     def values(self, layer: Any) -> tuple[Tensor, int | None]:
@@ -65,7 +70,7 @@ class Fp8Linear(_Linear, w8a8.CompressedTensorsW8A8Fp8):  # type: ignore[misc]
         return scaled(layer.weight.data, layer.weight_scale.data, layer.logical_widths), WHOLE_ROW
 
 
-class Fp8WeightOnlyLinear(_Linear, w8a16.CompressedTensorsW8A16Fp8):  # type: ignore[misc]
+class Fp8WeightOnlyLinear(_Linear, w8a16.CompressedTensorsW8A16Fp8):
     """The same with activations as they are."""
 
     def values(self, layer: Any) -> tuple[Tensor, None]:
@@ -73,7 +78,7 @@ class Fp8WeightOnlyLinear(_Linear, w8a16.CompressedTensorsW8A16Fp8):  # type: ig
         return scaled(layer.weight.data, layer.weight_scale.data, layer.logical_widths), None
 
 
-class Fp8Experts(LoopedExperts, w8a8_moe.CompressedTensorsW8A8Fp8MoE):  # type: ignore[misc]
+class Fp8Experts(LoopedExperts, w8a8_moe.CompressedTensorsW8A8Fp8MoE):
     """Routed experts with FP8 weights by channel, and FP8 activations by token."""
 
     def apply_weights(self, layer: Any, dispatch_output: Any) -> Any:
@@ -99,7 +104,7 @@ for _theirs, _mine in _OURS.items():
     _mine.__name__ = _theirs.__name__  # SGLang's loaders ask for a scheme's name to know how it wants its weights
 
 
-class CpuCompressedConfig(CompressedTensorsConfig):  # type: ignore[misc]
+class CpuCompressedConfig(CompressedTensorsConfig):
     """A `quantization_config` of quant_method compressed-tensors."""
 
     def get_supported_act_dtypes(self) -> list[torch.dtype]:

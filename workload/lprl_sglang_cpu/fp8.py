@@ -15,7 +15,7 @@ from lprl_sglang_cpu.moe import LoopedExperts
 from lprl_workload.quant.fp8_block import dequantize_fp8
 
 
-class CpuFp8Config(fp8.Fp8Config):  # type: ignore[misc]
+class CpuFp8Config(fp8.Fp8Config):
     """A `quantization_config` of quant_method fp8 with blocks."""
 
     weight_only = False
@@ -50,7 +50,7 @@ class CpuFp8Config(fp8.Fp8Config):  # type: ignore[misc]
         return method
 
 
-class Fp8LinearMethod(fp8.Fp8LinearMethod):  # type: ignore[misc]
+class Fp8LinearMethod(fp8.Fp8LinearMethod):
     """A linear layer with block FP8 weights."""
 
     def process_weights_after_loading(self, layer: Any) -> None:
@@ -67,7 +67,7 @@ class Fp8LinearMethod(fp8.Fp8LinearMethod):  # type: ignore[misc]
         return dequantize_fp8(layer.weight.data, layer.weight_scale_inv.data, block), self.quant_config.activation_group
 
 
-class Fp8MoEMethod(LoopedExperts, fp8.Fp8MoEMethod):  # type: ignore[misc]
+class Fp8MoEMethod(LoopedExperts, fp8.Fp8MoEMethod):
     """Routed experts with block FP8 weights."""
 
     def apply(self, layer: Any, dispatch_output: Any) -> Any:

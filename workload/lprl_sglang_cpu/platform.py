@@ -11,7 +11,7 @@ CACHE_TOKENS = 32768
 """KV cache where neither --max-total-tokens nor --mem-fraction-static says how large: SGLang would take most of the machine's memory."""
 
 
-class CpuPlatform(CpuDeviceMixin, SRTPlatform):  # type: ignore[misc]
+class CpuPlatform(CpuDeviceMixin, SRTPlatform):
     """See SGLang's SRTPlatform: every method answers a question its server asks while it starts. It needs `--device cpu`."""
 
     _enum = PlatformEnum.OOT

@@ -3,24 +3,23 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.data import Bucket
 from lprl_workload.hf.model import compute_dtype
 from lprl_workload.hf.served import ServedModel
 from lprl_workload.process.errors import WeightMismatchError
-from lprl_workload.rollout.generation import Row, StopRule
 from lprl_workload.rollout.kv_cache import bytes_per_token, free_cache_bytes
 from lprl_workload.rollout.pool import ROWS
 from lprl_workload.rollout.requests import Ability, Chunk, EngineState, Part, PauseMode, Request
+from lprl_workload.rollout.responses import Responses, stream
 from lprl_workload.rollout.scheduler import Scheduler, row_quantum, rows_are_independent, widths
-from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
 from lprl_workload.rollout.worker import Worker
 from lprl_workload.sync.buckets import pack, unpack
 from lprl_workload.sync.checks import Arrived, Check
@@ -55,10 +54,8 @@ class TorchEngine:
 
         """
         self._folder, self._shape, self._device = folder, shape, torch.device(device)
-        self._context = min(context_length or shape.max_positions, shape.max_positions)
+        self._responses = Responses(folder, min(context_length or shape.max_positions, shape.max_positions))
         self._max_rows, self._memory_fraction = max_concurrency or ROWS, memory_fraction
-        self._tokenizer: Any = load_tokenizer(folder)
-        self._end_ids = end_token_ids(folder, self._tokenizer)
         self._served: ServedModel | None = ServedModel(folder, fmt, shape, self._device)
         self._version = -1
         self._incoming: int | None = None
@@ -75,7 +72,7 @@ class TorchEngine:
     @property
     def end_ids(self) -> frozenset[int]:
         """Token ids that end a response, from generation_config.json and the tokenizer."""
-        return self._end_ids
+        return self._responses.end_ids
 
     def load_folder(self) -> None:
         """Load the folder's own weights as version 0; raises UserError when a tensor is missing."""
@@ -92,22 +89,13 @@ class TorchEngine:
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Stream a response; see RolloutEngine."""
-        loop, chunks = asyncio.get_running_loop(), asyncio.Queue[Chunk | Exception]()
         refusal = self._refusal()
         if refusal is not None and not (self._worker.paused and self._served is not None and not self._asleep):
             raise refusal
-        row = Row(request, self._limit(request), self._stop_rule(request))
-        self._worker.submit(row, lambda item: loop.call_soon_threadsafe(chunks.put_nowait, item))
-        try:
-            finish = None
-            while finish is None:
-                item = await chunks.get()
-                if isinstance(item, Exception):
-                    raise item
-                finish = item.finish
-                yield item
-        finally:
-            self._worker.drop([request.id])
+        row = self._responses.row(request)
+        async with aclosing(stream(partial(self._worker.submit, row), lambda: self._worker.drop([request.id]))) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def abort(self, ids: Sequence[str] | None = None) -> None:
         """End open requests with what they have drawn."""
@@ -281,20 +269,3 @@ class TorchEngine:
         if self._version < 0:
             return RuntimeError("generate before the first weights: call load_folder or push an update")
         return None
-
-    def _limit(self, request: Request) -> int:
-        length = len(request.prompt) - request.drawn
-        room = self._context - length
-        if length < 1 or room - request.drawn < 1:
-            raise UserError(
-                f"a prompt of {len(request.prompt)} tokens leaves no room in a context of {self._context}",
-                "set data.maxPromptTokens below the context length",
-            )
-        return min(request.sampling.max_response_tokens, room)
-
-    def _stop_rule(self, request: Request) -> StopRule:
-        sampling = request.sampling
-        return StopRule(self._end_ids | frozenset(sampling.stop_token_ids), sampling.stop, self._decode)
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=False))

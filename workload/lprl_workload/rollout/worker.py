@@ -12,10 +12,9 @@ from contextlib import contextmanager, suppress
 from lprl_workload.process.movement import here
 from lprl_workload.rollout.generation import Row
 from lprl_workload.rollout.requests import Chunk
+from lprl_workload.rollout.responses import Sink
 from lprl_workload.rollout.scheduler import Scheduler
 
-Sink = Callable[[Chunk | Exception], object]
-"""Takes what comes of one request, from the worker's thread; must not block."""
 CHUNK_S = 0.2
 """Unfinished responses hand out what they drew this often."""
 

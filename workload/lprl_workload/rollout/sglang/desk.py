@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from lprl_workload.process.movement import here
 from lprl_workload.rollout.generation import Row
 from lprl_workload.rollout.requests import Chunk
+from lprl_workload.rollout.responses import Sink
 from lprl_workload.rollout.sglang.client import Client, Message, ServerSaidError, request_body
 
-Sink = Callable[[Chunk | Exception], object]
 T = TypeVar("T")
 ABORT_EVERY_S, ABORT_WITHIN_S = 0.5, 30.0
 """Ending requests is repeated: one that is just on its way to the server is not known there yet."""

@@ -2,20 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.data import Bucket
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.process.movement import here
-from lprl_workload.rollout.generation import Row, StopRule
 from lprl_workload.rollout.requests import Ability, Chunk, EngineState, Part, PauseMode, Request
+from lprl_workload.rollout.responses import Responses, stream
 from lprl_workload.rollout.sglang.arguments import ServerOptions
 from lprl_workload.rollout.sglang.client import Client
 from lprl_workload.rollout.sglang.desk import Desk, Facts
@@ -23,7 +23,6 @@ from lprl_workload.rollout.sglang.launched import Launched, Watched, launch, set
 from lprl_workload.rollout.sglang.releases import Release
 from lprl_workload.rollout.sglang.standing import Standing
 from lprl_workload.rollout.sglang.weights import Weights
-from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
 from lprl_workload.sync.checks import Check
 from lprl_workload.sync.routes import EngineLayout
 
@@ -65,17 +64,15 @@ class SglangEngine:
 
         """
         self._shape, self._device = shape, torch.device(device)
-        self._context = min(context_length or shape.max_positions, shape.max_positions)
-        self._tokenizer: Any = load_tokenizer(folder)
-        self._end_ids = end_token_ids(folder, self._tokenizer)
+        self._responses = Responses(folder, min(context_length or shape.max_positions, shape.max_positions))
         self._asleep: frozenset[Part] = frozenset()
         self._paused: PauseMode | None = None
-        told = partial(settings_of, fmt, shape, self._device, self._context, max_concurrency, memory_fraction, server)
+        told = partial(settings_of, fmt, shape, self._device, self._responses.context, max_concurrency, memory_fraction, server)
         self._begin(launch(folder, shape, told), fmt, server.tensor)
 
     def _begin(self, server: Launched, fmt: WeightFormat, ranks: int) -> None:
         self._server: Launched | None = server
-        facts = Facts(lambda: self.weight_version, server.lost, self._end_ids, self._shape.vocab)
+        facts = Facts(lambda: self.weight_version, server.lost, self._responses.end_ids, self._shape.vocab)
         self._desk = Desk(lambda: Client(server.address, server.data_key, server.admin_key), facts)
         self._control = Watched(server)
         try:
@@ -103,26 +100,13 @@ class SglangEngine:
 
     async def generate(self, request: Request) -> AsyncIterator[Chunk]:
         """Stream a response; see RolloutEngine."""
-        loop, chunks = asyncio.get_running_loop(), asyncio.Queue[Chunk | Exception]()
         refusal = self._refusal()
         if refusal is not None and not (self._paused is not None and self._server is not None and not self._asleep):
             raise refusal
-        row = Row(
-            request,
-            self._limit(request),
-            StopRule(self._end_ids | set(request.sampling.stop_token_ids), request.sampling.stop, self._decode),
-        )
-        self._desk.submit(row, lambda item: loop.call_soon_threadsafe(chunks.put_nowait, item))
-        try:
-            finish = None
-            while finish is None:
-                item = await chunks.get()
-                if isinstance(item, Exception):
-                    raise item
-                finish = item.finish
-                yield item
-        finally:
-            self._desk.drop(request.id)
+        row = self._responses.row(request)
+        async with aclosing(stream(partial(self._desk.submit, row), lambda: self._desk.drop(request.id))) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def abort(self, ids: Sequence[str] | None = None) -> None:
         """End open requests with what they have drawn."""
@@ -285,16 +269,3 @@ class SglangEngine:
         refusal = self._weights.refusal()
         asleep = RuntimeError("generate while the engine sleeps: call wake first") if self._asleep and awake else None
         return refusal or asleep
-
-    def _limit(self, request: Request) -> int:
-        length = len(request.prompt) - request.drawn
-        room = self._context - length
-        if length < 1 or room - request.drawn < 1:
-            raise UserError(
-                f"a prompt of {len(request.prompt)} tokens leaves no room in a context of {self._context}",
-                "set data.maxPromptTokens below the context length",
-            )
-        return min(request.sampling.max_response_tokens, room)
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=False))

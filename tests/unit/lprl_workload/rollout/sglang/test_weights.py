@@ -50,11 +50,11 @@ class Model(nn.Module):
         self.fused = nn.Parameter(torch.zeros(5, 4), requires_grad=False)
         self.norm = nn.Parameter(torch.zeros(4), requires_grad=False)
         self.k_scale = nn.Parameter(torch.ones(()), requires_grad=False)  # made by the engine: no checkpoint has these two
-        self.k_scale._skip_weight_check = True  # type: ignore[attr-defined]
+        self.k_scale._skip_weight_check = True
         self.w13_weight_g_idx = nn.Parameter(torch.zeros(3), requires_grad=False)
         self.experts = nn.Linear(4, 3, bias=False)
         self.experts.requires_grad_(False)
-        self.experts.scheme = Packs()  # type: ignore[assignment]
+        self.experts.scheme = Packs()
         self.fails = False
 
     def load_weights(self, items: Sequence[tuple[str, Tensor]]) -> None:
@@ -69,7 +69,7 @@ class Model(nn.Module):
             elif name == "norm.weight":
                 self.norm.data.copy_(tensor)
             elif name == "experts.weight":
-                assert not self.experts.scheme.packed  # type: ignore[union-attr]
+                assert not self.experts.scheme.packed
                 self.experts.weight.data.copy_(tensor)
 
 
@@ -86,7 +86,7 @@ class Here(Control):
         assert self.sessions
         self.said.append(f"begin {selector}")
         if selector == "all":
-            self.model.experts.scheme.packed = False  # type: ignore[union-attr]
+            self.model.experts.scheme.packed = False
 
     def end_session(self) -> None:
         assert self.sessions
@@ -120,7 +120,7 @@ def check_of(items: list[NamedTensor], strong: bool = True) -> Check:
 
 @pytest.fixture(params=[SESSIONS, NONE], ids=["sessions", "no-sessions"])
 def release(request: pytest.FixtureRequest) -> Release:
-    return request.param  # type: ignore[no-any-return]
+    return request.param
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_halves_that_come_in_two_buckets_and_packed_experts_arrive_at_every_push
         push(weights, version, tensors(seed), strong=version < 2)
         assert holds(here.model, tensors(seed)) and weights.version == version and weights.refusal() is None
     assert here.said[-2:] == ["flush", "version 2"]
-    calls = here.model.experts.scheme.calls  # type: ignore[union-attr]
+    calls = here.model.experts.scheme.calls
     assert calls == ([] if here.sessions else ["restore", "process"] * 3)
 
 
@@ -225,7 +225,7 @@ class Lone(nn.Module):
         super().__init__()
         self.kv_a_proj_with_mqa = nn.Linear(4, 2, bias=False).requires_grad_(False)
         self.experts = nn.Module()
-        self.experts.scheme = Packs()  # type: ignore[assignment]
+        self.experts.scheme = Packs()
 
     def load_weights(self, items: Sequence[tuple[str, Tensor]]) -> None:
         for _, tensor in items:
@@ -261,7 +261,7 @@ def test_what_one_holds_another_takes(weights: Weights, here: Here, release: Rel
     taker.end_held(1)
     taker.close()
     assert holds(other.model, tensors(1)) and taker.version == 1
-    assert "begin all" not in other.said and other.model.experts.scheme.calls == []  # type: ignore[union-attr]
+    assert "begin all" not in other.said and other.model.experts.scheme.calls == []
     taker.begin(2)
     taker.load_held(held[0])
     with pytest.raises(WeightMismatchError, match="did not hand over 4 parameters, such as norm"):

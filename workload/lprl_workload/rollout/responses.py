@@ -1,0 +1,62 @@
+"""What every engine does with a request, however it draws: where its response ends, and how its chunks are handed on."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lprl_api.errors import UserError
+from lprl_workload.rollout.generation import Row, StopRule
+from lprl_workload.rollout.requests import Chunk, Request
+from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
+
+Sink = Callable[[Chunk | Exception], object]
+"""Takes the chunks of a response, or what ends it instead; called from any thread, must not block."""
+
+
+class Responses:
+    """The ends of responses of one model."""
+
+    def __init__(self, folder: Path, context: int) -> None:
+        """Read the tokenizer and generation_config.json of `folder`; `context`: longest prompt plus response, tokens."""
+        self.context = context
+        self._tokenizer: Any = load_tokenizer(folder)
+        self.end_ids = end_token_ids(folder, self._tokenizer)
+        """Token ids that end a response."""
+
+    def row(self, request: Request) -> Row:
+        """Return the response to a request, of which nothing is drawn yet; raises UserError for a prompt that leaves no room."""
+        sampling = request.sampling
+        return Row(request, self._limit(request), StopRule(self.end_ids | set(sampling.stop_token_ids), sampling.stop, self._decode))
+
+    def _limit(self, request: Request) -> int:
+        length = len(request.prompt) - request.drawn
+        room = self.context - length
+        if length < 1 or room - request.drawn < 1:
+            raise UserError(
+                f"a prompt of {len(request.prompt)} tokens leaves no room in a context of {self.context}",
+                "set data.maxPromptTokens below the context length",
+            )
+        return min(request.sampling.max_response_tokens, room)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
+
+async def stream(submit: Callable[[Sink], None], drop: Callable[[], None]) -> AsyncGenerator[Chunk, None]:
+    """Yield the chunks that come to the sink given to `submit`, from whatever thread, up to the last; raises what comes instead of one.
+
+    `drop` is called at the end, also of an iterator that is closed early.
+    """
+    loop, chunks = asyncio.get_running_loop(), asyncio.Queue[Chunk | Exception]()
+    submit(lambda item: loop.call_soon_threadsafe(chunks.put_nowait, item))
+    try:
+        finish = None
+        while finish is None:
+            item = await chunks.get()
+            if isinstance(item, Exception):
+                raise item
+            finish = item.finish
+            yield item
+    finally:
+        drop()
