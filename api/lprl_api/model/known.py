@@ -3,29 +3,29 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lprl_api.model.hf_config import ARCHITECTURES, FAMILIES
+from lprl_api.model.hf_config import FAMILIES
+
+
+def text_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a parsed config.json that is about the language model: `text_config` where there is one."""
+    nested = config.get("text_config")
+    return nested if isinstance(nested, Mapping) else config
 
 
 def has_table(config: Mapping[str, Any]) -> bool:
     """Return whether the language model of a parsed config.json is of a family with a table, or says of none what it is."""
-    nested = config.get("text_config")
-    text = nested if isinstance(nested, Mapping) else config
-    model_type = text.get("model_type")
-    if model_type is None:
+    text = text_section(config)
+    found = text.get("model_type")
+    if found is None:
         return text is not config or config.get("model_type") is None
-    return not isinstance(model_type, str) or model_type in FAMILIES
+    return not isinstance(found, str) or found in FAMILIES
 
 
 def model_type(config: Mapping[str, Any]) -> str:
     """Return the model_type of the language model of a parsed config.json."""
-    nested = config.get("text_config")
-    inner = nested.get("model_type") if isinstance(nested, Mapping) else None
-    return str(inner or config.get("model_type"))
+    return str(text_section(config).get("model_type") or config.get("model_type"))
 
 
 def tables() -> str:
     """Return the model types with a table, for messages."""
     return ", ".join(FAMILIES)
-
-
-__all__ = ["ARCHITECTURES", "has_table", "tables"]

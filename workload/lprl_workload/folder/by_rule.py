@@ -10,6 +10,7 @@ from typing import Any
 from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.formats.mxfp4 import Mxfp4
+from lprl_api.model.known import text_section
 from lprl_workload.folder.class_layout import ClassLayout, expert_views, layout_of_text
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.files import COMPLETE, shown
@@ -78,15 +79,10 @@ def _by_index(contents: FolderContents, config: Mapping[str, Any], fmt: WeightFo
             elif is_linear(name.removesuffix(".weight"), shape[0], shape[1]):
                 kinds[name] = "linear"
     layers = 1 + max((layer for name in contents.tensors if (layer := place.layer(name)) is not None), default=-1)
-    said = _text(config).get("num_hidden_layers")
+    said = text_section(config).get("num_hidden_layers")
     architecture = next(iter(config.get("architectures") or ()), None) or str(config.get("model_type"))
     ruled = Ruled(architecture, "index", place, said if isinstance(said, int) else layers, experts, kinds, {}, refused)
     return replace(contents, ruled=ruled, notes=(*contents.notes, f"names and shapes alone say what is linear: {why}"))
-
-
-def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    nested = config.get("text_config")
-    return nested if isinstance(nested, Mapping) else config
 
 
 class _ByClass:

@@ -8,6 +8,7 @@ transposition and packing follow without a table. What is no such view is kept i
 No code of a folder ever runs: classes are transformers' own, `auto_map` is not looked at.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -230,8 +231,6 @@ def _embedding(model: Any, views: Mapping[str, View]) -> str:
 @cache
 def layout_of_text(text: str) -> ClassLayout | str:
     """Return the layout of a config.json given as text, or why there is none; remembered, because a conversion asks several times."""
-    import json
-
     try:
         return layout_of(json.loads(text))
     except NoClass as error:
