@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-zoo test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends scale demo modes real test-real setup-real clean
+.PHONY: help setup fmt check test test-unit test-zoo test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends setup-megatron test-megatron scale demo modes real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,7 +38,7 @@ test-unit: $(STAMP) ## The tests that need neither Ray nor an API server (a minu
 test-faults: $(STAMP) ## Hangs and kills of real processes, found within their limits: nothing else should run (ten minutes on two cores).
 	$(BIN)/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m faults tests/local
 
-test-zoo: $(STAMP) ## Every family of docs/families.md: converted to FP8 and INT4 and read back exactly, or refused by name (three minutes on two cores).
+test-zoo: $(STAMP) ## Every family of docs/families.md: converted to FP8 and INT4 and read back exactly, or refused by name (two minutes on two cores).
 	$(BIN)/pytest -q tests/zoo
 
 test-demo: $(STAMP) ## The demo and the example with a tool learn; without fitting labels, and without the tool, they do not (ten minutes on two cores).
@@ -129,5 +129,21 @@ BACKENDS ?= tests/backends
 test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract (forty servers: most of an hour on two cores).
 	$(BACKENDS_BIN)/python -m pytest -q $(BACKENDS)
 
+# Megatron on a CPU (gloo, no TransformerEngine) beside the workload: constraints-megatron.txt says why it is installed as it is.
+VENV_MEGATRON ?= .venv-megatron
+MEGATRON_BIN := $(VENV_MEGATRON)/bin
+MEGATRON_STAMP := $(VENV_MEGATRON)/.installed
+setup-megatron: $(MEGATRON_STAMP) ## Create .venv-megatron: megatron-core on a CPU, beside the workload (2.5 GB; two minutes).
+
+$(MEGATRON_STAMP): pyproject.toml constraints.txt constraints-megatron.txt
+	test -x $(MEGATRON_BIN)/python || $(PYTHON) -m venv $(VENV_MEGATRON)
+	$(MEGATRON_BIN)/pip install -q -c constraints.txt "torch==2.13.0"
+	$(MEGATRON_BIN)/pip install -q -c constraints.txt -c constraints-megatron.txt -e '.[cpu]' psutil packaging pytest pytest-timeout
+	$(MEGATRON_BIN)/pip install -q --no-deps --ignore-requires-python -c constraints-megatron.txt megatron-core triton
+	@touch $@
+
+test-megatron: $(MEGATRON_STAMP) ## Real models through Megatron on one to four processes of this machine (two minutes on two cores).
+	$(MEGATRON_BIN)/python -m pytest -q tests/megatron_cpu
+
 clean: ## Remove the environment and everything the targets made.
-	rm -rf $(VENV) $(VENV_BACKENDS) build dist runs volumes bench-out demo-out *.egg-info
+	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_MEGATRON) build dist runs volumes bench-out demo-out *.egg-info

@@ -45,6 +45,16 @@ def test_the_environment_with_sglang_is_pinned_whole() -> None:
     assert len(extras["sglang-cpu"]) > 20 and names <= set(backends_pins())
 
 
+def test_the_environment_with_megatron_adds_to_ours_and_changes_nothing() -> None:
+    """It takes constraints.txt as well: what both pinned, pip would have to choose between."""
+    lines = (line.split("#")[0].strip() for line in (ROOT / "constraints-megatron.txt").read_text().splitlines())
+    added = {plain(line.partition("==")[0]) for line in lines if line}
+    assert "megatron-core" in added and not added & set(map(plain, pins()))
+    recipe = (ROOT / "Makefile").read_text().partition("$(MEGATRON_STAMP): ")[2].partition("@touch")[0]
+    asked = {plain(word) for line in recipe.splitlines() if "constraints-megatron.txt" in line for word in line.split()}
+    assert added <= asked, "pinned, but not installed"
+
+
 def test_the_environment_with_sglang_differs_where_its_file_says() -> None:
     ours = {plain(name): version for name, version in pins().items()}
     differ = {name for name, version in backends_pins().items() if name in ours and version != ours[name]}

@@ -51,19 +51,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def model_config(folder: Path, shape: ModelShape) -> Any:
+    """Return transformers' configuration of a folder's model, from its config.json; raises UserError naming the file."""
+    document = {k: v for k, v in read_json(folder / "config.json").items() if k not in NOT_FIELDS}
+    document["tie_word_embeddings"] = shape.tied_embeddings
+    config_class, _ = MODELS[shape.family]
+    try:
+        return config_class.from_dict(document)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'}: {error}", "restore the config.json the model was published with") from error
+
+
 def build_model(folder: Path, shape: ModelShape, device: torch.device | str, dtype: torch.dtype | None = None) -> Any:
     """Return the causal language model of `folder`'s config.json in `dtype` (the device's own for None), weights uninitialised.
 
     No code of the folder runs (auto_map is ignored) and its quantization_config plays no part. Embeddings are tied where the
     shape says so. Returns a transformers PreTrainedModel in evaluation mode.
     """
-    document = {k: v for k, v in read_json(folder / "config.json").items() if k not in NOT_FIELDS}
-    document["tie_word_embeddings"] = shape.tied_embeddings
-    config_class, model_class = MODELS[shape.family]
-    try:
-        config = config_class.from_dict(document)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'config.json'}: {error}", "restore the config.json the model was published with") from error
+    _, model_class = MODELS[shape.family]
+    config = model_config(folder, shape)
     register_experts()
     with no_init_weights(), torch.device(device):
         model = model_class._from_config(

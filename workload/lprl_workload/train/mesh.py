@@ -82,6 +82,11 @@ class TrainMesh:
         """Return the rank that stands there."""
         return ((stage * self.dp + data) * self.cp + context) * self.tp + tensor
 
+    def expert_coordinates(self, rank: int) -> tuple[int, int]:
+        """Return where `rank` stands among experts: (expert index, expert-tensor index)."""
+        inside = rank % self.stage_ranks
+        return inside // self.etp % self.ep, inside % self.etp
+
     def takes_data(self, rank: int) -> bool:
         """Return whether `rank` needs the sequences of its data index: the first stage embeds them, the last computes their loss.
 

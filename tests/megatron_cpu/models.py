@@ -1,0 +1,64 @@
+"""Small real models of transformers with random weights (norms included), and what transformers says of samples."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from lprl_api.model.model_shape import ModelShape
+from lprl_fixtures.architectures import Architecture, model_config
+from lprl_fixtures.shape import model_shape
+from lprl_workload.episode import Float32, TrainSample, token_ids
+from lprl_workload.hf.model import MODELS
+
+VOCAB = 70
+
+
+def write_model(folder: Path, architecture: Architecture, layers: int = 4, **changes: Any) -> ModelShape:
+    """Save a model of 4 heads in 2 groups unless `changes` (of config.json) say otherwise; returns its shape."""
+    document = model_config(architecture, "demo", VOCAB, 0, 1) | {"num_hidden_layers": layers} | changes
+    config_class, model_class = MODELS[model_shape(document).family]
+    torch.manual_seed(0)
+    model = model_class._from_config(config_class.from_dict(document), dtype=torch.float32)
+    for name, parameter in model.named_parameters():
+        drawn = torch.randn(parameter.shape)
+        parameter.data = (1 + 0.1 * drawn if "norm" in name else 0.08 * drawn).to(torch.bfloat16)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(document))
+    return model_shape(document)
+
+
+def samples(count: int = 6) -> list[TrainSample]:
+    """Return samples of several lengths: groups that share a prompt, and one that shares it with nobody."""
+    draw, found = np.random.default_rng(3), []
+    prompt = draw.integers(3, VOCAB, 6).tolist()
+    for number in range(count):
+        mine = prompt if number < count - 1 else draw.integers(3, VOCAB, 3).tolist()
+        drawn = draw.integers(3, VOCAB, 2 + 3 * (number % 3)).tolist()
+        mask = np.arange(len(mine) + len(drawn)) >= len(mine)
+        nothing = np.zeros(len(drawn), np.float32)
+        found.append(TrainSample(token_ids(mine + drawn), mask, nothing, nothing))
+    return found
+
+
+def reference_logprobs(folder: Path, of: Sequence[TrainSample], temperature: float) -> list[Float32]:
+    """Return what transformers says, in float32, one sample at a time."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    found = []
+    for sample in of:
+        with torch.no_grad():
+            logits = model(torch.tensor(sample.ids[None], dtype=torch.int64)).logits[0, :-1]
+        logp = torch.log_softmax(logits / temperature, dim=-1)
+        chosen = logp.gather(1, torch.tensor(sample.ids[1:, None], dtype=torch.int64))[:, 0]
+        found.append(chosen.numpy()[sample.mask[1:]])
+    return found
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a folder."""
+    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}

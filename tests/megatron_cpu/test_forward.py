@@ -1,0 +1,88 @@
+"""Real models through Megatron on gloo ranks: transformers' log-probabilities, and the folder's own bits handed out again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.megatron_cpu.crew import Job, run
+from tests.megatron_cpu.models import reference_logprobs, samples, stored, write_model
+
+from lprl_fixtures.architectures import Architecture
+from lprl_workload.episode import TrainSample
+from lprl_workload.train.megatron.logprobs import logprobs
+from lprl_workload.train.megatron.model import StagedModel
+from lprl_workload.train.megatron.ranks import Ranks
+from lprl_workload.train.megatron.stages import Stages
+from lprl_workload.train.megatron.weights import PartsSource
+from lprl_workload.train.mesh import TrainMesh
+
+TEMPERATURE = 0.8
+MODELS: dict[str, tuple[Architecture, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "qwen2-tied": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("qwen3", {}),
+    "qwen3-one-group": ("qwen3", {"num_key_value_heads": 1}),
+    "qwen3-moe": ("qwen3-moe", {}),
+    "qwen3-moe-unnormed": ("qwen3-moe", {"norm_topk_prob": False}),
+}
+CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
+    "llama": ("llama", TrainMesh(), (4,), False),
+    "qwen2-tied": ("qwen2-tied", TrainMesh(), (4,), False),
+    "moe-unnormed": ("qwen3-moe-unnormed", TrainMesh(), (4,), False),
+    "tp2": ("qwen3", TrainMesh(tp=2), (4,), False),
+    "tp2-sp": ("qwen3", TrainMesh(tp=2), (4,), True),
+    "tp2-through-a-group": ("qwen3-one-group", TrainMesh(tp=2), (4,), False),
+    "pp2-tied": ("qwen2-tied", TrainMesh(pp=2), (2, 2), False),
+    "pp2-uneven-moe": ("qwen3-moe", TrainMesh(pp=2), (3, 1), False),
+    "pp2-vpp2": ("qwen3", TrainMesh(pp=2, vpp=2), (2, 2), False),
+    "ep2": ("qwen3-moe", TrainMesh(dp=2, ep=2), (4,), False),
+    "tp2-ep2-sp": ("qwen3-moe", TrainMesh(tp=2, ep=2), (4,), True),
+    "tp2-etp2-sp": ("qwen3-moe", TrainMesh(tp=2, etp=2), (4,), True),
+    "tp2-pp2": ("qwen3", TrainMesh(tp=2, pp=2), (2, 2), False),
+    "tp2-pp2-ep2-sp": ("qwen3-moe", TrainMesh(tp=2, pp=2, ep=2), (2, 2), True),
+    "pp4": ("qwen3", TrainMesh(pp=4), (1, 1, 1, 1), False),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
+    root = tmp_path_factory.mktemp("models")
+    return {name: (root / name, write_model(root / name, kind, **changes)) for name, (kind, changes) in MODELS.items()}
+
+
+def dealt(mesh: TrainMesh) -> list[list[list[TrainSample]]]:
+    """Two micro-batches for each data index, unequal in tokens; with two indices the second one's last is empty."""
+    if mesh.dp == 1:
+        return [[samples()[:4], samples()[4:]]]
+    return [[samples()[:4], samples()[4:5]], [samples()[5:], []]]
+
+
+def everything(job: Job, ranks: Ranks, model: StagedModel) -> tuple[Any, Any]:
+    """Return a rank's log-probabilities by micro-batch and sample, and every piece of the weights it owns."""
+    parts = job.parts[ranks.place.data] if job.mesh.takes_data(ranks.rank) else [[] for _ in job.parts[0]]
+    source = PartsSource(model.mapping, ranks.rank, model.parameters, ranks.device)
+    shards = [(s.name, s.offset, s.tensor) for s in source.shards([e.name for e in source.manifest().entries])]
+    return logprobs(model, ranks, parts, TEMPERATURE), shards
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_model_on_ranks_is_transformers_model(case: str, folders: dict[str, tuple[Path, Any]]) -> None:
+    name, mesh, layers, sequence_parallel = CASES[case]
+    folder, shape = folders[name]
+    job = Job(folder, shape, mesh, Stages(layers, mesh.vpp), dealt(mesh), sequence_parallel)
+    answers = run(job, everything)
+    for rank, (found, _) in enumerate(answers):
+        if mesh.takes_data(rank):
+            for part, rows in zip(job.parts[mesh.coordinates(rank).data], found, strict=True):
+                wanted = reference_logprobs(folder, part, TEMPERATURE)
+                for row, want in zip(rows, wanted, strict=True):
+                    np.testing.assert_allclose(row, want, atol=1e-5, rtol=0)
+    handed_out = {name: torch.full(tensor.shape, torch.nan, dtype=torch.bfloat16) for name, tensor in stored(folder).items()}
+    for _, shards in answers:
+        for tensor_name, offset, values in shards:
+            index = tuple(slice(a, a + n) for a, n in zip(offset, values.shape, strict=True))
+            assert handed_out[tensor_name][index].isnan().all()
+            handed_out[tensor_name][index] = values
+    assert all(torch.equal(handed_out[n], tensor) for n, tensor in stored(folder).items())

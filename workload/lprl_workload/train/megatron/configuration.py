@@ -1,0 +1,115 @@
+"""Model shape, config.json and layout -> Megatron's configuration and layer specs."""
+
+import sys
+from typing import Any
+
+import torch
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
+from torch.nn import functional
+
+from lprl_api.errors import UserError
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.spec.topology import TrainerLayout
+from lprl_workload.hf.model import compute_dtype
+from lprl_workload.train.megatron.families import FAMILIES
+from lprl_workload.train.megatron.families.family import Config, Fields
+from lprl_workload.train.megatron.packed import PackedAttention, RmsNorm
+from lprl_workload.train.megatron.stages import Stages
+from lprl_workload.train.mesh import TrainMesh
+
+
+def transformer_config(
+    shape: ModelShape, config: Config, mesh: TrainMesh, stages: Stages, layout: TrainerLayout, device: torch.device
+) -> TransformerConfig:
+    """Return Megatron's configuration of a model on these ranks; raises UserError for what this trainer does not train."""
+    if config["hidden_act"] != "silu":
+        what = f"config.json: hidden_act {config['hidden_act']}: backends.trainer megatron trains silu only"
+        raise UserError(what, "use backends.trainer torch")
+    dtype = compute_dtype(device)
+    return TransformerConfig(
+        **FAMILIES[shape.family].fields(shape, config),
+        **_ranks(mesh, stages, layout),
+        **(_experts(mesh) if shape.moe else {}),
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype == torch.bfloat16,
+        normalization="RMSNorm",
+        gated_linear_unit=True,
+        activation_func=functional.silu,
+        add_bias_linear=False,
+        attention_dropout=layout.attention_dropout,
+        hidden_dropout=layout.hidden_dropout,
+        # Every weight is read from a folder.
+        perform_initialization=False,
+        use_cpu_initialization=device.type == "cpu",
+        gradient_accumulation_fusion=False,
+    )
+
+
+def _ranks(mesh: TrainMesh, stages: Stages, layout: TrainerLayout) -> Fields:
+    uneven = len(set(stages.layers)) > 1
+    interleaved = mesh.vpp > 1
+    return {
+        "tensor_model_parallel_size": mesh.tp,
+        "pipeline_model_parallel_size": mesh.pp,
+        "virtual_pipeline_model_parallel_size": mesh.vpp if interleaved else None,
+        "context_parallel_size": mesh.cp,
+        "num_layers_in_last_pipeline_stage": stages.layers[-1] if uneven else None,
+        "sequence_parallel": layout.sequence_parallel and mesh.tp > 1,
+        # Micro-batches are as long as their samples.
+        "variable_seq_lengths": mesh.pp > 1,
+        # It asks for this one then, with experts or without: ranks have different numbers of tokens.
+        "moe_token_dispatcher_type": "alltoall",
+        # Interleaved stages with batched calls that are waited for train wrongly, and say nothing (measured, 0.19.2).
+        "overlap_p2p_comm": interleaved,
+        "batch_p2p_comm": not interleaved,
+    }
+
+
+def _experts(mesh: TrainMesh) -> Fields:
+    return {
+        "expert_model_parallel_size": mesh.ep,
+        "expert_tensor_parallel_size": mesh.etp,
+        "moe_router_load_balancing_type": "none",
+        "moe_router_dtype": "fp32",
+        "moe_grouped_gemm": False,
+    }
+
+
+def layer_specs(config: TransformerConfig, chunk: int | None) -> TransformerBlockSubmodules:
+    """Return the specs of a chunk's layers: Megatron's own linear layers, our norms and core attention.
+
+    Args:
+        config: of the model; its stage is the calling rank's.
+        chunk: number of the model chunk where stages have several, else None.
+
+    """
+    block = get_gpt_decoder_block_spec(config, use_transformer_engine=False, normalization=config.normalization, vp_stage=chunk)
+    block.layer_norm = RmsNorm
+    for layer in block.layer_specs:
+        submodules, attention = layer.submodules, layer.submodules.self_attention.submodules
+        submodules.input_layernorm = submodules.pre_mlp_layernorm = RmsNorm
+        attention.core_attention = PackedAttention
+        if config.qk_layernorm:
+            attention.q_layernorm = attention.k_layernorm = RmsNorm
+    return block
+
+
+def rotary_frequencies(config: Any) -> Tensor:
+    """Return the inverse frequencies [dim / 2] of a model's rotary embedding, float32 on the CPU, as its class computes them.
+
+    Raises UserError where they depend on how long a sequence is, or come with a factor of their own.
+    """
+    parameters = config.rope_parameters
+    kind = parameters.get("rope_type", "default")
+    module = sys.modules[type(config).__module__.replace("configuration_", "modeling_")]
+    (rotary_class,) = (value for name, value in vars(module).items() if name.endswith("RotaryEmbedding"))
+    rotary = rotary_class(config)
+    if kind not in ("default", "linear", "llama3") or rotary.attention_scaling != 1.0:
+        what = f"config.json: rope_parameters.rope_type {kind}: backends.trainer megatron trains default, linear and llama3"
+        raise UserError(what, "use backends.trainer torch")
+    found: Tensor = rotary.inv_freq
+    return found.float()

@@ -1,0 +1,105 @@
+"""What a family says of itself, and the blocks that families have in common. Pure.
+
+A further family is one file: its table (of blocks, or of rows of its own) and what its config.json says to Megatron.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lprl_api.model.model_shape import ModelShape
+from lprl_workload.train.megatron.table import Row
+
+Config = Mapping[str, Any]
+"""config.json, with the defaults of transformers' class."""
+Fields = dict[str, Any]
+"""Fields of Megatron's TransformerConfig."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One family."""
+
+    name: str
+    """As in ModelShape.family."""
+    layer: tuple[Row, ...]
+    """Every tensor a layer of its checkpoints can have; rows whose sources a layer lacks are left out."""
+    fields: Callable[[ModelShape, Config], Fields]
+    """Fields of Megatron's configuration that differ from model to model; raises UserError for what this trainer does not train."""
+
+
+_ATTENTION, _MLP = "self_attention.", "mlp."
+_QKV = tuple(f"self_attn.{name}_proj" for name in "qkv")
+
+GROUPED_ATTENTION = (
+    Row(f"{_ATTENTION}linear_qkv.weight", tuple(f"{name}.weight" for name in _QKV), "groups"),
+    Row(f"{_ATTENTION}linear_qkv.bias", tuple(f"{name}.bias" for name in _QKV), "groups"),
+    Row(f"{_ATTENTION}linear_proj.weight", ("self_attn.o_proj.weight",), "columns"),
+)
+QUERY_KEY_NORMS = (
+    Row(f"{_ATTENTION}q_layernorm.weight", ("self_attn.q_norm.weight",)),
+    Row(f"{_ATTENTION}k_layernorm.weight", ("self_attn.k_norm.weight",)),
+)
+NORMS = (
+    Row("input_layernorm.weight", ("input_layernorm.weight",), te=f"{_ATTENTION}linear_qkv.layer_norm_weight"),
+    Row(
+        "pre_mlp_layernorm.weight",
+        ("post_attention_layernorm.weight",),
+        te=f"{_MLP}linear_fc1.layer_norm_weight",
+        beside="mlp.gate_proj.weight",
+    ),
+    Row("pre_mlp_layernorm.weight", ("post_attention_layernorm.weight",), beside="mlp.gate.weight"),
+)
+GATED_MLP = (
+    Row(f"{_MLP}linear_fc1.weight", ("mlp.gate_proj.weight", "mlp.up_proj.weight"), "rows"),
+    Row(f"{_MLP}linear_fc2.weight", ("mlp.down_proj.weight",), "columns"),
+)
+ROUTED_EXPERTS = (
+    Row(f"{_MLP}router.weight", ("mlp.gate.weight",)),
+    Row(
+        f"{_MLP}experts.local_experts.{{}}.linear_fc1.weight",
+        ("mlp.experts.{}.gate_proj.weight", "mlp.experts.{}.up_proj.weight"),
+        "rows",
+        te=f"{_MLP}experts.linear_fc1.weight{{}}",
+    ),
+    Row(
+        f"{_MLP}experts.local_experts.{{}}.linear_fc2.weight",
+        ("mlp.experts.{}.down_proj.weight",),
+        "columns",
+        te=f"{_MLP}experts.linear_fc2.weight{{}}",
+    ),
+)
+
+
+def usual_attention(shape: ModelShape, config: Config) -> Fields:
+    """Return the fields of attention with query groups."""
+    return {
+        "num_attention_heads": shape.heads,
+        "num_query_groups": shape.kv_heads,
+        "kv_channels": shape.head_dim,
+        "qk_layernorm": shape.qk_norm,
+        "add_qkv_bias": shape.attention_bias,
+    }
+
+
+def usual(shape: ModelShape, config: Config) -> Fields:
+    """Return the fields that every decoder of this kind has."""
+    return {
+        "num_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "ffn_hidden_size": shape.ffn,
+        "layernorm_epsilon": config["rms_norm_eps"],
+    }
+
+
+def routed_experts(shape: ModelShape, config: Config) -> Fields:
+    """Return the fields of routed experts; empty without any."""
+    if shape.moe is None:
+        return {}
+    dense = shape.moe.dense_layers
+    return {
+        "num_moe_experts": shape.moe.experts,
+        "moe_router_topk": shape.moe.experts_per_token,
+        "moe_ffn_hidden_size": shape.moe.expert_ffn,
+        "moe_layer_freq": [0] * dense + [1] * (shape.layers - dense),
+    }

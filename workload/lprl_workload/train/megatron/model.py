@@ -1,0 +1,140 @@
+"""A rank's part of a model: its chunks, filled from a Hugging Face folder, and one pass of micro-batches through the pipeline."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core.models.gpt import GPTModel
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from torch import Tensor
+
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.spec.topology import TrainerLayout
+from lprl_workload.hf.model import model_config
+from lprl_workload.train.batch import MicroBatch
+from lprl_workload.train.megatron.configuration import layer_specs, rotary_frequencies, transformer_config
+from lprl_workload.train.megatron.cpu import on_device
+from lprl_workload.train.megatron.mapping import Mapping
+from lprl_workload.train.megatron.packed import PackedRotary, PackedTokens
+from lprl_workload.train.megatron.ranks import Ranks
+from lprl_workload.train.megatron.stages import Stages
+from lprl_workload.train.megatron.vocab import VocabHead
+from lprl_workload.train.megatron.weights import load, stored
+
+Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, Any]]
+"""(log-probabilities [T], entropies [T], number of the micro-batch) -> (scalar to be propagated back, what is kept of it)."""
+
+
+class StagedModel:
+    """The policy of one rank."""
+
+    def __init__(self, folder: Path, shape: ModelShape, stages: Stages, layout: TrainerLayout, ranks: Ranks) -> None:
+        """Build this rank's chunks of `folder`'s model and read their weights, in the device's own dtype."""
+        self.mapping, self._ranks, mesh = Mapping(shape, ranks.mesh, stages), ranks, ranks.mesh
+        written = model_config(folder, shape)
+        self._config = transformer_config(shape, written.to_dict(), mesh, stages, layout, ranks.device)
+        frequencies = rotary_frequencies(written).to(ranks.device)
+        with on_device(ranks.device):
+            self.chunks = [self._chunk(shape, stages, frequencies, chunk) for chunk in range(mesh.vpp)]
+        self.parameters = _by_name(self.chunks)
+        _check(self.mapping, ranks.rank, self.parameters)
+        load(stored(folder, self.mapping, ranks.rank), self.mapping, ranks.rank, self.parameters)
+        padded = self.mapping.padded_vocab // mesh.tp
+        first = padded * ranks.place.tensor
+        rows = max(0, min(shape.vocab, first + padded) - first)
+        self._head = VocabHead(first, rows, ranks.tensor_group, self._config.sequence_parallel)
+
+    def _chunk(self, shape: ModelShape, stages: Stages, frequencies: Tensor, chunk: int) -> GPTModel:
+        stage, numbered = self._ranks.place.stage, chunk if self._ranks.mesh.vpp > 1 else None
+        model = GPTModel(
+            config=self._config,
+            transformer_layer_spec=layer_specs(self._config, numbered),
+            vocab_size=self.mapping.padded_vocab,
+            max_sequence_length=shape.max_positions,
+            pre_process=stages.embeds(stage, chunk),
+            post_process=stages.ends(stage, chunk),
+            position_embedding_type="rope",
+            share_embeddings_and_output_weights=shape.tied_embeddings,
+            vp_stage=numbered,
+        )
+        model.rotary_pos_emb = PackedRotary(frequencies)
+        return model
+
+    @property
+    def token_multiple(self) -> int:
+        """What a micro-batch's tokens are a multiple of: sequence-parallel ranks have equally many."""
+        return self._ranks.mesh.tp if self._config.sequence_parallel else 1
+
+    def run(self, batches: Sequence[MicroBatch], temperature: float, loss: Loss | None = None, entropy_gradient: bool = False) -> list[Any]:
+        """Run micro-batches through the pipeline, on all ranks together.
+
+        Returns, on ranks of the last stage, (log-probabilities, entropies) of each micro-batch, or what `loss` keeps of it; elsewhere
+        nothing. With a loss, gradients are added to those of the parameters.
+        """
+        with on_device(self._ranks.device), torch.set_grad_enabled(loss is not None):
+            found: list[Any] = get_forward_backward_func()(
+                forward_step_func=_Step(self, temperature, loss, entropy_gradient, len(batches)),
+                data_iterator=[iter(enumerate(batches)) for _ in self.chunks],
+                model=self.chunks,
+                num_microbatches=len(batches),
+                seq_length=1,  # stages tell each other how long a micro-batch is
+                micro_batch_size=1,
+                forward_only=loss is None,
+                collect_non_loss_data=loss is None,
+            )
+        return found
+
+    def forward(self, chunk: GPTModel, batch: MicroBatch, temperature: float, entropy_gradient: bool) -> Any:
+        """Run one micro-batch through one chunk: hidden states [N, 1, H], or of the last chunk (log-probabilities, entropies) [2, T]."""
+        packed = PackedTokens(layout=batch.layout, positions=batch.positions[0])
+
+        def head(hidden_states: Tensor, output_layer: Any, output_weight: Tensor | None, **_: Any) -> Tensor:
+            weight = output_layer.weight if output_weight is None else output_weight
+            # One tensor: schedules take no more than that.
+            return torch.stack(self._head(hidden_states, weight, batch, temperature, entropy_gradient))
+
+        return chunk(batch.input_ids, batch.positions, None, packed_seq_params=packed, output_processor=head)
+
+
+class _Step:
+    """One micro-batch through one chunk, as Megatron's schedules call it."""
+
+    def __init__(self, model: StagedModel, temperature: float, loss: Loss | None, entropy_gradient: bool, count: int) -> None:
+        self._model, self._temperature, self._entropy_gradient = model, temperature, entropy_gradient
+        self._loss, self._count = loss, count
+
+    def __call__(self, batches: Iterator[tuple[int, MicroBatch]], chunk: GPTModel) -> tuple[Any, Any]:
+        """Return (output, what makes a loss of it)."""
+        number, batch = next(batches)
+        output = self._model.forward(chunk, batch, self._temperature, self._entropy_gradient)
+
+        def finish(output: Tensor, non_loss_data: bool = False) -> Any:
+            logp, entropy = output.unbind()
+            if self._loss is None:
+                return logp, entropy
+            value, kept = self._loss(logp, entropy, number)
+            # Schedules divide by the number of micro-batches; ours is a share of the global loss already.
+            return value * self._count, kept
+
+        return output, finish
+
+
+def _by_name(chunks: Sequence[GPTModel]) -> dict[tuple[int, str], Tensor]:
+    """Return what a checkpoint stores of each chunk: parameters, and buffers that persist (router correction biases)."""
+    found: dict[tuple[int, str], Tensor] = {}
+    for number, chunk in enumerate(chunks):
+        stored_buffers = {name for name in chunk.state_dict() if not name.endswith("_extra_state")}
+        tensors = dict(chunk.named_parameters()) | {name: b for name, b in chunk.named_buffers() if name in stored_buffers}
+        found |= {(number, name): tensor for name, tensor in tensors.items()}
+    return found
+
+
+def _check(mapping: Mapping, rank: int, parameters: dict[tuple[int, str], Tensor]) -> None:
+    """Raise RuntimeError where Megatron built another model than the table says: a defect of the table, or another release."""
+    wanted = {(held.chunk, held.name): held.cutting.shape for held in mapping.held(rank)}
+    built = {key: tuple(tensor.shape) for key, tensor in parameters.items()}
+    wrong = sorted(key for key in wanted.keys() | built.keys() if wanted.get(key) != built.get(key))
+    if wrong:
+        told = "; ".join(f"{key[1]} (chunk {key[0]}): {built.get(key)}, the table says {wanted.get(key)}" for key in wrong[:5])
+        raise RuntimeError(f"Megatron's {mapping.shape.architecture} differs from its table in {len(wrong)} parameters: {told}")

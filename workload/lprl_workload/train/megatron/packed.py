@@ -1,0 +1,81 @@
+"""A micro-batch on its way through Megatron's layers: positions and blocks of attention of tokens that lie end to end.
+
+Megatron hands `packed_seq_params` to every layer of every stage as it is, so it carries ours: attention by our own blocks (prompts that
+samples share are there once), rotary angles by each token's position in its own sequence.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor, nn
+
+from lprl_workload.hf.packed_attention import Layout, packed_attention
+
+
+@dataclass
+class PackedTokens(PackedSeqParams):  # type: ignore[misc]
+    """Of one micro-batch; `qkv_format` stays None, so that Megatron treats its tokens as one sequence."""
+
+    layout: Layout = ()
+    """Which tokens attend to which."""
+    positions: Tensor | None = None
+    """int64 [N]: of each token in its own sequence."""
+
+
+class PackedAttention(MegatronModule):  # type: ignore[misc]
+    """Core attention by the blocks of a micro-batch (hf/packed_attention.py): the torch trainer's arithmetic. No context parallelism."""
+
+    def __init__(self, config: TransformerConfig, softmax_scale: float | None = None, **_: Any) -> None:
+        """Take of what Megatron builds a core attention with what counts here."""
+        super().__init__(config=config)
+        self._scale, self._dropout = softmax_scale, config.attention_dropout
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, packed_seq_params: PackedTokens, **_: Any
+    ) -> Tensor:
+        """Return [N, 1, heads * dim] of query [N, 1, heads, dim], key and value [N, 1, groups, dim]."""
+        q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+        dropout = self._dropout if self.training else 0.0
+        found, _none = packed_attention(self, q, k, v, None, dropout, self._scale, layout=packed_seq_params.layout)
+        return found.transpose(0, 1).flatten(2)
+
+
+class PackedRotary(nn.Module):
+    """Rotary angles of a micro-batch's positions, in place of Megatron's own module, which counts from zero."""
+
+    def __init__(self, frequencies: Tensor) -> None:
+        """Take the inverse frequencies [dim / 2], float32, as transformers computes them."""
+        super().__init__()
+        self._frequencies = frequencies
+
+    def get_rotary_seq_len(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the positions; Megatron passes on what it takes for a length."""
+        packed: PackedTokens = kwargs.get("packed_seq_params") or args[-1]
+        assert packed.positions is not None
+        return packed.positions
+
+    def forward(self, positions: Tensor, **_: Any) -> Tensor:
+        """Return angles, float32 [N, 1, 1, dim]."""
+        angles = torch.outer(positions.float(), self._frequencies)
+        return torch.cat([angles, angles], dim=-1)[:, None, None]
+
+
+class RmsNorm(nn.Module):
+    """RMSNorm that says to Megatron that its gradient is a share under sequence parallelism; Megatron's own for CPUs refuses it."""
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-6, **_: Any) -> None:
+        """Take what Megatron builds a norm with; its weight is not initialised."""
+        super().__init__()
+        self._eps = eps
+        self.weight = nn.Parameter(torch.empty(hidden_size, dtype=config.params_dtype))
+        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the norm over the last dimension, as transformers computes it: in float32, rounded, then scaled."""
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._eps)
+        return self.weight * normed.to(x.dtype)
