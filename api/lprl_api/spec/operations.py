@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lprl_api.base import Contract, Name, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, RelativePath
-from lprl_api.kube_names import ObjectName
+from lprl_api.kube_names import SUBDOMAIN_PATTERN, ObjectName
 from lprl_api.spec.pod_settings import Resources
 from lprl_api.spec.sources import DataFile, SecretKey, VolumePath
 
@@ -45,6 +45,9 @@ class Conversion(Contract):
         None, description="Measure what the conversion does to the model's answers; one layer of each model in memory. Default: not."
     )
     resources: Resources = Field(Resources(), description="Resources of a conversion pod.")
+    queue_name: Annotated[str, Field(min_length=1, max_length=63, pattern=SUBDOMAIN_PATTERN)] | None = Field(
+        None, description="Kueue LocalQueue of inspection and conversion pods, such as one with CPUs only. Default: the job's own."
+    )
 
 
 class Checkpoint(Contract):

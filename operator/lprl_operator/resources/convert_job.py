@@ -15,7 +15,7 @@ def convert_document(job: LowPrecisionRLJob, name: str, config: ConvertConfig, s
     labels = metadata.shared_labels(config.content_key, ROLE)
     container = jobs.container(job, ROLE, jobs.workload("convert", jobs.CONVERT_KEY), config.source, settings)
     meta = metadata.shared_metadata(job, name, config.content_key, ROLE)
-    meta["labels"] |= metadata.queue_labels(job)
+    meta["labels"] |= metadata.preparing_queue_labels(job)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

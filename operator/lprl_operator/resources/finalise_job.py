@@ -20,7 +20,7 @@ def finalise_document(job: LowPrecisionRLJob, name: str, uid: str, config: Conve
         "metadata": {
             "name": naming.finalise_job(name),
             "namespace": job.metadata.namespace,
-            "labels": labels | metadata.queue_labels(job),
+            "labels": labels | metadata.preparing_queue_labels(job),
             "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid}],
         },
         "spec": {

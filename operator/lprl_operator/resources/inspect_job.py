@@ -20,7 +20,7 @@ def inspect_document(
         content[jobs.REFERENCE_KEY] = reference.document()
         containers.insert(0, jobs.container(job, "reference", jobs.workload("inspect", jobs.REFERENCE_KEY), reference.source, settings))
     meta = metadata.metadata(job, naming.inspect_job(job.metadata.name), ROLE)
-    meta["labels"] |= metadata.queue_labels(job)
+    meta["labels"] |= metadata.preparing_queue_labels(job)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -7,6 +7,10 @@ from lprl_api.spec.job import LowPrecisionRLJob
 
 QUEUE_PREFIXES = ("kueue.x-k8s.io/", "volcano.sh/", "scheduling.volcano.sh/", "yunikorn.apache.org/", "kai.scheduler/")
 """Labels and annotations of batch schedulers, handed from the job to what they queue."""
+KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
+KUEUE_TIME_LIMIT = "kueue.x-k8s.io/max-exec-time-seconds"
+KUEUE_POD_SET = "kueue.x-k8s.io/podset-"
+"""Prefix of what Kueue reads from pods, not from what they are queued as: the topology that a group of pods asks for."""
 QUEUE_LABELS = ("ray.io/priority-class-name", "ray.io/gang-scheduling-enabled")
 
 
@@ -27,13 +31,25 @@ def shared_labels(content_key: str, role: str) -> dict[str, str]:
 
 
 def queue_labels(job: LowPrecisionRLJob) -> dict[str, str]:
-    """The job's batch-scheduler labels, for its RayCluster and Jobs."""
+    """The job's batch-scheduler labels, for its RayCluster."""
     return {k: v for k, v in sorted(job.metadata.labels.items()) if is_queue_key(k)}
 
 
+def preparing_queue_labels(job: LowPrecisionRLJob) -> dict[str, str]:
+    """The same for its Jobs: a queue of their own where the job names one, and no limit of time, which is the training's."""
+    found = {k: v for k, v in queue_labels(job).items() if k != KUEUE_TIME_LIMIT}
+    own = job.spec.conversion.queue_name
+    return found if own is None else {**found, KUEUE_QUEUE: own}
+
+
 def queue_annotations(job: LowPrecisionRLJob) -> dict[str, str]:
-    """The job's batch-scheduler annotations."""
-    return {k: v for k, v in sorted(job.metadata.annotations.items()) if is_queue_key(k)}
+    """The job's batch-scheduler annotations, for its RayCluster."""
+    return {k: v for k, v in sorted(job.metadata.annotations.items()) if is_queue_key(k) and not k.startswith(KUEUE_POD_SET)}
+
+
+def worker_annotations(job: LowPrecisionRLJob) -> dict[str, str]:
+    """Those that act on worker pods alone, for their templates."""
+    return {k: v for k, v in sorted(job.metadata.annotations.items()) if k.startswith(KUEUE_POD_SET)}
 
 
 def owner(job: LowPrecisionRLJob, controller: bool = True) -> dict[str, Any]:

@@ -204,11 +204,18 @@ def _worker(
         role=group.role,
         containers=(container,),
         labels=metadata.labels(job, group.name, attempt),
+        annotations=_topology(job, group.role),
         volumes=(ray_volume, shm_volume, *storage.user_volumes(job.spec)),
         extra=_placement(job, ranks, attempt),
         grace_seconds=WORKER_GRACE_S,
     )
     return pods.pod_template(pod, job.spec.pod_template, settings)
+
+
+def _topology(job: LowPrecisionRLJob, role: pods.Role) -> dict[str, str]:
+    """What the job asks of a queue's topology for all workers; nothing where it says something of this group."""
+    said = {key for layer in pods.layers(job.spec.pod_template, role) for key in layer.annotations}
+    return {} if any(key.startswith(metadata.KUEUE_POD_SET) for key in said) else metadata.worker_annotations(job)
 
 
 def worker_env(job: LowPrecisionRLJob, ranks: Ranks, attempt: int, trains: bool) -> tuple[dict[str, Any], ...]:

@@ -11,9 +11,9 @@ from lprl_operator.resources.render import render_all
 def rendered(make_manifest, lib):
     """Factory: every document of a job by (kind, name)."""
 
-    def make(inspection=None, labels=None, **changes):
+    def make(inspection=None, labels=None, annotations=None, **changes):
         document = make_manifest(**changes)
-        document["metadata"]["labels"] = labels or {}
+        document["metadata"] |= {"labels": labels or {}, "annotations": annotations or {}}
         job = parse_job(document)
         found = inspection or lib.INSPECTION
         documents = render_all(job, make_plan(job.spec, inspection=found), found, lib.SETTINGS)

@@ -216,14 +216,6 @@ def test_user_settings_are_merged_not_replaced(rendered):
     assert_restricted(workers, extra=("IPC_LOCK",))
 
 
-def test_queue_labels_reach_what_is_queued(rendered):
-    labels = {"kueue.x-k8s.io/queue-name": "q", "kai.scheduler/queue": "k", "ray.io/priority-class-name": "p", "mine": "x"}
-    documents = rendered(labels=labels)
-    for kind in ("Job", "RayCluster"):
-        for found in by_kind(documents, kind):
-            assert {k: v for k, v in found["metadata"]["labels"].items() if k in labels} == {k: v for k, v in labels.items() if k != "mine"}
-
-
 def tool(name, **more):
     return {"name": name, "url": "https://t/x", "description": "d", "parameters": {"type": "object"}, **more}
 
