@@ -26,11 +26,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Run the main job on this machine: a manifest through its whole life, CPU only, no cluster.
 	$(BIN)/lprl demo
 
-# Lanes side by side (tests/conftest.py says which), each from the start: one that is given out later waits behind another's last tests.
-# Most of them wait most of the time, so there are more than cores. Unit tests run beside them, in processes of their own.
+# Lanes side by side (tests/conftest.py says which), each a pytest of its own and from the start: one that is given out later waits behind
+# another's last tests. Most of them wait most of the time, so there are more than cores. Tests without a lane run beside them.
 LANES ?= 10
 test: $(STAMP) ## Unit, contract, golden, chart, control-plane and local end-to-end tests (a quarter of an hour on two cores).
-	$(BIN)/python tests/side_by_side.py $(LANES)
+	$(BIN)/python -m tests.side_by_side $(LANES)
 
 test-unit: $(STAMP) ## The tests that need neither Ray nor an API server (a minute).
 	$(BIN)/pytest -q -n auto tests/unit tests/repo tests/golden

@@ -22,7 +22,8 @@ USERS_KUBECONFIG = os.environ.get("KUBECONFIG")
 """The cluster tests are to use, as the user said before any fixture set it to one of our own."""
 
 # Lanes of `make test`: what shares an API server, or would only take processors from each other, runs one after the other in one
-# process of pytest-xdist (--dist loadgroup). Most of a control-plane test is waiting; the lanes beside it use the time.
+# process (side_by_side.py; `make test-faults`: pytest-xdist with --dist loadgroup). Most of a control-plane test is waiting; the lanes
+# beside it use the time.
 PLANES = {
     "test_away": 1, "test_refused": 1, "test_life": 1,
     "test_killed": 2, "test_presets": 2,

@@ -5,7 +5,6 @@ and says so to the sender that asks, and replaces the dead. A push that hangs is
 """
 
 import hashlib
-import multiprocessing
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
+from tests import forking
 from tests.contract.push_plan import Fault, Plan
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, ProcessGroupGloo, TCPStore
@@ -29,7 +29,6 @@ from lprl_workload.sync.session import Session, Transport, push
 from lprl_workload.sync.transport_broadcast import BroadcastGroup, BroadcastTransport, Confirm, Meeting, receive, serve_store
 from lprl_workload.sync.transport_disk import DiskTransport, receive_from
 
-PRELOADED = ["tests.contract.pushing"]
 TIMEOUT_S = 60.0
 """Of every meeting and message. Nothing here takes it: who waits for a process that died hears of it at once."""
 HANGS_S = TIMEOUT_S + 10
@@ -164,8 +163,7 @@ class Driver:
         self.conns: dict[str, Connection] = {}
         self.processes: dict[str, Any] = {}
         self.broken = True
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(PRELOADED)
+        self.context = forking.context(forking.RANKS)
         self._stores: list[Any] = []
 
     @property

@@ -4,7 +4,6 @@ And the push after one that failed on a rank in its middle is right, bit for bit
 """
 
 import json
-import multiprocessing
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests import forking
 
 from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.model.hf_config import shape_from_config
@@ -130,9 +130,7 @@ def assert_served(root: Path, folder: str, version: int, want: dict[str, torch.T
 def test_ranks_serve_the_offline_conversion_of_their_export(tmp_path: Path, world: int, shard: bool) -> None:
     generate_model(tmp_path / "all" / "model", ModelOptions(architecture="qwen3-moe", size="tiny", seed=1))
     (tmp_path / "export").mkdir()
-    # Forked from a process that has imported everything: importing it anew takes each rank longer than its work.
-    context, port = multiprocessing.get_context("forkserver"), free_port()
-    context.set_forkserver_preload(["lprl_workload.train.actor_torch", "lprl_fixtures.runs"])
+    context, port = forking.context(forking.RANKS), free_port()
     ranks = [context.Process(target=worker, args=(r, world, str(tmp_path), port, shard)) for r in range(world)]
     for process in ranks:
         process.start()

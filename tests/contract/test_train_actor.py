@@ -1,6 +1,5 @@
 """The TrainActor contract, run on every trainer that works on this machine."""
 
-import multiprocessing
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests import forking
 from tests.contract import trainer_bench
 from tests.contract.trainer_bench import FORMATS, batch, export_of, logprobs, make, paths_of, run_config, save, shape_of, step
 
@@ -201,9 +201,7 @@ def worker(rank: int, folder: str, fmt: str, shard: bool, port: int, out: str, r
 
 def two_ranks(folder: Path, fmt: str, shard: bool, out: Path, resume: Path | None = None) -> dict[str, Any]:
     out.mkdir()
-    # Forked from a process that has imported everything: importing it anew takes each rank longer than its work.
-    context, port = multiprocessing.get_context("forkserver"), free_port()
-    context.set_forkserver_preload(["lprl_workload.train.actor_torch", "lprl_fixtures.runs"])
+    context, port = forking.context(forking.RANKS), free_port()
     resumed = str(resume) if resume else None
     ranks = [context.Process(target=worker, args=(r, str(folder), fmt, shard, port, str(out), resumed)) for r in range(2)]
     for process in ranks:

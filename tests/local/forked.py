@@ -1,26 +1,23 @@
 """Workload commands as processes forked from one that has imported what they need: a run of seconds then takes no other four to import."""
 
-import multiprocessing
 import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-PRELOADED = [
-    "lprl_workload.launch.main",
-    "lprl_workload.rollout.engine_torch",
-    "lprl_workload.train.actor_torch",
-    "transformers.models.qwen3.modeling_qwen3",
-]
-"""What a run in one process imports for a Qwen3 model."""
+from tests import forking
 
 
-def _enter(arguments: list[str], env: Mapping[str, str], log: str) -> None:
+def _enter(arguments: list[str], env: Mapping[str, str], log: str, threads: int) -> None:
     os.environ.clear()
     os.environ.update(env)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
     from lprl_workload.__main__ import main
 
     os._exit(main(arguments))
@@ -29,10 +26,8 @@ def _enter(arguments: list[str], env: Mapping[str, str], log: str) -> None:
 class Forked:
     """`python -m lprl_workload ARGUMENTS`, with the part of subprocess.Popen the tests use."""
 
-    def __init__(self, arguments: list[str], env: Mapping[str, str], log: Path) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        self._process = context.Process(target=_enter, args=(arguments, dict(env), str(log)))
+    def __init__(self, arguments: list[str], env: Mapping[str, str], log: Path, threads: int = 0) -> None:
+        self._process = forking.context(forking.RUN).Process(target=_enter, args=(arguments, dict(env), str(log), threads))
         self._process.start()
         self.kill = self._process.kill
         self.terminate = self._process.terminate

@@ -10,7 +10,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tests.local.forked import PRELOADED
 from tests.local.forker import Forker
 
 from lprl_fixtures.runs import run_config
@@ -55,9 +54,6 @@ def killed_once(forker: Forker, root: Path, chance: random.Random, kills: int) -
 
 def test_a_killed_driver_loses_no_prompt_and_trains_none_twice(train_root: Path) -> None:
     env = {"LPRL_VOLUMES_ROOT": str(train_root), "LPRL_LOCAL_CONFIGMAPS": str(train_root / "cm"), "OMP_NUM_THREADS": "1"}
-    forker, chance, kills = Forker(PRELOADED, env), random.Random(5), 0
-    try:
-        while kills < KILLS:
-            kills += killed_once(forker, train_root, chance, min(4, KILLS - kills))
-    finally:
-        forker.close()
+    forker, chance, kills = Forker(env), random.Random(5), 0
+    while kills < KILLS:
+        kills += killed_once(forker, train_root, chance, min(4, KILLS - kills))

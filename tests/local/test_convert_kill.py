@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,10 +36,8 @@ WORKERS = 2
 
 
 @pytest.fixture
-def forker(tmp_path: Path) -> Iterator[Forker]:
-    found = Forker(["lprl_workload.convert.cli"], {"LPRL_VOLUMES_ROOT": str(tmp_path)})
-    yield found
-    found.close()
+def forker(tmp_path: Path) -> Forker:
+    return Forker({"LPRL_VOLUMES_ROOT": str(tmp_path)})
 
 
 def write_source(folder: Path, seed: int = 0) -> None:

@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def lprl(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "lprl_cli.main", *arguments], capture_output=True, text=True, timeout=500)
+    return subprocess.run([sys.executable, "-m", "lprl_cli.main", *arguments], capture_output=True, text=True, timeout=1200)
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,11 @@
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.local.conftest import outcome_of
-from tests.local.forked import PRELOADED
 from tests.local.forker import Forker
 
 from lprl_fixtures.runs import merged, run_config
@@ -26,11 +24,8 @@ CHECKPOINTS = range(3, 16, 3)
 
 
 @pytest.fixture
-def forker(train_root: Path) -> Iterator[Forker]:
-    env = {"LPRL_VOLUMES_ROOT": str(train_root), "LPRL_LOCAL_CONFIGMAPS": str(train_root / "cm"), "OMP_NUM_THREADS": "1"}
-    found = Forker(PRELOADED, env)
-    yield found
-    found.close()
+def forker(train_root: Path) -> Forker:
+    return Forker({"LPRL_VOLUMES_ROOT": str(train_root), "LPRL_LOCAL_CONFIGMAPS": str(train_root / "cm"), "OMP_NUM_THREADS": "1"})
 
 
 def command(root: Path, name: str, attempt: int) -> str:

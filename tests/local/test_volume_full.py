@@ -51,7 +51,7 @@ def convert(source: Path, target: Path) -> "subprocess.CompletedProcess[str]":
         "--threads",
         "1",
     ]
-    return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(line, capture_output=True, text=True, timeout=1200, check=False)
 
 
 def test_a_conversion_says_what_is_missing_and_goes_on_with_room(tmp_path: Path, volume: Volume) -> None:
