@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-zoo test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends setup-megatron test-megatron scale demo modes real test-real setup-real clean
+.PHONY: help setup fmt check test test-unit test-zoo test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends setup-megatron test-megatron scale demo modes engines real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -144,6 +144,9 @@ $(MEGATRON_STAMP): pyproject.toml constraints.txt constraints-megatron.txt
 
 test-megatron: $(MEGATRON_STAMP) ## Real models through Megatron on one to four processes of this machine (two minutes on two cores).
 	$(MEGATRON_BIN)/python -m pytest -q tests/megatron_cpu
+
+engines: $(BACKENDS_STAMP) ## Train four precision pairs with the torch engine and with SGLang on the CPU, side by side: docs/precision/engines/ (hours on two cores; ENGINES="--pairs fp8/fp8 --models qwen3": some of it).
+	$(BACKENDS_BIN)/python -m benchmarks.backends.run $(ENGINES)
 
 clean: ## Remove the environment and everything the targets made.
 	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_MEGATRON) build dist runs volumes bench-out demo-out *.egg-info

@@ -1,4 +1,4 @@
-"""Training runs of benchmarks: a process each, in-process launcher, and the figures it leaves."""
+"""Training runs of benchmarks: a process each, which is the run itself or starts it, and the figures it leaves."""
 
 import hashlib
 import json
@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Protocol
+
+import yaml
 
 from lprl_api.model.hf_config import shape_from_config
 from lprl_api.model.model_shape import Inspection
@@ -23,7 +25,7 @@ from lprl_operator.resources.settings import RenderSettings
 LAST_STEPS = 10
 """`reward_last` is the mean over this many last steps."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-DONE, RUN = "done.json", "run.json"
+DONE, RUN, JOB = "done.json", "run.json", "job.yaml"
 LINE_SECONDS, POLL_SECONDS = 20.0, 0.5
 
 
@@ -51,7 +53,16 @@ class Case(Protocol):
         """What the result depends on, as a digest; a finished run with another key is made again."""
 
     def write_inputs(self, folder: Path) -> Path:
-        """Write everything the run reads below `folder`; returns its RunConfig."""
+        """Write everything the run reads below `folder`; returns its RunConfig, or what else its command wants."""
+
+
+Command = Callable[[Path, Path], list[str]]
+"""The command line of a run, from its folder and what `write_inputs` returned."""
+
+
+def in_process(_: Path, config: Path) -> list[str]:
+    """Return the command that runs a RunConfig in one process, without Ray."""
+    return [sys.executable, "-m", "lprl_workload", "train", "--config", str(config), "--attempt", "1", "--in-process"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +105,19 @@ class Result:
 class Running:
     """A started run; `poll` is None until it ended."""
 
-    def __init__(self, case: Case, folder: Path, threads: int = 1) -> None:
+    def __init__(self, case: Case, folder: Path, threads: int = 1, command: Command = in_process) -> None:
         """Make the inputs in `folder`, whatever it held before, and start the process with `threads` threads."""
         self.case, self.folder = case, folder
         shutil.rmtree(folder, ignore_errors=True)
-        config = case.write_inputs(folder)
+        written = case.write_inputs(folder)
         self._started = time.monotonic()
         self._log = (folder / "log.txt").open("wb")
-        command = [sys.executable, "-m", "lprl_workload", "train", "--config", str(config), "--attempt", "1", "--in-process"]
         environment = os.environ | dict.fromkeys(THREADS, str(threads)) | {
             "LPRL_VOLUMES_ROOT": str(folder),
             "LPRL_LOCAL_CONFIGMAPS": str(folder / "configmaps"),
             "LPRL_TERMINATION_LOG": str(folder / "termination.json"),
         }  # fmt: skip
-        self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=subprocess.STDOUT)
+        self._process = subprocess.Popen(command(folder, written), env=environment, stdout=self._log, stderr=subprocess.STDOUT)
 
     def poll(self) -> int | None:
         """Return the exit code, None while it runs; a run that ended well is marked as done."""
@@ -138,8 +148,10 @@ class Running:
 
 
 def steps_of(folder: Path) -> int:
-    """Return the steps of the run whose RunConfig lies in `folder`."""
-    return int(json.loads((folder / RUN).read_text())["algorithm"]["steps"])
+    """Return the steps of the run whose RunConfig, or manifest, lies in `folder`."""
+    run = folder / RUN
+    settings = json.loads(run.read_text()) if run.exists() else yaml.safe_load((folder / JOB).read_text())["spec"]
+    return int(settings["algorithm"]["steps"])
 
 
 def progress(rows: Sequence[Mapping[str, Any]], steps: int) -> str:
@@ -217,7 +229,7 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def run_all(todo: Sequence[Case], folder: Path, at_a_time: int, threads: int = 1) -> list[str]:
+def run_all(todo: Sequence[Case], folder: Path, at_a_time: int, threads: int = 1, command: Command = in_process) -> list[str]:
     """Run the cases, some at a time, with a line for each that ended and now and then one for those that run; returns the failures."""
     waiting, failures, running = list(todo), list[str](), list[Running]()
     said = time.monotonic()
@@ -225,7 +237,7 @@ def run_all(todo: Sequence[Case], folder: Path, at_a_time: int, threads: int = 1
         while waiting or running:
             while waiting and len(running) < at_a_time:
                 case = waiting.pop(0)
-                running.append(Running(case, folder / case.name, threads))
+                running.append(Running(case, folder / case.name, threads, command))
             time.sleep(POLL_SECONDS)
             for one in list(running):
                 code = one.poll()

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from lprl_fixtures.architectures import Size
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_fixtures.lookup import DESCRIPTION, KEY_LETTERS, SEE
 from lprl_fixtures.tokenizer import build_tool_tokenizer
@@ -91,11 +92,11 @@ def _targets(ids: list[int], start: int, end: int) -> list[int]:
     return found
 
 
-def write_lookup_model(folder: Path, seed: int = 0, steps: int = STEPS, habits: int = HABITS) -> float:
+def write_lookup_model(folder: Path, seed: int = 0, steps: int = STEPS, habits: int = HABITS, size: Size = "demo") -> float:
     """Write a Hugging Face folder of a Qwen3 model, BF16, taught as above (CPU, half a minute); returns the last loss, nats a token."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    generate_model(folder, ModelOptions("qwen3", "demo", seed=seed), build_tool_tokenizer)
+    generate_model(folder, ModelOptions("qwen3", size, seed=seed), build_tool_tokenizer)
     tokenizer = build_tool_tokenizer()
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(folder)), dtype=torch.float32)
     model.load_state_dict(load_file(str(folder / WEIGHTS)))
