@@ -36,6 +36,12 @@ The driver's Role, which it makes, holds a subset of these (configmaps: get, pat
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [roles, rolebindings]
   verbs: [get, create, delete]
+{{- if .Capabilities.APIVersions.Has "kueue.x-k8s.io/v1beta2" }}
+# what Kueue says of what it holds
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list]
+{{- end }}
 {{- if or .Values.config.resources.networkPolicy (eq .Values.mode "cluster") }}
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]

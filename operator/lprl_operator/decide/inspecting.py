@@ -76,7 +76,7 @@ def trouble(job: JobState) -> str:
     if job.image_pull:
         return f"{Reason.IMAGE_PULL_FAILED}: {job.image_pull}"
     if job.suspended:
-        return "queued: waiting for admission"
+        return f"queued: {job.queue or 'waiting for admission'}"
     if job.refused:
         return f"pod refused, trying again: {job.refused}"
     if job.stuck:

@@ -73,6 +73,8 @@ class JobState:
     message: str = ""
     suspended: bool = False
     """Held by a queue (Kueue flips spec.suspend)."""
+    queue: str = ""
+    """Why, in the queue's own words, where it says."""
     deleting: bool = False
     exits: tuple[Exit, ...] = ()
     """Newest terminated container per index, failed ones and (for inspect and finalise) the successful one."""
@@ -157,6 +159,8 @@ class ClusterState:
     deleting: bool = False
     suspended: bool = False
     """spec.suspend, or condition RayClusterSuspending or RayClusterSuspended."""
+    queue: str = ""
+    """Why, in the queue's own words, where it says."""
     head_ready: bool = False
     """Condition HeadPodReady."""
     head_reason: str = ""

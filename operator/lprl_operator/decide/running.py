@@ -93,7 +93,8 @@ def _lost(case: Case, cluster: ClusterState, head: PodState | None) -> Verdict |
     if cluster.suspended:
         # KubeRay does not make the head of a cluster anew that was provisioned once (our annotation asks for that): it cannot be resumed.
         evicted = started or cluster.provisioned
-        return Verdict(Move.RESTART_FREE, Reason.EVICTED, f"{cluster.name} was suspended by its queue") if evicted else None
+        said = _with_words(f"{cluster.name} was suspended by its queue", cluster)
+        return Verdict(Move.RESTART_FREE, Reason.EVICTED, said) if evicted else None
     if head is None:
         gone = case.seen.departed.get(cluster.uid)
         told = departed_verdict(gone) if gone is not None else None
@@ -175,13 +176,18 @@ def _clocked(case: Case, cluster: ClusterState, progress: Progress | None) -> Ca
 
 
 def _queued(case: Case, cluster: ClusterState) -> Decision:
+    told = _with_words(f"{cluster.name} waits for admission by its queue", cluster)
     findings = (
-        Finding(Condition.CLUSTER_READY, "False", Reason.QUEUED, f"{cluster.name} waits for admission by its queue"),
+        Finding(Condition.CLUSTER_READY, "False", Reason.QUEUED, told),
         Finding(Condition.PROGRESSING, "False", Reason.STARTING, f"attempt {case.status.attempt}: queued"),
     )
     # Waiting in a queue is no provisioning: the time limit counts from admission.
     memory = case.status.model_copy(update={"attempt_started_at": case.stamp()}) if _limit(case) else case.status
     return Decision(memory, findings, (), LATER_S, nodes=Count(0, cluster.wanted_workers))
+
+
+def _with_words(text: str, cluster: ClusterState) -> str:
+    return f"{text}: {cluster.queue}" if cluster.queue else text
 
 
 def _limit(case: Case) -> bool:

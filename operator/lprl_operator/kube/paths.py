@@ -8,6 +8,7 @@ PLURALS: dict[tuple[str, str], str] = {
     (names.API_VERSION, names.KIND): names.PLURAL,
     ("batch/v1", "Job"): "jobs",
     ("ray.io/v1", "RayCluster"): "rayclusters",
+    ("kueue.x-k8s.io/v1beta2", "Workload"): "workloads",
     ("v1", "Pod"): "pods",
     ("v1", "ConfigMap"): "configmaps",
     ("v1", "Event"): "events",

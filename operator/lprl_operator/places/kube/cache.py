@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from lprl_operator.decide.observed import ClusterState, JobState, Key, Observed,
 from lprl_operator.places.kube import owners, reduce
 from lprl_operator.places.kube.entries import identity, is_converted, name_of, reduced
 from lprl_operator.places.kube.reduce import JobPod, ProgressMap
-from lprl_operator.places.kube.refused import RefusedPods
+from lprl_operator.places.kube.refused import QueueWords, RefusedPods
 from lprl_operator.places.kube.shelf import Change, Entry, Name, Shelf
 from lprl_operator.places.kube.summary import Summary
 from lprl_operator.resources import naming
@@ -45,7 +45,7 @@ class Cache:
         self._shelves = {kind: Shelf() for kind in (names.KIND, "Job", "JobPod", "RayCluster", "Pod", "ConfigMap")}
         self._pods_of_job: dict[str, set[Name]] = {}
         self._shared: dict[str, set[str]] = {}
-        self.refused_pods = RefusedPods()
+        self.refused_pods, self.queue_words = RefusedPods(), QueueWords()
         self._details: dict[Key, Details] = {}
         self._departed: dict[Key, dict[str, PodState]] = {}
         self._starting, self._unfinished, self._counted_at = 0, 0, 0.0
@@ -222,7 +222,8 @@ class Cache:
 
     def observed(self, key: Key, uid: str, now: datetime) -> Observed:
         """A job's children as cached."""
-        clusters, progress = self.clusters(key), self.progress(key, uid)
+        clusters = tuple(replace(c, queue=self.queue_words.of(c.uid)) if c.suspended else c for c in self.clusters(key))
+        progress = self.progress(key, uid)
         pods = {p.uid: p for p in self._recent(key, clusters, now)} | {p.uid: p for p in self.heads(key)}
         inspect = self.conversion(Name(key.namespace, naming.inspect_job(key.name)))
         said = (progress.progress, progress.control) if progress is not None else (None, None)
@@ -263,7 +264,8 @@ class Cache:
     def _with_pods(self, job: JobState) -> JobState:
         entries = self._shelves["JobPod"].entries
         pods = [entries[n].value for n in self._pods_of_job.get(job.uid, ()) if n in entries]
-        return reduce.with_pods(job, pods, self.refused_pods.of(job.uid))
+        told = replace(job, queue=self.queue_words.of(job.uid)) if job.suspended else job
+        return reduce.with_pods(told, pods, self.refused_pods.of(job.uid))
 
     def _put_job_pod(self, document: Document) -> Change:
         pod: JobPod = reduce.job_pod(document)

@@ -1,10 +1,26 @@
-"""Why Jobs have no pods, as the newest list of events told (podless.py). Thread-safe: replaced as a whole."""
+"""What lists told: why Jobs have no pods (podless.py), what queues say (queues.py). Thread-safe: replaced as a whole."""
 
 from collections.abc import Mapping
 
 Refusal = tuple[str, str]
 """When and why."""
 NONE: Refusal = ("", "")
+
+
+class QueueWords:
+    """What queues say of what they hold (queues.py), by its uid."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Mapping[str, str]] = {}
+
+    def replace(self, namespace: str, found: Mapping[str, str]) -> None:
+        """Take over what a list of a namespace found."""
+        others = {name: kept for name, kept in self._found.items() if name != namespace}
+        self._found = {**others, namespace: found} if found else others
+
+    def of(self, uid: str) -> str:
+        """What is said of an object; empty when nothing is."""
+        return next((found[uid] for found in self._found.values() if uid in found), "")
 
 
 class RefusedPods:

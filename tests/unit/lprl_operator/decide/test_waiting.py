@@ -91,6 +91,17 @@ def test_waiting_in_a_queue_is_no_provisioning(make_world, make_manifest, lib):
         look(world, lib)
     assert condition(world, "ClusterReady")["reason"] == "Queued"
     assert status(world)["attempt"] == 1
+    world.change_cluster("toy-a1", queue="Pending: insufficient quota for cpu in flavor any")
+    look(world, lib)
+    assert status(world)["message"] == "toy-a1 waits for admission by its queue: Pending: insufficient quota for cpu in flavor any"
+
+
+def test_an_eviction_is_told_in_the_queues_words(running, lib):
+    world = running()
+    world.change_cluster("toy-a1", suspended=True, queue="Preempted: to accommodate a workload")
+    look(world, lib)
+    assert status(world)["failures"][0]["message"] == "toy-a1 was suspended by its queue: Preempted: to accommodate a workload"
+    assert any("Preempted: to accommodate" in e.message for e in world.events)
 
 
 def test_a_cluster_held_after_it_was_provisioned_is_not_waited_for(driver_waits, lib):

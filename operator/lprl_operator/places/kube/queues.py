@@ -1,0 +1,88 @@
+"""What a queue says of what it holds: Kueue writes it into a Workload, which the object it is of controls.
+
+Workloads are not watched: those of a namespace are listed, once for all of its jobs, while one of them is held.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from lprl_api.text import one_line, shortened
+from lprl_operator.decide.observed import Key
+from lprl_operator.kube import paths
+from lprl_operator.kube.api import ApiError, KubeApi, Unavailable
+from lprl_operator.places.kube import reduce
+from lprl_operator.places.kube.cache import Cache
+from lprl_operator.places.kube.owners import controller_uid
+
+WORKLOAD = ("kueue.x-k8s.io/v1beta2", "Workload")
+PERIOD_S, SOONEST_S = 15.0, 3.0
+"""Between two lists of a namespace: while what is held is what it was at the last one, and when something else is."""
+WORKLOADS_A_PERIOD = 500
+"""With more Workloads than this the lists are that much seldomer."""
+ABSENT_S = 300.0
+"""Until it is asked again whether there is a Kueue, and whether its Workloads may be read."""
+
+
+class Queues:
+    """Thread-safe."""
+
+    def __init__(self, api: KubeApi, cache: Cache) -> None:
+        self._api, self._cache = api, cache
+        self._lock = threading.Lock()
+        self._listed: dict[str, tuple[datetime, float, set[str]]] = {}
+        """By namespace: when, the seconds until the next, and what was held by then."""
+        self._absent_until: datetime | None = None
+
+    def look(self, key: Key, now: datetime) -> None:
+        """Have the cache know what the queue says of what it holds of a job."""
+        held = {c.uid for c in self._cache.clusters(key) if c.suspended} | {j.uid for j in self._cache.jobs_of(key) if j.suspended}
+        if not held or not self._is_due(key.namespace, held, now):
+            return
+        try:
+            found = self._api.get(paths.collection(*WORKLOAD, key.namespace)).get("items") or ()
+        except Unavailable:
+            raise
+        except ApiError as error:
+            if error.status not in (403, 404):
+                raise
+            with self._lock:
+                self._absent_until = now + timedelta(seconds=ABSENT_S)
+            return
+        with self._lock:
+            self._listed[key.namespace] = (now, PERIOD_S * max(1.0, len(found) / WORKLOADS_A_PERIOD), held)
+        self._cache.queue_words.replace(key.namespace, words(found))
+
+    def _is_due(self, namespace: str, held: set[str], now: datetime) -> bool:
+        with self._lock:
+            if self._absent_until is not None and now < self._absent_until:
+                return False
+            at, period_s, known = self._listed.get(namespace, (None, PERIOD_S, set()))
+            age_s = (now - at).total_seconds() if at is not None else None
+            if age_s is not None and age_s < (period_s if held <= known else SOONEST_S):
+                return False
+            self._listed[namespace] = (now, period_s, known | held)
+            return True
+
+
+def words(workloads: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return what is said, by the uid of what it is said of."""
+    found = {controller_uid(w): said(w) for w in workloads}
+    return {uid: text for uid, text in found.items() if uid and text}
+
+
+def said(workload: Mapping[str, Any]) -> str:
+    """Return why a Workload is not running, in Kueue's own words: stopped, thrown out, or not admitted; empty when it is admitted."""
+    found = reduce.conditions(workload)
+    evicted, reserved = found.get("Evicted", {}), found.get("QuotaReserved", {})
+    out = _text(evicted) if evicted.get("status") == "True" else ""
+    if (workload.get("spec") or {}).get("active") is False:
+        return out or "Deactivated: spec.active of its Workload is false"
+    waits = _text(reserved) if reserved.get("status") == "False" else ""
+    both = [out, waits] if out and waits and str(reserved.get("message")) != str(evicted.get("message")) else [out or waits]
+    return shortened("; ".join(filter(None, both)), reduce.MAX_TEXT)
+
+
+def _text(condition: Mapping[str, Any]) -> str:
+    return one_line(": ".join(filter(None, (str(condition.get("reason") or ""), str(condition.get("message") or "")))))
