@@ -4,7 +4,7 @@ from lprl_api.names import Condition, Reason
 from lprl_api.text import shortened
 from lprl_api.wire.progress import Progress
 from lprl_operator.decide.actions import Action, Apply, Create
-from lprl_operator.decide.attempts import end_attempt, lingering, provision, waiting
+from lprl_operator.decide.attempts import GOING_S, end_attempt, lingering, provision, waiting
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
 from lprl_operator.decide.failures import MAX_MESSAGE, Move, Verdict, departed_verdict, driver_verdict, head_verdict
 from lprl_operator.decide.inspecting import refusal_note
@@ -183,7 +183,9 @@ def _queued(case: Case, cluster: ClusterState) -> Decision:
     )
     # Waiting in a queue is no provisioning: the time limit counts from admission.
     memory = case.status.model_copy(update={"attempt_started_at": case.stamp()}) if _limit(case) else case.status
-    return Decision(memory, findings, (), LATER_S, nodes=Count(0, cluster.wanted_workers))
+    # A queue takes a moment to say why, and nothing tells when it has.
+    fresh = not cluster.queue and (case.now - cluster.created_at).total_seconds() < LATER_S
+    return Decision(memory, findings, (), GOING_S if fresh else LATER_S, nodes=Count(0, cluster.wanted_workers))
 
 
 def _with_words(text: str, cluster: ClusterState) -> str:

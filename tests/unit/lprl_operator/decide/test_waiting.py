@@ -96,6 +96,22 @@ def test_waiting_in_a_queue_is_no_provisioning(make_world, make_manifest, lib):
     assert status(world)["message"] == "toy-a1 waits for admission by its queue: Pending: insufficient quota for cpu in flavor any"
 
 
+def test_what_a_queue_says_is_asked_for_soon_and_then_seldom(make_world, make_manifest, lib):
+    world = make_world(make_manifest())
+    advance(world, lib, "Provisioning")
+    world._run_cluster = lambda cluster: None
+    world.change_cluster("toy-a1", suspended=True)
+    look(world, lib)
+    assert reconcile(world.cached_document(), world, world.now, lib.SETTINGS) <= 5
+    world.change_cluster("toy-a1", queue="Pending: no quota")
+    look(world, lib)
+    assert reconcile(world.cached_document(), world, world.now, lib.SETTINGS) == 30
+    world.change_cluster("toy-a1", queue="")
+    world.now += timedelta(seconds=60)
+    look(world, lib)
+    assert reconcile(world.cached_document(), world, world.now, lib.SETTINGS) == 30, "no queue that says anything"
+
+
 def test_an_eviction_is_told_in_the_queues_words(running, lib):
     world = running()
     world.change_cluster("toy-a1", suspended=True, queue="Preempted: to accommodate a workload")
