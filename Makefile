@@ -121,13 +121,13 @@ setup-backends: $(BACKENDS_STAMP) ## Create .venv-backends: SGLang serving on a 
 $(BACKENDS_STAMP): pyproject.toml constraints-backends.txt images/torchvision-stub/pyproject.toml
 	test -x $(BACKENDS_BIN)/python || $(PYTHON) -m venv $(VENV_BACKENDS)
 	$(BACKENDS_BIN)/pip install -q -c constraints-backends.txt torch
-	$(BACKENDS_BIN)/pip install -q -c constraints-backends.txt -e '.[cpu,sglang-cpu]' pytest pytest-timeout
+	$(BACKENDS_BIN)/pip install -q -c constraints-backends.txt -e '.[cpu,sglang-cpu]' pytest pytest-timeout pytest-xdist
 	$(BACKENDS_BIN)/pip install -q -c constraints-backends.txt --no-deps sglang ./images/torchvision-stub
 	@touch $@
 
 BACKENDS ?= tests/backends
-test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract (forty servers: most of an hour on two cores).
-	$(BACKENDS_BIN)/python -m pytest -q $(BACKENDS)
+test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract, and when it dies (33 servers: 1,300 processor-seconds).
+	$(BACKENDS_BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder $(BACKENDS)
 
 # Megatron on a CPU (gloo, no TransformerEngine) beside the workload: constraints-megatron.txt says why it is installed as it is.
 VENV_MEGATRON ?= .venv-megatron

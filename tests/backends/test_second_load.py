@@ -3,28 +3,23 @@
 One server for each architecture and format: a start takes half a minute.
 """
 
-from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
 import pytest
+from tests.backends.kept_sites import PUSHED, Kind, Sites
 from tests.backends.weight_site import Site, difference
 
 from lprl_workload.data import NamedTensor
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.sync.buckets import as_bytes
 
-CLAIMED = [("qwen3", kind, 1) for kind in ("bf16", "fp8", "fp8-channel", "int4")]
-CLAIMED += [("qwen3-moe", "bf16", 2), ("qwen3-moe", "fp8", 1), ("qwen3-moe", "int4", 1)]
-CLAIMED += [("deepseek-v3", "fp8", 1), ("deepseek-v3", "int4", 1), ("moonlight", "fp8", 1)]
-"""Architecture, format, tensor-parallel ranks."""
+pytestmark = pytest.mark.parametrize("kind", PUSHED, ids=str)
 
 
-@pytest.fixture(scope="module", params=CLAIMED, ids=["-".join(map(str, each)) for each in CLAIMED])
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    made = Site(tmp_path_factory.mktemp("served"), *request.param)
-    yield made
-    made.close()
+@pytest.fixture
+def site(kind: Kind, sites: Sites) -> Site:
+    return sites.of(kind).site
 
 
 def test_a_second_load_is_a_first_one_over_five_alternating_pushes(site: Site, tmp_path: Path) -> None:

@@ -20,36 +20,6 @@ from lprl_workload.rollout.requests import Chunk
 LONG = SamplingParams(1.0, 1.0, None, 400)
 
 
-def test_requests_of_a_server_that_is_killed_end_with_its_loss_and_so_does_everything_asked_of_it(tmp_path: Path) -> None:
-    made = bench(tmp_path, "sglang", context_length=500)
-    engine = made.engine
-    made.push(0)
-    group = engine._server.process.group
-
-    async def go() -> list[Chunk | BaseException | None]:
-        async def read(number: int) -> None:
-            async for _ in engine.generate(request_of(requests(6, 1)[number], LONG, str(number))):
-                if number == 0:
-                    with suppress(ProcessLookupError):
-                        os.killpg(group, signal.SIGKILL)  # in the middle of six responses
-
-        return list(await asyncio.gather(*(read(number) for number in range(6)), return_exceptions=True))
-
-    ended = asyncio.run(go())
-    assert any(isinstance(error, ServerLostError) and "killed by signal 9" in str(error) for error in ended), ended
-    assert all(error is None or isinstance(error, ServerLostError) for error in ended), ended
-    assert isinstance(engine.lost(), ServerLostError) and not engine.healthy()
-    assert not asyncio.run(engine.state()).alive
-    for ask in (lambda: engine.begin_update(1), lambda: asyncio.run(engine.sleep(frozenset({"kv"}))), lambda: engine.probe((3, 4))):
-        with pytest.raises(ServerLostError):
-            ask()
-    engine.close()
-    until = time.monotonic() + 180
-    while os.path.exists(f"/proc/{group}"):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 def test_responses_that_many_threads_draw_while_each_of_them_pauses_and_goes_on_all_end(tmp_path: Path) -> None:
     """As lots of a batch are, each drawn by a thread and a loop of its own."""
     made = bench(tmp_path, "sglang")
@@ -114,3 +84,33 @@ def test_a_token_that_is_none_of_the_models_never_reaches_the_server_which_would
             drawn(made.engine, [GenerationRequest(token_ids([3, token]), 1)], LONG)
     assert len(drawn(made.engine, requests(1), made.free)) == 4
     made.done()
+
+
+def test_requests_of_a_server_that_is_killed_end_with_its_loss_and_so_does_everything_asked_of_it(tmp_path: Path) -> None:
+    made = bench(tmp_path, "sglang", context_length=500)
+    engine = made.engine
+    made.push(0)
+    group = engine._server.process.group
+
+    async def go() -> list[Chunk | BaseException | None]:
+        async def read(number: int) -> None:
+            async for _ in engine.generate(request_of(requests(6, 1)[number], LONG, str(number))):
+                if number == 0:
+                    with suppress(ProcessLookupError):
+                        os.killpg(group, signal.SIGKILL)  # in the middle of six responses
+
+        return list(await asyncio.gather(*(read(number) for number in range(6)), return_exceptions=True))
+
+    ended = asyncio.run(go())
+    assert any(isinstance(error, ServerLostError) and "killed by signal 9" in str(error) for error in ended), ended
+    assert all(error is None or isinstance(error, ServerLostError) for error in ended), ended
+    assert isinstance(engine.lost(), ServerLostError) and not engine.healthy()
+    assert not asyncio.run(engine.state()).alive
+    for ask in (lambda: engine.begin_update(1), lambda: asyncio.run(engine.sleep(frozenset({"kv"}))), lambda: engine.probe((3, 4))):
+        with pytest.raises(ServerLostError):
+            ask()
+    engine.close()
+    until = time.monotonic() + 180
+    while os.path.exists(f"/proc/{group}"):
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import httpx2 as httpx
 import torch
 from safetensors.torch import save_file
 
-from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
+from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.precision import Scope
 from lprl_fixtures.architectures import Architecture, model_config
@@ -38,15 +41,22 @@ from lprl_workload.sync.checks import Check
 from lprl_workload.sync.checksum import checksum
 from lprl_workload.sync.probe import probe_ids
 
-READY_S = 600.0
+READY_S, ANSWER_S = 600.0, 300.0
+"""A start takes a quarter of a minute, most of it imports; a machine under load may take many times that."""
 SPREAD = 0.1
 """Of weights: distributions far from uniform."""
+FORMATS: dict[str, WeightFormat] = {
+    "bf16": Bf16(),
+    "fp8": Fp8Block(),
+    "fp8-weight-only": Fp8Block(activations="none"),
+    "fp8-channel": Fp8Channel(),
+    "fp8-tensor": Fp8Tensor(activations="none"),
+}
 
 
-def format_of(name: str, shape: ModelShape) -> WeightFormat:
+def format_of(name: str, architecture: Architecture, shape: ModelShape) -> WeightFormat:
     scope = Scope.ROUTED_EXPERTS if shape.moe else Scope.ALL_LINEAR
-    int4 = Int4Group(group_size=32, scope=scope)
-    return {"bf16": Bf16(), "fp8": Fp8Block(), "fp8-channel": Fp8Channel(), "int4": int4}[name]
+    return FORMATS.get(name) or Int4Group(group_size=64 if architecture == "qwen3-moe" else 32, scope=scope)
 
 
 @dataclass
@@ -62,7 +72,7 @@ class Model:
         ends = tokenizer.pad_token_id, tokenizer.eos_token_id
         self.config: dict[str, Any] = model_config(self.architecture, "blocks", len(tokenizer), *ends)
         self.shape = model_shape(self.config)
-        self.fmt = format_of(self.kind, self.shape)
+        self.fmt = format_of(self.kind, self.architecture, self.shape)
         self.selection = Selection(self.fmt, self.shape)
         names = [spec.name for spec in tensor_specs(self.config, False)]
         section = quantization_config(self.fmt, Selection.of(self.fmt, self.shape, names), names)
@@ -98,37 +108,28 @@ class Model:
 
 @dataclass
 class Site(Model):
-    """A server of it, started empty."""
+    """A server of it."""
 
     ranks: int = 1
+    loaded: Path | None = None
+    """Checkpoint of the same model and format whose weights it is started with; None: without any, as the engine starts its server."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.port = _free_port()
         self.log = self.folder / "server.log"
         self._process = self._started()
-        self.control = Control(f"http://127.0.0.1:{self.port}", "admin", 300, data_key="data")
+        self.control = Control(f"http://127.0.0.1:{self.port}", "admin", ANSWER_S, data_key="data")
         self._ready()
         self.release = Release.of(self.control.server_info(), self.control.api())
         self.weights = Weights(self.control, self.release, self.ranks)
         self.version = 0
 
     def _started(self) -> subprocess.Popen[bytes]:
-        asked = [
-            "--model-path",
-            str(self.folder),
-            "--load-format",
-            "dummy",
-            "--device",
-            "cpu",
-            "--port",
-            str(self.port),
-            "--host",
-            "127.0.0.1",
-        ]
-        asked += ["--max-total-tokens", "4096", "--context-length", "512", "--dtype", "float32", "--skip-tokenizer-init"]
-        asked += ["--tp-size", str(self.ranks)]
-        asked += ["--api-key", "data", "--admin-api-key", "admin", "--custom-weight-loader", LOADER]
+        asked = ["--model-path", str(self.loaded or self.folder), "--load-format", "auto" if self.loaded else "dummy"]
+        asked += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(self.port), "--tp-size", str(self.ranks)]
+        asked += ["--max-total-tokens", "4096", "--context-length", "512", "--skip-tokenizer-init", "--skip-server-warmup"]
+        asked += ["--api-key", "data", "--admin-api-key", "admin", "--custom-weight-loader", LOADER, "--sleep-on-idle"]
         env = dict(os.environ) | {"SGLANG_PLATFORM": "lprl-cpu", "OMP_NUM_THREADS": "1", "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0"}
         env |= {"SGLANG_CPU_OMP_THREADS_BIND": "|".join(map(str, range(self.ranks)))} if self.ranks > 1 else {}
         with self.log.open("wb") as log:
@@ -138,11 +139,9 @@ class Site(Model):
     def _ready(self) -> None:
         until = time.monotonic() + READY_S
         while True:
-            try:
+            with suppress(httpx.HTTPError):
                 if httpx.get(f"http://127.0.0.1:{self.port}/health", timeout=10).status_code == 200:
                     return
-            except httpx.HTTPError:
-                pass
             assert self._process.poll() is None and time.monotonic() < until, self.log.read_text()[-3000:]
             time.sleep(0.5)
 
@@ -159,23 +158,29 @@ class Site(Model):
             raise
         self.weights.end(self.version, check_of(tensors, strong))
 
+    def drawn(self, prompt: Sequence[int], more: int) -> tuple[list[int], list[float]]:
+        """Return the prompt followed by `more` drawn tokens, and the log-probabilities of all but the first."""
+        sampling = {"temperature": 1.0, "max_new_tokens": more, "ignore_eos": True}
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.port}/generate",
+            json={"input_ids": list(prompt), "sampling_params": sampling, "return_logprob": True, "logprob_start_len": 0},
+            headers={"Authorization": "Bearer data"},
+            timeout=ANSWER_S,
+        )
+        assert answer.status_code == 200, answer.text
+        meta = answer.json()["meta_info"]
+        found = [*meta["input_token_logprobs"][1:], *meta["output_token_logprobs"]]
+        return [*prompt, *answer.json()["output_ids"]], [float(entry[0]) for entry in found]
+
     def logprobs(self) -> list[float]:
         """What the server finds for the probe's tokens."""
         ids = probe_ids(self.shape.vocab)
-        asked = {"input_ids": list(ids), "sampling_params": {"max_new_tokens": 1, "temperature": 1.0}}
-        answer = httpx.post(
-            f"http://127.0.0.1:{self.port}/generate",
-            json=asked | {"return_logprob": True, "logprob_start_len": 0},
-            headers={"Authorization": "Bearer data"},
-            timeout=300,
-        )
-        assert answer.status_code == 200, answer.text
-        return [float(row[0]) for row in answer.json()["meta_info"]["input_token_logprobs"][1:]]
+        return self.drawn(ids, 1)[1][: len(ids) - 1]
 
     def close(self) -> None:
         self.weights.close()
         self.control.close()
-        os.killpg(self._process.pid, 9)
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 

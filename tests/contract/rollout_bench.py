@@ -174,10 +174,13 @@ def make_engine(engine: str, folder: Path, fmt: WeightFormat, shape: ModelShape,
     """Return an engine without weights; `number` tells those of one test apart."""
     more: dict[str, Any] = {"context_length": 64} | options
 
-    def start() -> RolloutEngine:
-        return ENGINES[engine](folder, fmt, shape, "cpu", **more)
+    def start(context: int) -> RolloutEngine:
+        return ENGINES[engine](folder, fmt, shape, "cpu", **more | {"context_length": context})
 
-    return SHARED[engine].engine((str(folder), repr(fmt), *sorted(more.items()), number), start) if engine in SHARED else start()
+    context = more.pop("context_length")
+    if engine not in SHARED:
+        return start(context)
+    return SHARED[engine].engine((str(folder), repr(fmt), *sorted(more.items())), folder, context, number, start)
 
 
 def drawn(engine: RolloutEngine, asked: Sequence[GenerationRequest], params: SamplingParams) -> list[Completion]:

@@ -12,10 +12,13 @@ from lprl_fixtures.architectures import model_config
 from lprl_fixtures.tensors import tensor_specs
 from lprl_fixtures.tokenizer import build_tokenizer, write_tokenizer
 from lprl_fixtures.weights import write_weights
+from lprl_workload.rollout.responses import Responses
 from lprl_workload.rollout.sglang.weights import Weights
 
 MOST = 2
 """Servers at a time: each takes two gigabytes."""
+LONGEST = 512
+"""Tokens of a context that servers have room for; the engine sees to it that no response goes beyond what it is asked for."""
 WIDTHS = {"num_key_value_heads": 4, "intermediate_size": 256, "moe_intermediate_size": 128, "q_lora_rank": 128, "kv_lora_rank": 128}
 """Multiples of 128, as SGLang's kernels want them."""
 BOTH: Any = frozenset({"weights", "kv"})
@@ -25,7 +28,7 @@ class SharedServers:
     """One kind of engine."""
 
     def __init__(self) -> None:
-        self._engines: dict[Hashable, Any] = {}
+        self._engines: list[tuple[Hashable, Any]] = []
         self._root: Path | None = None
         atexit.register(self.close)
 
@@ -45,16 +48,25 @@ class SharedServers:
             (folder / "config.json").write_text(json.dumps(config))
         return folder
 
-    def engine(self, key: Hashable, start: Callable[[], Any]) -> Any:
-        """Return the engine of that name as one that was just started."""
-        engine = self._engines.pop(key, None)
-        if engine is None or not (asyncio.run(engine.state())).alive:
-            while len(self._engines) >= MOST:
-                self._engines.pop(next(iter(self._engines))).close()
-            engine = start()
-        else:
+    def engine(self, kind: Hashable, folder: Path, context: int, number: int, start: Callable[[int], Any]) -> Any:
+        """Return an engine of a kind as one that was just started, with room for `context` tokens.
+
+        `number` tells those of one test apart; `start`: with room for so many.
+        """
+        alive = [each for each in self._engines if asyncio.run(each[1].state()).alive]
+        for dead in [each for each in self._engines if each not in alive]:
+            dead[1].close()
+        others, same = [each for each in alive if each[0] != kind], [each for each in alive if each[0] == kind]
+        if number < len(same):
+            engine = same[number][1]
             self._as_new(engine)
-        self._engines[key] = engine
+        else:
+            while others and len(others) + len(same) >= MOST:
+                others.pop(0)[1].close()
+            engine = start(LONGEST)
+            same.append((kind, engine))
+        engine._responses = Responses(folder, context)
+        self._engines = others + same
         return engine
 
     def _as_new(self, engine: Any) -> None:
@@ -75,4 +87,4 @@ class SharedServers:
     def close(self) -> None:
         """End all servers."""
         while self._engines:
-            self._engines.popitem()[1].close()
+            self._engines.pop()[1].close()

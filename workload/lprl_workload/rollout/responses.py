@@ -1,9 +1,12 @@
 """What every engine does with a request, however it draws: where its response ends, and how its chunks are handed on."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from lprl_api.errors import UserError
 from lprl_workload.rollout.generation import Row, StopRule
@@ -43,13 +46,46 @@ class Responses:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
 
+class Mail:
+    """What other threads hand to one event loop.
+
+    Waking a loop is a system call in which the thread that calls gives way to the one it wakes, for milliseconds where both have work:
+    a loop is woken once for all that came since it last looked.
+    """
+
+    _of: WeakKeyDictionary[asyncio.AbstractEventLoop, "Mail"] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._came: list[tuple[asyncio.Queue[Chunk | Exception], Chunk | Exception]] = []
+
+    @classmethod
+    def here(cls) -> "Mail":
+        """Return that of the running loop."""
+        return cls._of.setdefault(asyncio.get_running_loop(), cls())
+
+    def put(self, loop: asyncio.AbstractEventLoop, queue: "asyncio.Queue[Chunk | Exception]", item: Chunk | Exception) -> None:
+        """Have `loop` put an item into a queue of its own, behind those before. Raises RuntimeError when it is closed."""
+        with self._lock:
+            self._came.append((queue, item))
+            if len(self._came) > 1:  # it is on its way
+                return
+        loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        with self._lock:
+            came, self._came = self._came, []
+        for queue, item in came:
+            queue.put_nowait(item)
+
+
 async def stream(submit: Callable[[Sink], None], drop: Callable[[], None]) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks that come to the sink given to `submit`, from whatever thread, up to the last; raises what comes instead of one.
 
     `drop` is called at the end, also of an iterator that is closed early.
     """
-    loop, chunks = asyncio.get_running_loop(), asyncio.Queue[Chunk | Exception]()
-    submit(lambda item: loop.call_soon_threadsafe(chunks.put_nowait, item))
+    chunks = asyncio.Queue[Chunk | Exception]()
+    submit(partial(Mail.here().put, asyncio.get_running_loop(), chunks))
     try:
         finish = None
         while finish is None:
