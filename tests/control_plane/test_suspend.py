@@ -112,7 +112,7 @@ STALL_S = 15
 
 def stalled(world: World, job: str) -> None:
     """Attempt 1 hangs and goes on reporting, attempt 2 is stopped whole; each is charged, and its step said."""
-    still = {"step_s": 0.2, "hang": {"attempts": [1], "step": 2}, "stopped": {"attempts": [2], "step": 3}}
+    still = {"step_s": 0.2, "report_s": 0.1, "hang": {"attempts": [1], "step": 2}, "stopped": {"attempts": [2], "step": 3}}
     limits = {"backoffSeconds": 0, "stallSeconds": STALL_S, "refillSteps": 1000}
     world.apply(toy(job, world.namespace, still, failurePolicy=limits, progress=OFTEN))
     status = world.wait_phase(job, "Succeeded", seconds=END_S)

@@ -171,7 +171,7 @@ class Driver:
             self.say("hangs", step=self._step)
             while True:  # the main thread stands still, the reporting thread does not
                 await self._report("training", moves=False)
-                await asyncio.sleep(self.script.step_s)
+                await asyncio.sleep(max(self.script.step_s, self.script.report_s))
         if self._due(script.stopped):
             self.say("stopped", step=self._step)
             await asyncio.Event().wait()

@@ -15,8 +15,9 @@ class Script:
     """What one job's drivers do."""
 
     step_s: float = 0.2
-    """Seconds a step takes; a report is sent after each, or every `report_s`."""
-    report_s: float = 0.0
+    """Seconds a step takes."""
+    report_s: float = 1.0
+    """Shortest time between two reports of a driver that trains or hangs: each costs an API server, an operator and every watch work."""
     wait_s: float = 1.0
     """Seconds between reports while it waits for workers."""
     jitter: bool = False

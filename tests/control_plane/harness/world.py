@@ -21,7 +21,8 @@ CHILDREN = ("Job", "RayCluster", "Pod", "ConfigMap", "ServiceAccount", "Role", "
 BRIEF = ("phase", "attempt", "restartsUsed", "restartNotBefore", "nodes", "training", "failures")
 END_S = 240.0
 """Waits end as soon as they are fulfilled: this is for machines that have much else to do."""
-POLL_S = 0.1
+POLL_S = 0.3
+"""Eleven scenarios that wait side by side ask 36 times a second; a request costs some milliseconds of a processor."""
 RELEASE_S = 3.0
 
 
@@ -32,7 +33,7 @@ class World:
         self.plane, self.api, self.namespace, self._driver_log = plane, plane.api, namespace, driver_log
         self.timeline: dict[str, list[str]] = {}
         """Phases seen by `wait`, by job."""
-        self.seen = Recorder(plane.api, namespace)
+        self.seen = Recorder(plane.kubeconfig, namespace)
         """Every object there ever was; runs once it is started."""
         self.cut_off: set[str] = set()
         """Jobs whose head's node a test cuts off: an old driver may then run until the fence ends it."""
