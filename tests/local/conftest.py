@@ -16,6 +16,7 @@ from tests.local.forked import Forked
 
 from lprl_api.names import ExitCode
 from lprl_fixtures.runs import ENV_PACE, merged, run_config, write_inputs
+from lprl_operator.places.local import ray_node
 from lprl_operator.places.local.ports import free_port
 
 DEADLINE_S = 600.0
@@ -31,6 +32,7 @@ RAY_ENV = {
     "RAY_worker_niceness": "0",  # 15 by default: starved by the lanes beside it
     "RAY_prestart_worker_first_driver": "0",
     "RAY_raylet_start_wait_time_s": "120",
+    "RAY_agent_register_timeout_ms": "600000",
     "LPRL_HOST_ADDRESS": "127.0.0.1",
     "GLOO_SOCKET_IFNAME": "lo",
 }
@@ -61,8 +63,8 @@ class Ray:
         folder.mkdir()
         host = f"127.0.0.{1 + self.nodes}"
         self.nodes += 1
-        common = (f"--temp-dir={folder}", "--object-store-memory=100000000", "--include-log-monitor=false", "--disable-usage-stats")
-        line = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *flags, f"--node-ip-address={host}", *common]
+        own = (f"--node-ip-address={host}", f"--temp-dir={folder}", "--object-store-memory=100000000")
+        line = ray_node.line("--block", *flags, *own, "--include-log-monitor=false", "--disable-usage-stats")
         out = (folder / "out").open("wb")
         self.processes.append(subprocess.Popen(line, env=self.env, stdout=out, stderr=out, start_new_session=True))
         return self.processes[-1]
@@ -70,6 +72,11 @@ class Ray:
     def worker(self, **slots: int) -> subprocess.Popen[bytes]:
         resources = json.dumps({f"lprl_{name}": count for name, count in slots.items()})
         return self.start(f"--address={self.address}", "--num-cpus=1", f"--resources={resources}")
+
+    def said(self) -> str:
+        """What nodes printed that ended although nobody stopped them."""
+        ended = [n for n, process in enumerate(self.processes) if process.poll() is not None]
+        return "".join(f"\nnode {n} ended: {(self.temp / f'n{n}' / 'out').read_text()[-2000:]}" for n in ended)
 
     def stop(self, keep: int = 0) -> None:
         """End all nodes but the first `keep`; the head is the first."""
@@ -133,6 +140,7 @@ class Driver:
         changes: Mapping[str, Any] | None = None,
         program: Sequence[str] = ("-m", "lprl_workload"),
     ) -> None:
+        self.ray = ray
         base = {"job_name": name, "checkpoint": {"directory": {"volume": "all", "path": f"runs/{name}"}}}
         config = root / f"{name}.json"
         config.write_text(run_config(root, merged(base, changes or {})).model_dump_json(by_alias=True))
@@ -163,7 +171,12 @@ class Driver:
         self.pace.unlink()
 
     def wait(self, code: int = ExitCode.OK, seconds: float = DEADLINE_S) -> "Driver":
-        found = self.process.wait(seconds)
+        try:
+            found = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"not ended after {seconds} s: {self.log.read_text()[-4000:]}{self.ray.said() if self.ray else ''}"
+            ) from None
         assert found == code, f"exit {found}: {self.log.read_text()[-4000:]}"
         return self
 

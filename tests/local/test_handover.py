@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[2]
 
 def run(ray_nodes: Any, *arguments: str, **more: Any) -> "subprocess.CompletedProcess[str]":
     env = {**ray_nodes.env, "RAY_ADDRESS": ray_nodes.address, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, **more)
+    try:
+        return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, **more)
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(f"{error}: {error.stderr!r}{ray_nodes.said()}") from None
 
 
 def test_the_driver_holds_no_token_of_a_step(ray_nodes: Any) -> None:

@@ -14,6 +14,7 @@ from tests.local.conftest import RAY_ENV, Ray
 
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths
+from lprl_workload.launch.ray_link import CONNECT_DEADLINE_S, wait_healthy
 from lprl_workload.process.errors import DeadlineError
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -27,6 +28,7 @@ def nodes(ray_head: Ray) -> Iterator[None]:
     os.environ.update(RAY_ENV)
     for _ in range(2):
         ray_head.worker(rollout=2)
+    wait_healthy(ray_head.address, CONNECT_DEADLINE_S)
     ray.init(address=ray_head.address, log_to_driver=False)
     until(lambda: ray.cluster_resources().get("lprl_rollout") == 4)
     yield

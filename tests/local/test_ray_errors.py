@@ -14,7 +14,7 @@ from tests.local.conftest import RAY_ENV, Ray
 from lprl_api.errors import StorageFullError, UserError
 from lprl_workload.launch.hosts import Place
 from lprl_workload.launch.ray_crew import Crew, call
-from lprl_workload.launch.ray_link import ActorLostError, get_all, place
+from lprl_workload.launch.ray_link import CONNECT_DEADLINE_S, ActorLostError, get_all, place, wait_healthy
 from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.launch.stillness import Limits
 from lprl_workload.process.errors import EngineLostError, RemoteError
@@ -77,6 +77,7 @@ class Unborn:
 @pytest.fixture(scope="module")
 def hosts(ray_head: Ray) -> Iterator[list[Any]]:
     os.environ.update(RAY_ENV)
+    wait_healthy(ray_head.address, CONNECT_DEADLINE_S)
     ray.init(address=ray_head.address, log_to_driver=False)
     actor = ray.remote(num_cpus=0, max_restarts=0)(Host)
     yield [actor.remote() for _ in range(2)]

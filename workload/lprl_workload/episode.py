@@ -33,6 +33,7 @@ Finish = Literal["stop", "length", "abort", "turn-limit", "failed"]
 FAILURE_CHARACTERS = 300
 """Of why an episode failed, as the driver holds it."""
 NOTHING: Float32 = np.zeros(0, np.float32)
+SHORT = 1024  # tokens of a turn that is pickled as plain bytes: arrays cost ten times as much
 
 
 def token_ids(values: ArrayLike) -> Int32:
@@ -58,6 +59,9 @@ class Span:
     first: int
     last: int
 
+    def __reduce__(self) -> Any:  # dataclasses' own way with slots, through `fields`, takes three times the processor time
+        return Span, (self.version, self.first, self.last)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
@@ -78,6 +82,15 @@ class Turn:
         tiles = [span.first for span in self.versions] == edges[:-1] and edges == sorted(edges)
         if not tiles or edges[-1] != (len(self.ids) if self.drawn else 0):
             raise ValueError(f"turn.versions: got {self.versions}, needs spans that tile {len(self.ids)} drawn tokens, or none")
+
+    def __reduce__(self) -> Any:
+        if len(self.ids) > SHORT:  # arrays of their own, which a reader on the same node sees where they lie
+            return Turn, (self.ids, self.logprobs, self.drawn, self.versions)
+        return _short_turn, (self.ids.tobytes(), self.logprobs.tobytes(), self.drawn, self.versions)
+
+
+def _short_turn(ids: bytes, logprobs: bytes, drawn: bool, versions: tuple[Span, ...]) -> Turn:
+    return Turn(np.frombuffer(ids, np.int32), np.frombuffer(logprobs, np.float32), drawn, versions)
 
 
 def world(ids: ArrayLike) -> Turn:
@@ -116,6 +129,9 @@ class Episode:
     def __post_init__(self) -> None:
         if not self.turns or self.turns[0].drawn or not len(self.turns[0].ids):
             raise ValueError("episode.turns: the first must be the prompt, with at least one token")
+
+    def __reduce__(self) -> Any:
+        return Episode, tuple(getattr(self, name) for name in self.__slots__)
 
     @property
     def ids(self) -> Int32:

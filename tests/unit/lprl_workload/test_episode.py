@@ -1,5 +1,6 @@
 """Episodes as arrays: the worked example, what constructors refuse, and what the driver holds."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from lprl_workload.data import Completion, GenerationRequest
 from lprl_workload.episode import (
     NOTHING,
+    SHORT,
     BatchRef,
     Episode,
     EpisodeRef,
@@ -99,3 +101,21 @@ def test_the_driver_holds_numbers_only() -> None:
     assert not any(isinstance(getattr(view, name), np.ndarray) for name in EpisodeRef.__slots__)
     batch = BatchRef((view, view))
     assert batch.lengths.tolist() == [7, 7] and batch.drawn.tolist() == [4, 4]
+
+
+@given(st.integers(0, 3), st.sampled_from([1, SHORT, SHORT + 1]))
+def test_an_episode_crosses_processes_as_it_was(version: int, tokens: int) -> None:
+    turn = drawn(range(tokens), [-0.5] * tokens, version)
+    episode = Episode(7, 1, 2, (world([3]), turn), "stop", 0.5, calls={"ok": 2}, said=((("tool", "4"),),))
+    found = pickle.loads(pickle.dumps(episode, protocol=5))
+    assert [(t.ids.tolist(), t.logprobs.tolist(), t.drawn, t.versions) for t in found.turns] == [
+        (t.ids.tolist(), t.logprobs.tolist(), t.drawn, t.versions) for t in episode.turns
+    ]
+    assert all(getattr(found, name) == getattr(episode, name) for name in Episode.__slots__ if name != "turns")
+
+
+def test_nor_does_a_turn_arrive_that_could_not_be_made() -> None:
+    turn = drawn([1, 2], [-0.5, -0.5], 0)
+    object.__setattr__(turn, "logprobs", turn.logprobs[:1])
+    with pytest.raises(ValueError, match=r"turn\.logprobs: got float32 \[1\], needs float32 \[2\]"):
+        pickle.loads(pickle.dumps(turn))

@@ -101,7 +101,7 @@ class LocalRolloutGroup:
     ) -> list[EpisodeRef]:
         """Generate on the engines of one kind; the references are the episodes."""
         pool = self._aside.pool if aside else self._pool
-        dealt = lots(requests, len(self.engines), self._rows)
+        dealt = lots(requests, len(self.engines), self._rows, params.max_response_tokens)
         with ThreadCalls(dealt, params, self._draw) as calls:
             return [episode for found in deal(pool, list(map(len, dealt)), calls, keeper) for episode in found]
 

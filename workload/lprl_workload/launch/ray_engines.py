@@ -88,7 +88,7 @@ class RayRolloutGroup:
     ) -> list[EpisodeRef]:
         """Generate on the engines of one kind; the references are objects in the engines' nodes."""
         pool = self._aside.pool if aside else self._pool
-        dealt = lots(requests, len(self.handles), self._rows)
+        dealt = lots(requests, len(self.handles), self._rows, params.max_response_tokens)
         calls = ActorCalls(dealt, params, engine_limits(self._run), self.crew.who)
         return [episode for found in deal(pool, list(map(len, dealt)), calls, keeper) for episode in found]
 

@@ -34,6 +34,8 @@ from lprl_workload.process.termination import FULL_ERRNOS, PLACE_ERRNOS
 
 log = logging.getLogger(__name__)
 CONNECT_DEADLINE_S = 300.0
+HEALTH_CHECK_S = 60.0
+"""Of one look, most of which is Python's start: on a busy machine it is the start that takes long, which says nothing of Ray."""
 ENV_PLACE_DEADLINE = "LPRL_PLACE_DEADLINE_S"
 PLACE_DEADLINE_S = 900.0
 """How long actors may wait for a node with room for them (a lost worker pod takes minutes to come back), unless the variable says."""
@@ -77,20 +79,24 @@ def connect() -> None:
     """Wait until the cluster at RAY_ADDRESS answers, then connect to it. Raises DeadlineError."""
     address = os.environ.get("RAY_ADDRESS", "auto")
     if address != "auto":
-        _wait_healthy(address, CONNECT_DEADLINE_S)
+        wait_healthy(address, CONNECT_DEADLINE_S)
     ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, ignore_reinit_error=True)
 
 
-def _wait_healthy(address: str, deadline_s: float) -> None:
-    """Wait for `ray health-check`: ray.init against a head that is still starting hangs for a minute."""
+def wait_healthy(address: str, deadline_s: float) -> None:
+    """Wait for `ray health-check`: ray.init against a head that is still starting hangs for a minute. Raises DeadlineError."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    until = time.monotonic() + deadline_s
+    until, said = time.monotonic() + deadline_s, ""
     while True:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        if found.returncode == 0:
-            return
+        try:
+            found = subprocess.run(command, capture_output=True, text=True, timeout=HEALTH_CHECK_S)
+            if found.returncode == 0:
+                return
+            said = found.stderr.strip()[-300:]
+        except subprocess.TimeoutExpired:
+            said = f"ray health-check did not end in {HEALTH_CHECK_S:.0f} s"
         if time.monotonic() > until:
-            raise DeadlineError(f"Ray at {address} did not become healthy in {deadline_s:.0f} s: {found.stderr.strip()[-300:]}")
+            raise DeadlineError(f"Ray at {address} did not become healthy in {deadline_s:.0f} s: {said}")
         log.info("waiting for Ray at %s", address)
         time.sleep(1.0)
 

@@ -23,6 +23,9 @@ R = TypeVar("R")
 AnswerT = TypeVar("AnswerT", covariant=True)
 CALLS = 32
 """Lots one engine works at side by side: each is a thread of its process."""
+LOT_TOKENS = 2048
+"""Tokens that are worth a call of their own: it costs an engine and the driver some milliseconds, what a GPU draws a dozen tokens in.
+Short responses in small lots would also be drawn in passes of few rows, each lot's when it arrives."""
 ROWS = 512
 """Responses one engine works at, unless the job says otherwise (`rollout.maxConcurrency`)."""
 POLL_S, FULL_S = 2.0, 0.2
@@ -178,18 +181,22 @@ def _wait_for_room(pool: Pool[E], keeper: Keeper) -> None:
         keeper.none_left()
 
 
-def lots(requests: Sequence[GenerationRequest], engines: int, limit: int) -> list[Sequence[GenerationRequest]]:
+def lots(requests: Sequence[GenerationRequest], engines: int, limit: int, tokens: int) -> list[Sequence[GenerationRequest]]:
     """Cut requests into lots that are dealt whole; they tile `requests`.
 
-    A lot is one group, the requests of one prompt that lie side by side. Where that makes more lots than `engines` work at side by side,
-    it is as many groups as fill a CALLS-th of the `limit` responses an engine has open.
+    A lot is one group, the requests of one prompt that lie side by side, or as many groups as are worth a call: whose responses, of
+    `tokens` tokens each at most, may together be LOT_TOKENS long. No more than leave a lot for every engine, though. Where single groups
+    make more lots than `engines` work at side by side, a lot fills at least a CALLS-th of the `limit` responses an engine has open.
     """
     starts = [0, *(n for n, (one, two) in enumerate(pairwise(requests), 1) if (one.group, one.prompt) != (two.group, two.prompt))]
-    edges = [*starts, len(requests)] if requests else []
-    if len(starts) > engines * CALLS:
-        least, kept = -(-limit // CALLS), [0]
-        for edge in edges[1:]:
-            if edge - kept[-1] >= least or edge == len(requests):
-                kept.append(edge)
-        edges = kept
-    return [requests[first:last] for first, last in pairwise(edges)]
+    edges = [*starts[1:], len(requests)] if requests else []
+    worth, share = -(-LOT_TOKENS // tokens), max(1, len(edges) // engines)
+    least = -(-limit // CALLS) if len(edges) > engines * CALLS else 1
+    kept, groups = [0], 0
+    for edge in edges:
+        groups += 1
+        size = edge - kept[-1]
+        if (size >= least and (size >= worth or groups >= share)) or edge == len(requests):
+            kept.append(edge)
+            groups = 0
+    return [requests[first:last] for first, last in pairwise(kept)]

@@ -15,6 +15,7 @@ from typing import Any
 from lprl_api import names
 from lprl_api.names import ANNOTATION_MADE_FROM, LABEL_ATTEMPT
 from lprl_operator.decide.observed import ClusterState, PodState
+from lprl_operator.places.local import ray_node
 from lprl_operator.places.local.environment import write_secret
 from lprl_operator.places.local.folders import Folders
 from lprl_operator.places.local.pods import LocalPod, PodOrder, state_of
@@ -31,8 +32,9 @@ RAY_ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_SCHEDULER_EVENTS": "0",
-    # A dashboard agent that is slow to start on a busy machine must not take the node down.
+    # Agents that are slow to start on a busy machine must not take the node down (ray_node.py is the other half).
     "RAY_raylet_start_wait_time_s": "120",
+    "RAY_agent_register_timeout_ms": "600000",
     "RAY_memory_monitor_refresh_ms": "0",
     # 15 by default: beside anything else that computes, ranks and engines would stand still, and be taken for hung.
     "RAY_worker_niceness": "0",
@@ -156,8 +158,8 @@ class RayClusterController:
         self._folders.ray_temp(meta["uid"]).mkdir(mode=0o700, exist_ok=True)
         temp = self._folders.ray_temp(meta["uid"]) / f"{number}.{name.rsplit('-', 1)[-1]}"
         temp.mkdir(exist_ok=True)
-        line = ["ray", "start", "--block", *flags, f"--node-ip-address={host}", f"--node-manager-port={port}", f"--temp-dir={temp}"]
-        line += [f"--object-store-memory={OBJECT_STORE_BYTES}", "--include-log-monitor=false", "--disable-usage-stats"]
+        words = ["--block", *flags, f"--node-ip-address={host}", f"--node-manager-port={port}", f"--temp-dir={temp}"]
+        words += [f"--object-store-memory={OBJECT_STORE_BYTES}", "--include-log-monitor=false", "--disable-usage-stats"]
         secret = self._folders.secrets / meta["name"][-50:] / "auth_token"
         env = {**RAY_ENV, "RAY_AUTH_TOKEN": secret.read_text(), "RAY_ADDRESS": cluster["status"]["address"], "RAY_TMPDIR": str(temp)}
         env["RAY_CLUSTER_NAME"] = meta["name"]
@@ -169,7 +171,7 @@ class RayClusterController:
             index=number,
             role=role,
             env=env,
-            commands={template["spec"]["containers"][0]["name"]: line},
+            commands={template["spec"]["containers"][0]["name"]: ray_node.line(*words)},
             host=host,
         )
         pod = self._start(order)

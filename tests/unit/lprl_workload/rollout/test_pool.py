@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lprl_workload.data import GenerationRequest
 from lprl_workload.episode import token_ids
 from lprl_workload.process.errors import EngineLostError
-from lprl_workload.rollout.pool import CALLS, Pool, Seat, deal, lots
+from lprl_workload.rollout.pool import CALLS, LOT_TOKENS, Pool, Seat, deal, lots
 
 IDS = token_ids([1])
 
@@ -72,20 +72,29 @@ def pool_of(*engines: str, limit: int = 8) -> Pool[str]:
 
 
 def test_a_lot_is_a_whole_group_so_that_an_engine_can_share_the_prompt() -> None:
-    assert [len(lot) for lot in lots(requests(4, 4, 2), 1, 512)] == [4, 4, 2]
-    assert lots([], 2, 512) == []
+    assert [len(lot) for lot in lots(requests(4, 4, 2), 1, 512, LOT_TOKENS)] == [4, 4, 2]
+    assert lots([], 2, 512, LOT_TOKENS) == []
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=200), st.integers(1, 3), st.integers(1, 600))
-def test_lots_tile_the_requests_and_cut_no_group(groups: list[int], engines: int, limit: int) -> None:
+def test_groups_of_short_responses_share_a_lot_but_leave_one_for_every_engine() -> None:
+    groups = requests(*[16] * 32)
+    assert [len(lot) for lot in lots(groups, 1, 512, 2)] == [512]
+    assert [len(lot) for lot in lots(groups, 4, 512, 2)] == [128] * 4
+    assert [len(lot) for lot in lots(groups, 1, 512, LOT_TOKENS // 32)] == [32] * 16
+    assert [len(lot) for lot in lots(groups, 1, 512, LOT_TOKENS)] == [16] * 32
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=200), st.integers(1, 3), st.integers(1, 600), st.integers(1, 4096))
+def test_lots_tile_the_requests_and_cut_no_group(groups: list[int], engines: int, limit: int, tokens: int) -> None:
     asked = requests(*groups)
-    found = lots(asked, engines, limit)
+    found = lots(asked, engines, limit, tokens)
     assert [r for lot in found for r in lot] == asked
     assert all(before[-1].group != after[0].group for before, after in pairwise(found))
     if len(groups) > engines * CALLS:
         assert all(len(lot) >= limit / CALLS for lot in found[:-1]), "an engine works at so many calls at most"
     else:
-        assert len(found) == len(groups)
+        assert len(found) >= min(engines, len(groups)), "no engine waits for want of a lot"
+        assert all((len(lot) - groups[lot[-1].group]) * tokens < LOT_TOKENS for lot in found), "one group less would not be worth a call"
 
 
 def test_each_lot_goes_to_the_engine_with_the_fewest_open_responses_and_answers_come_in_order() -> None:

@@ -1,0 +1,32 @@
+"""Nodes of a real local Ray on a machine that is too busy to start their agents soon."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.local.conftest import Ray
+
+from lprl_workload.launch.ray_link import CONNECT_DEADLINE_S, wait_healthy
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+SLOW = """
+import sys, time
+if any(name in argument for argument in sys.orig_argv for name in ("dashboard/agent.py", "runtime_env/agent/main.py")):
+    time.sleep(20)  # Ray's own limit for an agent that chooses its port is 15
+"""
+ASK = """
+import ray, sys, time
+ray.init(address=sys.argv[1], log_to_driver=False)
+while ray.cluster_resources().get("lprl_trainer") != 1:
+    time.sleep(0.2)
+"""
+
+
+def test_a_node_lives_whose_agents_start_slowly(ray_head: Ray, ray_nodes: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW)
+    monkeypatch.setitem(ray_nodes.env, "PYTHONPATH", str(tmp_path))
+    node = ray_nodes.worker(trainer=1)
+    wait_healthy(ray_head.address, CONNECT_DEADLINE_S)
+    subprocess.run([sys.executable, "-c", ASK, ray_head.address], env=ray_nodes.env, check=True, timeout=CONNECT_DEADLINE_S)
+    assert node.poll() is None, ray_nodes.said()
