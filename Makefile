@@ -38,7 +38,7 @@ test-unit: $(STAMP) ## The tests that need neither Ray nor an API server (a minu
 test-faults: $(STAMP) ## Hangs and kills of real processes, found within their limits: nothing else should run (ten minutes on two cores).
 	$(BIN)/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m faults tests/local
 
-test-zoo: $(STAMP) ## Every family of docs/families.md: converted to FP8 and INT4 and read back exactly, or refused by name (two minutes on two cores).
+test-zoo: $(STAMP) ## Every family of docs/families.md: converted to FP8 and INT4 and read back exactly, or refused by name (three minutes on two cores).
 	$(BIN)/pytest -q tests/zoo
 
 test-demo: $(STAMP) ## The demo and the example with a tool learn; without fitting labels, and without the tool, they do not (ten minutes on two cores).
@@ -142,7 +142,7 @@ $(MEGATRON_STAMP): pyproject.toml constraints.txt constraints-megatron.txt
 	$(MEGATRON_BIN)/pip install -q --no-deps --ignore-requires-python -c constraints-megatron.txt megatron-core triton
 	@touch $@
 
-test-megatron: $(MEGATRON_STAMP) ## Real models through Megatron on one to four processes of this machine (two minutes on two cores).
+test-megatron: $(MEGATRON_STAMP) ## Real models through Megatron on one to four processes of this machine (four minutes on two cores).
 	$(MEGATRON_BIN)/python -m pytest -q tests/megatron_cpu
 
 engines: $(BACKENDS_STAMP) ## Train four precision pairs with the torch engine and with SGLang on the CPU, side by side: docs/precision/engines/ (hours on two cores; ENGINES="--pairs fp8/fp8 --models qwen3": some of it).

@@ -1,5 +1,6 @@
 """Trainer ranks as processes of this machine: each runs one function on its own part of a job, and answers once."""
 
+import io
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def run(job: Job, work: Work) -> list[Any]:
     context.set_forkserver_preload([__name__, "lprl_workload.train.megatron.logprobs"])
     started = [_start(context, job, work, rank, store.port) for rank in range(job.mesh.world)]
     try:
-        answers = [end.recv() if end.poll(WAIT_S) else TimeoutError(f"rank {n}") for n, (_, end) in enumerate(started)]
+        answers = [_answer(end) if end.poll(WAIT_S) else TimeoutError(f"rank {n}") for n, (_, end) in enumerate(started)]
     finally:
         for process, _ in started:
             process.join(5)
@@ -52,6 +53,17 @@ def run(job: Job, work: Work) -> list[Any]:
         if isinstance(answer, Exception):
             raise answer
     return answers
+
+
+def _answer(end: Connection) -> Any:
+    return torch.load(io.BytesIO(end.recv_bytes()), weights_only=False)
+
+
+def _send(end: Connection, answer: Any) -> None:
+    """Send by value: tensors in a pipe are handles, which a rank takes with it when it ends."""
+    written = io.BytesIO()
+    torch.save(answer, written)
+    end.send_bytes(written.getvalue())
 
 
 def _start(context: Any, job: Job, work: Work, rank: int, port: int) -> tuple[Any, Connection]:
@@ -69,11 +81,10 @@ def _rank(job: Job, work: Work, rank: int, port: int, end: Connection) -> None:
         ranks = Ranks(info, job.mesh)
         layout = TrainerLayout(sequence_parallel=job.sequence_parallel)
         answer = work(job, ranks, StagedModel(job.folder, job.shape, job.stages, layout, ranks))
-        end.send(answer)
+        _send(end, answer)
         ranks.close()
     except Exception as error:
-        error.add_note(f"rank {rank}")
         try:
-            end.send(error)
-        except Exception:
-            end.send(RuntimeError(f"rank {rank}: {error!r}"))
+            _send(end, error)
+        except Exception:  # one that cannot be sent
+            _send(end, RuntimeError(f"rank {rank}: {error!r}"))

@@ -28,7 +28,11 @@ def write_model(folder: Path, architecture: Architecture, layers: int = 4, **cha
     for name, parameter in model.named_parameters():
         drawn = torch.randn(parameter.shape)
         parameter.data = (1 + 0.1 * drawn if "norm" in name else 0.08 * drawn).to(torch.bfloat16)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.to(torch.bfloat16)
+    for module in model.modules():
+        if hasattr(module, "e_score_correction_bias"):
+            module.e_score_correction_bias = torch.nn.Buffer(0.1 * torch.randn(module.e_score_correction_bias.shape))
+    model.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(document))
     return model_shape(document)
 

@@ -26,6 +26,9 @@ MODELS: dict[str, tuple[Architecture, dict[str, Any]]] = {
     "qwen3-one-group": ("qwen3", {"num_key_value_heads": 1}),
     "qwen3-moe": ("qwen3-moe", {}),
     "qwen3-moe-unnormed": ("qwen3-moe", {"norm_topk_prob": False}),
+    "deepseek-v3": ("deepseek-v3", {}),
+    "deepseek-v3-groups": ("deepseek-v3", {"n_group": 2, "topk_group": 1}),
+    "moonlight": ("moonlight", {}),
 }
 CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
     "llama": ("llama", TrainMesh(), (4,), False),
@@ -42,6 +45,11 @@ CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
     "tp2-etp2-sp": ("qwen3-moe", TrainMesh(tp=2, etp=2), (4,), True),
     "tp2-pp2": ("qwen3", TrainMesh(tp=2, pp=2), (2, 2), False),
     "tp2-pp2-ep2-sp": ("qwen3-moe", TrainMesh(tp=2, pp=2, ep=2), (2, 2), True),
+    "latent-groups": ("deepseek-v3-groups", TrainMesh(), (4,), False),
+    "latent-tp2": ("deepseek-v3", TrainMesh(tp=2), (4,), False),
+    "latent-tp2-ep2-sp": ("deepseek-v3", TrainMesh(tp=2, ep=2), (4,), True),
+    "latent-plain-query-pp2": ("moonlight", TrainMesh(pp=2), (3, 1), False),
+    "latent-plain-query-ep2": ("moonlight", TrainMesh(dp=2, ep=2), (4,), False),
     "pp4": ("qwen3", TrainMesh(pp=4), (1, 1, 1, 1), False),
 }
 
@@ -79,7 +87,7 @@ def test_a_model_on_ranks_is_transformers_model(case: str, folders: dict[str, tu
                 wanted = reference_logprobs(folder, part, TEMPERATURE)
                 for row, want in zip(rows, wanted, strict=True):
                     np.testing.assert_allclose(row, want, atol=1e-5, rtol=0)
-    handed_out = {name: torch.full(tensor.shape, torch.nan, dtype=torch.bfloat16) for name, tensor in stored(folder).items()}
+    handed_out = {name: torch.full(tensor.shape, torch.nan, dtype=tensor.dtype) for name, tensor in stored(folder).items()}
     for _, shards in answers:
         for tensor_name, offset, values in shards:
             index = tuple(slice(a, a + n) for a, n in zip(offset, values.shape, strict=True))

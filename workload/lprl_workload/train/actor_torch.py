@@ -25,13 +25,14 @@ from lprl_workload.process.movement import here
 from lprl_workload.sync.manifest import WeightSource
 from lprl_workload.sync.peers import Peers
 from lprl_workload.train.actor import MicroBatches
-from lprl_workload.train.batch import MicroBatch, collate
+from lprl_workload.train.batch import collate
 from lprl_workload.train.build import build_reference, build_trained, set_dropout
 from lprl_workload.train.diagnostics import TOKEN_SUMS, largest_difference, means, token_sums
 from lprl_workload.train.group import Group
-from lprl_workload.train.loss import Denominators, LossTerms, TokenBatch, compute_loss
+from lprl_workload.train.loss import Denominators, LossTerms, TokenBatch
 from lprl_workload.train.masters import local
 from lprl_workload.train.parking import Parking
+from lprl_workload.train.part_loss import part_loss
 from lprl_workload.train.policy import Policy
 from lprl_workload.train.schedule import learning_rate, total_steps
 from lprl_workload.train.source import TorchSource
@@ -210,23 +211,8 @@ class TorchTrainActor:
     def _loss(self, samples: Sequence[TrainSample], denominators: Denominators) -> tuple[LossTerms, TokenBatch]:
         algorithm = self._run.algorithm
         batch = collate(samples, self._group.device)
-        wants_entropy = algorithm.entropy_coefficient != 0
-        logp, entropy = self._forward(self._trained.policy, batch, self._run.sampling.temperature, wants_entropy)
-        old, reference = (_field(batch, rows) for rows in ([s.old_logprobs for s in samples], [s.ref_logprobs for s in samples]))
-        tokens = TokenBatch(
-            logp=logp,
-            old=logp.detach() if old is None else old,
-            rollout=batch.field([s.rollout_logprobs for s in samples]),
-            advantage=batch.field([s.advantage for s in samples]),
-            mask=batch.mask(),
-            entropy=entropy,
-            reference=reference,
-        )
-        return compute_loss(tokens, algorithm, self._correction, denominators), tokens
-
-    def _forward(self, policy: Policy, batch: MicroBatch, temperature: float, entropy_gradient: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        logp, entropy = policy(batch, temperature, entropy_gradient)
-        return batch.spread(logp), batch.spread(entropy)
+        found = self._trained.policy(batch, self._run.sampling.temperature, algorithm.entropy_coefficient != 0)
+        return part_loss(samples, batch, found, algorithm, self._correction, denominators)
 
     @torch.no_grad()
     def _logprobs(self, policy: Policy, parts: MicroBatches, temperature: float) -> list[list[Float32]]:
@@ -236,9 +222,9 @@ class TorchTrainActor:
             results.append([])
             if part or self._shard:
                 batch = collate(part or [IDLE], self._group.device)
-                logp, _ = self._forward(policy, batch, temperature, entropy_gradient=False)
+                logp, _ = policy(batch, temperature, False)
                 here.tick()
-                rows = logp.cpu().numpy()
+                rows = batch.spread(logp).cpu().numpy()
                 results[-1] = [rows[n, : batch.lengths[n]].copy() for n in range(len(part))]
         return results
 
@@ -251,9 +237,3 @@ class TorchTrainActor:
             value = loss if what == "loss" else norm
             raise NonFiniteError(f"optimizer step {self._steps}: {what} is {value}; the step was not applied")
         return False
-
-
-def _field(batch: MicroBatch, rows: Sequence[Float32 | None]) -> torch.Tensor | None:
-    """Return float32 [B, R] of values that every sample has, else None."""
-    found = [row for row in rows if row is not None]
-    return batch.field(found) if len(found) == len(rows) else None

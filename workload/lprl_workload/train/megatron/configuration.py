@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
+from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
-from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,7 +17,8 @@ from lprl_api.spec.topology import TrainerLayout
 from lprl_workload.hf.model import compute_dtype
 from lprl_workload.train.megatron.families import FAMILIES
 from lprl_workload.train.megatron.families.family import Config, Fields
-from lprl_workload.train.megatron.packed import PackedAttention, RmsNorm
+from lprl_workload.train.megatron.latent import LatentAttention
+from lprl_workload.train.megatron.packed import HeadNorm, PackedAttention, RmsNorm
 from lprl_workload.train.megatron.stages import Stages
 from lprl_workload.train.mesh import TrainMesh
 
@@ -29,7 +31,8 @@ def transformer_config(
         what = f"config.json: hidden_act {config['hidden_act']}: backends.trainer megatron trains silu only"
         raise UserError(what, "use backends.trainer torch")
     dtype = compute_dtype(device)
-    return TransformerConfig(
+    made = MLATransformerConfig if shape.mla else TransformerConfig
+    return made(
         **FAMILIES[shape.family].fields(shape, config),
         **_ranks(mesh, stages, layout),
         **(_experts(mesh) if shape.moe else {}),
@@ -93,8 +96,11 @@ def layer_specs(config: TransformerConfig, chunk: int | None) -> TransformerBloc
         submodules, attention = layer.submodules, layer.submodules.self_attention.submodules
         submodules.input_layernorm = submodules.pre_mlp_layernorm = RmsNorm
         attention.core_attention = PackedAttention
-        if config.qk_layernorm:
-            attention.q_layernorm = attention.k_layernorm = RmsNorm
+        if config.multi_latent_attention:
+            submodules.self_attention.module = LatentAttention
+            attention.q_layernorm, attention.kv_layernorm = RmsNorm if config.q_lora_rank else IdentityOp, RmsNorm
+        elif config.qk_layernorm:
+            attention.q_layernorm = attention.k_layernorm = HeadNorm
     return block
 
 
@@ -108,8 +114,9 @@ def rotary_frequencies(config: Any) -> Tensor:
     module = sys.modules[type(config).__module__.replace("configuration_", "modeling_")]
     (rotary_class,) = (value for name, value in vars(module).items() if name.endswith("RotaryEmbedding"))
     rotary = rotary_class(config)
-    if kind not in ("default", "linear", "llama3") or rotary.attention_scaling != 1.0:
-        what = f"config.json: rope_parameters.rope_type {kind}: backends.trainer megatron trains default, linear and llama3"
+    if kind not in ("default", "linear", "llama3", "yarn") or rotary.attention_scaling != 1.0:
+        fits = "default, linear, llama3, and yarn where it leaves queries and keys as they are"
+        what = f"config.json: rope_parameters.rope_type {kind}: backends.trainer megatron trains {fits}"
         raise UserError(what, "use backends.trainer torch")
     found: Tensor = rotary.inv_freq
     return found.float()

@@ -58,7 +58,9 @@ class StagedModel:
             share_embeddings_and_output_weights=shape.tied_embeddings,
             vp_stage=numbered,
         )
-        model.rotary_pos_emb = PackedRotary(frequencies)
+        latent = shape.mla is not None
+        for module in [layer.self_attention for layer in model.decoder.layers] if latent else [model]:
+            module.rotary_pos_emb = PackedRotary(frequencies, latent)
         return model
 
     @property

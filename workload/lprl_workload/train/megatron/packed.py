@@ -37,8 +37,8 @@ class PackedAttention(MegatronModule):  # type: ignore[misc]
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, packed_seq_params: PackedTokens, **_: Any
     ) -> Tensor:
-        """Return [N, 1, heads * dim] of query [N, 1, heads, dim], key and value [N, 1, groups, dim]."""
-        q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+        """Return [N, 1, heads * dim] of query [N, 1, heads, dim], key and value [N, 1, groups, dim]; latent attention leaves the 1 out."""
+        q, k, v = ((x if x.dim() == 4 else x.unsqueeze(1)).permute(1, 2, 0, 3) for x in (query, key, value))
         dropout = self._dropout if self.training else 0.0
         found, _none = packed_attention(self, q, k, v, None, dropout, self._scale, layout=packed_seq_params.layout)
         return found.transpose(0, 1).flatten(2)
@@ -47,10 +47,10 @@ class PackedAttention(MegatronModule):  # type: ignore[misc]
 class PackedRotary(nn.Module):
     """Rotary angles of a micro-batch's positions, in place of Megatron's own module, which counts from zero."""
 
-    def __init__(self, frequencies: Tensor) -> None:
-        """Take the inverse frequencies [dim / 2], float32, as transformers computes them."""
+    def __init__(self, frequencies: Tensor, latent: bool) -> None:
+        """Take the inverse frequencies [dim / 2], float32, as transformers computes them, and whether latent attention asks."""
         super().__init__()
-        self._frequencies = frequencies
+        self._frequencies, self._latent = frequencies, latent
 
     def get_rotary_seq_len(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the positions; Megatron passes on what it takes for a length."""
@@ -59,9 +59,10 @@ class PackedRotary(nn.Module):
         return packed.positions
 
     def forward(self, positions: Tensor, **_: Any) -> Tensor:
-        """Return angles, float32 [N, 1, 1, dim]."""
+        """Return angles, float32 [N, 1, 1, dim]; for latent attention, whose tokens have no batch dimension, [N, 1, dim]."""
         angles = torch.outer(positions.float(), self._frequencies)
-        return torch.cat([angles, angles], dim=-1)[:, None, None]
+        wide = torch.cat([angles, angles], dim=-1)[:, None]
+        return wide if self._latent else wide[:, None]
 
 
 class RmsNorm(nn.Module):
@@ -79,3 +80,12 @@ class RmsNorm(nn.Module):
         wide = x.float()
         normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._eps)
         return self.weight * normed.to(x.dtype)
+
+
+class HeadNorm(RmsNorm):
+    """A norm of heads: every tensor rank has its own heads, and so a share of the gradient."""
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-6, **_: Any) -> None:
+        """Take what Megatron builds a norm with."""
+        super().__init__(config, hidden_size, eps)
+        self.weight.of_own_heads = True  # type: ignore[attr-defined]

@@ -8,27 +8,32 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lprl_api.model.checkpoint_tensors import checkpoint_tensors
-from lprl_api.model.model_shape import ModelShape, Moe
+from lprl_api.model.model_shape import Mla, ModelShape, Moe
 from lprl_workload.train.megatron.mapping import Held, Mapping
 from lprl_workload.train.megatron.stages import Stages
 from lprl_workload.train.mesh import TrainMesh
 
-DENSE = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+CLASSES = {
+    "llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
+    "qwen3-moe": "Qwen3MoeForCausalLM", "deepseek-v3": "DeepseekV3ForCausalLM",
+}  # fmt: skip
 
 
 def shape_of(family: str = "qwen3", layers: int = 2, heads: int = 4, kv_heads: int = 2, experts: int = 0, **changes: object) -> ModelShape:
-    moe = Moe(experts=experts, experts_per_token=1, expert_ffn=8) if experts else None
+    latent = family == "deepseek-v3"
+    moe = Moe(experts=experts, experts_per_token=1, expert_ffn=8, shared_expert_ffn=8 * latent, dense_layers=latent) if experts else None
+    mla = Mla(q_lora_rank=4, kv_lora_rank=6, qk_nope_head_dim=2, qk_rope_head_dim=2, v_head_dim=2) if latent else None
     document = {
-        "architecture": DENSE.get(family, "Qwen3MoeForCausalLM"), "family": family, "layers": layers, "hidden": 4, "heads": heads,
+        "architecture": CLASSES[family], "family": family, "layers": layers, "hidden": 4, "heads": heads,
         "kv_heads": kv_heads, "head_dim": 2, "ffn": 16, "vocab": 70, "tied_embeddings": False, "qk_norm": family.startswith("qwen3"),
-        "attention_bias": family == "qwen2", "moe": moe,
+        "attention_bias": family == "qwen2", "moe": moe, "mla": mla,
     }  # fmt: skip
     return ModelShape.model_validate(document | changes)
 
 
 @st.composite
 def mappings(draw: st.DrawFn) -> Mapping:
-    family = draw(st.sampled_from(["llama", "qwen2", "qwen3", "qwen3-moe"]))
+    family = draw(st.sampled_from(sorted(CLASSES)))
     tp, pp, vpp = draw(st.sampled_from([1, 2, 4])), draw(st.integers(1, 3)), draw(st.integers(1, 2))
     vpp = vpp if pp > 1 else 1
     each, last = vpp * draw(st.integers(1, 2)), vpp * draw(st.integers(1, 2))
@@ -36,11 +41,12 @@ def mappings(draw: st.DrawFn) -> Mapping:
     kv_heads = draw(st.sampled_from([1, 2, 3, 4]))
     heads = kv_heads * draw(st.sampled_from([1, 2, 4]))
     assume(heads % tp == 0 and (kv_heads % tp == 0 or (tp % kv_heads == 0 and (heads + 2 * kv_heads) * 2 % tp == 0)))
-    ep, etp = (draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from([1, 2]))) if family == "qwen3-moe" else (1, 1)
+    routed = family in ("qwen3-moe", "deepseek-v3")
+    ep, etp = (draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from([1, 2]))) if routed else (1, 1)
     dp, cp = draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from([1, 2]))
     assume(dp * cp * tp % (ep * etp) == 0)
-    experts = 4 if family == "qwen3-moe" else 0
-    shape = shape_of(family, sum(stages.layers), heads, kv_heads, experts, tied_embeddings=draw(st.booleans()))
+    kv_heads = heads if family == "deepseek-v3" else kv_heads
+    shape = shape_of(family, sum(stages.layers), heads, kv_heads, 4 * routed, tied_embeddings=draw(st.booleans()))
     return Mapping(shape, TrainMesh(dp, cp, tp, pp, vpp, ep, etp), stages, draw(st.sampled_from(["local", "te"])))
 
 

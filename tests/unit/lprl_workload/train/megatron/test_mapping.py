@@ -118,6 +118,19 @@ def test_experts_go_over_the_stages_ranks_and_tensor_ranks_of_their_own() -> Non
             assert torch.equal(found, down.chunk(2, dim=1)[half])
 
 
+def test_a_latent_query_is_optional_and_its_down_projections_are_whole_with_transformer_engine() -> None:
+    shape = shape_of("deepseek-v3", kv_heads=4, experts=2)
+    plain = shape.model_copy(update={"mla": shape.mla.model_copy(update={"q_lora_rank": None}) if shape.mla else None})
+    found = [
+        {h.name: h.cutting.shape for h in Mapping(s, TrainMesh(tp=2), Stages((2,)), m).held(1)}
+        for s, m in ((shape, "local"), (shape, "te"), (plain, "te"))
+    ]
+    down = "decoder.layers.1.self_attention.linear_kv_down_proj.weight"
+    assert found[0][down] == (4, 4) and found[1][down] == (8, 4)
+    assert "decoder.layers.1.self_attention.linear_q_up_proj.layer_norm_weight" in found[1]
+    assert "decoder.layers.1.self_attention.linear_q_proj.weight" in found[2] and not any("linear_q_up" in name for name in found[2])
+
+
 def test_a_tied_head_is_held_by_the_last_stage_and_owned_once() -> None:
     mapping = Mapping(shape_of(tied_embeddings=True), TrainMesh(pp=2), Stages((1, 1)))
     names = [{h.name for h in mapping.held(rank)} for rank in range(2)]

@@ -40,8 +40,7 @@ QUERY_KEY_NORMS = (
     Row(f"{_ATTENTION}q_layernorm.weight", ("self_attn.q_norm.weight",)),
     Row(f"{_ATTENTION}k_layernorm.weight", ("self_attn.k_norm.weight",)),
 )
-NORMS = (
-    Row("input_layernorm.weight", ("input_layernorm.weight",), te=f"{_ATTENTION}linear_qkv.layer_norm_weight"),
+MLP_NORMS = (
     Row(
         "pre_mlp_layernorm.weight",
         ("post_attention_layernorm.weight",),
@@ -49,6 +48,10 @@ NORMS = (
         beside="mlp.gate_proj.weight",
     ),
     Row("pre_mlp_layernorm.weight", ("post_attention_layernorm.weight",), beside="mlp.gate.weight"),
+)
+NORMS = (
+    Row("input_layernorm.weight", ("input_layernorm.weight",), te=f"{_ATTENTION}linear_qkv.layer_norm_weight"),
+    *MLP_NORMS,
 )
 GATED_MLP = (
     Row(f"{_MLP}linear_fc1.weight", ("mlp.gate_proj.weight", "mlp.up_proj.weight"), "rows"),

@@ -1,0 +1,157 @@
+"""Optimizer steps on gloo ranks: the torch trainer's gradients, metrics and weights, of the same batch of the same model."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.contract.trainer_bench import paths_of, run_config
+from tests.megatron_cpu.crew import Job, run
+from tests.megatron_cpu.models import samples, write_model
+from torch import Tensor
+
+from lprl_api.model.formats import Bf16
+from lprl_api.model.model_shape import ModelShape
+from lprl_api.wire.runconfig import RunConfig
+from lprl_fixtures.architectures import Architecture
+from lprl_workload.config import RankInfo
+from lprl_workload.episode import TrainSample
+from lprl_workload.train.actor_torch import TorchTrainActor
+from lprl_workload.train.megatron.model import StagedModel
+from lprl_workload.train.megatron.ranks import Ranks
+from lprl_workload.train.megatron.stages import Stages
+from lprl_workload.train.megatron.step import Stepper
+from lprl_workload.train.megatron.weights import read
+from lprl_workload.train.mesh import TrainMesh
+
+MODELS: dict[str, tuple[Architecture, dict[str, Any]]] = {
+    "qwen2-tied": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("qwen3", {}),
+    "qwen3-moe": ("qwen3-moe", {}),
+    "deepseek-v3": ("deepseek-v3", {}),
+    "deepseek-v3-dense": ("deepseek-v3", {"first_k_dense_replace": 4}),
+}
+CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
+    "tp2": ("qwen3", TrainMesh(tp=2), (4,), False),
+    "tp2-sp": ("qwen3", TrainMesh(tp=2), (4,), True),
+    "dp2": ("qwen3", TrainMesh(dp=2), (4,), False),
+    "pp2-tied": ("qwen2-tied", TrainMesh(pp=2), (2, 2), False),
+    "pp2-vpp2": ("qwen3", TrainMesh(pp=2, vpp=2), (2, 2), False),
+    "ep2": ("qwen3-moe", TrainMesh(dp=2, ep=2), (4,), False),
+    "dp2-experts": ("qwen3-moe", TrainMesh(dp=2), (4,), False),
+    "tp2-etp2-sp": ("qwen3-moe", TrainMesh(tp=2, etp=2), (4,), True),
+    "tp2-ep2-pp2-sp": ("qwen3-moe", TrainMesh(tp=2, ep=2, pp=2), (2, 2), True),
+    "latent-tp2": ("deepseek-v3-dense", TrainMesh(tp=2), (4,), False),
+    "latent-tp2-ep2-sp": ("deepseek-v3", TrainMesh(tp=2, ep=2), (4,), True),
+    "pp4": ("qwen3", TrainMesh(pp=4), (1, 1, 1, 1), False),
+}
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, ModelShape]]:
+    root = tmp_path_factory.mktemp("models")
+    return {name: (root / name, write_model(root / name, kind, **changes)) for name, (kind, changes) in MODELS.items()}
+
+
+def config_of(folder: Path, shape: ModelShape) -> RunConfig:
+    """Without a limit of the gradient, and with an entropy bonus: its gradient goes over the whole vocabulary."""
+    algorithm = {"steps": 10, "kl": {"coefficient": 0.0}, "entropy_coefficient": 0.02}
+    optimizer = {"learning_rate": 1e-3, "gradient_clip": None}
+    return run_config(folder, Bf16(), shape=shape, algorithm=algorithm, optimizer=optimizer)
+
+
+def batch() -> list[TrainSample]:
+    """Return samples of the policy before an update: ratios differ from 1, some beyond the clip."""
+    draw, found = np.random.default_rng(5), []
+    for number, sample in enumerate(samples()):
+        old = (-4.2 + 0.3 * draw.standard_normal(sample.drawn_tokens)).astype(np.float32)
+        advantage = np.full(sample.drawn_tokens, 1.0 - 2.0 * (number % 2), np.float32)
+        found.append(replace(sample, rollout_logprobs=old, advantage=advantage, old_logprobs=old))
+    return found
+
+
+def dealt(mesh: TrainMesh) -> list[list[list[TrainSample]]]:
+    """Two micro-batches for each data index; with two indices the second one's last is empty."""
+    drawn = batch()
+    return [[drawn[:4], drawn[4:]]] if mesh.dp == 1 else [[drawn[:4], drawn[4:5]], [drawn[5:], []]]
+
+
+Found = dict[str, list[tuple[tuple[int, ...], Tensor]]]
+
+
+def stepped(job: Job, ranks: Ranks, model: StagedModel) -> tuple[list[dict[str, float]], Found, Found]:
+    """Return the metrics of each step, the first one's gradients and the last one's masters, as far as the rank owns them."""
+    run, drawn = config_of(job.folder, job.shape), batch()
+    parts = job.parts[ranks.place.data] if job.mesh.takes_data(ranks.rank) else [[] for _ in job.parts[0]]
+    stepper, metrics, gradients = Stepper(run, model, ranks), [], dict[str, Any]()
+    for number in range(STEPS):
+        metrics.append(stepper.train(parts, len(drawn), sum(s.drawn_tokens for s in drawn), run.algorithm.correction))
+        if number == 0:
+            gradients = owned(ranks, model, stepper.gradients)
+    masters = {key: stepper.masters.items[f"{key[0]}|{key[1]}"].value for key in stepper.gradients}
+    return metrics, gradients, owned(ranks, model, masters)
+
+
+def owned(ranks: Ranks, model: StagedModel, values: dict[tuple[int, str], Tensor]) -> Found:
+    found: Found = {}
+    for (name, offset), (held, part) in model.mapping.owned(ranks.rank).items():
+        if (held.chunk, held.name) in values:
+            found.setdefault(name, []).append((offset, read(values[held.chunk, held.name], part).clone()))
+    return found
+
+
+def together(shapes: dict[str, Tensor], found: list[Found]) -> dict[str, Tensor]:
+    """Put the pieces of all ranks together."""
+    whole = {name: torch.full(tensor.shape, torch.nan) for name, tensor in shapes.items()}
+    for name, offset, values in ((name, *piece) for pieces in found for name, parts in pieces.items() for piece in parts):
+        whole[name][tuple(slice(a, a + n) for a, n in zip(offset, values.shape, strict=True))] = values
+    return whole
+
+
+@cache
+def on_torch(folder: Path, shape: ModelShape) -> tuple[list[dict[str, float]], dict[str, Tensor], dict[str, Tensor]]:
+    """Return the same of the torch trainer, one rank."""
+    torch.set_num_threads(1)
+    actor, drawn, metrics = TorchTrainActor(config_of(folder, shape), paths_of(folder), RankInfo(0, 1, "cpu")), batch(), []
+    gradients = dict[str, Tensor]()
+    for number in range(STEPS):
+        metrics.append(actor.train([drawn[:4], drawn[4:]], len(drawn), sum(s.drawn_tokens for s in drawn)))
+        if number == 0:
+            gradients = by_slot(actor, "grad")
+    masters = by_slot(actor, "value")
+    actor.close()
+    return metrics, gradients, masters
+
+
+def by_slot(actor: TorchTrainActor, field: str) -> dict[str, Tensor]:
+    """Return a field of each master, by checkpoint tensor."""
+    found = {}
+    for slot in actor._trained.slots:
+        if not slot.is_buffer:
+            whole: Tensor = getattr(actor._trained.masters.items[slot.parameter], field)
+            found[slot.name] = (whole[slot.index] if slot.index else whole).clone()
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_on_ranks_is_the_torch_trainers(case: str, folders: dict[str, tuple[Path, ModelShape]]) -> None:
+    name, mesh, layers, sequence_parallel = CASES[case]
+    folder, shape = folders[name]
+    wanted_metrics, wanted_gradients, wanted_masters = on_torch(folder, shape)
+    answers = run(Job(folder, shape, mesh, Stages(layers, mesh.vpp), dealt(mesh), sequence_parallel), stepped)
+    gradients = together(wanted_gradients, [found for _, found, _ in answers])
+    for tensor, wanted in wanted_gradients.items():
+        torch.testing.assert_close(
+            gradients[tensor], wanted, atol=2e-5 * float(wanted.abs().max()), rtol=0, msg=lambda m, t=tensor: f"{t}: {m}"
+        )
+    for metrics, _, _ in answers:
+        for step, wanted_step in zip(metrics, wanted_metrics, strict=True):
+            assert step == pytest.approx(wanted_step, abs=1e-4, rel=1e-4)
+    masters = together(wanted_masters, [found for _, _, found in answers])
+    apart = torch.cat([(masters[tensor] - wanted).flatten() for tensor, wanted in wanted_masters.items()])
+    # Adam makes a step of the sign of a gradient that is nearly nothing: a few elements go either way.
+    assert float(apart.square().mean().sqrt()) < 0.01 * STEPS * 1e-3, "a hundredth of what steps of 1e-3 change"
