@@ -126,7 +126,7 @@ $(BACKENDS_STAMP): pyproject.toml constraints-backends.txt images/torchvision-st
 	@touch $@
 
 BACKENDS ?= tests/backends
-test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract, and when it dies (33 servers: 1,300 processor-seconds).
+test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract, and when it dies (33 servers: 1,300 processor-seconds; learning beside).
 	$(BACKENDS_BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder $(BACKENDS)
 
 # Megatron on a CPU (gloo, no TransformerEngine) beside the workload: constraints-megatron.txt says why it is installed as it is.
