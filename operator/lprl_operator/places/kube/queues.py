@@ -37,7 +37,9 @@ class Queues:
 
     def look(self, key: Key, now: datetime) -> None:
         """Have the cache know what the queue says of what it holds of a job."""
-        held = {c.uid for c in self._cache.clusters(key) if c.suspended} | {j.uid for j in self._cache.jobs_of(key) if j.suspended}
+        mine = {c.uid: c.suspended for c in self._cache.clusters(key)} | {j.uid: j.suspended for j in self._cache.jobs_of(key)}
+        held = {uid for uid, suspended in mine.items() if suspended}
+        self._forget(key.namespace, mine.keys() - held)
         if not held or not self._is_due(key.namespace, held, now):
             return
         try:
@@ -53,6 +55,12 @@ class Queues:
         with self._lock:
             self._listed[key.namespace] = (now, PERIOD_S * max(1.0, len(found) / WORKLOADS_A_PERIOD), held)
         self._cache.queue_words.replace(key.namespace, words(found))
+
+    def _forget(self, namespace: str, free: set[str]) -> None:
+        """What was let go and is held again has something new to say."""
+        with self._lock:
+            if namespace in self._listed:
+                self._listed[namespace][2].difference_update(free)
 
     def _is_due(self, namespace: str, held: set[str], now: datetime) -> bool:
         with self._lock:

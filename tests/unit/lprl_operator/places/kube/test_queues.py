@@ -101,6 +101,16 @@ def test_a_held_cluster_says_why_and_one_that_is_let_go_does_not() -> None:
     assert [c.queue for c in cache.observed(KEY, "uid-job", NOW).clusters] == [""]
 
 
+def test_one_that_is_evicted_a_moment_after_it_was_let_go_says_why() -> None:
+    kueue = Kueue(workload("uid-rc", RESERVED))
+    cache, queues = world(kueue)
+    for second, suspended in ((0, True), (5, False), (8, True)):
+        cache.put("RayCluster", cluster(suspended, str(second + 1)))
+        queues.look(KEY, NOW + timedelta(seconds=second))
+        kueue.items = [workload("uid-rc", EVICTED)]
+    assert [c.queue for c in cache.observed(KEY, "uid-job", NOW).clusters] == [f"Preempted: {PREEMPTED}"]
+
+
 def test_nothing_is_asked_while_nothing_is_held() -> None:
     kueue = Kueue()
     _, queues = world(kueue, held(suspend=False))
