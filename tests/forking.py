@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from multiprocessing.context import ForkServerContext
 
 RUN = [
-    "lprl_workload.launch.main",
+    "lprl_workload.launch.drive",
+    "lprl_workload.launch.local",
+    "lprl_workload.launch.trained_model",
     "lprl_workload.rollout.engine_torch",
     "lprl_workload.train.actor_torch",
-    "lprl_workload.convert.cli",
+    "lprl_workload.convert.export",
     "transformers.models.qwen3.modeling_qwen3",
 ]
 """What workload commands in one process import for a Qwen3 model."""

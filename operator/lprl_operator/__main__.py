@@ -1,6 +1,7 @@
 """`python -m lprl_operator`: run the operator. Configured by the YAML file $LPRL_OPERATOR_CONFIG names (see settings.py)."""
 
 import asyncio
+import gc
 import logging
 import sys
 
@@ -19,6 +20,7 @@ log = logging.getLogger("lprl_operator")
 
 def main() -> int:
     """Run until a signal; returns the exit code."""
+    gc.freeze()  # what the libraries brought lives as long as the process: the collector need not look through it again and again
     try:
         found = settings.load()
     except UserError as error:

@@ -15,7 +15,7 @@ from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.convert.export import convert_folder, export_checkpoint
 from lprl_workload.convert.inspect import inspect_folder
 from lprl_workload.convert.weights import ModelFolder
-from lprl_workload.hf.untrained import NOTE
+from lprl_workload.folder.untrained import NOTE
 from lprl_workload.launch.export import export_command
 
 sys.path.insert(0, str(Path(__file__).parent))

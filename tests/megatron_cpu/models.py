@@ -14,7 +14,7 @@ from lprl_api.model.model_shape import ModelShape
 from lprl_fixtures.architectures import Architecture, model_config
 from lprl_fixtures.shape import model_shape
 from lprl_workload.episode import Float32, TrainSample, token_ids
-from lprl_workload.hf.model import MODELS
+from lprl_workload.hf.model import model_classes
 
 VOCAB = 70
 
@@ -22,7 +22,7 @@ VOCAB = 70
 def write_model(folder: Path, architecture: Architecture, layers: int = 4, **changes: Any) -> ModelShape:
     """Save a model of 4 heads in 2 groups unless `changes` (of config.json) say otherwise; returns its shape."""
     document = model_config(architecture, "demo", VOCAB, 0, 1) | {"num_hidden_layers": layers} | changes
-    config_class, model_class = MODELS[model_shape(document).family]
+    config_class, model_class = model_classes(model_shape(document).family)
     torch.manual_seed(0)
     model = model_class._from_config(config_class.from_dict(document), dtype=torch.float32)
     for name, parameter in model.named_parameters():

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from lprl_api.names import ExitCode, Reason
 from lprl_workload.process.arguments import UsageError
+from lprl_workload.process.loading import loading
 from lprl_workload.process.termination import run_guarded
 
 
@@ -79,7 +80,8 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> int:
         module, _, function = command.target.partition(":")
-        entry: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
+        with loading(keep=True):
+            entry: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
         return entry(argv[1:])
 
     return run_guarded(run, command.crash_reason, by_hand=command.by_hand)

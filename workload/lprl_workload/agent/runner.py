@@ -25,10 +25,10 @@ from lprl_workload.episode import Episode, Finish, Int32, world
 from lprl_workload.process.movement import here
 from lprl_workload.rollout.completions import complete, first_of
 from lprl_workload.rollout.decode import response_decoder
+from lprl_workload.rollout.end_tokens import end_token_ids
 from lprl_workload.rollout.engine import RolloutEngine, Sampler
 from lprl_workload.rollout.imported import raised_at, said
 from lprl_workload.rollout.prompt_tokens import context_of
-from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
 
 BESIDE_S = 1.0
 """How often it is noted that episodes wait for something else than the engine."""
@@ -62,6 +62,9 @@ def make_draw(run: RunConfig, paths: ResolvedPaths) -> Draw:
     """Return how a run's episodes are drawn; raises UserError for what spec.episode names and cannot be used."""
     if run.episode.type == "single-turn":
         return partial(single_turns, still=run.algorithm.max_staleness == 0)
+    # A trainer rank imports this module with its host, and needs no tokenizer: a second of transformers.
+    from lprl_workload.rollout.tokens import load_tokenizer
+
     return Rollout(run, load_tokenizer(paths.rollout), paths)
 
 

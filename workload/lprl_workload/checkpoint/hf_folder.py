@@ -14,8 +14,9 @@ from lprl_api.model.model_shape import ModelShape
 from lprl_workload.data import NamedTensor
 from lprl_workload.folder.files import SUFFIX
 from lprl_workload.folder.model import FILE_KEY
+from lprl_workload.folder.untrained import NOTE, note
 from lprl_workload.hf.slots import further_layer
-from lprl_workload.hf.untrained import NOTE, note, untrained_weights
+from lprl_workload.hf.untrained import untrained_weights
 from lprl_workload.io.parts import FileRecord, record_of, write_part
 from lprl_workload.io.tensor_file import write_tensors
 from lprl_workload.process.movement import here

@@ -1,4 +1,7 @@
-"""`verify`: is the folder what its conversion made, how far are its weights from the source's, and how far are its answers?"""
+"""`verify`: is the folder what its conversion made, how far are its weights from the source's, and how far are its answers?
+
+What works with weights is imported when the command line is known to be right, and what runs models when texts are given: seconds each.
+"""
 
 import argparse
 import sys
@@ -6,19 +9,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from lprl_api.errors import UserError
 from lprl_api.names import ExitCode
 from lprl_api.wire.answers import Answers
 from lprl_workload.compare.checkpoints import checkpoints_in, verify_checkpoints
-from lprl_workload.compare.compare import SENSITIVITY_TEXTS, Wanted, compare_folders
-from lprl_workload.compare.table import verification_table
-from lprl_workload.compare.texts import Reading
 from lprl_workload.convert.console import ProgressLine, Tick
-from lprl_workload.convert.job import available_cpus
-from lprl_workload.convert.verify import verify_folder
 from lprl_workload.process.arguments import UsageError, count, parser, positive_number
+from lprl_workload.process.cpus import available_cpus
+from lprl_workload.process.loading import loading
 
 HELP = """Check a converted or published folder: the digest of every file against manifest.json, index and config.json against the
 tensors, and with --source the error of every tensor. For INT4 it says what re-quantising by the own rule would change.
@@ -87,8 +85,14 @@ def _check(chosen: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')}: there are no texts to run", "give a file of texts with --prompts")
     if chosen.picture is not None:
         raise UsageError("--picture: drawn by the command line of the operator, which is not here", "use `lprl verify`, or take --json")
-    if chosen.device == "cuda" and not torch.cuda.is_available():
+    if chosen.device == "cuda" and not _has_cuda():
         raise UsageError("--device cuda: torch finds no GPU here", "leave it out, or run it where `lprl doctor` finds one")
+
+
+def _has_cuda() -> bool:
+    with loading(keep=True):
+        import torch
+    return torch.cuda.is_available()
 
 
 def verify_command(argv: Sequence[str]) -> int:
@@ -97,6 +101,11 @@ def verify_command(argv: Sequence[str]) -> int:
     _check(chosen)
     if steps := checkpoints_in(chosen.folder):
         return verify_checkpoints(steps, chosen.output)
+    with loading(keep=True):
+        import torch
+
+        from lprl_workload.compare.table import verification_table
+        from lprl_workload.convert.verify import verify_folder
     torch.set_num_threads(chosen.threads or available_cpus())
     found = verify_folder(chosen.folder, chosen.source, chosen.max_error)
     if chosen.prompts is not None and not found.problems:
@@ -127,6 +136,9 @@ def check_limit(folder: str, answers: Answers, limit: float) -> None:
 
 def _answers(chosen: argparse.Namespace) -> Answers:
     """Run both models over the texts, with a line of progress."""
+    with loading(keep=True):
+        from lprl_workload.compare.compare import SENSITIVITY_TEXTS, Wanted, compare_folders
+        from lprl_workload.compare.texts import Reading
     reading = Reading(chosen.prompt_key or "prompt", chosen.response_key, not chosen.no_chat_template, (0, chosen.rows), chosen.max_tokens)
     texts = SENSITIVITY_TEXTS if chosen.sensitivity is None else chosen.sensitivity
     line = ProgressLine()

@@ -2,13 +2,13 @@
 
 The figures lie beside the converted folder, so that a killed finalise, or another job with the same wish, does not measure again.
 What is wrong with the texts does not fail this process: conversions are shared, and only the job that named the texts is to fail.
+Publishing needs no torch; only measuring imports it.
 """
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 
 from lprl_api.base import Contract
@@ -18,17 +18,16 @@ from lprl_api.spec.operations import ConversionVerify
 from lprl_api.text import shortened
 from lprl_api.wire.answers import Answers, ConversionAnswers, settings_digest
 from lprl_api.wire.runconfig import ConvertConfig
-from lprl_workload.compare.compare import Wanted, compare_folders
-from lprl_workload.compare.texts import Reading
 from lprl_workload.config import load_contract, resolve
 from lprl_workload.convert.console import ProgressLine, Tick
 from lprl_workload.convert.digest import digest_file
 from lprl_workload.convert.disk import human_bytes
-from lprl_workload.convert.job import available_cpus, run_finalise
 from lprl_workload.convert.options import config_option
 from lprl_workload.convert.source import resolve_source
 from lprl_workload.convert.writer import write_atomically
 from lprl_workload.process.arguments import parser
+from lprl_workload.process.cpus import available_cpus
+from lprl_workload.process.loading import loading
 from lprl_workload.process.termination import write_termination
 
 TOLD = 400
@@ -56,6 +55,8 @@ def finalise_command(argv: Sequence[str]) -> int:
     )
     config_option(options, "ConvertConfig")
     config = load_contract(options.parse_args(argv).config, ConvertConfig)
+    with loading(keep=True):
+        from lprl_workload.convert.finalise import run_finalise
     line = ProgressLine()
     manifest = run_finalise(config, line.download)
     size = sum(record.nbytes for record in manifest.files)
@@ -77,7 +78,6 @@ def measured(config: ConvertConfig, wish: ConversionVerify, line: ProgressLine) 
         digest = digest_file(prompts)
         answers = _stored(file, config.content_key, digest)
         if answers is None:
-            torch.set_num_threads(config.threads or available_cpus())
             answers = _compare(config, wish, prompts, line)
             stored = StoredAnswers(content_key=config.content_key, prompts_digest=digest, settings=wish, answers=answers)
             write_atomically(file, stored.model_dump_json(by_alias=True, indent=1).encode())
@@ -102,6 +102,12 @@ def _stored(file: Path, content_key: str, digest: str) -> Answers | None:
 
 
 def _compare(config: ConvertConfig, wish: ConversionVerify, prompts: Path, line: ProgressLine) -> Answers:
+    with loading(keep=True):
+        import torch
+
+        from lprl_workload.compare.compare import Wanted, compare_folders
+        from lprl_workload.compare.texts import Reading
+    torch.set_num_threads(config.threads or available_cpus())
     started: dict[str, float] = {}
 
     def on_pass(what: str, done: int, total: int) -> None:

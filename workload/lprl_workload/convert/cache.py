@@ -15,7 +15,7 @@ from lprl_api.model.content_key import content_key
 from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.convert.files import MANIFEST, REPORT
 from lprl_workload.convert.manifest import ConversionManifest, FileRecord, SourceRecord, damaged_files, read_manifest
-from lprl_workload.convert.run import REPORTS
+from lprl_workload.convert.shard_report import REPORTS
 from lprl_workload.convert.writer import write_atomically
 from lprl_workload.folder.model import read_contents
 

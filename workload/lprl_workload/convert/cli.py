@@ -1,10 +1,12 @@
 """Subcommands of conversion: parse options, call one function, print what a person wants to know.
 
 Each returns an exit code and lets errors out; `termination.run_guarded` turns those into exit codes, messages and remedies.
+What works with weights is imported when the command line is known to be right: torch takes seconds.
 """
 
 import os
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,23 +19,12 @@ from lprl_api.names import ExitCode, Reason
 from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.config import load_contract
 from lprl_workload.convert.console import ProgressLine
-from lprl_workload.convert.convert_all import WorkersFailed, convert_all
 from lprl_workload.convert.disk import human_bytes
 from lprl_workload.convert.files import REPORT_TABLE
-from lprl_workload.convert.inspect import look_at
-from lprl_workload.convert.job import available_cpus, run_worker
-from lprl_workload.convert.options import (
-    ALIASES,
-    KINDS,
-    check_exclusions,
-    check_options,
-    config_option,
-    format_options,
-    weight_format,
-)
-from lprl_workload.convert.places import check_places
-from lprl_workload.convert.report import summary
+from lprl_workload.convert.options import ALIASES, KINDS, check_options, config_option, format_options, weight_format
 from lprl_workload.process.arguments import count, parser, positive_number
+from lprl_workload.process.cpus import available_cpus
+from lprl_workload.process.loading import loading
 from lprl_workload.process.termination import write_termination
 
 INDEX_ENV = "JOB_COMPLETION_INDEX"
@@ -64,6 +55,8 @@ def convert_command(argv: Sequence[str]) -> int:
     config = load_contract(chosen.config, ConvertConfig)
     if chosen.index is None or chosen.index < 0:
         raise UserError(f"--index: got {chosen.index}; needs a number from 0 to {config.workers - 1}", f"pass --index or set {INDEX_ENV}")
+    with loading(keep=True):
+        from lprl_workload.convert.job import run_worker
     line = ProgressLine(as_json=chosen.progress == "json")
     folders = (chosen.folders[0], chosen.folders[1]) if chosen.folders else None
     result = run_worker(config, chosen.index, line.download, line.shards, folders)
@@ -73,8 +66,7 @@ def convert_command(argv: Sequence[str]) -> int:
     return ExitCode.OK
 
 
-def convert_all_command(argv: Sequence[str]) -> int:
-    """Inspect, convert with several processes and publish, on this machine."""
+def _convert_all_options() -> ArgumentParser:
     options = parser(
         "convert-all",
         "Convert a model folder on this machine: inspect, N processes with one progress line, finalise. Work goes on in\n"
@@ -90,8 +82,19 @@ def convert_all_command(argv: Sequence[str]) -> int:
     options.add_argument("--workers", type=count, default=1, metavar="N", help="processes; more than there are shards is no use; default 1")
     options.add_argument("--threads", type=count, metavar="N", help="CPU threads of one process; default: all, divided by --workers")
     options.add_argument("--max-error", type=positive_number, metavar="X", help="refuse when a tensor's relative RMS error is above X")
-    chosen = options.parse_args(argv)
+    return options
+
+
+def convert_all_command(argv: Sequence[str]) -> int:
+    """Inspect, convert with several processes and publish, on this machine."""
+    chosen = _convert_all_options().parse_args(argv)
     check_options([chosen.to], chosen)
+    with loading(keep=True):
+        from lprl_workload.convert.convert_all import WorkersFailed, convert_all
+        from lprl_workload.convert.exclusions import check_exclusions
+        from lprl_workload.convert.inspect import look_at
+        from lprl_workload.convert.places import check_places
+        from lprl_workload.convert.report import summary
     source, target = chosen.source.absolute(), chosen.target.absolute()
     check_places(source, target)
     looked = look_at(source)

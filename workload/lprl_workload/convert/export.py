@@ -18,7 +18,8 @@ from lprl_workload.convert.job import OnShards, bytes_to_write
 from lprl_workload.convert.manifest import ConversionManifest, damaged_files, read_manifest
 from lprl_workload.convert.places import check_places
 from lprl_workload.convert.progress import ShardProgress
-from lprl_workload.convert.run import REPORTS, convert_shards
+from lprl_workload.convert.run import convert_shards
+from lprl_workload.convert.shard_report import REPORTS
 from lprl_workload.folder.config import read_known_shape
 from lprl_workload.folder.model import read_contents
 

@@ -15,13 +15,16 @@ from lprl_api.catalog.servable import folder_warnings
 from lprl_api.errors import UserError
 from lprl_api.model.hf_quantization import without_lists
 from lprl_api.wire.runconfig import ConvertConfig
+from lprl_workload.config import resolve
 from lprl_workload.convert.cache import check_key, find_conversion, partial_of
 from lprl_workload.convert.digest import digest_file
 from lprl_workload.convert.files import CONFIG, MANIFEST, REPORT, REPORT_TABLE, copied_files
 from lprl_workload.convert.fingerprint import fingerprint
 from lprl_workload.convert.manifest import ConversionManifest, FileRecord, SourceRecord, write_manifest
+from lprl_workload.convert.remote import OnDownload
 from lprl_workload.convert.report import ConversionReport, as_table, make_report, worst_tensor
-from lprl_workload.convert.run import REPORTS, ShardReport, read_report
+from lprl_workload.convert.shard_report import REPORTS, ShardReport, read_report
+from lprl_workload.convert.source import resolve_source
 from lprl_workload.convert.writer import fsync_folder, write_atomically
 from lprl_workload.folder.config import read_known_shape
 from lprl_workload.folder.contents import FolderContents
@@ -29,7 +32,7 @@ from lprl_workload.folder.files import INDEX_FILE
 from lprl_workload.folder.header import read_header, read_json
 from lprl_workload.folder.model import read_contents
 from lprl_workload.folder.selection import selection_of
-from lprl_workload.hf.untrained import untrained_layers
+from lprl_workload.folder.untrained import untrained_layers
 from lprl_workload.quant import QUANTIZER_VERSION
 from lprl_workload.quant.config_json import KEYS, parse_quantization_config, quantization_config, strip_quantization
 
@@ -197,3 +200,8 @@ def _write_json(path: Path, document: dict[str, Any]) -> None:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def run_finalise(config: ConvertConfig, on_download: OnDownload) -> ConversionManifest:
+    """Publish a conversion whose shards are all there; see `finalise`."""
+    return finalise(config, resolve_source(config.source, on_download), resolve(config.target))

@@ -1,6 +1,5 @@
 """One conversion as its pods run it: worker i of an Indexed Job, the finalise Job, and both on this machine."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +8,20 @@ from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.config import resolve
 from lprl_workload.convert.cache import check_key, check_reuse, claim, find_conversion, partial_of, share
 from lprl_workload.convert.disk import require_free
-from lprl_workload.convert.finalise import check_source_unchanged, finalise
+from lprl_workload.convert.finalise import check_source_unchanged
 from lprl_workload.convert.manifest import ConversionManifest
 from lprl_workload.convert.progress import ShardProgress
 from lprl_workload.convert.remote import OnDownload
-from lprl_workload.convert.run import convert_shards, make_planner, read_report
+from lprl_workload.convert.run import convert_shards, make_planner
+from lprl_workload.convert.shard_report import read_report
 from lprl_workload.convert.source import resolve_source
 from lprl_workload.convert.writer import layout
 from lprl_workload.folder.config import read_known_shape
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.model import read_contents
+from lprl_workload.process.cpus import available_cpus
 
 OnShards = Callable[[ShardProgress], None]
-CPU_LIMIT_FILE = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,6 @@ class WorkerResult:
     reused: bool
     """Whether the conversion was there already and its share of the digests was checked instead."""
     output_bytes: int
-
-
-def available_cpus() -> int:
-    """Return the CPUs this process may use: its affinity, and its container's limit where there is one."""
-    cpus = len(os.sched_getaffinity(0))
-    try:
-        quota, period = CPU_LIMIT_FILE.read_text().split()
-    except (FileNotFoundError, ValueError, PermissionError):
-        return cpus
-    return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
 
 
 def run_worker(
@@ -96,8 +86,3 @@ def bytes_to_write(config: ConvertConfig, source: Path, partial: Path, contents:
             half_written = partial / f".{shard}.writing"
             needed += size - (min(size, half_written.stat().st_blocks * 512) if half_written.exists() else 0)
     return needed
-
-
-def run_finalise(config: ConvertConfig, on_download: OnDownload) -> ConversionManifest:
-    """Publish a conversion whose shards are all there; see `finalise`."""
-    return finalise(config, resolve_source(config.source, on_download), resolve(config.target))

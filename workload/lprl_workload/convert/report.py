@@ -7,8 +7,8 @@ from statistics import median
 from lprl_api.base import Contract
 from lprl_api.model.formats import WeightFormat
 from lprl_workload.convert.disk import human_bytes
-from lprl_workload.convert.run import ShardReport, TensorReport
-from lprl_workload.quant.source import relative_rms
+from lprl_workload.convert.shard_report import ShardReport, TensorReport
+from lprl_workload.quant.error import relative_rms
 
 TABLE_ROWS = 200
 SHOWN_ROWS = 3

@@ -22,9 +22,10 @@ from lprl_workload.folder.files import INDEX_FILE
 from lprl_workload.folder.header import read_json, total_bytes
 from lprl_workload.folder.selection import selection_of
 from lprl_workload.quant import QUANTIZER_VERSION
+from lprl_workload.quant.error import relative_rms
 from lprl_workload.quant.int4_group import dequantize_int4, quantize_int4, unpack
 from lprl_workload.quant.scheme import module_of, quantize
-from lprl_workload.quant.source import relative_rms, rounded
+from lprl_workload.quant.source import rounded
 
 OnTensor = Callable[[str], None]
 PIECE = 1 << 16

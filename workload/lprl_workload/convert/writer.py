@@ -13,8 +13,8 @@ from blake3 import blake3
 
 from lprl_api.errors import StorageFullError
 from lprl_workload.convert.digest import extend_digest
-from lprl_workload.io.dtypes import DTYPES
-from lprl_workload.io.tensor_file import header_of
+from lprl_workload.io.header import header_of
+from lprl_workload.io.sizes import ITEM_BYTES
 from lprl_workload.process.movement import here
 
 WRITEBACK_BYTES = 32 << 20
@@ -35,7 +35,7 @@ class OutputTensor:
     @property
     def nbytes(self) -> int:
         """Size of the data."""
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 def layout(tensors: Iterable[OutputTensor]) -> tuple[bytes, dict[str, int], int]:
@@ -46,7 +46,7 @@ def layout(tensors: Iterable[OutputTensor]) -> tuple[bytes, dict[str, int], int]
     """
     given = list(tensors)
     behind = [tensor for tensor in given if tensor.last or tensor.nbytes % 8]
-    behind.sort(key=lambda t: (-DTYPES[t.dtype].itemsize, t.name))
+    behind.sort(key=lambda t: (-ITEM_BYTES[t.dtype], t.name))
     ordered = [tensor for tensor in given if not (tensor.last or tensor.nbytes % 8)] + behind
     raw = header_of(((t.name, t.dtype, t.shape) for t in ordered), {"format": "pt"})
     offsets, start = {}, len(raw)

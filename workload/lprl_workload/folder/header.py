@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lprl_api.errors import UserError
-from lprl_workload.io.dtypes import DTYPES
+from lprl_workload.io.sizes import ITEM_BYTES
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library itself."""
@@ -31,7 +31,7 @@ class TensorInfo:
 
     name: str
     dtype: str
-    """safetensors name, a key of DTYPES."""
+    """safetensors name, a key of ITEM_BYTES."""
     shape: tuple[int, ...]
     start: int
     nbytes: int
@@ -116,12 +116,12 @@ def _tensor(path: Path, name: str, entry: object, base: int) -> TensorInfo:
     if not isinstance(entry, dict):
         raise UserError(f"{path}: tensor {name}: header entry is no object", DAMAGED)
     dtype, shape, offsets = entry.get("dtype"), _naturals(entry.get("shape")), _naturals(entry.get("data_offsets"))
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        what = f"{path}: tensor {name}: dtype {dtype!r} is not supported; fits {', '.join(DTYPES)}"
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+        what = f"{path}: tensor {name}: dtype {dtype!r} is not supported; fits {', '.join(ITEM_BYTES)}"
         raise UserError(what, "save the model in one of these, such as bfloat16")
     if shape is None or offsets is None or len(offsets) != 2:
         raise UserError(f"{path}: tensor {name}: malformed shape or data_offsets", DAMAGED)
-    nbytes = math.prod(shape) * DTYPES[dtype].itemsize
+    nbytes = math.prod(shape) * ITEM_BYTES[dtype]
     if offsets[1] - offsets[0] != nbytes:
         raise UserError(f"{path}: tensor {name}: {offsets[1] - offsets[0]} bytes, {dtype} {list(shape)} needs {nbytes}", DAMAGED)
     return TensorInfo(name, dtype, shape, base + offsets[0], nbytes)

@@ -5,7 +5,6 @@ from pathlib import Path
 from lprl_api.errors import UserError
 from lprl_api.model.hf_quantization import READABLE
 from lprl_workload.folder.architecture import Architecture
-from lprl_workload.folder.by_rule import held_by_rule
 from lprl_workload.folder.config import CONFIG, read_config, read_format, read_known_shape, read_model_class
 from lprl_workload.folder.contents import FolderContents, stored_tensors
 from lprl_workload.folder.files import INDEX_FILE, shown
@@ -26,6 +25,9 @@ def read_contents(folder: Path) -> FolderContents:
     contents = stored_tensors(folder)
     _check_named_file(folder, contents)
     if shape is None:
+        # The model's class, by torch and transformers: seconds that a family with a table need not take.
+        from lprl_workload.folder.by_rule import held_by_rule
+
         return held_by_rule(contents, read_config(folder), fmt)
     return Architecture(shape, fmt, read_model_class(folder) is not None).held_against(contents)
 

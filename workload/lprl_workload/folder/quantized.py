@@ -3,14 +3,11 @@
 import math
 from collections.abc import Mapping
 
-import torch
-
 from lprl_api.errors import UserError
 from lprl_api.model.formats import FORMATS, Bf16, WeightFormat
 from lprl_api.model.hf_quantization_keys import HIGH_PRECISION
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.header import TensorInfo
-from lprl_workload.io.dtypes import DTYPES
 
 FLOATS = ("BF16", "F16", "F32")
 SCALES = (*FLOATS, "F8_E8M0")
@@ -89,6 +86,11 @@ def check_order(contents: FolderContents, module: str, cols: int, fmt: WeightFor
     info = contents.tensors.get(f"{module}.weight_g_idx")
     if info is None:
         return
+    # Hardly a folder has one: who only reads what a folder is does without torch.
+    import torch
+
+    from lprl_workload.io.dtypes import DTYPES
+
     with contents.path(info.name).open("rb") as file:
         file.seek(info.start)
         raw = bytearray(file.read(info.nbytes))

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
-
 from lprl_api.errors import UserError
 from lprl_api.model.checkpoint_tensors import EMBEDDING, HEAD
 from lprl_workload.folder.contents import FolderContents
@@ -41,6 +38,10 @@ def without_tied_head(contents: FolderContents) -> FolderContents:
 
 def _first_difference(head: Path, embedding: Path) -> int | None:
     """Return the first row in which head and embedding differ, None when they are equal."""
+    # Most folders hold no such copy: who only reads what a folder is does without torch.
+    import torch
+    from safetensors import safe_open
+
     with safe_open(head, framework="pt") as one, safe_open(embedding, framework="pt") as other:
         a, b = one.get_slice(HEAD), other.get_slice(EMBEDDING)
         for start in range(0, a.get_shape()[0], ROWS):

@@ -21,14 +21,20 @@ from lprl_workload.hf.head import use_float32_head
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 MODELS = {
-    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
-    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
-    "qwen3-moe": (transformers.Qwen3MoeConfig, transformers.Qwen3MoeForCausalLM),
+    "llama": "Llama",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "qwen3-moe": "Qwen3Moe",
     # Moonlight and Kimi-K2 publish this architecture (the latter under model_type kimi_k2, with the same fields).
-    "deepseek-v3": (transformers.DeepseekV3Config, transformers.DeepseekV3ForCausalLM),
+    "deepseek-v3": "DeepseekV3",
 }
+"""Family -> how transformers' classes of it begin."""
 NOT_FIELDS = ("auto_map", "quantization_config", "model_type", "architectures", "torch_dtype", "dtype", "transformers_version")
+
+
+def model_classes(family: str) -> tuple[Any, Any]:
+    """Return transformers' classes of a family: configuration, causal language model. Only their own modules are imported."""
+    return getattr(transformers, f"{MODELS[family]}Config"), getattr(transformers, f"{MODELS[family]}ForCausalLM")
 
 
 def compute_dtype(device: torch.device | str) -> torch.dtype:
@@ -55,7 +61,7 @@ def model_config(folder: Path, shape: ModelShape) -> Any:
     """Return transformers' configuration of a folder's model, from its config.json; raises UserError naming the file."""
     document = {k: v for k, v in read_json(folder / "config.json").items() if k not in NOT_FIELDS}
     document["tie_word_embeddings"] = shape.tied_embeddings
-    config_class, _ = MODELS[shape.family]
+    config_class, _ = model_classes(shape.family)
     try:
         return config_class.from_dict(document)
     except (TypeError, ValueError) as error:
@@ -68,7 +74,7 @@ def build_model(folder: Path, shape: ModelShape, device: torch.device | str, dty
     No code of the folder runs (auto_map is ignored) and its quantization_config plays no part. Embeddings are tied where the
     shape says so. Returns a transformers PreTrainedModel in evaluation mode.
     """
-    _, model_class = MODELS[shape.family]
+    _, model_class = model_classes(shape.family)
     config = model_config(folder, shape)
     register_experts()
     with no_init_weights(), torch.device(device):

@@ -5,7 +5,6 @@ here computes them, but an engine that speculates looks for them. The other tens
 tables) nobody is promised.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +12,6 @@ from lprl_api.model.model_shape import ModelShape
 from lprl_workload.data import NamedTensor
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.slots import further_layer, per_expert
-
-NOTE = "untrained.json"
-"""Beside the weights of a checkpoint and of what is made from it; says which layers they are."""
 
 
 def untrained_weights(source: Path, shape: ModelShape) -> Iterator[NamedTensor]:
@@ -28,17 +24,3 @@ def untrained_weights(source: Path, shape: ModelShape) -> Iterator[NamedTensor]:
     promised = range(shape.layers, shape.layers + shape.mtp_layers)
     for name, tensor in read_folder(source, lambda name: further_layer(name, shape) in promised):
         yield from (NamedTensor(*item) for item in per_expert(name, tensor))
-
-
-def note(layers: list[int]) -> dict[str, object]:
-    """Return the content of NOTE."""
-    return {"layers": layers, "what": "multi-token prediction: the source's weights, not trained"}
-
-
-def untrained_layers(folder: Path) -> tuple[int, ...]:
-    """Return the layers that NOTE names in a model folder; none without a note that can be read."""
-    try:
-        layers = json.loads((folder / NOTE).read_bytes())["layers"]
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return ()
-    return tuple(n for n in layers if isinstance(n, int)) if isinstance(layers, list) else ()

@@ -1,8 +1,6 @@
 """Writing safetensors files; a full volume is told as such (the library's own error is of no kind and carries no errno)."""
 
-import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lprl_api.errors import StorageFullError
-from lprl_workload.io.dtypes import DTYPE_NAMES, DTYPES
+from lprl_workload.io.dtypes import DTYPE_NAMES
+from lprl_workload.io.header import header_of
 from lprl_workload.io.parts import FileRecord, PartWriter
 
 _FULL = ("os error 28", "os error 122")
@@ -38,16 +37,3 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
         for _, tensor in ordered:
             part.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return part.record
-
-
-def header_of(tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str] | None) -> bytes:
-    """Return the first bytes of a safetensors file whose tensors (name, dtype's name, shape) lie in this order, without gaps."""
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    position = 0
-    for name, dtype, shape in tensors:
-        end = position + math.prod(shape) * DTYPES[dtype].itemsize
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text

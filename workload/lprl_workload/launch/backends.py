@@ -14,6 +14,7 @@ from lprl_api.model.formats import WeightFormat
 from lprl_api.spec.topology import Backends
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
+from lprl_workload.process.loading import loading
 from lprl_workload.rollout.engine import RolloutEngine
 from lprl_workload.train.actor import TrainActor
 
@@ -56,12 +57,31 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def load_trainer(run: RunConfig) -> None:
+    """Import what `make_trainer` needs, in a process that holds nothing yet; raises what that raises."""
+    check_backends(run.backends)
+    with loading(keep=True):
+        trainer_class()
+
+
+def load_engine(run: RunConfig) -> None:
+    """Import what `make_engine` needs, in a process that holds nothing yet; raises what that raises."""
+    check_backends(run.backends)
+    with loading(keep=True):
+        engine_class(run.backends.rollout)
+
+
+def trainer_class() -> Callable[[RunConfig, ResolvedPaths, RankInfo], TrainActor]:
+    """Return what makes a trainer rank."""
+    with loading():
+        from lprl_workload.train.actor_torch import TorchTrainActor
+    return TorchTrainActor
+
+
 def make_trainer(run: RunConfig, paths: ResolvedPaths, rank: RankInfo) -> TrainActor:
     """Return one trainer rank; raises UserError for a backend this image does not hold."""
     check_backends(run.backends)
-    from lprl_workload.train.actor_torch import TorchTrainActor
-
-    actor = TorchTrainActor(run, paths, rank)
+    actor = trainer_class()(run, paths, rank)
     # After building: what training draws must not depend on what else this process drew before.
     _seed(run.algorithm.seed + rank.rank)
     return actor
@@ -70,12 +90,12 @@ def make_trainer(run: RunConfig, paths: ResolvedPaths, rank: RankInfo) -> TrainA
 def engine_class(name: str) -> Callable[..., RolloutEngine]:
     """Return what makes an engine, of a name `held` can have; the contract suite runs on each of them."""
     if name == "torch":
-        from lprl_workload.rollout.engine_torch import TorchEngine
-
+        with loading():
+            from lprl_workload.rollout.engine_torch import TorchEngine
         return TorchEngine
     if name == "sglang":
-        from lprl_workload.rollout.sglang.engine import SglangEngine
-
+        with loading():
+            from lprl_workload.rollout.sglang.engine import SglangEngine
         return SglangEngine
     raise ValueError(f"engine {name!r}: held by the images, made by nobody")
 

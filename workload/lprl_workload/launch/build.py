@@ -6,12 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lprl_api import names
 from lprl_api.derived.effective import evaluation_sampling
 from lprl_api.derived.residency import ENGINE_PARTS
 from lprl_api.errors import UserError
 from lprl_api.spec.algorithm import Reward
-from lprl_api.wire.progress import Control, Progress
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.agent.named import check_episode
 from lprl_workload.agent.runner import make_draw
@@ -22,9 +20,7 @@ from lprl_workload.data import Prompt
 from lprl_workload.folder.config import check_trainable
 from lprl_workload.folder.model import read_contents
 from lprl_workload.launch.backends import check_backends, make_engine, make_trainer, set_up_process
-from lprl_workload.launch.local import LocalRolloutGroup, LocalTrainGroup
-from lprl_workload.metrics.configmaps import FileStore, open_store
-from lprl_workload.metrics.progress import LOCAL_INTERVAL_S, Reporter
+from lprl_workload.metrics.progress import Reporter
 from lprl_workload.rl.collect import Collector, Score
 from lprl_workload.rl.device import shares_devices
 from lprl_workload.rl.evaluation import Evaluator
@@ -33,10 +29,11 @@ from lprl_workload.rl.loop import Loop
 from lprl_workload.rl.records import Records
 from lprl_workload.rollout.dataset import PromptDataset
 from lprl_workload.rollout.decode import response_decoder
+from lprl_workload.rollout.end_tokens import end_token_ids
 from lprl_workload.rollout.pool import ROWS
 from lprl_workload.rollout.prompt_tokens import context_of
 from lprl_workload.rollout.reward import RewardItem, make_scorer
-from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
+from lprl_workload.rollout.tokens import load_tokenizer
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -63,6 +60,8 @@ class Assembled:
 
 def local_groups(run: RunConfig, paths: ResolvedPaths) -> tuple[TrainGroup, RolloutGroup]:
     """Return groups in this process: one trainer rank whatever the plan says, and the planned engines."""
+    from lprl_workload.launch.local import LocalRolloutGroup, LocalTrainGroup
+
     set_up_process()
     device = "cpu" if run.ranks.accelerator == "cpu" else "cuda:0"
     engines, rows, draw = run.ranks.engines, run.rollout.max_concurrency or ROWS, make_draw(run, paths)
@@ -115,15 +114,6 @@ def _both(make: Callable[[], T], beside: "Future[Any]") -> T:
         raise
     beside.result()
     return made
-
-
-def make_reporter(run: RunConfig, attempt: int) -> Reporter:
-    """Return the reporter of an attempt; it reports from now on."""
-    first = Progress(attempt=attempt, sequence=0, phase="starting", step=0, steps=run.algorithm.steps)
-    store = open_store(run.namespace, names.progress_configmap(run.job_name, attempt))
-    wished = run.progress.interval_seconds
-    interval_s = min(wished, LOCAL_INTERVAL_S) if isinstance(store, FileStore) else wished
-    return Reporter(store, first, interval_s, Control(steps=run.algorithm.steps, stability=run.stability))
 
 
 def check_folders(run: RunConfig, paths: ResolvedPaths) -> None:

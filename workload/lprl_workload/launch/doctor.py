@@ -16,8 +16,9 @@ from lprl_api.model.content_key import QUANTIZER_VERSION
 from lprl_api.names import ExitCode
 from lprl_workload.config import volumes_root
 from lprl_workload.convert.disk import existing_parent, free_bytes, human_bytes
-from lprl_workload.convert.job import available_cpus
 from lprl_workload.process.arguments import Parser, called_as
+from lprl_workload.process.cpus import available_cpus
+from lprl_workload.process.loading import loading
 
 NEEDED = (
     "lprl",
@@ -84,10 +85,10 @@ def _versions() -> list[Finding]:
 
 
 def _devices() -> list[Finding]:
-    import torch
+    with loading(keep=True):
+        import torch
 
-    from lprl_workload.quant.native import kernels
-
+        from lprl_workload.quant.native import kernels
     found = [Finding("device", "cpu", f"{available_cpus()} of {os.cpu_count()} usable, torch uses {torch.get_num_threads()} threads")]
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)

@@ -1,4 +1,7 @@
-"""Hugging Face folders of a checkpoint: those a finished run leaves in RUN/export, and those of `export` at any later time."""
+"""Hugging Face folders of a checkpoint: those a finished run leaves in RUN/export, and those of `export` at any later time.
+
+The converter and the model are imported by whoever exports: a driver may never, and a wrong command line needs neither.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +13,12 @@ from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths
 from lprl_workload.convert.cli import warn
 from lprl_workload.convert.console import ProgressLine
-from lprl_workload.convert.export import export_checkpoint, model_of
-from lprl_workload.convert.job import available_cpus
-from lprl_workload.convert.options import ALIASES, KINDS, check_exclusions, check_options, format_options, weight_format
+from lprl_workload.convert.options import ALIASES, KINDS, check_options, format_options, weight_format
 from lprl_workload.folder.config import read_shape
-from lprl_workload.hf.untrained import untrained_layers
-from lprl_workload.launch.backends import threads
-from lprl_workload.launch.trained_model import folder_with_model
+from lprl_workload.folder.untrained import untrained_layers
 from lprl_workload.process.arguments import count, parser
+from lprl_workload.process.cpus import available_cpus
+from lprl_workload.process.loading import loading
 
 
 def export_all(run: RunConfig, paths: ResolvedPaths, step: int) -> list[str]:
@@ -25,6 +26,12 @@ def export_all(run: RunConfig, paths: ResolvedPaths, step: int) -> list[str]:
 
     A folder under its final name is whole. Exports of an earlier end of the run (the job was given more steps) are replaced.
     """
+    if not run.checkpoint.export_formats:
+        return []
+    with loading():
+        from lprl_workload.convert.export import export_checkpoint
+        from lprl_workload.launch.backends import threads
+        from lprl_workload.launch.trained_model import folder_with_model
     is_moe = run.shape.moe is not None
     wanted = [(name, export_format(run.precision, name, is_moe)) for name in dict.fromkeys(run.checkpoint.export_formats)]
     out = paths.run / "export"
@@ -48,6 +55,10 @@ def export_command(argv: Sequence[str]) -> int:
     options.add_argument("--threads", type=count, metavar="N", help="CPU threads; default: all")
     chosen = options.parse_args(argv)
     check_options(chosen.formats, chosen)
+    with loading(keep=True):
+        from lprl_workload.convert.exclusions import check_exclusions
+        from lprl_workload.convert.export import export_checkpoint, model_of
+        from lprl_workload.launch.trained_model import folder_with_model
     with folder_with_model(chosen.checkpoint, chosen.out, chosen.model) as checkpoint:
         model = model_of(checkpoint)
         check_exclusions(chosen.exclude, model)

@@ -18,7 +18,7 @@ from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Bucket, GenerationRequest, Metrics, SamplingParams
 from lprl_workload.episode import Episode, described
 from lprl_workload.io.parts import FileRecord
-from lprl_workload.launch.backends import make_engine, make_trainer, set_up_process
+from lprl_workload.launch.backends import load_engine, load_trainer, make_engine, make_trainer, set_up_process
 from lprl_workload.launch.parts import split
 from lprl_workload.process.errors import ServerLostError, WeightMismatchError
 from lprl_workload.process.movement import Moved, here
@@ -78,6 +78,7 @@ class TrainHost(Host):
     def set_up(self, run: RunConfig, paths: ResolvedPaths, rank: RankInfo) -> None:
         """Join the ranks and load the model."""
         set_up_process()
+        load_trainer(run)
         self._run, self._paths, self._rank = run, paths, replace(rank, store=self._rendezvous)
         self._actor = make_trainer(run, paths, self._rank)
 
@@ -170,6 +171,8 @@ class EngineHost(Host):
             before, self._engine = self._engine, None
             before.close()
             del before
+        else:
+            load_engine(run)
         self._engine, self._draw = make_engine(run, paths, fmt, device), make_draw(run, paths)
 
     @property

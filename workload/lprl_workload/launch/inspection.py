@@ -2,6 +2,8 @@
 
 Everything that can be known before a conversion or a cluster is said here, all at once: this pod runs the image of the workers
 and mounts every volume.
+
+A folder of a family with a table is inspected without torch, which takes seconds to come: what needs it is imported where it is needed.
 """
 
 import sys
@@ -19,10 +21,9 @@ from lprl_workload.convert.cli import print_notes
 from lprl_workload.convert.console import ProgressLine
 from lprl_workload.convert.inspect import inspect_folder, inspection_message, look_at
 from lprl_workload.convert.source import resolve_source
-from lprl_workload.convert.verify import rule_difference
-from lprl_workload.convert.weights import ModelFolder
 from lprl_workload.folder.config import check_trainable
 from lprl_workload.process.arguments import parser
+from lprl_workload.process.loading import loading
 from lprl_workload.process.termination import write_message
 
 T = TypeVar("T")
@@ -65,8 +66,8 @@ def inspect_job(config: InspectConfig) -> tuple[Path, Inspection]:
     found = Problems()
     check = config.preflight
     if check is not None:
-        from lprl_workload.launch import preflight  # transformers: seconds that the inspection of a folder by hand need not take
-
+        with loading(keep=True):
+            from lprl_workload.launch import preflight
         found.of(*preflight.places(check))
         if config.source.volume is None:
             found.tell()  # before anything is downloaded
@@ -126,6 +127,9 @@ def _foreign(folder: Path, inspection: Inspection) -> str:
     """Return how much of a source's INT4 the own rule would change, sampled; nothing for other sources."""
     if inspection.quantization.format != "int4-group":
         return ""
+    with loading(keep=True):
+        from lprl_workload.convert.verify import rule_difference
+        from lprl_workload.convert.weights import ModelFolder
     found = rule_difference(ModelFolder(folder), limit=RULE_SAMPLE)
     share = found.changed_values / max(found.values, 1)
     return (

@@ -10,8 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lprl_api import names
 from lprl_api.wire.progress import Control, DriverPhase, Progress
-from lprl_workload.metrics.configmaps import ConfigMapStore
+from lprl_api.wire.runconfig import RunConfig
+from lprl_workload.metrics.configmaps import ConfigMapStore, FileStore, open_store
 from lprl_workload.metrics.turns import Turns
 from lprl_workload.process.movement import Movement, here
 
@@ -116,3 +118,12 @@ class Reporter:
         self._failing = False
         with self._lock:
             self._control = control or self._control
+
+
+def make_reporter(run: RunConfig, attempt: int) -> Reporter:
+    """Return the reporter of an attempt; it reports from now on."""
+    first = Progress(attempt=attempt, sequence=0, phase="starting", step=0, steps=run.algorithm.steps)
+    store = open_store(run.namespace, names.progress_configmap(run.job_name, attempt))
+    wished = run.progress.interval_seconds
+    interval_s = min(wished, LOCAL_INTERVAL_S) if isinstance(store, FileStore) else wished
+    return Reporter(store, first, interval_s, Control(steps=run.algorithm.steps, stability=run.stability))

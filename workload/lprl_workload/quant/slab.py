@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Buffer
 
+from lprl_workload.quant.error import relative_rms
 from lprl_workload.quant.native import kernels
-from lprl_workload.quant.source import relative_rms
 
 SLAB_BYTES = 1 << 19
 """BF16 bytes of a slab: with its output and the hash's view it stays in a core's L2 cache."""

@@ -1,6 +1,5 @@
-"""The quantizer's input: the BF16 weight a checkpoint stores, and its rectangles; what its error is measured in."""
+"""The quantizer's input: the BF16 weight a checkpoint stores, and its rectangles."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -43,8 +42,3 @@ def tiles(x: Tensor, block: tuple[int, int]) -> Tensor:
 def untile(x: Tensor, rows: int, cols: int) -> Tensor:
     """Undo `tiles`: [..., n, bn, k, bk] -> [..., rows, cols], the padding cropped."""
     return x.flatten(-2).flatten(-3, -2)[..., :rows, :cols]
-
-
-def relative_rms(squared_error: float, squared_weight: float) -> float:
-    """Return sqrt(sum of squared errors / sum of squared weights); 0 for weights of zeros, or none."""
-    return math.sqrt(squared_error / squared_weight) if squared_weight else 0.0

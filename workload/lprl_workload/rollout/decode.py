@@ -16,7 +16,7 @@ def response_decoder(tokenizer: Any, end_ids: frozenset[int], stop_ids: Sequence
 
     Args:
         tokenizer: a transformers tokenizer.
-        end_ids: ids that end a response (tokens.end_token_ids).
+        end_ids: ids that end a response (end_tokens.py).
         stop_ids: sampling.stopTokenIds.
 
     """

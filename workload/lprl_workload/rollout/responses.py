@@ -9,9 +9,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from lprl_api.errors import UserError
+from lprl_workload.rollout.end_tokens import end_token_ids
 from lprl_workload.rollout.generation import Row, StopRule
 from lprl_workload.rollout.requests import Chunk, Request
-from lprl_workload.rollout.tokens import end_token_ids, load_tokenizer
+from lprl_workload.rollout.tokens import load_tokenizer
 
 Sink = Callable[[Chunk | Exception], object]
 """Takes the chunks of a response, or what ends it instead; called from any thread, must not block."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lprl_workload.data import Bucket, NamedTensor, SyncReport
 from lprl_workload.process.errors import EngineLostError
-from lprl_workload.quant.source import relative_rms
+from lprl_workload.quant.error import relative_rms
 from lprl_workload.sync.assemble import Assembly, Taker, Whole
 from lprl_workload.sync.buckets import make_bucket
 from lprl_workload.sync.checks import Check

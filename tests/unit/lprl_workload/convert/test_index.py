@@ -9,7 +9,8 @@ from lprl_api.errors import UserError
 from lprl_workload.convert.writer import OutputTensor, ShardWriter, layout
 from lprl_workload.folder.contents import stored_tensors
 from lprl_workload.folder.files import INDEX_FILE
-from lprl_workload.folder.header import DTYPES, read_header
+from lprl_workload.folder.header import read_header
+from lprl_workload.io.dtypes import DTYPES
 
 
 def _file(path: Path, header: object, data: bytes = b"") -> Path:

@@ -24,6 +24,7 @@ def test_an_engine_is_closed_before_the_one_that_takes_its_place_is_built(monkey
 
     monkeypatch.setattr(hosts, "make_engine", lambda run, paths, fmt, device: Engine(fmt))
     monkeypatch.setattr(hosts, "set_up_process", lambda: None)
+    monkeypatch.setattr(hosts, "load_engine", lambda run: None)
     monkeypatch.setattr(hosts, "make_draw", lambda run, paths: None)
     host: Any = hosts.EngineHost()
     host.set_up(None, None, "fp8", "cpu")
@@ -47,6 +48,7 @@ def test_a_host_whose_new_engine_cannot_be_built_serves_no_old_one(monkeypatch: 
 
     monkeypatch.setattr(hosts, "make_engine", make)
     monkeypatch.setattr(hosts, "set_up_process", lambda: None)
+    monkeypatch.setattr(hosts, "load_engine", lambda run: None)
     monkeypatch.setattr(hosts, "make_draw", lambda run, paths: None)
     host: Any = hosts.EngineHost()
     host.set_up(None, None, "fp8", "cpu")

@@ -15,7 +15,7 @@ from lprl_api.names import ExitCode
 from lprl_api.wire.progress import Termination
 from lprl_fixtures.runs import VOLUME, run_config
 from lprl_workload.__main__ import main
-from lprl_workload.launch.main import finish_message
+from lprl_workload.launch.drive import finish_message
 
 Make = Callable[..., Path]
 
