@@ -93,8 +93,11 @@ class EngineCase:
         prompts = (folder / "data" / spec["data"]["prompts"]["path"]).parent
         (folder / "checkpoints").mkdir(parents=True)
         if self.task == "tool":
+            import torch
+
             from lprl_fixtures.lookup_model import write_lookup_model
 
+            torch.set_num_threads(1)  # more are no faster at this size, and far slower beside others
             write_lookup(prompts, self.seed)
             write_lookup_model(model, self.seed, size="blocks")
         else:

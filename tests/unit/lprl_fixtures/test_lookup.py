@@ -12,6 +12,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from lprl_api.spec import episode as spec
+from lprl_fixtures.architectures import Size
 from lprl_fixtures.lookup import SEE, held, questions, read_secret, value, write_lookup
 from lprl_fixtures.lookup_model import ASKS, TOOL, batches, conversation, write_lookup_model
 from lprl_fixtures.lookup_server import LookupServer
@@ -86,8 +87,10 @@ def test_played_conversations_teach_only_what_the_assistant_says_and_mostly_gues
         assert tokenizer.decode([token for token in targets[0].tolist() if token >= 0]) == said
 
 
-def test_the_model_loads_with_a_template_that_writes_calls(tmp_path: Path) -> None:
-    write_lookup_model(tmp_path, steps=2, habits=0)
+@pytest.mark.parametrize(("size", "ffn"), [("demo", 192), ("blocks", 256)])
+def test_the_model_loads_with_a_template_that_writes_calls(tmp_path: Path, size: Size, ffn: int) -> None:
+    write_lookup_model(tmp_path, steps=1, habits=0, size=size)
+    assert json.loads((tmp_path / "config.json").read_text())["intermediate_size"] == ffn
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     style = style_of_template(tokenizer, {"tools": [TOOL]})
     assert style is not None and style.name == "hermes"
