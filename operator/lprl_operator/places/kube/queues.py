@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from lprl_api.names import Reason
 from lprl_api.text import one_line, shortened
 from lprl_operator.decide.observed import Key
 from lprl_operator.kube import paths
@@ -16,6 +17,8 @@ from lprl_operator.places.kube import reduce
 from lprl_operator.places.kube.cache import Cache
 from lprl_operator.places.kube.owners import controller_uid
 
+EVICTED, RESERVED = str(Reason.EVICTED), "QuotaReserved"
+"""Types of a Workload's conditions: Kueue and we have the same word for the first."""
 WORKLOAD = ("kueue.x-k8s.io/v1beta2", "Workload")
 PERIOD_S, SOONEST_S = 15.0, 3.0
 """Between two lists of a namespace: while what is held is what it was at the last one, and when something else is."""
@@ -83,7 +86,7 @@ def words(workloads: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def said(workload: Mapping[str, Any]) -> str:
     """Return why a Workload is not running, in Kueue's own words: stopped, thrown out, or not admitted; empty when it is admitted."""
     found = reduce.conditions(workload)
-    evicted, reserved = found.get("Evicted", {}), found.get("QuotaReserved", {})
+    evicted, reserved = found.get(EVICTED, {}), found.get(RESERVED, {})
     out = _text(evicted) if evicted.get("status") == "True" else ""
     if (workload.get("spec") or {}).get("active") is False:
         return out or "Deactivated: spec.active of its Workload is false"
