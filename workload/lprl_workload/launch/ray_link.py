@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -89,16 +90,26 @@ def wait_healthy(address: str, deadline_s: float) -> None:
     until, said = time.monotonic() + deadline_s, ""
     while True:
         try:
+            _listens(address)
             found = subprocess.run(command, capture_output=True, text=True, timeout=HEALTH_CHECK_S)
             if found.returncode == 0:
                 return
             said = found.stderr.strip()[-300:]
+        except OSError as error:  # which costs nothing to find out, a health check a second of processor time
+            said = str(error)
         except subprocess.TimeoutExpired:
             said = f"ray health-check did not end in {HEALTH_CHECK_S:.0f} s"
         if time.monotonic() > until:
             raise DeadlineError(f"Ray at {address} did not become healthy in {deadline_s:.0f} s: {said}")
         log.info("waiting for Ray at %s", address)
         time.sleep(1.0)
+
+
+def _listens(address: str) -> None:
+    """Raise OSError unless something listens at host:port; what is no such address is for Ray to refuse."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), HEALTH_CHECK_S).close()
 
 
 def get_all(
