@@ -49,7 +49,6 @@ class Ray:
             "--head",
             f"--port={self.port}",
             "--num-cpus=0",
-            "--include-dashboard=false",
             "--no-monitor",
             f"--ray-client-server-port={free_port()}",
         )

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,13 @@ while ray.cluster_resources().get("lprl_trainer") != 1:
 """
 
 
+def commands() -> Iterator[bytes]:
+    """Yield the command lines of this machine's processes."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            yield path.read_bytes()
+
+
 def test_a_node_lives_whose_agents_start_slowly(ray_head: Ray, ray_nodes: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text(SLOW)
     monkeypatch.setitem(ray_nodes.env, "PYTHONPATH", str(tmp_path))
@@ -30,3 +39,5 @@ def test_a_node_lives_whose_agents_start_slowly(ray_head: Ray, ray_nodes: Ray, t
     wait_healthy(ray_head.address, CONNECT_DEADLINE_S)
     subprocess.run([sys.executable, "-c", ASK, ray_head.address], env=ray_nodes.env, check=True, timeout=CONNECT_DEADLINE_S)
     assert node.poll() is None, ray_nodes.said()
+    ours = [command for command in commands() if str(ray_head.temp).encode() in command]
+    assert any(b"dashboard/agent.py" in command for command in ours) and not any(b"dashboard/dashboard.py" in command for command in ours)
