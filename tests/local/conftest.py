@@ -45,13 +45,7 @@ class Ray:
         self.temp, self.port, self.nodes = temp, free_port(), 0
         self.env = {**os.environ, **RAY_ENV, "LPRL_VOLUMES_ROOT": str(root), "OMP_NUM_THREADS": "1"}
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.start(
-            "--head",
-            f"--port={self.port}",
-            "--num-cpus=0",
-            "--no-monitor",
-            f"--ray-client-server-port={free_port()}",
-        )
+        self.start("--head", f"--port={self.port}", "--num-cpus=0", "--no-monitor")
 
     @property
     def address(self) -> str:

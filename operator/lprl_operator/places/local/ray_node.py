@@ -5,7 +5,8 @@ were given (ray-project/ray#65983), and `ray start` prints nothing of it. Agents
 time: beside a dozen others on two cores they need longer. So every port is given, and said for them as soon as there is a session.
 
 Nor does `ray start` wait for a dashboard here that nobody asked for: with --include-dashboard=false it starts that process as well, for
-reports of usage, which are off (three seconds of processor time, 130 MB). Where its port is taken, Ray goes on without.
+reports of usage, which are off (three seconds of processor time, 130 MB). Where its port is taken, Ray goes on without. And wherever grpc
+can be imported it starts a server for ray:// clients, on a port that is the same for every head: not so in this very process.
 
 In use as `line(...)`; standard library only, Ray is run as a module in this very process.
 """
@@ -77,6 +78,7 @@ def main() -> None:
     node = secrets.token_hex(NODE_BYTES)
     os.environ[ENV_NODE] = node
     threading.Thread(target=tell, args=(*said(sys.argv), node), daemon=True).start()
+    sys.modules["grpc"] = None  # type: ignore[assignment]
     taken = [without_dashboard(int(port))] if (port := given(sys.argv).get(DASHBOARD[1])) else []
     runpy.run_module("ray.scripts.scripts", run_name="__main__", alter_sys=True)
     del taken

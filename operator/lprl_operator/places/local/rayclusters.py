@@ -125,7 +125,7 @@ class RayClusterController:
         write_secret(self._folders, meta["name"][-50:], "auth_token", token)
         cluster["status"] = {"headStarted": True, "address": f"{host}:{port}"}
         self._store.replace(cluster)
-        flags = ["--head", f"--port={port}", "--no-monitor", f"--ray-client-server-port={free_port()}"]
+        flags = ["--head", f"--port={port}", "--no-monitor"]
         flags += start_params(group.get("rayStartParams", {}), ("port", "dashboard-host", "dashboard-port", "block"))
         self._start_node(cluster, group["template"], f"{meta['name']}-head", "head", 0, flags)
 
