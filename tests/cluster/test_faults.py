@@ -57,12 +57,12 @@ def test_a_lost_worker_a_lost_operator_and_a_lost_head(kube: Kube, submit: Submi
     job = submit(small("losses", **LEISURELY))
     mine = f"lprl.dev/job={job.name},lprl.dev/role="
     job.wait_phase("Running", seconds=START_S)
-    wait(lambda: job.checkpointed() >= EVERY, "a checkpoint", 120, job.story)
+    wait(lambda: job.checkpointed() >= EVERY, "a checkpoint", 300, job.story)
     kill(kube, "lprl-system", "app.kubernetes.io/name=lprl")
     lost = kill(kube, job.namespace, f"{mine}workers")
-    wait(lambda: len(job.pods("workers")) == 2 and lost not in str(job.pods("workers")), "a new worker", 120, job.story)
+    wait(lambda: len(job.pods("workers")) == 2 and lost not in str(job.pods("workers")), "a new worker", 300, job.story)
     before = job.checkpointed()
-    wait(lambda: job.checkpointed() > before, "another checkpoint", 180, job.story)
+    wait(lambda: job.checkpointed() > before, "another checkpoint", 480, job.story)
     status = job.status()
     assert status["attempt"] == 1 and not status.get("failures"), job.story()
 
