@@ -15,7 +15,10 @@ from lprl_fixtures.generate import ModelOptions, TaskOptions, generate_model, ge
 from lprl_fixtures.lookup import write_lookup
 
 ROOT = Path(__file__).resolve().parents[2]
-LEARNS = {"qwen3": ROOT / "examples" / "10-qwen3-bf16-bf16.yaml", "qwen3-moe": ROOT / "examples" / "20-qwen3-moe-bf16-bf16.yaml"}
+LEARNS: dict[Architecture, Path] = {
+    "qwen3": ROOT / "examples" / "10-qwen3-bf16-bf16.yaml",
+    "qwen3-moe": ROOT / "examples" / "20-qwen3-moe-bf16-bf16.yaml",
+}
 ASKS = ROOT / "examples" / "40-lookup-tool.yaml"
 Task = Literal["digit", "tool"]
 Engine = Literal["torch", "sglang"]
@@ -115,7 +118,7 @@ def by_lprl_run(folder: Path, manifest: Path) -> list[str]:
 
 def cases() -> list[EngineCase]:
     """Return all runs: the digit task in turns, then with staleness 1, then the tool; both engines of a pair one after the other."""
-    digit = [EngineCase(pair, model, engine) for pair in PAIRS for model in LEARNS for engine in ENGINES]  # type: ignore[arg-type]
-    stale = [EngineCase(pair, model, engine, 1) for pair in STALE_PAIRS for model in LEARNS for engine in ENGINES]  # type: ignore[arg-type]
+    digit = [EngineCase(pair, model, engine) for pair in PAIRS for model in LEARNS for engine in ENGINES]
+    stale = [EngineCase(pair, model, engine, 1) for pair in STALE_PAIRS for model in LEARNS for engine in ENGINES]
     tool = [EngineCase(pair, "qwen3", engine, task="tool") for pair in TOOL_PAIRS for engine in ENGINES]
     return [*digit, *stale, *tool]

@@ -30,8 +30,7 @@ Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Finish = Literal["stop", "length", "abort", "turn-limit", "failed"]
 """failed: a tool or an environment gave up, not the policy."""
-FAILURE_CHARACTERS = 300
-"""Of why an episode failed, as the driver holds it."""
+FAILURE_CHARACTERS = 300  # of why an episode failed, as the driver holds it
 NOTHING: Float32 = np.zeros(0, np.float32)
 SHORT = 1024  # tokens of a turn that is pickled as plain bytes: arrays cost ten times as much
 

@@ -1,9 +1,8 @@
 """The Cluster Protocol on a Kubernetes API server.
 
 Watches fill `kube.cache`; `observe` answers from it. `live_read` reads the job, its RayClusters, all their pods and the progress
-ConfigMap from the API server. Jobs (inspect, convert, finalise) come from the cache also then, because nothing a stale one can
-lead to is unsafe: their creation is create-once, their deletion is guarded by uid and resource version, and a finished Job of
-ours stays finished.
+ConfigMap from the API server. Jobs (inspect, convert, finalise) come from the cache also then, as nothing a stale one can lead to is
+unsafe: their creation is create-once, their deletion guarded by uid and resource version, and a finished Job of ours stays finished.
 """
 
 import logging
