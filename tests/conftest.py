@@ -40,6 +40,10 @@ LANE_S = 1800
 API_SERVER = ("test_admission", "test_cluster_rules", "test_crash_points", "test_crd_server", "test_kubectl_lprl")
 """Modules of tests/contract that share one API server."""
 
+LATE_CHART, LAST = ("test_upgrade",), "chart-2"
+"""The longest of tests/chart, which share an API server, in a lane of its own; it begins when another has ended, for one more API
+server at a time would take the memory that all have."""
+
 
 def lane(path: Path) -> str | None:
     """Return the lane of a test file; None for tests that may run anywhere, any number at a time."""
@@ -48,6 +52,8 @@ def lane(path: Path) -> str | None:
         return f"plane-{PLANES.get(module, 3)}"
     if folder == "local":
         return RAYS.get(module, "ray-3")
+    if folder == "chart" and module in LATE_CHART:
+        return LAST
     if folder in ("chart", "cluster", "gpu"):
         return folder
     return "api-server" if folder == "contract" and module in API_SERVER else None

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import lane
+from tests.conftest import LAST, lane
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("control_plane", "local", "chart", "contract", "unit", "golden", "repo")
@@ -36,13 +36,13 @@ class Ended:
 
 
 def shares(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Deal test files out: those of each lane, and those that are in none, in the order in which pytest runs them."""
+    """Deal test files out, in the order in which pytest runs them: those of each lane, and those that are in none; LAST comes last."""
     found: dict[str, list[Path]] = {}
     for file in sorted(files):
         inside = file.relative_to(ROOT / "tests").as_posix()
         anywhere = next((name for folder, name in SHARES.items() if inside.startswith(f"{folder}/")), "others")
         found.setdefault(lane(file) or anywhere, []).append(file)
-    return found
+    return dict(sorted(found.items(), key=lambda item: item[0] == LAST))
 
 
 def run(name: str, files: Iterable[Path], folder: Path, running: dict[str, "subprocess.Popen[bytes]"]) -> Ended:

@@ -16,6 +16,9 @@ def test_every_test_file_is_run_once_and_with_its_lane() -> None:
         lane = conftest.lane(file)
         assert lane is None or file in dealt[lane]
     assert {"plane-1", "plane-2", "plane-3", "ray-1", "ray-3", "api-server", "chart"} < dealt.keys()
+    assert list(dealt)[-1] == conftest.lane(side_by_side.ROOT / "tests/chart/test_upgrade.py") == "chart-2", (
+        "it takes the place of one that ended"
+    )
     assert not {conftest.lane(file) for file in dealt["others"] + dealt["workload"] + dealt["contract"]} - {None}
 
 
