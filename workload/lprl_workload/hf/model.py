@@ -5,7 +5,6 @@ BF16-rounded (or dequantised) weights on a CPU, bfloat16 on a GPU, with the outp
 correction biases are float32 everywhere.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from transformers.initialization import no_init_weights
 
 from lprl_api.errors import UserError
 from lprl_api.model.model_shape import ModelShape
+from lprl_workload.folder.header import read_json
 from lprl_workload.hf.experts import EXPERTS, register_experts
 from lprl_workload.hf.head import use_float32_head
 
-MAX_JSON_BYTES = 16 * 1024 * 1024
 MODELS = {
     "llama": "Llama",
     "qwen2": "Qwen2",
@@ -40,21 +39,6 @@ def model_classes(family: str) -> tuple[Any, Any]:
 def compute_dtype(device: torch.device | str) -> torch.dtype:
     """Return the dtype of arithmetic on `device`: float32 on a CPU, bfloat16 elsewhere."""
     return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of bounded size; raises UserError naming the file when it is missing or no object."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file", "point model.source at a Hugging Face folder")
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise UserError(f"{path}: {path.stat().st_size} bytes, at most {MAX_JSON_BYTES} fit")
-    try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})", "copy or download the file again") from error
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: found a {type(document).__name__}, needs a JSON object")
-    return document
 
 
 def model_config(folder: Path, shape: ModelShape) -> Any:

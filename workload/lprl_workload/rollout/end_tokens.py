@@ -1,24 +1,16 @@
 """The ids that end a response. The tokenizer is given, not loaded."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lprl_api.errors import UserError
-
-MAX_JSON_BYTES = 16 * 1024 * 1024
+from lprl_workload.folder.header import read_json
 
 
 def _ids(path: Path) -> set[int]:
     if not path.is_file():
         return set()
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise UserError(f"{path}: {path.stat().st_size} bytes, at most {MAX_JSON_BYTES} fit")
-    try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})", "copy or download the file again") from error
-    value = document.get("eos_token_id") if isinstance(document, dict) else None
+    value = read_json(path).get("eos_token_id")
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(item, int) for item in values):
         raise UserError(f"{path}: eos_token_id is {value!r}, needs a token id or a list of them")

@@ -8,7 +8,7 @@ from typing import Any
 from lprl_api.model.checkpoint_tensors import checkpoint_tensors
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
-from lprl_workload.hf.model import read_json
+from lprl_workload.folder.header import read_json
 from lprl_workload.quant.config_json import KEYS, quantization_config, strip_quantization
 from lprl_workload.quant.select import Selection
 
