@@ -81,6 +81,23 @@ def settings_digest(wanted: ConversionVerify) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class LargestError(Contract):
+    """The quantised tensor of a conversion whose weights are furthest from the source's."""
+
+    tensor: str = ""
+    """Empty where nothing was quantised."""
+    relative_rms_error: float | None = 0.0
+    """None where it is no finite number."""
+
+    def is_above(self, limit: float) -> bool:
+        """Whether a limit is passed; by what is no number, every one is."""
+        return self.relative_rms_error is None or self.relative_rms_error > limit
+
+    def words(self) -> str:
+        """The figure for people."""
+        return "not finite" if self.relative_rms_error is None else f"{self.relative_rms_error:.6f}"
+
+
 class ConversionAnswers(Contract):
     """What a finalise Job says in its termination message."""
 

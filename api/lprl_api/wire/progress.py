@@ -7,7 +7,7 @@ from pydantic import Field
 from lprl_api.base import Contract, Documented, NonNegativeFloat, NonNegativeInt
 from lprl_api.checkpoint_ref import CheckpointRef
 from lprl_api.spec.topology import Stability
-from lprl_api.wire.answers import ConversionAnswers
+from lprl_api.wire.answers import ConversionAnswers, LargestError
 
 MESSAGE_CHARACTERS = 500
 """Longest message of a report."""
@@ -169,3 +169,5 @@ class Termination(Contract):
     progress: Progress | None = None
     answers: ConversionAnswers | None = None
     """Of a finalise Job that was asked to measure them."""
+    largest_error: LargestError | None = None
+    """Of a finalise Job."""

@@ -107,6 +107,7 @@ class ConvertConfig(Contract):
     """Completions of the Indexed Job; worker i takes shards i, i + workers, ..."""
     threads: PositiveInt | None
     max_relative_rms_error: float | None
+    """Of a conversion by hand; a job's limit is its own, and compared by the operator: the conversion is shared."""
     verify: ConversionVerify | None = None
     """Without its maxKl, which is each job's own: the conversion is shared. None for what is not served."""
 

@@ -7,6 +7,7 @@ again, which checks its digests and skips every finished shard; a failed one cou
 
 from dataclasses import dataclass
 
+from lprl_api.model.formats import Bf16
 from lprl_api.names import Condition, ExitCode, Reason
 from lprl_api.spec.operations import ConversionVerify
 from lprl_api.wire.answers import ConversionAnswers, Distance, settings_digest
@@ -90,7 +91,11 @@ def _step(case: Case, conversion: Conversion) -> Step:
         create = Create(annotated(case.wanted.convert_document(conversion), made_from(case.job)))
         return Step(Reason.CONVERTING, "the conversion Job is being created", actions=(create,))
     if final is not None and final.finished == "Complete":
-        return _measured(case, conversion, final) or Step(Reason.CONVERTED, str(conversion.target), conversion.shards, done=True)
+        return (
+            _above(case, conversion, final)
+            or _measured(case, conversion, final)
+            or Step(Reason.CONVERTED, str(conversion.target), conversion.shards, done=True)
+        )
     for job in (final, convert):
         if job is not None and job.finished == "Failed":
             return Step(Reason.CONVERSION_FAILED, job.message, failed=job_verdict(job, Reason.CONVERSION_FAILED))
@@ -106,6 +111,24 @@ def _step(case: Case, conversion: Conversion) -> Step:
     return Step(Reason.FINALISING, "all shards are converted", done, (*joins, create))
 
 
+def _above(case: Case, conversion: Conversion, final: JobState) -> Step | None:
+    """What this job's limit of weight errors keeps a finished conversion from; None where there is none, or it is kept."""
+    limit = case.job.spec.conversion.max_relative_rms_error
+    if limit is None or isinstance(conversion.config.format, Bf16):
+        return None
+    said = [parse_termination(end.message) for end in final.exits if end.exit_code == ExitCode.OK]
+    found = next((t.largest_error for t in said if t is not None and t.largest_error is not None), None)
+    if found is None:
+        return _ask_again(case, conversion, final, "the errors of weights")
+    if not found.is_above(limit):
+        return None
+    what = (
+        f"conversion.maxRelativeRmsError: tensor {found.tensor}: relative RMS error {found.words()} is above the limit {limit:g}; "
+        "raise the limit, or keep the module in high precision with precision.excludeModules"
+    )
+    return Step(Reason.CONVERSION_FAILED, what, failed=Verdict(Move.FAIL, Reason.USER_ERROR, what))
+
+
 def _measured(case: Case, conversion: Conversion, final: JobState) -> Step | None:
     """What a finished conversion's answers keep it from: figures that were not measured, not readable, or above this job's limit.
 
@@ -118,7 +141,7 @@ def _measured(case: Case, conversion: Conversion, final: JobState) -> Step | Non
     found = answers_of(final, wish)
     known = case.status.conversion.answers
     if found is None and (known is None or known.settings != settings_digest(wish)):
-        return _measure_again(case, conversion, final)
+        return _ask_again(case, conversion, final, "the answers")
     if found is None:
         return None
     if found.problem or found.distance is None:
@@ -130,15 +153,15 @@ def _measured(case: Case, conversion: Conversion, final: JobState) -> Step | Non
     return None
 
 
-def _measure_again(case: Case, conversion: Conversion, final: JobState) -> Step:
-    """Replace a finalise Job that measured something else; one that was this very job's should have measured it."""
+def _ask_again(case: Case, conversion: Conversion, final: JobState, what: str) -> Step:
+    """Replace a finalise Job that did not say `what`; one that was this very job's should have said it."""
     made = read(final.made_from)
     reported = any(end.exit_code == ExitCode.OK for end in final.exits)  # a pod that is gone took its report with it: the file is left
     if reported and made is not None and (made.uid, made.generation) == (case.uid, case.job.metadata.generation):
-        what = f"Job {final.name} finished without a word on the answers; does its image match the operator's version?"
-        return Step(Reason.CONVERSION_FAILED, what, failed=Verdict(Move.FAIL, Reason.CONVERSION_FAILED, what))
+        told = f"Job {final.name} finished without a word on {what}; does its image match the operator's version?"
+        return Step(Reason.CONVERSION_FAILED, told, failed=Verdict(Move.FAIL, Reason.CONVERSION_FAILED, told))
     delete = Delete(case.ref("batch/v1", "Job", final.name), final.uid)
-    return Step(Reason.FINALISING, "measuring what the conversion does to the answers", conversion.shards, (delete,))
+    return Step(Reason.FINALISING, f"measuring what the conversion does to {what}", conversion.shards, (delete,))
 
 
 def answers_of(final: JobState, wish: ConversionVerify) -> ConversionAnswers | None:

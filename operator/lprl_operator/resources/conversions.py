@@ -60,7 +60,7 @@ def make(job: LowPrecisionRLJob, inspection: Inspection, fmt: WeightFormat) -> C
         content_key=key,
         workers=workers,
         threads=wish.threads,
-        max_relative_rms_error=wish.max_relative_rms_error,
+        max_relative_rms_error=None,
         verify=None if wish.verify is None or isinstance(fmt, Bf16) else wish.verify.model_copy(update={"max_kl": None}),
     )
     return Conversion(naming.conversion(key, f"{claim}/{target.path}"), config, inspection.shards)

@@ -56,14 +56,14 @@ def finalise_command(argv: Sequence[str]) -> int:
     config_option(options, "ConvertConfig")
     config = load_contract(options.parse_args(argv).config, ConvertConfig)
     with loading(keep=True):
-        from lprl_workload.convert.finalise import run_finalise
+        from lprl_workload.convert.finalise import published_error, run_finalise
     line = ProgressLine()
     manifest = run_finalise(config, line.download)
     size = sum(record.nbytes for record in manifest.files)
     answers = None if config.verify is None else measured(config, config.verify, line)
     line.close()
     message = f"{config.target}: {len(manifest.source_shards)} shards, {human_bytes(size)}, {config.format.kind}"
-    write_termination(Reason.CONVERTED, message, answers=answers)
+    write_termination(Reason.CONVERTED, message, answers=answers, largest_error=published_error(resolve(config.target)))
     return ExitCode.OK
 
 

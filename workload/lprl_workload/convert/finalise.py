@@ -6,14 +6,18 @@ Each step can be killed and done again; every file is written aside and renamed,
 """
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from lprl_api.catalog.servable import folder_warnings
 from lprl_api.errors import UserError
 from lprl_api.model.hf_quantization import without_lists
+from lprl_api.wire.answers import LargestError
 from lprl_api.wire.runconfig import ConvertConfig
 from lprl_workload.config import resolve
 from lprl_workload.convert.cache import check_key, find_conversion, partial_of
@@ -43,7 +47,7 @@ def finalise(config: ConvertConfig, source: Path, target: Path) -> ConversionMan
     """Publish the conversion of `source` at `target`; returns its manifest, also when it was published before.
 
     Raises UserError when shards are missing or do not match, the source changed since it was inspected, or the error is above
-    config.max_relative_rms_error.
+    config.max_relative_rms_error, which a conversion published before may be, too.
     """
     check_key(config)
     partial = partial_of(target)
@@ -54,10 +58,12 @@ def finalise(config: ConvertConfig, source: Path, target: Path) -> ConversionMan
         check_source_unchanged(config, source, contents)
         told = untrained_layers(source), _warnings(source, config)
         report = make_report(config.content_key, config.fingerprint, config.format, QUANTIZER_VERSION, reports, *told)
-        check_error(report, config.max_relative_rms_error)
+        check_error(largest_error(report), config.max_relative_rms_error)
         write_side_files(config, source, partial, reports, report)
         found = seal(config, partial, reports)
         publish(partial, target)
+    elif config.max_relative_rms_error is not None:
+        check_error(published_error(target), config.max_relative_rms_error)
     # What was only of use while the work went on; a kill before this line leaves it behind, harmless.
     shutil.rmtree(target / REPORTS, ignore_errors=True)
     return found
@@ -108,16 +114,28 @@ def check_source_unchanged(config: ConvertConfig, source: Path, contents: Folder
         )
 
 
-def check_error(report: ConversionReport, limit: float | None) -> None:
-    """Raise UserError when a tensor's relative RMS error is above the limit, or is no number."""
+def largest_error(report: ConversionReport) -> LargestError:
+    """Return the tensor that a limit is compared with."""
     worst = worst_tensor(report.tensors)
-    if limit is None or worst is None or worst.relative_rms_error is None:
-        return
-    if not worst.relative_rms_error <= limit:
+    if worst is None or worst.relative_rms_error is None:
+        return LargestError()
+    return LargestError(tensor=worst.name, relative_rms_error=worst.relative_rms_error if math.isfinite(worst.relative_rms_error) else None)
+
+
+def published_error(target: Path) -> LargestError:
+    """Return `largest_error` of a published conversion; raises UserError naming its report when that cannot be read."""
+    try:
+        return largest_error(ConversionReport.model_validate_json((target / REPORT).read_bytes()))
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{target / REPORT}: cannot be read as a report of errors", "delete the folder and convert again") from error
+
+
+def check_error(found: LargestError, limit: float | None) -> None:
+    """Raise UserError when a tensor's relative RMS error is above the limit, or is no number."""
+    if limit is not None and found.is_above(limit):
         raise UserError(
-            f"tensor {worst.name}: relative RMS error {worst.relative_rms_error:.6f} is above the limit {limit}",
-            "raise conversion.maxRelativeRmsError (lprl convert: --max-error), or keep the module in high precision with "
-            "precision.excludeModules (--exclude)",
+            f"tensor {found.tensor}: relative RMS error {found.words()} is above the limit {limit}",
+            "raise --max-error, or keep the module in high precision with --exclude",
         )
 
 

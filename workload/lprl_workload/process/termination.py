@@ -16,7 +16,7 @@ from pathlib import Path
 from lprl_api.errors import StorageFullError, UserError
 from lprl_api.names import ENV_CALLED_AS, ENV_TERMINATION_LOG, TERMINATION_MESSAGE_BYTES, ExitCode, Reason
 from lprl_api.text import one_line, shortened
-from lprl_api.wire.answers import ConversionAnswers
+from lprl_api.wire.answers import ConversionAnswers, LargestError
 from lprl_api.wire.progress import Progress, Termination
 from lprl_workload.process.arguments import UsageError
 from lprl_workload.process.blame import blame_of, words_of
@@ -143,14 +143,21 @@ def run_guarded(command: Callable[[], int], crash_reason: str, *, by_hand: bool 
 
 
 def write_termination(
-    reason: str, message: str, progress: Progress | None = None, answers: ConversionAnswers | None = None, owner: int | None = None
+    reason: str,
+    message: str,
+    progress: Progress | None = None,
+    answers: ConversionAnswers | None = None,
+    owner: int | None = None,
+    largest_error: LargestError | None = None,
 ) -> None:
     """Write the process's termination message; long ones are shortened in their middle, so that the JSON stays within 4096 bytes."""
     message = one_line(message)
+    found = Termination(
+        reason=reason, message=message, owner_attempt=owner, progress=progress, answers=answers, largest_error=largest_error
+    )
     limit, text = len(message), ""
     while not text or (len(text.encode()) > TERMINATION_MESSAGE_BYTES and limit):
-        document = Termination(reason=reason, message=shortened(message, limit), owner_attempt=owner, progress=progress, answers=answers)
-        text = document.model_dump_json(by_alias=True)
+        text = found.model_copy(update={"message": shortened(message, limit)}).model_dump_json(by_alias=True)
         limit = limit * 3 // 4
     write_message(text)
 

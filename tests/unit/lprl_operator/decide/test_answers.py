@@ -8,7 +8,7 @@ import pytest
 
 from lprl_api.names import Reason
 from lprl_api.spec.operations import ConversionVerify
-from lprl_api.wire.answers import Advice, ConversionAnswers, Distance, settings_digest
+from lprl_api.wire.answers import Advice, ConversionAnswers, Distance, LargestError, settings_digest
 from lprl_api.wire.progress import Termination
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -97,6 +97,35 @@ def test_a_finalise_job_without_a_word_on_the_answers_is_no_success(make_world, 
     advance(world, lib, "Failed")
     assert condition(world, "Failed")["reason"] == Reason.CONVERSION_FAILED
     assert "does its image match the operator's version?" in condition(world, "Failed")["message"]
+
+
+def far_by(error: float | None) -> str:
+    """The termination message of a finalise Job whose worst tensor is so far from the source's."""
+    worst = LargestError(tensor="model.layers.0.mlp.up_proj.weight", relative_rms_error=error)
+    return Termination(reason=Reason.CONVERTED, message="made", largest_error=worst).model_dump_json(by_alias=True)
+
+
+@pytest.mark.parametrize(("error", "figure"), [(0.125, "0.125000"), (None, "not finite")])
+def test_a_limit_of_weight_errors_fails_the_job_that_has_it_and_no_other_of_the_same_conversion(
+    make_world, make_manifest, lib, error, figure
+):
+    world = make_world(make_manifest(conversion={"volume": "models", "maxRelativeRmsError": 0.12}))
+    world.finalised = far_by(error)
+    advance(world, lib, "Failed")
+    assert condition(world, "Failed")["reason"] == Reason.USER_ERROR and world.created_attempts == []
+    told = f"conversion.maxRelativeRmsError: tensor model.layers.0.mlp.up_proj.weight: relative RMS error {figure} is above the limit 0.12"
+    assert told in condition(world, "Failed")["message"]
+    for limits in ({}, {"maxRelativeRmsError": 0.13}) if error else ({},):
+        other = make_world(make_manifest(conversion={"volume": "models"} | limits))
+        other.finalised = far_by(error)
+        advance(other, lib, "Succeeded")
+
+
+def test_a_finalise_job_without_a_word_on_weight_errors_is_no_success_where_there_is_a_limit(make_world, make_manifest, lib):
+    world = make_world(make_manifest(conversion={"volume": "models", "maxRelativeRmsError": 0.12}))
+    world.finalised = Termination(reason=Reason.CONVERTED, message="made").model_dump_json(by_alias=True)
+    advance(world, lib, "Failed")
+    assert "without a word on the errors of weights; does its image match" in condition(world, "Failed")["message"]
 
 
 @pytest.mark.parametrize(("verify", "same"), [({"maxKl": 0.5}, True), ({"sensitivityTexts": 4}, False), ({"promptKey": "text"}, False)])

@@ -96,3 +96,12 @@ def test_wrong_texts_publish_the_conversion_and_say_what_is_wrong(finalise: Any,
     gone = finalise(WISH.model_copy(update={"prompts": DataFile(volume="data", path="gone.jsonl")}))
     assert gone.problem == "prompts data:gone.jsonl: no such file; check the volume and the path"
     assert finalise(None) is None
+
+
+def test_the_tensor_that_is_furthest_off_is_said_also_of_what_was_published_before(finalise: Any, volumes: Path, tmp_path: Path) -> None:
+    report = volumes / "models" / "converted" / "fp8" / "conversion_report.json"
+    for _ in range(2):
+        finalise(None)
+        said = Termination.model_validate_json((tmp_path / "words").read_bytes()).largest_error
+        totals = json.loads(report.read_text())["totals"]
+        assert said is not None and (said.tensor, said.relative_rms_error) == (totals["worstTensor"], totals["worstRelativeRmsError"])

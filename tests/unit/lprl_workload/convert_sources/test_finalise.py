@@ -110,6 +110,12 @@ def test_error_above_the_limit_is_refused(make_model: Any, tmp_path: Path, conve
         finalise(config.model_copy(update={"max_relative_rms_error": 0.01}), source, target)
     assert not target.exists()
     finalise(config.model_copy(update={"max_relative_rms_error": 0.5}), source, target)
+    with pytest.raises(UserError, match=r"relative RMS error 0\.\d+ is above the limit 0\.01"):
+        finalise(config.model_copy(update={"max_relative_rms_error": 0.01}), source, target)  # published by one without this limit
+    report = target / "conversion_report.json"
+    report.write_text("{".ljust(report.stat().st_size))
+    with pytest.raises(UserError, match=r"conversion_report\.json: cannot be read as a report of errors"):
+        finalise(config.model_copy(update={"max_relative_rms_error": 0.5}), source, target)
 
 
 def test_leftovers_do_not_reach_the_target(make_model: Any, tmp_path: Path, converted: Converted) -> None:
