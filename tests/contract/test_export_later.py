@@ -29,7 +29,7 @@ def checkpoint(actor: Any, run: Path, source: Path, ranks: int = 1, attempt: int
     store = CheckpointStore(run, attempt, 3)
     store.take_over()
     (folder := store.begin(20) / "trainer").mkdir()
-    masters = actor._trained.masters
+    masters = actor.masters
     records = [r for rank in range(ranks) for r in write_snapshot(folder, take_snapshot(masters, rank, ranks, 1))]
     store.publish(20, [record.below("trainer") for record in records], str(source), read_shape(source))
     return store.folder(20)

@@ -16,6 +16,7 @@ from tests import forking
 from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
 from lprl_api.model.hf_config import shape_from_config
 from lprl_api.spec.precision import Scope
+from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_fixtures.pushes import Keeper, converted
 from lprl_fixtures.runs import run_config
@@ -62,17 +63,10 @@ class Spoilt(DiskTransport):
 
 
 class Rank:
-    """One rank, after a real optimizer step."""
+    """One rank's trainer and what it pushes, in folders of `root`."""
 
-    def __init__(self, rank: int, world: int, root: Path, port: int, shard: bool) -> None:
-        ranks = {"trainer_ranks": world, "data_parallel": world}
-        self.run, self.rank, self.root = run_config(root, {"ranks": ranks, "algorithm": {"steps": 4}}), rank, root
-        model = root / "all" / "model"
-        paths = ResolvedPaths(model, model, model, root / "run", model, None, None)
-        self.actor = TorchTrainActor(self.run, paths, RankInfo(rank, world, "cpu", "127.0.0.1", port), shard=shard)
-        values = [np.asarray(row, np.float32) for row in ((-3.0, -3.0), (1.0, -1.0))]
-        sample = TrainSample(np.asarray((3, 4, 5, 6, 7), np.int32), np.arange(5) > 2, *values)
-        self.actor.train([[sample]], world, 2 * world)
+    def __init__(self, actor: Any, run: RunConfig, rank: int, root: Path) -> None:
+        self.actor, self.run, self.rank, self.root = actor, run, rank, root
 
     def push(self, fmt: WeightFormat, folder: str, version: int, at: int = -1) -> None:
         source = self.actor.source()
@@ -94,9 +88,21 @@ class Rank:
         return False
 
 
+def stepped(rank: int, world: int, root: Path, port: int, shard: bool) -> Rank:
+    """Return a rank of the torch trainer after a real optimizer step."""
+    run = run_config(root, {"ranks": {"trainer_ranks": world, "data_parallel": world}, "algorithm": {"steps": 4}})
+    model = root / "all" / "model"
+    paths = ResolvedPaths(model, model, model, root / "run", model, None, None)
+    actor = TorchTrainActor(run, paths, RankInfo(rank, world, "cpu", "127.0.0.1", port), shard=shard)
+    values = [np.asarray(row, np.float32) for row in ((-3.0, -3.0), (1.0, -1.0))]
+    sample = TrainSample(np.asarray((3, 4, 5, 6, 7), np.int32), np.arange(5) > 2, *values)
+    actor.train([[sample]], world, 2 * world)
+    return Rank(actor, run, rank, root)
+
+
 def worker(rank: int, world: int, root: str, port: int, shard: bool) -> None:
     torch.set_num_threads(1)
-    mine = Rank(rank, world, Path(root), port, shard)
+    mine = stepped(rank, world, Path(root), port, shard)
     failed = sum(mine.fail(on, at, 10 * at + on) for at in range(6) for on in range(world))
     assert failed >= world, f"rank {rank}: only {failed} pushes failed"
     mine.push(FAILING, "failed", 99)

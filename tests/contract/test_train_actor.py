@@ -10,14 +10,26 @@ import pytest
 import torch
 from tests import forking
 from tests.contract import trainer_bench
-from tests.contract.trainer_bench import FORMATS, batch, export_of, logprobs, make, paths_of, run_config, save, shape_of, step
+from tests.contract.trainer_bench import (
+    FORMATS,
+    batch,
+    export_of,
+    forward_weights,
+    logprobs,
+    make,
+    paths_of,
+    run_config,
+    save,
+    shape_of,
+    step,
+)
 
+from lprl_api.model.checkpoint_tensors import CORRECTION
 from lprl_api.model.formats import Bf16
 from lprl_operator.places.local.ports import free_port
 from lprl_workload.config import RankInfo
 from lprl_workload.episode import TrainSample
 from lprl_workload.hf.folder import read_folder
-from lprl_workload.hf.slots import weight_slots
 from lprl_workload.process.errors import NonFiniteError
 from lprl_workload.quant.scheme import dequantize, module_of, quantize
 from lprl_workload.quant.select import Selection
@@ -45,17 +57,17 @@ def test_forward_weights_after_a_step_are_the_quantised_export(case: Any) -> Non
     before = dict(read_folder(folder))
     selection = Selection(fmt, shape_of(folder))
     quantised = changed = 0
-    for slot in weight_slots(actor._trained.policy.model, shape_of(folder)):
-        tensor = exported[slot.name]
-        changed += not torch.equal(tensor, before[slot.name])
-        if slot.is_buffer:
-            assert torch.equal(slot.read(), tensor)
-        elif not isinstance(fmt, Bf16) and selection.selects(slot.name, slot.shape):
-            parts = quantize(slot.name, tensor, fmt)
-            assert torch.equal(slot.read(), dequantize(parts, module_of(slot.name), fmt).float()), slot.name
+    for name, used in forward_weights(actor).items():
+        tensor = exported[name]
+        changed += not torch.equal(tensor, before[name])
+        if name.endswith(CORRECTION):
+            assert torch.equal(used, tensor)
+        elif not isinstance(fmt, Bf16) and selection.selects(name, tuple(tensor.shape)):
+            parts = quantize(name, tensor, fmt)
+            assert torch.equal(used, dequantize(parts, module_of(name), fmt).float()), name
             quantised += 1
         else:
-            assert torch.equal(slot.read(), tensor.float()), slot.name
+            assert torch.equal(used, tensor.float()), name
     assert changed > len(exported) // 2
     assert (quantised > 0) == (not isinstance(fmt, Bf16))
 

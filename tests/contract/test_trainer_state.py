@@ -11,7 +11,7 @@ from tests.contract import trainer_bench
 from tests.contract.trainer_bench import FORMATS, batch, make, save, step
 
 from lprl_workload.process.errors import DamagedError
-from lprl_workload.train import actor_torch
+from lprl_workload.train import rank_actor
 from lprl_workload.train.state import random_state
 
 folders, case = trainer_bench.folders, trainer_bench.case
@@ -21,13 +21,13 @@ def test_what_is_saved_is_the_moment_it_was_begun_at(folders: dict[str, Path], t
     """Written only after the next step: the copy is what that step cannot reach."""
     actor = make(folders["qwen3-moe"], FORMATS["int4-qat"])
     step(actor, batch(2))
-    trained, write = threading.Event(), actor_torch.write_snapshot
+    trained, write = threading.Event(), rank_actor.write_snapshot
 
     def late(directory: Path, snapshot: Any) -> Any:
         assert trained.wait(180)
         return write(directory, snapshot)
 
-    monkeypatch.setattr(actor_torch, "write_snapshot", late)
+    monkeypatch.setattr(rank_actor, "write_snapshot", late)
     actor.begin_save(tmp_path)
     assert actor.finish_save(wait=False) is None
     expected = step(actor, batch(3))
@@ -64,7 +64,7 @@ def test_a_checkpoint_of_the_version_before_is_loaded(case: Any, tmp_path: Path)
     actor, folder, fmt = case
     step(actor, batch(2))
     stem, document = tmp_path / "trainer-00000-of-00001", {}
-    masters = actor._trained.masters
+    masters = actor.masters
     fields = {"master": "value", "exp_avg": "moment", "exp_avg_sq": "second_moment"}
     save_file(
         {f"{name}|{key}": getattr(m, field).clone() for name, m in masters.items.items() for key, field in fields.items()},

@@ -1,6 +1,6 @@
-"""Trainers on small models, and what the contract's tests ask of them."""
+"""Trainers on small models, and what the contract's tests ask of them: the torch trainer, or the one that $LPRL_CONTRACT_TRAINER names."""
 
-import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,24 @@ import pytest
 import torch
 
 from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Int4Group, WeightFormat
-from lprl_api.model.model_shape import Mla, ModelShape, Moe
+from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.precision import Scope
 from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.generate import ModelOptions, generate_model
 from lprl_fixtures.pushes import whole_weights
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.episode import TrainSample, token_ids
+from lprl_workload.folder.config import read_shape
+from lprl_workload.hf.slots import weight_slots
+from lprl_workload.launch.backends import trainer_class
 from lprl_workload.launch.parts import in_order
 from lprl_workload.quant.select import Selection
 from lprl_workload.sync.manifest import ServedAs
-from lprl_workload.train.actor_torch import TorchTrainActor
 from lprl_workload.train.mesh import mesh_of
 from lprl_workload.train.rank import Share, nested, share_of
 from lprl_workload.train.step_plan import budget_of, schedule
 
+TRAINER = os.environ.get("LPRL_CONTRACT_TRAINER", "torch")
 FORMATS: dict[str, WeightFormat] = {
     "bf16": Bf16(),
     "fp8": Fp8Block(),
@@ -38,18 +41,7 @@ ARCHITECTURES = ("qwen3", "qwen3-moe", "moonlight")
 
 
 def shape_of(folder: Path) -> ModelShape:
-    c = json.loads((folder / "config.json").read_text())
-    moe = mla = None
-    if c["model_type"] == "qwen3_moe":
-        moe = Moe(experts=c["num_experts"], experts_per_token=2, expert_ffn=c["moe_intermediate_size"])
-    if c["model_type"] == "deepseek_v3":
-        moe = Moe(experts=c["n_routed_experts"], experts_per_token=2, expert_ffn=c["moe_intermediate_size"], dense_layers=1)
-        mla = Mla(**{k: c[k] for k in ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")})
-    return ModelShape(
-        architecture=c["architectures"][0], family=c["model_type"].replace("_", "-"), layers=c["num_hidden_layers"],
-        hidden=c["hidden_size"], heads=c["num_attention_heads"], kv_heads=c["num_key_value_heads"], head_dim=c.get("head_dim", 32),
-        ffn=c["intermediate_size"], vocab=c["vocab_size"], tied_embeddings=c["tie_word_embeddings"], moe=moe, mla=mla,
-    )  # fmt: skip
+    return read_shape(folder)
 
 
 def run_config(folder: Path, fmt: WeightFormat, **changes: Any) -> RunConfig:
@@ -63,7 +55,7 @@ def run_config(folder: Path, fmt: WeightFormat, **changes: Any) -> RunConfig:
         "sampling": {"max_response_tokens": 16}, "evaluation": None,
         "ranks": {"placement": "colocated", "accelerator": "cpu", "nodes": 1, "slots_per_node": 1, "trainer_ranks": 1,
                   "data_parallel": 1, "engines": 1, "slots_per_engine": 1, "trainer_nodes": 1, "rollout_nodes": 0},
-        "trainer": {"recompute": "none", "max_tokens_per_gpu": 64}, "rollout": {}, "backends": {}, "weight_sync": {},
+        "trainer": {"recompute": "none", "max_tokens_per_gpu": 64}, "rollout": {}, "backends": {"trainer": TRAINER}, "weight_sync": {},
         "checkpoint": {"directory": path, "every_steps": 1, "keep": 1, "load_from": None, "export_formats": ["bf16"]},
         "stability": {}, "tracking": {}, "progress": {}, "refill_steps": 1,
     }  # fmt: skip
@@ -102,8 +94,26 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: root / name for name in ARCHITECTURES}
 
 
-def make(folder: Path, fmt: WeightFormat, **changes: Any) -> TorchTrainActor:
-    return TorchTrainActor(run_config(folder, fmt, **changes), paths_of(folder), RankInfo(0, 1, "cpu"))
+def make(folder: Path, fmt: WeightFormat, **changes: Any) -> Any:
+    return trainer_class(TRAINER)(run_config(folder, fmt, **changes), paths_of(folder), RankInfo(0, 1, "cpu"))
+
+
+def forward_weights(actor: Any) -> dict[str, torch.Tensor]:
+    """What a trainer of one rank computes with, by checkpoint tensor."""
+    if TRAINER == "torch":
+        return {slot.name: slot.read() for slot in weight_slots(actor._trained.policy.model, actor._run.shape)}
+    from lprl_workload.train.megatron.weights import read
+
+    held = {part.name: (h, part) for h in actor.model.mapping.held(0) for part in h.cutting.parts}
+    return {name: read(actor.model.parameters[h.chunk, h.name].detach(), part) for name, (h, part) in held.items()}
+
+
+def parameters_of(actor: Any, reference: bool = False) -> list[torch.Tensor]:
+    """Forward weights as they lie in memory."""
+    if TRAINER == "torch":
+        return list((actor._reference if reference else actor._trained.policy).parameters())
+    found = actor._reference if reference else actor.model
+    return [tensor for tensor in found.parameters.values() if isinstance(tensor, torch.nn.Parameter)]
 
 
 def parts_of(samples: list[TrainSample], run: RunConfig, rank: int = 0) -> tuple[Share, list[list[TrainSample]]]:
@@ -111,17 +121,18 @@ def parts_of(samples: list[TrainSample], run: RunConfig, rank: int = 0) -> tuple
     return share, nested([samples[n] for n in share.numbers], share.sizes)
 
 
-def export_of(actor: TorchTrainActor) -> dict[str, torch.Tensor]:
+def export_of(actor: Any) -> dict[str, torch.Tensor]:
     """Every tensor on rank 0; the others take part."""
     return whole_weights(actor.source(), actor.peers(), ServedAs(Bf16(), Selection(Bf16(), actor._run.shape)))
 
 
-def step(actor: TorchTrainActor, samples: list[TrainSample], rank: int = 0) -> dict[str, float]:
+def step(actor: Any, samples: list[TrainSample], rank: int = 0) -> dict[str, float]:
     """A step on `rank`'s part of a global batch."""
-    return actor.train(parts_of(samples, actor._run, rank)[1], len(samples), sum(s.drawn_tokens for s in samples))
+    found: dict[str, float] = actor.train(parts_of(samples, actor._run, rank)[1], len(samples), sum(s.drawn_tokens for s in samples))
+    return found
 
 
-def logprobs(actor: TorchTrainActor, samples: list[TrainSample], temperature: float, reference: bool = False) -> list[list[float]]:
+def logprobs(actor: Any, samples: list[TrainSample], temperature: float, reference: bool = False) -> list[list[float]]:
     share, parts = parts_of(samples, actor._run)
     rows = [row for part in (actor.reference_logprobs if reference else actor.logprobs)(parts, temperature) for row in part]
     assert all(row.dtype == np.float32 for row in rows)
@@ -129,7 +140,7 @@ def logprobs(actor: TorchTrainActor, samples: list[TrainSample], temperature: fl
 
 
 @pytest.fixture(params=[f"{a}/{f}" for a in ARCHITECTURES for f in FORMATS])
-def case(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[tuple[TorchTrainActor, Path, WeightFormat]]:
+def case(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[tuple[Any, Path, WeightFormat]]:
     architecture, name = request.param.split("/")
     actor = make(folders[architecture], FORMATS[name])
     yield actor, folders[architecture], FORMATS[name]

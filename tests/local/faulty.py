@@ -74,7 +74,24 @@ class Engine(EngineActorHost):
 
 
 class Rank(TrainActorHost):
-    """Points `train.RANK`, `vote.RANK` (of a push) and `send.RANK.N`, the N-th bucket it sends in a push."""
+    """Points `train.RANK`, `collect.RANK` (between a step's backward pass and its update), `save.RANK` (while its files are written),
+    `vote.RANK` (of a push) and `send.RANK.N`, the N-th bucket it sends in a push.
+    """
+
+    def set_up(self, *arguments: Any) -> None:
+        super().set_up(*arguments)
+        masters: Any = self.actor.masters  # type: ignore[attr-defined]
+        collect = masters.collect
+
+        def reached_then_collect() -> None:
+            reached(f"collect.{self._rank.rank}")
+            collect()
+
+        masters.collect = reached_then_collect
+
+    def finish_save(self) -> Any:
+        reached(f"save.{self._rank.rank}")
+        return super().finish_save()
 
     def train(self, *arguments: Any) -> Any:
         reached(f"train.{self._rank.rank}")

@@ -10,10 +10,9 @@ from tests.megatron_cpu.crew import Job, run
 from tests.megatron_cpu.models import reference_logprobs, samples, stored, write_model
 
 from lprl_fixtures.architectures import Architecture
+from lprl_workload.config import RankInfo
 from lprl_workload.episode import TrainSample
 from lprl_workload.train.megatron.logprobs import logprobs
-from lprl_workload.train.megatron.model import StagedModel
-from lprl_workload.train.megatron.ranks import Ranks
 from lprl_workload.train.megatron.stages import Stages
 from lprl_workload.train.megatron.weights import PartsSource
 from lprl_workload.train.mesh import TrainMesh
@@ -67,12 +66,14 @@ def dealt(mesh: TrainMesh) -> list[list[list[TrainSample]]]:
     return [[samples()[:4], samples()[4:5]], [samples()[5:], []]]
 
 
-def everything(job: Job, ranks: Ranks, model: StagedModel) -> tuple[Any, Any]:
+def everything(job: Job, rank: RankInfo) -> tuple[Any, Any]:
     """Return a rank's log-probabilities by micro-batch and sample, and every piece of the weights it owns."""
-    parts = job.parts[ranks.place.data] if job.mesh.takes_data(ranks.rank) else [[] for _ in job.parts[0]]
+    ranks, model = job.staged(rank)
     source = PartsSource(model.mapping, ranks.rank, model.parameters, ranks.device)
     shards = [(s.name, s.offset, s.tensor) for s in source.shards([e.name for e in source.manifest().entries])]
-    return logprobs(model, ranks, parts, TEMPERATURE), shards
+    found = logprobs(model, ranks, job.mine(rank.rank), TEMPERATURE)
+    ranks.close()
+    return found, shards
 
 
 @pytest.mark.parametrize("case", CASES)

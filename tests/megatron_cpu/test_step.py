@@ -1,5 +1,6 @@
 """Optimizer steps on gloo ranks: the torch trainer's gradients, metrics and weights, of the same batch of the same model."""
 
+from collections.abc import Mapping as ReadOnly
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,15 +16,12 @@ from torch import Tensor
 
 from lprl_api.model.formats import Bf16
 from lprl_api.model.model_shape import ModelShape
-from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.architectures import Architecture
 from lprl_workload.config import RankInfo
 from lprl_workload.episode import TrainSample
 from lprl_workload.train.actor_torch import TorchTrainActor
-from lprl_workload.train.megatron.model import StagedModel
-from lprl_workload.train.megatron.ranks import Ranks
+from lprl_workload.train.megatron.mapping import Mapping
 from lprl_workload.train.megatron.stages import Stages
-from lprl_workload.train.megatron.step import Stepper
 from lprl_workload.train.megatron.weights import read
 from lprl_workload.train.mesh import TrainMesh
 
@@ -57,11 +55,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, M
     return {name: (root / name, write_model(root / name, kind, **changes)) for name, (kind, changes) in MODELS.items()}
 
 
-def config_of(folder: Path, shape: ModelShape) -> RunConfig:
-    """Without a limit of the gradient, and with an entropy bonus: its gradient goes over the whole vocabulary."""
-    algorithm = {"steps": 10, "kl": {"coefficient": 0.0}, "entropy_coefficient": 0.02}
-    optimizer = {"learning_rate": 1e-3, "gradient_clip": None}
-    return run_config(folder, Bf16(), shape=shape, algorithm=algorithm, optimizer=optimizer)
+CHANGES: dict[str, Any] = {
+    "algorithm": {"steps": 10, "kl": {"coefficient": 0.0}, "entropy_coefficient": 0.02},
+    "optimizer": {"learning_rate": 1e-3, "gradient_clip": None},
+}
+"""Without a limit of the gradient, and with an entropy bonus: its gradient goes over the whole vocabulary."""
 
 
 def batch() -> list[TrainSample]:
@@ -83,22 +81,22 @@ def dealt(mesh: TrainMesh) -> list[list[list[TrainSample]]]:
 Found = dict[str, list[tuple[tuple[int, ...], Tensor]]]
 
 
-def stepped(job: Job, ranks: Ranks, model: StagedModel) -> tuple[list[dict[str, float]], Found, Found]:
+def stepped(job: Job, rank: RankInfo) -> tuple[list[dict[str, float]], Found, Found]:
     """Return the metrics of each step, the first one's gradients and the last one's masters, as far as the rank owns them."""
-    run, drawn = config_of(job.folder, job.shape), batch()
-    parts = job.parts[ranks.place.data] if job.mesh.takes_data(ranks.rank) else [[] for _ in job.parts[0]]
-    stepper, metrics, gradients = Stepper(run, model, ranks), [], dict[str, Any]()
+    drawn, parts = batch(), job.mine(rank.rank)
+    actor, metrics, gradients = job.actor(rank, **CHANGES), [], dict[str, Any]()
     for number in range(STEPS):
-        metrics.append(stepper.train(parts, len(drawn), sum(s.drawn_tokens for s in drawn), run.algorithm.correction))
+        metrics.append(actor.train(parts, len(drawn), sum(s.drawn_tokens for s in drawn)))
         if number == 0:
-            gradients = owned(ranks, model, stepper.gradients)
-    masters = {key: stepper.masters.items[f"{key[0]}|{key[1]}"].value for key in stepper.gradients}
-    return metrics, gradients, owned(ranks, model, masters)
+            gradients = owned(actor.model.mapping, rank.rank, actor.masters.gradients)
+    found = owned(actor.model.mapping, rank.rank, actor.masters.values)
+    actor.close()
+    return metrics, gradients, found
 
 
-def owned(ranks: Ranks, model: StagedModel, values: dict[tuple[int, str], Tensor]) -> Found:
+def owned(mapping: Mapping, rank: int, values: ReadOnly[tuple[int, str], Tensor]) -> Found:
     found: Found = {}
-    for (name, offset), (held, part) in model.mapping.owned(ranks.rank).items():
+    for (name, offset), (held, part) in mapping.owned(rank).items():
         if (held.chunk, held.name) in values:
             found.setdefault(name, []).append((offset, read(values[held.chunk, held.name], part).clone()))
     return found
@@ -107,7 +105,8 @@ def owned(ranks: Ranks, model: StagedModel, values: dict[tuple[int, str], Tensor
 def together(shapes: dict[str, Tensor], found: list[Found]) -> dict[str, Tensor]:
     """Put the pieces of all ranks together."""
     whole = {name: torch.full(tensor.shape, torch.nan) for name, tensor in shapes.items()}
-    for name, offset, values in ((name, *piece) for pieces in found for name, parts in pieces.items() for piece in parts):
+    pieces = ((name, *piece) for ranks in found for name, parts in ranks.items() for piece in parts if name in whole)
+    for name, offset, values in pieces:
         whole[name][tuple(slice(a, a + n) for a, n in zip(offset, values.shape, strict=True))] = values
     return whole
 
@@ -116,7 +115,11 @@ def together(shapes: dict[str, Tensor], found: list[Found]) -> dict[str, Tensor]
 def on_torch(folder: Path, shape: ModelShape) -> tuple[list[dict[str, float]], dict[str, Tensor], dict[str, Tensor]]:
     """Return the same of the torch trainer, one rank."""
     torch.set_num_threads(1)
-    actor, drawn, metrics = TorchTrainActor(config_of(folder, shape), paths_of(folder), RankInfo(0, 1, "cpu")), batch(), []
+    actor, drawn, metrics = (
+        TorchTrainActor(run_config(folder, Bf16(), shape=shape, **CHANGES), paths_of(folder), RankInfo(0, 1, "cpu")),
+        batch(),
+        [],
+    )
     gradients = dict[str, Tensor]()
     for number in range(STEPS):
         metrics.append(actor.train([drawn[:4], drawn[4:]], len(drawn), sum(s.drawn_tokens for s in drawn)))
@@ -132,7 +135,7 @@ def by_slot(actor: TorchTrainActor, field: str) -> dict[str, Tensor]:
     found = {}
     for slot in actor._trained.slots:
         if not slot.is_buffer:
-            whole: Tensor = getattr(actor._trained.masters.items[slot.parameter], field)
+            whole: Tensor = getattr(actor.masters.items[slot.parameter], field)
             found[slot.name] = (whole[slot.index] if slot.index else whole).clone()
     return found
 

@@ -13,7 +13,9 @@ PREFIX = "model."
 HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"
 _SHARED = ("embed_tokens.weight", "shared_head.head.weight")
-_VECTORS = (".bias", ".e_score_correction_bias")
+CORRECTION = ".e_score_correction_bias"
+"""How the names of router correction biases end: float32 in checkpoints, steered by whoever trained the model, never trained here."""
+_VECTORS = (".bias", CORRECTION)
 """Modules' own vectors: the name is the tensor's, without `.weight`."""
 
 

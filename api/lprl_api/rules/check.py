@@ -9,6 +9,7 @@ from lprl_api.rules import (
     episode,
     hardware,
     layout,
+    megatron,
     pods,
     precision,
     references,
@@ -32,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     *hardware.RULES,
     *layout.RULES,
     *shapes.RULES,
+    *megatron.RULES,
     *servable.RULES,
 )
 

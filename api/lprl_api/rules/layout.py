@@ -8,7 +8,7 @@ from lprl_api.derived import effective
 from lprl_api.field_error import FieldError, wrong
 from lprl_api.rules.case import Case, Rule, divisors
 
-PARALLEL = ("tensor", "pipeline", "context", "expert", "expert_tensor")
+PARALLEL = ("tensor", "pipeline", "virtual_pipeline", "context", "expert", "expert_tensor")
 
 
 def _camel(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from lprl_api.derived.stages import stage_layers
 from lprl_api.field_error import FieldError, wrong
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
@@ -39,18 +40,6 @@ def _heads(case: Case) -> Iterator[FieldError]:
             yield wrong(path, size, f"a divisor of the {case.shape.heads} attention heads: {divisors(case.shape.heads)}")
         elif case.shape.mla is None and case.shape.kv_heads % size and size % case.shape.kv_heads:
             yield wrong(path, size, f"a divisor or a multiple of the {case.shape.kv_heads} KV heads")
-
-
-def stage_layers(layers: int, pipeline: int, last: int | None) -> tuple[int, ...] | None:
-    """Return the layers of each pipeline stage, or None when they do not divide."""
-    if pipeline == 1:
-        return (layers,) if last in (None, layers) else None
-    if last is None:
-        return (layers // pipeline,) * pipeline if layers % pipeline == 0 else None
-    rest = layers - last
-    if rest < pipeline - 1 or rest % (pipeline - 1):
-        return None
-    return (*((rest // (pipeline - 1),) * (pipeline - 1)), last)
 
 
 def fitting_last_stages(layers: int, pipeline: int) -> list[int]:

@@ -12,6 +12,9 @@ class TrainerLayout(Contract):
 
     tensor: PositiveInt = Field(1, description="Tensor-parallel size. Default 1.")
     pipeline: PositiveInt = Field(1, description="Pipeline-parallel size. Default 1.")
+    virtual_pipeline: PositiveInt = Field(
+        1, description="Model chunks of a pipeline stage, count: stages take turns at them, and wait less for each other. Default 1."
+    )
     context: PositiveInt = Field(1, description="Context-parallel size. Default 1.")
     expert: PositiveInt = Field(1, description="Expert-parallel size. Default 1.")
     expert_tensor: PositiveInt = Field(1, description="Tensor-parallel size inside an expert. Default 1.")

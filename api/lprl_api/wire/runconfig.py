@@ -129,6 +129,8 @@ class Preflight(Contract):
     checkpoint: CheckpointConfig
     backends: Backends | None
     """None where the workers run another image than the inspection: it cannot know what that holds."""
+    accelerator: str | None = None
+    """Of the workers; earlier operators do not say it."""
     imports_reward: bool
     """Whether a reward function can be imported here as on the head: same image, same environment."""
     imports_episode: bool = False

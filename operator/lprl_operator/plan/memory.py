@@ -143,9 +143,10 @@ def _phase(name: PhaseName, items: list[Item]) -> MemoryPhase:
 
 def _state(sizing: Sizing, held: StageWeights) -> list[Item]:
     spec, fmt = sizing.case.spec, sizing.case.training_format(sizing.shape)
-    if sizing.case.megatron:
-        return memory_trainer.megatron_state(spec, held, sizing.groups, fmt)
     cpu = sizing.accelerator.is_cpu
+    if sizing.case.megatron and not cpu:
+        return memory_trainer.megatron_state(spec, held, sizing.groups, fmt)
+    # On a CPU both trainers have FP32 masters, and forward weights beside them.
     items = memory_trainer.torch_state(spec, held, sizing.groups, cpu)
     reference = memory_trainer.reference_bytes(spec, held, sizing.groups, cpu)
     return [*items, Item(cause="reference model", bytes=reference)]

@@ -2,6 +2,8 @@
 activations follow Korthikanti et al. (arXiv 2205.05198), table 2, with the layer's real widths and flash attention.
 """
 
+from fractions import Fraction
+
 from lprl_api.derived import effective
 from lprl_api.model.formats import Bf16, Fp8Block, WeightFormat
 from lprl_api.model.model_shape import ModelShape
@@ -74,7 +76,7 @@ def reference_bytes(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Gro
     """Return the bytes of the KL reference's weights on one rank; 0 when no KL is computed."""
     if not effective.reads_reference(spec.algorithm.kl):
         return 0
-    if spec.backends.trainer == "megatron":
+    if spec.backends.trainer == "megatron" and not cpu:
         return 2 * held.total
     return 4 * held.total if cpu else 2 * held.total // groups.data_parallel
 
@@ -91,15 +93,22 @@ def activations(spec: LowPrecisionRLJobSpec, shape: ModelShape, groups: Groups, 
     trainer = spec.topology.trainer
     width = 4 if spec.topology.accelerator == "cpu" else 2
     layers = groups.stage_layers[stage]
-    in_flight = groups.pipeline - stage
+    in_flight = micro_batches_in_flight(groups.pipeline, stage, trainer.virtual_pipeline)
     moe = shape.moe is not None and sum(groups.stage_layers[: stage + 1]) > shape.moe.dense_layers
     live = _layer_bytes(spec, shape, groups, tokens, moe) * width
     if trainer.recompute == "full":
         residual_shards = groups.tensor if trainer.sequence_parallel else 1
-        stored = -(-layers // trainer.recompute_layers) * in_flight * width * tokens * shape.hidden // residual_shards
+        stored = int(-(-layers // trainer.recompute_layers) * in_flight) * width * tokens * shape.hidden // residual_shards
         return stored + 2 * live * min(trainer.recompute_layers, layers)
     kept = live if trainer.recompute == "none" or moe else live * 3 // 4
-    return kept * layers * in_flight + live
+    return int(kept * layers * in_flight) + live
+
+
+def micro_batches_in_flight(pipeline: int, stage: int, virtual: int) -> Fraction:
+    """Return for how many micro-batches a stage holds activations: whole ones, or (interleaved) some of its chunks only."""
+    if virtual == 1:
+        return Fraction(pipeline - stage)
+    return Fraction(2 * (pipeline - stage - 1) + (virtual - 1) * pipeline + 1, virtual)
 
 
 def _layer_bytes(spec: LowPrecisionRLJobSpec, shape: ModelShape, groups: Groups, tokens: int, moe: bool) -> int:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from lprl_api.derived.stages import stage_layers
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.model.weight import LINEAR_KINDS, Weight
 from lprl_api.model.weights import embedding_weight, head_weights, layer_weights, outside_weights, selects
-from lprl_api.rules.shape import stage_layers
 from lprl_api.spec.topology import TrainerLayout
 from lprl_operator.plan.types import Groups
 

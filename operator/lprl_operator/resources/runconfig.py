@@ -41,6 +41,7 @@ def preflight(job: LowPrecisionRLJob) -> Preflight:
         rollout=spec.topology.rollout,
         checkpoint=checkpoint_config(job),
         backends=spec.backends if same_image else None,
+        accelerator=spec.topology.accelerator,
         imports_reward=same_head and same_env[0],
         imports_episode=same_head and same_image and all(same_env),
     )

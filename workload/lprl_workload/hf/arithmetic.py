@@ -1,7 +1,7 @@
 """Which weights of a model a format covers, and the arithmetic that follows from it."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -15,11 +15,19 @@ from lprl_workload.quant.select import Selection
 
 
 def selected_slots(slots: Sequence[WeightSlot], fmt: WeightFormat, shape: ModelShape) -> frozenset[str]:
-    """Return the checkpoint names that `fmt` quantises; empty for bf16. Raises UserError when a format selects nothing."""
+    """Return the checkpoint names that `fmt` quantises; see selected_names."""
+    return selected_names({slot.name: slot.shape for slot in slots}, fmt, shape)
+
+
+def selected_names(tensors: Mapping[str, tuple[int, ...]], fmt: WeightFormat, shape: ModelShape) -> frozenset[str]:
+    """Return which of a checkpoint's tensors (shapes by name) `fmt` quantises; empty for bf16.
+
+    Raises UserError when a format selects nothing.
+    """
     if isinstance(fmt, Bf16):
         return frozenset()
     selection = Selection(fmt, shape)
-    names = frozenset(slot.name for slot in slots if selection.selects(slot.name, slot.shape))
+    names = frozenset(name for name, size in tensors.items() if selection.selects(name, size))
     if not names:
         raise UserError(
             f"precision: {fmt.kind} with these scope and excludeModules selects no tensor of {shape.architecture}",

@@ -23,11 +23,12 @@ ENV_THREADS = "LPRL_TORCH_THREADS"
 
 
 def held() -> dict[str, tuple[str, ...]]:
-    """Return the backends that this environment has, by side: those of the images, and SGLang where it is installed."""
+    """Return the backends that this environment has, by side: those of the images, and SGLang and Megatron where they are installed."""
     from lprl_workload.rollout.sglang.installed import find_installed
+    from lprl_workload.train.megatron.installed import is_installed
 
-    more = ("sglang",) if "sglang" not in HELD["rollout"] and find_installed() is not None else ()
-    return HELD | {"rollout": (*HELD["rollout"], *more)}
+    there = {"trainer": ("megatron",) if is_installed() else (), "rollout": ("sglang",) if find_installed() is not None else ()}
+    return {side: tuple(dict.fromkeys((*names, *there[side]))) for side, names in HELD.items()}
 
 
 def check_backends(asked: Backends) -> None:
@@ -37,6 +38,13 @@ def check_backends(asked: Backends) -> None:
     if wrong:
         told = "; ".join(f"{side}: {', '.join(names)}" for side, names in have.items())
         raise UserError(f"{', '.join(wrong)}; this workload's image has {told}", "use those, or an image that has the others")
+
+
+def check_accelerator(asked: Backends, accelerator: str | None) -> None:
+    """Raise UserError where a backend does not run on the workers' accelerator (None: an earlier operator did not say it)."""
+    if asked.trainer == "megatron" and accelerator not in (None, "cpu"):
+        what = f"spec.backends.trainer: got megatron with topology.accelerator {accelerator}; it trains on CPU processes only so far"
+        raise UserError(what, "use torch there, or accelerator cpu")
 
 
 def threads() -> int:
@@ -61,7 +69,7 @@ def load_trainer(run: RunConfig) -> None:
     """Import what `make_trainer` needs, in a process that holds nothing yet; raises what that raises."""
     check_backends(run.backends)
     with loading(keep=True):
-        trainer_class()
+        trainer_class(run.backends.trainer)
 
 
 def load_engine(run: RunConfig) -> None:
@@ -71,17 +79,23 @@ def load_engine(run: RunConfig) -> None:
         engine_class(run.backends.rollout)
 
 
-def trainer_class() -> Callable[[RunConfig, ResolvedPaths, RankInfo], TrainActor]:
-    """Return what makes a trainer rank."""
-    with loading():
-        from lprl_workload.train.actor_torch import TorchTrainActor
-    return TorchTrainActor
+def trainer_class(name: str) -> Callable[[RunConfig, ResolvedPaths, RankInfo], TrainActor]:
+    """Return what makes a trainer rank, of a name `held` can have; the contract suite runs on each of them."""
+    if name == "torch":
+        with loading():
+            from lprl_workload.train.actor_torch import TorchTrainActor
+        return TorchTrainActor
+    if name == "megatron":
+        with loading():
+            from lprl_workload.train.megatron.actor import MegatronTrainActor
+        return MegatronTrainActor
+    raise ValueError(f"trainer {name!r}: held by the images, made by nobody")
 
 
 def make_trainer(run: RunConfig, paths: ResolvedPaths, rank: RankInfo) -> TrainActor:
     """Return one trainer rank; raises UserError for a backend this image does not hold."""
     check_backends(run.backends)
-    actor = trainer_class()(run, paths, rank)
+    actor = trainer_class(run.backends.trainer)(run, paths, rank)
     # After building: what training draws must not depend on what else this process drew before.
     _seed(run.algorithm.seed + rank.rank)
     return actor

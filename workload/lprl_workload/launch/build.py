@@ -19,7 +19,7 @@ from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Prompt
 from lprl_workload.folder.config import check_trainable
 from lprl_workload.folder.model import read_contents
-from lprl_workload.launch.backends import check_backends, make_engine, make_trainer, set_up_process
+from lprl_workload.launch.backends import check_accelerator, check_backends, make_engine, make_trainer, set_up_process
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.rl.collect import Collector, Score
 from lprl_workload.rl.device import shares_devices
@@ -135,6 +135,7 @@ def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Repor
     `recorded_step`: of the checkpoint that an earlier attempt reported, 0 for none.
     """
     check_backends(run.backends)
+    check_accelerator(run.backends, run.ranks.accelerator)
     check_folders(run, paths)
     me = owner_of(run)
     before = checked_content(paths.run, me, str(run.checkpoint.directory))

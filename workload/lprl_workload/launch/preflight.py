@@ -25,7 +25,7 @@ from lprl_workload.checkpoint.store import intact_checkpoint
 from lprl_workload.config import resolve
 from lprl_workload.convert.disk import existing_parent
 from lprl_workload.folder.config import read_shape
-from lprl_workload.launch.backends import check_backends
+from lprl_workload.launch.backends import check_accelerator, check_backends
 from lprl_workload.process.termination import MISSING_ERRNOS, PLACE_ERRNOS
 from lprl_workload.rollout.dataset import PromptDataset
 from lprl_workload.rollout.reward import make_scorer
@@ -96,6 +96,7 @@ def check_load_from(config: Preflight, shape: ModelShape) -> None:
 def _backends(config: Preflight) -> None:
     if config.backends is not None:
         check_backends(config.backends)
+        check_accelerator(config.backends, config.accelerator)
 
 
 def _reward(config: Preflight) -> None:

@@ -13,6 +13,8 @@ import torch
 
 from lprl_api.derived.run_folder import step_name, steps_of
 from lprl_api.errors import UserError
+from lprl_api.model.checkpoint_tensors import CORRECTION, checkpoint_tensors
+from lprl_api.model.model_shape import ModelShape
 from lprl_workload.checkpoint.hf_folder import ModelWriter, finish_trained
 from lprl_workload.checkpoint.manifest import MANIFEST, Manifest, verify
 from lprl_workload.convert.places import check_apart
@@ -21,9 +23,12 @@ from lprl_workload.folder.config import read_shape
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.model import build_model
 from lprl_workload.hf.slots import WeightSlot, weight_slots
+from lprl_workload.io.parts import FileRecord
 from lprl_workload.process.errors import DamagedError
 from lprl_workload.rl.saving import MODEL, TRAINER
-from lprl_workload.train.saved import SavedParts
+from lprl_workload.train import saved_pieces
+from lprl_workload.train.saved import SavedParts, schema_of
+from lprl_workload.train.saved_pieces import SavedPieces
 
 
 @contextmanager
@@ -69,24 +74,41 @@ def write_model_of(step: Path, source: Path | None, into: Path) -> None:
         raise UserError(f"{step}: the model it was trained from is not in {model}", "name that model's folder with --model")
     shape = manifest.shape or read_shape(model)
     writer = ModelWriter(into, model)
-    slots = weight_slots(build_model(model, shape, "meta"), shape)
     try:
-        with SavedParts(step / TRAINER, manifest.below(TRAINER)) as saved:
-            for item in _tensors(saved, slots, model):
-                writer.add(item)
+        for item in _trained(step / TRAINER, manifest.below(TRAINER), model, shape):
+            writer.add(item)
     except DamagedError as error:
         raise UserError(str(error), "export another step: this one is damaged") from error
     finish_trained(writer, model, shape)
 
 
-def _tensors(saved: SavedParts, slots: Sequence[WeightSlot], model: Path) -> Iterator[NamedTensor]:
-    """Yield every tensor of the model's checkpoint: trained ones, and those that training leaves as they were."""
+def _trained(folder: Path, records: Sequence[FileRecord], model: Path, shape: ModelShape) -> Iterator[NamedTensor]:
+    """Yield every tensor of the model's checkpoint, whichever trainer saved it."""
+    if schema_of(folder) == saved_pieces.SCHEMA:
+        with SavedPieces(folder, records) as pieces:
+            names = checkpoint_tensors(shape)
+            kept = frozenset(name for name in names if name.endswith(CORRECTION))
+            yield from _kept(model, kept)
+            for name in sorted(names.keys() - kept):
+                yield NamedTensor(name, pieces.whole(name, "master").to(torch.bfloat16))
+        return
+    slots = weight_slots(build_model(model, shape, "meta"), shape)
+    with SavedParts(folder, records) as rows:
+        yield from _kept(model, frozenset(slot.name for slot in slots if slot.is_buffer))
+        yield from _of_rows(rows, slots)
+
+
+def _kept(model: Path, names: frozenset[str]) -> Iterator[NamedTensor]:
+    """Yield tensors that training leaves as they were: router correction biases."""
+    for name, tensor in read_folder(model, names.__contains__) if names else ():
+        yield NamedTensor(name, tensor.to(torch.float32))
+
+
+def _of_rows(saved: SavedParts, slots: Sequence[WeightSlot]) -> Iterator[NamedTensor]:
+    """Yield every tensor that was trained of what the torch trainer saved."""
     by_parameter: dict[str, list[WeightSlot]] = {}
     for slot in slots:
         by_parameter.setdefault(slot.parameter, []).append(slot)
-    kept = frozenset(slot.name for slot in slots if slot.is_buffer)
-    for name, tensor in read_folder(model, kept.__contains__) if kept else ():
-        yield NamedTensor(name, tensor.to(torch.float32))
     for parameter, parts in by_parameter.items():
         if parts[0].is_buffer:
             continue

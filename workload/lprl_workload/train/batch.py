@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lprl_workload.episode import Float32, TrainSample
+from lprl_workload.episode import NOTHING, Float32, TrainSample
 from lprl_workload.hf.packed_attention import Families, Layout, Whole, families, whole
 
 SHARE_ON_CPU, SHARE = 1 / 8, 1 / 3
 """Part of a group's tokens that sharing its prompt must save: attention with a mask is slower than without, on a GPU much so."""
+
+IDLE = TrainSample(np.zeros(1, np.int32), np.zeros(1, np.bool_), NOTHING, NOTHING)
+"""What a rank that shares a model runs where a micro-batch has no samples, so that collectives match: no drawn token, gradient zero."""
 
 
 @dataclass(frozen=True, slots=True)

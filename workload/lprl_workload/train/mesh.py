@@ -123,5 +123,11 @@ def mesh_of(run: RunConfig) -> TrainMesh:
     """Return the trainer's ranks as planned."""
     layout = run.trainer
     return TrainMesh(
-        dp=run.ranks.data_parallel, cp=layout.context, tp=layout.tensor, pp=layout.pipeline, ep=layout.expert, etp=layout.expert_tensor
+        dp=run.ranks.data_parallel,
+        cp=layout.context,
+        tp=layout.tensor,
+        pp=layout.pipeline,
+        vpp=layout.virtual_pipeline,
+        ep=layout.expert,
+        etp=layout.expert_tensor,
     )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from lprl_workload.io.parts import FileRecord, PartReader
 from lprl_workload.process.errors import DamagedError
 
 SCHEMA = 1
+"""Of the torch trainer's files; those of pieces have their own (saved_pieces.py)."""
+WRITERS = {1: "torch", 2: "megatron"}
+"""Which `backends.trainer` writes a schema."""
 FILE = re.compile(r"^trainer-(\d{5})-of-(\d{5})\.json$")
 READ_BYTES = 256 * 1024 * 1024
 """Rows handed out at a time, but one at least."""
@@ -43,13 +46,15 @@ class Opened:
             yield row, torch.frombuffer(raw, dtype=DTYPES[info.dtype]).view(last - row, *info.shape[1:])
 
 
-class SavedParts:
-    """The trainer's folder of a checkpoint. As a context manager, which closes its files."""
+class SavedFiles:
+    """The trainer's folder of a checkpoint: what its ranks noted, and their tensors. As a context manager, which closes its files."""
+
+    schema: int
 
     def __init__(self, directory: Path, records: Sequence[FileRecord] = ()) -> None:
         """Read what the ranks noted; what is read is compared with `records`, as far as there are any.
 
-        Raises UserError when they are not of one step, DamagedError when one is not what was written.
+        Raises UserError when they are not of one step or another trainer's, DamagedError when one is not what was written.
         """
         self._directory, self._records = directory, {record.path: record for record in records}
         self._files: dict[str, Opened] = {}
@@ -59,42 +64,22 @@ class SavedParts:
         self.documents: dict[str, dict[str, Any]] = {Path(name).stem: self._document(name) for name in names}
         """What each rank noted, by its files' stem."""
         steps = {(int(d["optimizer_steps"]), int(d["adam_steps"]), int(d["schema"])) for d in self.documents.values()}
-        if len(steps) > 1 or next(iter(steps))[2] != SCHEMA:
+        self.optimizer_steps, self.adam_steps, found = next(iter(steps))
+        if len(steps) > 1 or found not in WRITERS:
             raise UserError(
                 f"{directory}: trainer files of different steps or schema {sorted(steps)}",
                 "load another step, or start without this checkpoint",
             )
-        self.optimizer_steps, self.adam_steps, _ = next(iter(steps))
-        self.parameters: dict[str, int] = {}
-        """Rows of every parameter."""
-        self._held: dict[str, list[tuple[int, int, str]]] = {}
-        for stem, document in self.documents.items():
-            for name, (first, last, total) in document["rows"].items():
-                self.parameters[name] = total
-                self._held.setdefault(name, []).append((first, last, stem))
+        if found != self.schema:
+            what = f"{directory}: the trainer state of backends.trainer {WRITERS[found]}, which {WRITERS[self.schema]} does not read"
+            raise UserError(what, f"go on with backends.trainer {WRITERS[found]}, or start from an export of this checkpoint")
 
-    def __enter__(self) -> "SavedParts":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         for opened in self._files.values():
             opened.reader.__exit__()
-
-    def read(self, name: str, field: str, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield (row, rows) of `field` (master, exp_avg, exp_avg_sq) of parameter `name`, which together are its rows [first, last).
-
-        Raises UserError when some are missing, DamagedError when some are not what was written.
-        """
-        done = 0
-        for low, high, stem in self._held.get(name, []):
-            start, stop = max(low, first), min(high, last)
-            if start < stop:
-                for row, part in self._open(stem).rows(f"{name}|{field}", start - low, stop - low):
-                    yield low + row, part
-                    done += part.shape[0]
-        if done != last - first:
-            message = f"{self._directory}: rows of {name} are missing from the trainer state"
-            raise UserError(message, "load another step: this one is not whole")
 
     def _open(self, stem: str) -> Opened:
         if stem not in self._files:
@@ -112,3 +97,45 @@ class SavedParts:
         except ValueError as error:
             raise DamagedError(f"{self._directory / name}: not JSON ({error})") from error
         return found
+
+
+class SavedParts(SavedFiles):
+    """Of the torch trainer: rows of parameters."""
+
+    schema = SCHEMA
+
+    def __init__(self, directory: Path, records: Sequence[FileRecord] = ()) -> None:
+        """See SavedFiles."""
+        super().__init__(directory, records)
+        self.parameters: dict[str, int] = {}
+        """Rows of every parameter."""
+        self._held: dict[str, list[tuple[int, int, str]]] = {}
+        for stem, document in self.documents.items():
+            for name, (first, last, total) in document["rows"].items():
+                self.parameters[name] = total
+                self._held.setdefault(name, []).append((first, last, stem))
+
+    def read(self, name: str, field: str, first: int, last: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield (row, rows) of `field` (master, exp_avg, exp_avg_sq) of parameter `name`, which together are its rows [first, last).
+
+        Raises UserError when some are missing, DamagedError when some are not what was written.
+        """
+        done = 0
+        for low, high, stem in self._held.get(name, []):
+            start, stop = max(low, first), min(high, last)
+            if start < stop:
+                for row, part in self._open(stem).rows(f"{name}|{field}", start - low, stop - low):
+                    yield low + row, part
+                    done += part.shape[0]
+        if done != last - first:
+            message = f"{self._directory}: rows of {name} are missing from the trainer state"
+            raise UserError(message, "load another step: this one is not whole")
+
+
+def schema_of(directory: Path) -> int | None:
+    """Return which schema the trainer files of a folder say they have; None where nothing can be read of it (opening them says why)."""
+    first = min((path for path in directory.iterdir() if FILE.match(path.name)), default=None) if directory.is_dir() else None
+    try:
+        return int(json.loads(first.read_bytes())["schema"]) if first is not None else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -51,7 +51,12 @@ def take_snapshot(masters: Masters, rank: int, world: int, steps: int) -> Snapsh
         "random": random_state(),
     }
     tensors = {f"{name}|{key}": masters.host_copy(m, field) for name, m in held.items() for key, field in FIELDS.items()}
-    return Snapshot(f"trainer-{rank:05d}-of-{world:05d}", tensors, document)
+    return Snapshot(stem_of(rank, world), tensors, document)
+
+
+def stem_of(rank: int, world: int) -> str:
+    """Return what the files of a rank are called, without suffix."""
+    return f"trainer-{rank:05d}-of-{world:05d}"
 
 
 def share_of(masters: Masters, name: str, world: int) -> int:
@@ -83,7 +88,7 @@ def load_state(directory: Path, masters: Masters, rank: int, world: int, records
                 for low, part in saved.read(name, key, master.first, master.last):
                     _copy(part, master, field, low, low + part.shape[0])
         masters.restore_steps(saved.adam_steps)
-        own = saved.documents.get(f"trainer-{rank:05d}-of-{world:05d}")
+        own = saved.documents.get(stem_of(rank, world))
         if own is not None:
             restore_random_state(own["random"])
         return saved.optimizer_steps

@@ -26,6 +26,15 @@ class Run:
         raise Made
 
 
+def test_megatron_is_refused_where_it_does_not_run_yet() -> None:
+    asked = Backends(trainer="megatron")
+    for accelerator in ("cpu", None):
+        backends.check_accelerator(asked, accelerator)
+    with pytest.raises(UserError, match=r"got megatron with topology\.accelerator H200-141GB; it trains on CPU processes only"):
+        backends.check_accelerator(asked, "H200-141GB")
+    backends.check_accelerator(Backends(), "H200-141GB")
+
+
 @pytest.mark.parametrize(("side", "name"), CHOICES)
 def test_the_catalogue_is_what_the_workload_makes(side: str, name: str) -> None:
     run: Any = Run(side, name)

@@ -12,12 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lprl_workload.episode import NOTHING, TrainSample
+from lprl_workload.episode import TrainSample
 from lprl_workload.hf.packed_attention import whole
-from lprl_workload.train.batch import MicroBatch, collate
+from lprl_workload.train.batch import IDLE, MicroBatch, collate
 
-IDLE = TrainSample(np.zeros(1, np.int32), np.zeros(1, np.bool_), NOTHING, NOTHING)
-"""What runs where a micro-batch has no samples, so that collectives match: no drawn token, gradient zero."""
 Parts = Sequence[Sequence[TrainSample]]
 
 

@@ -36,6 +36,7 @@ def transformer_config(
         **FAMILIES[shape.family].fields(shape, config),
         **_ranks(mesh, stages, layout),
         **(_experts(mesh) if shape.moe else {}),
+        **_recompute(layout, shape.layers // mesh.pp),
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype == torch.bfloat16,
@@ -70,6 +71,17 @@ def _ranks(mesh: TrainMesh, stages: Stages, layout: TrainerLayout) -> Fields:
         "overlap_p2p_comm": interleaved,
         "batch_p2p_comm": not interleaved,
     }
+
+
+def _recompute(layout: TrainerLayout, most: int) -> Fields:
+    match layout.recompute:
+        case "none":
+            return {}
+        case "selective":
+            return {"recompute_granularity": "selective"}
+        case "full":
+            at_once = min(layout.recompute_layers, most)
+            return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": at_once}
 
 
 def _experts(mesh: TrainMesh) -> Fields:

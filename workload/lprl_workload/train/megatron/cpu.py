@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from megatron.core.tensor_parallel import random as megatron_random
 from torch.overrides import TorchFunctionMode
 
 CPU = torch.device("cpu")
@@ -82,6 +83,9 @@ def _on_cpu() -> Iterator[None]:
         (torch.cuda, "current_stream", lambda *_: _STREAM),
         (torch.cuda, "stream", lambda _: nullcontext()),
         (dist, "all_to_all_single", _split_sizes(dist.all_to_all_single)),
+        # Recomputed layers draw what they drew before: the CPU's generator, which is kept beside.
+        (torch.cuda.random, "get_rng_state", lambda *_, **__: torch.empty(0, dtype=torch.uint8)),
+        (megatron_random, "_lazy_call", lambda *_, **__: None),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in answers]
     for module, name, answer in answers:

@@ -16,7 +16,7 @@ from collections.abc import Mapping as ReadOnly
 from dataclasses import dataclass
 from functools import cache
 
-from lprl_api.model.checkpoint_tensors import EMBEDDING, HEAD, checkpoint_tensors
+from lprl_api.model.checkpoint_tensors import CORRECTION, EMBEDDING, HEAD, checkpoint_tensors
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.quant.select import Selection
 from lprl_workload.quant.specs import spec_bytes
@@ -36,7 +36,6 @@ _OUTSIDE = (
     Row("output_layer.weight", (HEAD,), "vocab"),
 )
 _LAYERS = "model.layers."
-_CORRECTION = ".e_score_correction_bias"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ def _manifest(mapping: Mapping) -> WeightManifest:
                     ranks.append(rank)
     load, entries = [0] * mapping.mesh.world, list[Entry]()
     for name in sorted(holders):
-        dtype, pieces = "F32" if name.endswith(_CORRECTION) else "BF16", list[Piece]()
+        dtype, pieces = "F32" if name.endswith(CORRECTION) else "BF16", list[Piece]()
         for offset, (shape, ranks) in sorted(holders[name].items()):
             owner = min(ranks, key=lambda rank: (load[rank], rank))
             load[owner] += spec_bytes(dtype, shape)

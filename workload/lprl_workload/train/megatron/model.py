@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from megatron.core.models.gpt import GPTModel
 from megatron.core.pipeline_parallel import get_forward_backward_func
-from torch import Tensor
+from torch import Tensor, nn
 
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.topology import TrainerLayout
@@ -20,7 +20,7 @@ from lprl_workload.train.megatron.packed import PackedRotary, PackedTokens
 from lprl_workload.train.megatron.ranks import Ranks
 from lprl_workload.train.megatron.stages import Stages
 from lprl_workload.train.megatron.vocab import VocabHead
-from lprl_workload.train.megatron.weights import load, stored
+from lprl_workload.train.megatron.weights import Parameters, load, stored
 
 Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, Any]]
 """(log-probabilities [T], entropies [T], number of the micro-batch) -> (scalar to be propagated back, what is kept of it)."""
@@ -29,8 +29,8 @@ Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, Any]]
 class StagedModel:
     """The policy of one rank."""
 
-    def __init__(self, folder: Path, shape: ModelShape, stages: Stages, layout: TrainerLayout, ranks: Ranks) -> None:
-        """Build this rank's chunks of `folder`'s model and read their weights, in the device's own dtype."""
+    def __init__(self, folder: Path, shape: ModelShape, stages: Stages, layout: TrainerLayout, ranks: Ranks, filled: bool = True) -> None:
+        """Build this rank's chunks of `folder`'s model, in the device's own dtype; unless `filled`, weights are what memory held."""
         self.mapping, self._ranks, mesh = Mapping(shape, ranks.mesh, stages), ranks, ranks.mesh
         written = model_config(folder, shape)
         self._config = transformer_config(shape, written.to_dict(), mesh, stages, layout, ranks.device)
@@ -39,11 +39,23 @@ class StagedModel:
             self.chunks = [self._chunk(shape, stages, frequencies, chunk) for chunk in range(mesh.vpp)]
         self.parameters = _by_name(self.chunks)
         _check(self.mapping, ranks.rank, self.parameters)
-        load(stored(folder, self.mapping, ranks.rank), self.mapping, ranks.rank, self.parameters)
+        if filled:
+            self.fill(folder, self.parameters)
         padded = self.mapping.padded_vocab // mesh.tp
         first = padded * ranks.place.tensor
         rows = max(0, min(shape.vocab, first + padded) - first)
         self._head = VocabHead(first, rows, ranks.tensor_group, self._config.sequence_parallel)
+
+    def fill(self, folder: Path, values: Parameters) -> None:
+        """Read this rank's part of a folder's weights into `values`: the parameters themselves, or their masters."""
+        load(stored(folder, self.mapping, self._ranks.rank), self.mapping, self._ranks.rank, values)
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Make it a reference: BF16 weights, no gradients."""
+        for parameter in self.parameters.values():
+            if isinstance(parameter, nn.Parameter):
+                parameter.requires_grad_(False).copy_(parameter.to(torch.bfloat16))
 
     def _chunk(self, shape: ModelShape, stages: Stages, frequencies: Tensor, chunk: int) -> GPTModel:
         stage, numbered = self._ranks.place.stage, chunk if self._ranks.mesh.vpp > 1 else None

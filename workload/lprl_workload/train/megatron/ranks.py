@@ -14,7 +14,12 @@ from lprl_workload.train.mesh import TrainMesh
 
 
 class Ranks:
-    """A process among the trainer's ranks. Megatron keeps its groups for the whole process: one at a time."""
+    """A process among the trainer's ranks. Megatron keeps its groups for the whole process: trainers of one rank share them, others
+    must have left before the next one comes.
+    """
+
+    _open = 0
+    """Trainers of this process that have not left."""
 
     def __init__(self, rank: RankInfo, mesh: TrainMesh, stall_seconds: float = 1800) -> None:
         """Join the group of all ranks and make Megatron's; raises ValueError where the mesh has another number of ranks."""
@@ -22,10 +27,18 @@ class Ranks:
             raise ValueError(f"{rank.world} ranks; {mesh} has {mesh.world}")
         self.group, self.mesh, self.rank, self.place = Group(rank, stall_seconds), mesh, rank.rank, mesh.coordinates(rank.rank)
         self.device = self.group.device
-        if rank.world == 1:
+        if Ranks._open == 0:
+            self._make_groups(max(TIMEOUT, timedelta(seconds=stall_seconds)))
+        elif rank.world > 1:
+            raise RuntimeError("a trainer of this process has not left Megatron's groups: close it first")
+        Ranks._open += 1
+        self._left = False
+
+    def _make_groups(self, longest: timedelta) -> None:
+        mesh = self.mesh
+        if mesh.world == 1:
             # Megatron asks for a group even where there is nobody else.
             dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
-        longest = max(TIMEOUT, timedelta(seconds=stall_seconds))
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=mesh.tp,
             pipeline_model_parallel_size=mesh.pp,
@@ -53,8 +66,13 @@ class Ranks:
         return values
 
     def close(self) -> None:
-        """Leave all groups."""
-        parallel_state.destroy_model_parallel()
-        self.group.close()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        """Leave all groups; again, or while others are in them, nothing."""
+        if self._left:
+            return
+        self._left = True
+        Ranks._open -= 1
+        if Ranks._open == 0:
+            parallel_state.destroy_model_parallel()
+            self.group.close()
+            if dist.is_initialized():
+                dist.destroy_process_group()

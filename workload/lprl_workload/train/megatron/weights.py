@@ -1,6 +1,6 @@
 """Parts and tensors: what a rank's parameters take from a checkpoint, and give back. Needs torch, and no Megatron."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as ReadOnly
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lprl_api.errors import UserError
 from lprl_api.model.checkpoint_tensors import checkpoint_tensors
+from lprl_workload.folder.model import read_contents
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.slots import is_known_extra, per_expert
 from lprl_workload.quant.select import is_fused
@@ -62,11 +63,10 @@ def load(tensors: Iterable[tuple[str, Tensor]], mapping: Mapping, rank: int, par
 
 
 def _check(name: str, tensor: Tensor, mapping: Mapping) -> None:
+    _check_name(name, mapping)
     shape = checkpoint_tensors(mapping.shape).get(name)
     if shape is None:
-        if is_known_extra(name, mapping.shape):
-            return
-        raise UserError(f"tensor {name} is not in a {mapping.shape.architecture}", "restore the config.json the model was published with")
+        return
     if tuple(tensor.shape) != shape:
         raise UserError(f"tensor {name} has shape {list(tensor.shape)}, needs {list(shape)}")
     if not tensor.is_floating_point() or tensor.element_size() < 2:
@@ -74,11 +74,19 @@ def _check(name: str, tensor: Tensor, mapping: Mapping) -> None:
         raise UserError(f"tensor {name} is {str(tensor.dtype).removeprefix('torch.')}", remedy)
 
 
+def _check_name(name: str, mapping: Mapping) -> None:
+    if name not in checkpoint_tensors(mapping.shape) and not is_known_extra(name, mapping.shape) and not is_fused(name):
+        raise UserError(f"tensor {name} is not in a {mapping.shape.architecture}", "restore the config.json the model was published with")
+
+
 def stored(folder: Path, mapping: Mapping, rank: int) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a folder's model that `rank` has a part of, one at a time, experts one by one.
 
     Raises what `read_contents` raises: for the whole folder, whatever the rank has of it.
     """
+    for tensors in read_contents(folder).shards.values():
+        for tensor in tensors:
+            _check_name(tensor.name, mapping)
     mine = {part.name for held in mapping.held(rank) for part in held.cutting.parts}
     for stored_name, stored_tensor in read_folder(folder, lambda name: name in mine or is_fused(name)):
         yield from ((name, tensor) for name, tensor in per_expert(stored_name, stored_tensor) if name in mine)
@@ -90,9 +98,20 @@ class PartsSource:
     BF16, except router correction biases (float32 in published checkpoints, and they steer a discrete choice).
     """
 
-    def __init__(self, mapping: Mapping, rank: int, parameters: Parameters, device: torch.device) -> None:
-        """Read nothing yet; parameters (the values a checkpoint would store) are read when `shards` comes to them."""
-        self._mapping, self._rank, self._parameters, self._device = mapping, rank, parameters, device
+    def __init__(
+        self, mapping: Mapping, rank: int, values: Parameters, device: torch.device, require: Callable[[], None] = lambda: None
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            mapping: of the ranks.
+            rank: this one.
+            values: what a checkpoint would store (masters, and buffers), read when `shards` comes to them.
+            device: of the pieces that are handed out.
+            require: raises where the values cannot be read now.
+
+        """
+        self._mapping, self._rank, self._values, self._device, self._require = mapping, rank, values, device, require
         self._owned = mapping.owned(rank)
 
     @property
@@ -106,11 +125,12 @@ class PartsSource:
 
     def shards(self, names: Sequence[str]) -> Iterator[Shard]:
         """Yield this rank's pieces of `names`; nothing of another rank is needed for that."""
+        self._require()
         entries = {entry.name: entry for entry in self.manifest().entries}
         for name in names:
             dtype = torch.float32 if entries[name].dtype == "F32" else torch.bfloat16
             for piece in entries[name].pieces:
                 if piece.rank == self._rank:
                     held, part = self._owned[name, piece.offset]
-                    values = read(self._parameters[held.chunk, held.name].detach(), part)
+                    values = read(self._values[held.chunk, held.name].detach(), part)
                     yield Shard(name, piece.offset, values.to(self._device, dtype).contiguous())

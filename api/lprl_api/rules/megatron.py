@@ -1,0 +1,45 @@
+"""Rules on what Megatron's layouts need, and on what its trainer does on CPU processes, where it runs so far."""
+
+from collections.abc import Iterator
+
+from lprl_api.derived.stages import stage_layers
+from lprl_api.field_error import FieldError, wrong
+from lprl_api.rules.case import Case, Rule, divisors
+
+
+def _virtual(case: Case) -> Iterator[FieldError]:
+    trainer = case.spec.topology.trainer
+    chunks = trainer.virtual_pipeline
+    if not case.megatron or chunks == 1:
+        return
+    path = "topology.trainer.virtualPipeline"
+    if trainer.pipeline == 1:
+        yield wrong(path, chunks, "1 with pipeline 1, or pipeline above 1")
+        return
+    if trainer.last_stage_layers is not None:
+        yield wrong(path, chunks, "1 with lastStageLayers, or equal stages: uneven ones were not run with several chunks")
+        return
+    stages = stage_layers(case.shape.layers, trainer.pipeline, None) if case.shape is not None else None
+    if stages is not None and stages[0] % chunks:
+        yield wrong(path, chunks, f"a divisor of the {stages[0]} layers of a stage: {divisors(stages[0])}")
+
+
+def _on_cpu(case: Case) -> Iterator[FieldError]:
+    if not case.megatron or case.accelerator is None or not case.accelerator.is_cpu:
+        return
+    trainer, spec = case.spec.topology.trainer, case.spec
+    if trainer.context > 1:
+        need = "1: Megatron cuts sequences with TransformerEngine's attention alone, which needs a GPU"
+        yield wrong("topology.trainer.context", trainer.context, need)
+    if trainer.recompute == "selective":
+        yield wrong("topology.trainer.recompute", "selective", "none or full with accelerator cpu")
+    if trainer.hidden_dropout and trainer.tensor > 1:
+        need = "0 with tensor above 1 and accelerator cpu: ranks that share a token would drop different parts of it"
+        yield wrong("topology.trainer.hiddenDropout", trainer.hidden_dropout, need)
+    if spec.precision.fp8.param_gather:
+        yield wrong("precision.fp8.paramGather", True, "false with accelerator cpu: it is TransformerEngine's, which needs a GPU")
+    if spec.optimizer.precision_aware:
+        yield wrong("optimizer.precisionAware", True, "false with accelerator cpu: it is TransformerEngine's, which needs a GPU")
+
+
+RULES: tuple[Rule, ...] = (_virtual, _on_cpu)

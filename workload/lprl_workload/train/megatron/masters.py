@@ -1,0 +1,100 @@
+"""FP32 masters of a rank's part of a model, and the forward weights made of them: fake-quantised part by part, as a checkpoint has them.
+
+A parameter holds parts of several checkpoint tensors (query, key and value by group; gate above up). Each part is quantised on its own,
+by the functions that convert a checkpoint, and only where no block or group of the checkpoint's tensor reaches over two ranks.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lprl_api.errors import UserError
+from lprl_api.model.checkpoint_tensors import checkpoint_tensors
+from lprl_api.model.formats import Bf16, WeightFormat
+from lprl_api.spec.algorithm import Optimizer
+from lprl_workload.hf.activations import InputQuantizer
+from lprl_workload.hf.arithmetic import selected_names
+from lprl_workload.quant.scheme import fake_quantize
+from lprl_workload.quant.select import Selection
+from lprl_workload.train.masters import Master, Masters
+from lprl_workload.train.megatron.mapping import Held, Mapping, quantised
+from lprl_workload.train.megatron.model import StagedModel
+from lprl_workload.train.megatron.parts import Cutting, Part
+from lprl_workload.train.megatron.ranks import Ranks
+from lprl_workload.train.megatron.weights import Parameters, read, where
+
+
+def key_of(chunk: int, name: str) -> str:
+    """Return what a parameter of a model chunk is called among masters."""
+    return f"{chunk}|{name}"
+
+
+class StagedMasters(Masters):
+    """Masters of one rank's model; forward weights are filled by `refresh`."""
+
+    def __init__(self, model: StagedModel, ranks: Ranks, fmt: WeightFormat, settings: Optimizer) -> None:
+        """Make masters of a model's parameters, rows still zero, and of linear layers that `fmt` quantises the inputs it asks for.
+
+        Raises UserError where the format selects nothing of the model, or a tensor is cut inside a block or group.
+        """
+        mapping, self._model = model.mapping, model
+        self._cuttings: dict[str, Cutting] = {key_of(h.chunk, h.name): h.cutting for h in mapping.held(ranks.rank)}
+        chosen = selected(mapping, ranks.rank, fmt)
+        trained = {key_of(*key): p for key, p in model.parameters.items() if isinstance(p, nn.Parameter)}
+        super().__init__(trained, frozenset(key_of(h.chunk, h.name) for h in chosen), fmt, settings, ranks.group)
+        emulate_inputs(model, chosen, fmt)
+
+    @property
+    def values(self) -> Parameters:
+        """What a checkpoint would store, by chunk and name: masters, and buffers as they are."""
+        return {key: self._of(key).value if key_of(*key) in self.items else tensor for key, tensor in self._model.parameters.items()}
+
+    @property
+    def gradients(self) -> dict[tuple[int, str], Tensor]:
+        """The masters' gradients, by chunk and name."""
+        return {key: self._of(key).grad for key in self._model.parameters if key_of(*key) in self.items}
+
+    def _of(self, key: tuple[int, str]) -> Master:
+        return self.items[key_of(*key)]
+
+    def _quantised(self, master: Master) -> Tensor:
+        found = torch.empty_like(master.value)
+        for part in self._cuttings[master.name].parts:
+            target = where(found, part)
+            target.copy_(fake_quantize(read(master.value, part), self._fmt).reshape(target.shape))
+        return found
+
+
+def selected(mapping: Mapping, rank: int, fmt: WeightFormat) -> tuple[Held, ...]:
+    """Return what of a rank's parameters `fmt` quantises; raises UserError as StagedMasters says."""
+    if isinstance(fmt, Bf16):
+        return ()
+    selected_names(checkpoint_tensors(mapping.shape), fmt, mapping.shape)
+    try:
+        keys = quantised(mapping, rank, Selection(fmt, mapping.shape))
+    except ValueError as error:
+        raise UserError(f"precision.excludeModules: {error}", "exclude all of them or none") from error
+    found = tuple(held for held in mapping.held(rank) if (held.chunk, held.name) in keys)
+    for held in found:
+        for part in held.cutting.parts:
+            _check_tiles(part, checkpoint_tensors(mapping.shape)[part.name], fmt)
+    return found
+
+
+def _check_tiles(part: Part, whole: tuple[int, ...], fmt: WeightFormat) -> None:
+    """Raise UserError where a block or group of a tensor lies in this part and outside of it."""
+    for axis, (first, size, total, tile) in enumerate(zip(part.offset, part.shape, whole, fmt.tile(*whole), strict=True)):
+        last = first + size
+        if first % tile or (last % tile and last != total):
+            what = f"topology.trainer: {fmt.kind} scales {tile} {('rows', 'columns')[axis]} of {part.name} together"
+            raise UserError(f"{what}, and one rank has {first} to {last} of {total}", "choose a smaller tensor or expertTensor size")
+
+
+def emulate_inputs(model: StagedModel, chosen: tuple[Held, ...], fmt: WeightFormat) -> None:
+    """Make every layer with FP8 weights fake-quantise its input, in place, where the format asks for it."""
+    if fmt.activation_group is None or not chosen:
+        return
+    quantizer = InputQuantizer(fmt.activation_group)
+    for chunk in model.chunks:
+        chunk.decoder.register_forward_hook(quantizer.forget)
+    for held in chosen:
+        model.chunks[held.chunk].get_submodule(held.name.removesuffix(".weight")).register_forward_pre_hook(quantizer)
