@@ -38,7 +38,7 @@ test-unit: $(STAMP) ## The tests that need neither Ray nor an API server (a minu
 test-faults: $(STAMP) ## Hangs and kills of real processes, found within their limits: nothing else should run (ten minutes on two cores).
 	$(BIN)/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m faults tests/local
 
-test-zoo: $(STAMP) ## Every family of docs/families.md: converted to FP8 and INT4 and read back exactly, or refused by name (three minutes on two cores).
+test-zoo: $(STAMP) ## Every family of docs/families.md: converted to FP8 and INT4 and read back exactly, trained as its class computes it, or refused by name (five minutes on two cores).
 	$(BIN)/pytest -q tests/zoo
 
 test-demo: $(STAMP) ## The demo and the example with a tool learn; without fitting labels, and without the tool, they do not (ten minutes on two cores).

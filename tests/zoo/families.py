@@ -37,6 +37,8 @@ CHEAP: tuple[Case, ...] = (
 """A few seconds in all, one of each layout: packed, renamed, split experts, hybrid layers, transposed experts."""
 RAGGED = ("fp8-block",)
 """Blocks that do not divide a matrix: docs/converting.md, in transformers."""
+TABLES_INSIDE: tuple[Case, ...] = (Case("kimi_k25", "Kimi-K2.5, 2.6, 2.7"),)
+"""Whole models whose text_config has a table: converted by that (tests/unit/.../test_multimodal.py), trained where proven."""
 VL = {"hidden_size": 256, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 128}
 ALL: tuple[Case, ...] = (
     *CHEAP,
@@ -94,6 +96,7 @@ ALL: tuple[Case, ...] = (
     Case("step3p7", "Step-3.7", refused=ONE_TENSOR),
     Case("phimoe", "Phi-3.5-MoE"),
     Case("solar_open", "Solar Open"),
+    Case("dots1", "dots.llm1", {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1}),
     Case("laguna", "Laguna", {"num_attention_heads_per_layer": [4, 4]}),
     Case("afmoe", "AFMoE (Trinity)"),
     Case("lfm2", "LFM2"),

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from tests.zoo.families import ALL, Case
+from tests.zoo.families import ALL, TABLES_INSIDE, Case
 
 from lprl_api.catalog.images import HELD
 from lprl_api.model.hf_config import ARCHITECTURES, FAMILIES
 from lprl_api.model.layouts.decoders import DECODERS
 from lprl_api.model.layouts.planned import BUILDERS
+from lprl_api.model.proven import PROVEN
 
 PAGE = Path(__file__).with_name("page.md")
 """The page; ROWS stands for the table's."""
@@ -26,7 +27,11 @@ def row(case: Case) -> str:
     plan = "yes" if case.model_type in DECODERS or case.model_type in BUILDERS else "no"
     convert = f"experts refused: {case.refused}" if case.refused else "exact"
     convert += f" ({', '.join(case.unread)}: by the decoder alone)" if case.unread else ""
-    return f"| {case.model_type} | {case.models} | {convert} | {case.way} | {plan} | no | not tried |"
+    return f"| {case.model_type} | {case.models} | {convert} | {case.way} | {plan} | {_train(case)} | not tried |"
+
+
+def _train(case: Case) -> str:
+    return "torch, by its class" if case.model_type in PROVEN else "no"
 
 
 def page() -> str:
@@ -34,6 +39,7 @@ def page() -> str:
     trainers = ", ".join(HELD["trainer"])
     rows = [f"| {t} | {TABLES[t]} | exact | table ({ARCHITECTURES[family]}) | yes | {trainers} | yes |" for t, family in FAMILIES.items()]
     rows += [row(case) for case in sorted(ALL, key=lambda case: case.model_type)]
+    rows += [f"| {c.model_type} | {c.models} | exact | table of its text_config | yes | {_train(c)} | not tried |" for c in TABLES_INSIDE]
     return PAGE.read_text().replace("ROWS", "\n".join(rows))
 
 

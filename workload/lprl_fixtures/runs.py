@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lprl_api.model.config_file import shape_of
 from lprl_api.model.formats.chosen import rollout_format, training_format
-from lprl_api.model.hf_config import shape_from_config
 from lprl_api.names import ENV_ATTEMPT, ENV_VOLUMES_ROOT
 from lprl_api.spec.precision import Precision
 from lprl_api.wire.runconfig import RunConfig
@@ -40,7 +40,8 @@ def run_config(root: Path, changes: Mapping[str, Any] | None = None) -> RunConfi
     """Return a RunConfig over what `write_inputs` wrote: 6 steps on one rank and one engine, changed by `changes` (snake_case)."""
     model = {"volume": VOLUME, "path": "model"}
     document = merged(_DEFAULTS | {"model_path": model, "reference_path": model, "rollout_path": model}, changes or {})
-    shape = shape_from_config(json.loads((root / VOLUME / document["rollout_path"]["path"] / "config.json").read_text()))
+    config = root / VOLUME / document["rollout_path"]["path"] / "config.json"
+    shape = shape_of(json.loads(config.read_text()), str(config))
     precision = Precision.model_validate(document["precision"])
     formats = {
         "rollout_format": rollout_format(precision, shape.moe is not None),

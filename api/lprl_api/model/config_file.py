@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lprl_api.errors import UserError
+from lprl_api.model.by_class import trained_by_class, trained_types, unproven_keys
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.hf_config import model_class, shape_from_config
 from lprl_api.model.hf_quantization import READABLE, parse_quantization_config
-from lprl_api.model.known import has_table, model_type, tables
+from lprl_api.model.known import has_table, model_type, text_section
 from lprl_api.model.layouts.planned import planned_shape
 from lprl_api.model.model_shape import ModelShape, SourceQuantization
 
@@ -17,8 +18,9 @@ _CONFIG = "config.json: "
 
 
 def shape_of(config: dict[str, Any], where: str) -> ModelShape:
-    """Return the shape a config.json says; `where` names it in errors. Raises UserError naming file and key."""
-    return _of(config, where, shape_from_config, "name a model of a supported family, with the config.json it was published with")
+    """Return the shape a config.json of a trained family says; `where` names it in errors. Raises UserError naming file and key."""
+    parse = planned_shape if not has_table(config) and trained_by_class(config) else shape_from_config
+    return _of(config, where, parse, "name a model of a supported family, with the config.json it was published with")
 
 
 def planned_shape_of(config: dict[str, Any], where: str) -> ModelShape:
@@ -39,10 +41,14 @@ def whole_model_of(config: dict[str, Any], where: str) -> str | None:
 def check_trainable(config: dict[str, Any], where: str) -> None:
     """Refuse a model that can be converted and served but not trained: raises UserError for a family without a table, or `text_config`."""
     if not has_table(config):
-        what = f"{where}: model_type {model_type(config)} cannot be trained here; model_types that can: {tables()}"
-        raise UserError(what, "train one of these; lprl convert and lprl plan --config take this one")
+        also = "lprl convert and lprl plan --config take this one"
+        if not trained_by_class(config):
+            what = f"{where}: model_type {model_type(config)} cannot be trained here; model_types that can: {trained_types()}"
+            raise UserError(what, f"train one of these; {also}")
+        if wrong := next(unproven_keys(text_section(config)), None):
+            raise UserError(f"{where}: {wrong}", f"train a model without it; {also}")
     whole = whole_model_of(config, where)
-    if whole is not None:
+    if whole is not None and not trained_by_class(config):
         raise UserError(
             f"{where}: {whole} keeps its language model in text_config, which the torch trainer cannot train",
             "name a language model of its own (its config.json has no text_config); lprl convert takes this one",

@@ -24,8 +24,3 @@ def has_table(config: Mapping[str, Any]) -> bool:
 def model_type(config: Mapping[str, Any]) -> str:
     """Return the model_type of the language model of a parsed config.json."""
     return str(text_section(config).get("model_type") or config.get("model_type"))
-
-
-def tables() -> str:
-    """Return the model types with a table, for messages."""
-    return ", ".join(FAMILIES)

@@ -5,11 +5,11 @@ from typing import Literal
 from pydantic import Field
 
 from lprl_api.base import Documented, NonNegativeInt, PositiveInt
-from lprl_api.model.model_shape import SourceQuantization
+from lprl_api.model.model_shape import Inspection, SourceQuantization
 
 
 class Look(Documented):
-    """A folder that can be converted, and that nothing here trains."""
+    """A folder of a family without a table: it can be converted, and trained where its class was proven."""
 
     model_type: str
     """Of its language model, as config.json says."""
@@ -39,3 +39,5 @@ class Look(Documented):
     """Quantisation of the source."""
     notes: tuple[str, ...] = ()
     """What lies in the folder and is not the model, and how it was read; the first few."""
+    inspection: Inspection | None = None
+    """What a job's inspection says of it; none for what no job can train."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lprl_api.field_error import FieldError, wrong
-from lprl_api.model.hf_config import FAMILIES
+from lprl_api.model.by_class import is_proven, trained_types
 from lprl_api.rules.case import Case, Rule
 
 
@@ -11,10 +11,15 @@ def _trained(case: Case) -> Iterator[FieldError]:
     shape, trainer = case.shape, case.spec.backends.trainer
     if shape is None:
         return
-    whole = case.inspection is not None and case.inspection.model_class is not None
-    if shape.family == "other":
-        why = f"no trainer of this version trains {shape.architecture}; families that are trained: {', '.join(FAMILIES)}"
-    elif shape.tower_parameters != 0 or whole:
+    inside = case.inspection.model_class if case.inspection is not None else None
+    by_class = shape.family == "other" or shape.tower_parameters != 0 or inside is not None
+    if by_class and is_proven(inside or shape.architecture):
+        if (trainer, case.spec.backends.rollout) == ("torch", "torch"):
+            return
+        why = f"backends.trainer torch and backends.rollout torch alone take {inside or shape.architecture}, which is built by its class"
+    elif shape.family == "other":
+        why = f"no trainer of this version trains {shape.architecture}; families that are trained: {trained_types()}"
+    elif by_class:
         why = f"{trainer} trains no language model that is a part of another (text_config)"
     else:
         return

@@ -130,13 +130,15 @@ def _list() -> int:
     from lprl_api.catalog.accelerators import ACCELERATORS
     from lprl_api.catalog.presets import PRESETS
     from lprl_api.catalog.presets_planned import PLANNED
+    from lprl_api.model.by_class import is_proven
     from lprl_api.model.shapes import SHAPES
     from lprl_api.model.weights import whole_parameters
 
     print("shapes (spec.model.shape)")
     for name, shape in SHAPES.items():
         experts = f", {shape.moe.experts} experts" if shape.moe else ""
-        only = ", planned only" if shape.family == "other" or shape.tower_parameters else ""
+        by_class = shape.family == "other" or shape.tower_parameters
+        only = "" if not by_class else ", by its class (torch)" if is_proven(shape.architecture) else ", planned only"
         print(f"  {name:<24} {shape.architecture:<34} {whole_parameters(shape) / 1e9:8.1f} B, {shape.layers} layers{experts}{only}")
     print("accelerators (spec.topology.accelerator)")
     print(f"  {', '.join(ACCELERATORS)}")

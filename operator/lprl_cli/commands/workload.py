@@ -11,7 +11,7 @@ from typing import Any
 
 from lprl_api import names
 from lprl_api.errors import UserError
-from lprl_api.model.known import tables
+from lprl_api.model.by_class import trained_types
 from lprl_api.model.model_shape import Inspection
 from lprl_cli import exits
 from lprl_cli.cluster.place import called_as_kubectl
@@ -78,8 +78,9 @@ def inspect(source: Path) -> dict[str, Any]:
 
 def inspection_of(document: dict[str, Any], source: str) -> Inspection:
     """Return what `inspect` found as an Inspection. Raises UserError for a model that is converted only, which no job can train."""
+    document = document.get("inspection") or document
     if "shape" not in document:
-        what = f"{source}: model_type {document['modelType']} cannot be trained here; model_types that can: {tables()}"
+        what = f"{source}: model_type {document['modelType']} cannot be trained here; model_types that can: {trained_types()}"
         raise UserError(what, "name one of these; lprl convert takes this one")
     return Inspection.model_validate(document)
 
@@ -120,9 +121,10 @@ def _by_rule(source: str, look: dict[str, Any]) -> list[tuple[str, Any]]:
     """Rows of a model whose family has no table: what a conversion quantises, and how that is known."""
     ways = {"class": f"the class {look['modelClass']} says names and layout", "index": "by index, names and shapes alone"}
     refused = look.get("refused") or ()
+    trained = "trained by its class (torch)" if look.get("inspection") else "converted only, not trained here"
     return [
         ("folder", source),
-        ("architecture", f"{look['modelClass']}, {look['layers']} layers; converted only, not trained here"),
+        ("architecture", f"{look['modelClass']}, {look['layers']} layers; {trained}"),
         ("read", ways[look["way"]]),
         ("experts", look["experts"] or "none"),
         ("linear", f"{look['linear']} weights, {look['routed']} of them routed experts'"),

@@ -62,3 +62,17 @@ def test_a_language_model_inside_another_is_refused_by_its_inspection() -> None:
 
 def test_models_that_are_trained_are_not_asked_about() -> None:
     assert [name for name in SHAPES if untrained(spec(name))] == list(PLANNED_SHAPES)
+
+
+BY_CLASS = {"glm-4.7-flash": "glm4_moe_lite", "glm-4.6": "glm4_moe"}
+
+
+@pytest.mark.parametrize("name", BY_CLASS)
+def test_a_proven_family_is_trained_and_served_by_the_torch_backends_alone(name: str) -> None:
+    document = preset_manifest("qwen3-4b-fp8")
+    document["spec"]["model"]["shape"] = name
+    for trainer, rollout in (("torch", "torch"), ("torch", "sglang"), ("megatron", "torch")):
+        document["spec"]["backends"] |= {"trainer": trainer, "rollout": rollout}
+        found = untrained(parse_job(document).spec)
+        assert bool(found) == ((trainer, rollout) != ("torch", "torch"))
+        assert all("backends.trainer torch and backends.rollout torch alone take" in error.need for error in found)

@@ -54,7 +54,7 @@ print([name for name in ("transformers", "torch.distributed.tensor") if name in 
 import lprl_workload.launch.drive
 print([name for name in {MODELS!r} if name in sys.modules])
 from lprl_workload.launch.backends import trainer_class
-trainer_class()
+trainer_class("torch")
 assert "transformers.modeling_utils" in sys.modules
 print([name for name in sys.modules if name.startswith("transformers.models.") and ".modeling_" in name and ".auto" not in name])
 """

@@ -8,6 +8,7 @@ from lprl_api.catalog.presets_planned import PLANNED, planned_manifest
 from lprl_api.model.hf_config import FAMILIES
 from lprl_api.model.layouts.decoders import DECODERS
 from lprl_api.model.layouts.planned import BUILDERS
+from lprl_api.model.proven import PROVEN
 from lprl_api.rules.check import check
 from lprl_api.rules.parse import parse_job
 from lprl_cli import exits
@@ -39,7 +40,9 @@ def test_the_page_has_the_figures_of_a_model_that_is_only_planned(name: str) -> 
 
 def test_the_page_names_the_families_of_both_tables() -> None:
     assert f"Trained, converted and planned: {', '.join(f'`{name}`' for name in FAMILIES)}." in PAGE
-    assert f"Planned only, so far: {', '.join(f'`{name}`' for name in sorted({*DECODERS, *BUILDERS}))}." in PAGE.replace("\n", " ")
+    planned, flat = {*DECODERS, *BUILDERS}, PAGE.replace("\n", " ")
+    assert f"By its class (torch backends alone), and planned: {', '.join(f'`{name}`' for name in sorted(planned & set(PROVEN)))}." in flat
+    assert f"Planned only, so far: {', '.join(f'`{name}`' for name in sorted(planned - set(PROVEN)))}." in flat
 
 
 @pytest.mark.parametrize("name", PLANNED)

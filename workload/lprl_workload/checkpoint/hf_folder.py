@@ -15,13 +15,12 @@ from lprl_workload.data import NamedTensor
 from lprl_workload.folder.files import SUFFIX
 from lprl_workload.folder.model import FILE_KEY
 from lprl_workload.folder.untrained import NOTE, note
-from lprl_workload.hf.slots import further_layer
-from lprl_workload.hf.untrained import untrained_weights
+from lprl_workload.hf.chosen import chosen_of
+from lprl_workload.hf.untrained import further_layers, untrained_weights
 from lprl_workload.io.parts import FileRecord, record_of, write_part
 from lprl_workload.io.tensor_file import write_tensors
 from lprl_workload.process.movement import here
 from lprl_workload.quant.config_json import strip_quantization
-from lprl_workload.quant.select import Selection
 from lprl_workload.sync.assemble import gather
 from lprl_workload.sync.manifest import ServedAs, WeightSource
 from lprl_workload.sync.peers import Peers
@@ -47,7 +46,7 @@ def write_trained(folder: Path, weights: WeightSource, peers: Peers, source: Pat
     """
     writer = ModelWriter(folder, source) if peers.rank == 0 else None
     fmt = Bf16()
-    routes = route(weights.manifest(), (), ROUND_BYTES, ServedAs(fmt, Selection(fmt, shape)), senders=(0,))
+    routes = route(weights.manifest(), (), ROUND_BYTES, ServedAs(fmt, chosen_of(source, fmt, shape)), senders=(0,))
     gather(weights, routes, peers, writer.add if writer else _unexpected)
     if writer is None:
         return ()
@@ -57,8 +56,10 @@ def write_trained(folder: Path, weights: WeightSource, peers: Peers, source: Pat
 def finish_trained(writer: "ModelWriter", source: Path, shape: ModelShape) -> tuple[FileRecord, ...]:
     """Add to a folder of trained weights what its source promises beside them; returns the folder's files."""
     layers: set[int] = set()
+    further = further_layers(source, shape)
     for item in untrained_weights(source, shape):
-        layers.add(further_layer(item.name, shape) or shape.layers)
+        layer = further(item.name)
+        layers |= {layer} if layer is not None else set()
         writer.add(item)
     if not layers:
         return writer.finish()

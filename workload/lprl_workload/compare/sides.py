@@ -46,6 +46,9 @@ class Side:
         check_trainable(folder)
         self.folder, self.device = folder, torch.device(device)
         self.shape = read_shape(folder)
+        if self.shape.family == "other":
+            what = f"{folder}: {self.shape.architecture} is built by its class, whose layers cannot be run one by one"
+            raise UserError(what, "answers are compared of families with a table (docs/families.md)")
         self.dtype = compute_dtype(self.device)
         self._files = ModelFolder(folder)
         self._like = requantised

@@ -19,6 +19,7 @@ from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.header import total_bytes
 from lprl_workload.folder.model import read_contents
 from lprl_workload.folder.quantized import is_codes, logical
+from lprl_workload.quant.rule import Ruled
 
 MAX_NOTES, MAX_NOTE_CHARACTERS = 4, 240
 """What of the notes on a folder goes into its inspection, which has to fit a termination message."""
@@ -51,7 +52,17 @@ def look_at(folder: Path) -> Inspection | Look:
         shards=len(contents.shards),
         quantization=SourceQuantization() if mxfp4 else config_file.source_quantization(read_format(folder)),
         notes=tuple(note[:MAX_NOTE_CHARACTERS] for note in (*mxfp4, *contents.notes)[:MAX_NOTES]),
+        inspection=_trainable(folder),
     )
+
+
+def _trainable(folder: Path) -> Inspection | None:
+    """Return what a job's inspection says, None for what no job can train."""
+    try:
+        check_trainable(folder)
+        return inspect_folder(folder, "")
+    except UserError:
+        return None
 
 
 def inspect_folder(folder: Path, volume_identity: str, free_space_at: Path | None = None) -> Inspection:
@@ -63,6 +74,8 @@ def inspect_folder(folder: Path, volume_identity: str, free_space_at: Path | Non
         check_trainable(folder)
     shape, fmt = read_shape(folder), read_format(folder)
     contents = read_contents(folder)
+    if contents.ruled is not None:
+        check_by_class(contents.ruled, folder)
     return Inspection(
         shape=shape,
         fingerprint=fingerprint(folder, volume_identity, contents),
@@ -76,13 +89,25 @@ def inspect_folder(folder: Path, volume_identity: str, free_space_at: Path | Non
     )
 
 
+def check_by_class(ruled: Ruled, folder: Path) -> None:
+    """Refuse to train a folder of a proven family that is not as its class has it: raises UserError."""
+    if ruled.way != "class":
+        what = f"{folder}: a model that differs from its class in transformers can be converted, not trained"
+        raise UserError(what, "train the model as transformers publishes it; lprl inspect says what differs")
+    if ruled.own_prefix != ruled.place.prefix:
+        here, there = f"begin with {ruled.place.prefix!r}", f"those of {ruled.model_class} with {ruled.own_prefix!r}"
+        what = f"{folder}: tensors of the language model {here}; {there}"
+        raise UserError(what, f"save it as {ruled.model_class} with transformers, whose names these are")
+
+
 def source_quantization(fmt: WeightFormat, contents: FolderContents) -> SourceQuantization:
     """Return a source's own precision, normalised; the scope is that of the weights which have codes."""
     found = config_file.source_quantization(fmt)
     if found.scope is None:
         return found
     codes = [logical(tensor.name) for tensor in contents.tensors.values() if is_codes(tensor)]
-    routed = all(kind_of(name) == "routed" for name in codes)
+    kinds = contents.ruled.kinds if contents.ruled is not None else None
+    routed = all((kind_of(name) if kinds is None else kinds.get(name)) == "routed" for name in codes)
     scope = Scope.ROUTED_EXPERTS if routed else Scope.ALL_LINEAR
     return found.model_copy(update={"scope": scope.value})
 

@@ -5,13 +5,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import WeightFormat
+from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.formats.mxfp4 import Mxfp4
 from lprl_api.model.known import text_section
 from lprl_workload.folder.class_layout import ClassLayout, expert_views, layout_of_text
+from lprl_workload.folder.config import CONFIG
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.files import COMPLETE, shown
 from lprl_workload.folder.header import TensorInfo
@@ -44,6 +46,14 @@ def held_by_rule(contents: FolderContents, config: Mapping[str, Any], fmt: Weigh
         if config.get("auto_map"):
             return _by_index(contents, config, fmt, f"its own code may differ from {found.model_class}: {error.message}")
         raise
+
+
+def ruled_by_class(layout: ClassLayout) -> Ruled:
+    """Return what the rule says of a class's own checkpoint, under the names it has there."""
+    tensors = tuple(TensorInfo(name, "BF16", view.shape, 0, 0) for name, view in layout.views.items())
+    ruled = _ByClass(FolderContents(Path(layout.model_class), {CONFIG: tensors}), layout, Bf16()).contents().ruled
+    assert ruled is not None, "a class has rules"
+    return ruled
 
 
 def _weights(contents: FolderContents, fmt: WeightFormat) -> Iterator[tuple[TensorInfo, str, tuple[int, ...]]]:
@@ -124,6 +134,7 @@ class _ByClass:
             self._fused,
             self._refused,
             self._called,
+            self._own,
         )
         return replace(self._contents, ruled=ruled)
 

@@ -31,7 +31,7 @@ def build_on_meta(document: Mapping[str, Any]) -> Any:
     from transformers.initialization import no_init_weights
 
     with _quiet():
-        config = _config(document)
+        config = configuration(document)
     model_class = class_of(document, config)
     try:
         with _quiet(), no_init_weights(), torch.device("meta"):
@@ -42,7 +42,8 @@ def build_on_meta(document: Mapping[str, Any]) -> Any:
     return model
 
 
-def _config(document: Mapping[str, Any]) -> Any:
+def configuration(document: Mapping[str, Any]) -> Any:
+    """Return transformers' configuration of a config.json, its quantisation left out. Raises NoClass."""
     from transformers import CONFIG_MAPPING
 
     model_type = document.get("model_type")

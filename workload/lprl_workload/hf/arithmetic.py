@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import nn
 
@@ -9,24 +10,27 @@ from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.hf.activations import InputQuantizer
-from lprl_workload.hf.experts import DOWN_GROUP, GATE_UP_GROUP
+from lprl_workload.hf.chosen import chosen_of
+from lprl_workload.hf.experts import DOWN_GROUP, GATE_UP_GROUP, uses_ours
 from lprl_workload.hf.slots import GATE_UP, WeightSlot
 from lprl_workload.quant.select import Selection
 
 
-def selected_slots(slots: Sequence[WeightSlot], fmt: WeightFormat, shape: ModelShape) -> frozenset[str]:
-    """Return the checkpoint names that `fmt` quantises; see selected_names."""
-    return selected_names({slot.name: slot.shape for slot in slots}, fmt, shape)
+def selected_slots(slots: Sequence[WeightSlot], fmt: WeightFormat, shape: ModelShape, folder: Path) -> frozenset[str]:
+    """Return the checkpoint names of a folder's model that `fmt` quantises; see selected_names."""
+    return selected_names({slot.name: slot.shape for slot in slots}, fmt, shape, folder)
 
 
-def selected_names(tensors: Mapping[str, tuple[int, ...]], fmt: WeightFormat, shape: ModelShape) -> frozenset[str]:
+def selected_names(
+    tensors: Mapping[str, tuple[int, ...]], fmt: WeightFormat, shape: ModelShape, folder: Path | None = None
+) -> frozenset[str]:
     """Return which of a checkpoint's tensors (shapes by name) `fmt` quantises; empty for bf16.
 
-    Raises UserError when a format selects nothing.
+    `folder`: of the model; None where its family has a table. Raises UserError when a format selects nothing.
     """
     if isinstance(fmt, Bf16):
         return frozenset()
-    selection = Selection(fmt, shape)
+    selection = Selection(fmt, shape) if folder is None else chosen_of(folder, fmt, shape)
     names = frozenset(name for name, size in tensors.items() if selection.selects(name, size))
     if not names:
         raise UserError(
@@ -61,5 +65,8 @@ def emulate_activations(model: nn.Module, slots: Sequence[WeightSlot], selected:
         owner = model.get_submodule(parameter.rpartition(".")[0])
         if isinstance(owner, nn.Linear):
             owner.register_forward_pre_hook(quantizer)
+        elif not uses_ours(owner):
+            what = f"{parameter}: its class computes its experts in a way of its own, without FP8 activations"
+            raise UserError(what, "take INT4, or weight-only FP8 (precision.fp8.activations: none)")
         else:
             setattr(owner, GATE_UP_GROUP if parameter.endswith(GATE_UP) else DOWN_GROUP, group)

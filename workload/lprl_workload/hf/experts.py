@@ -7,9 +7,11 @@ zero gradient for each), adds up a token's experts in a fixed order, and can fak
 Legend: S = tokens x experts per token, H hidden, F expert width, E experts.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, _default_apply_gate
 
 from lprl_workload.hf.activations import fake_quantize_activations
 
@@ -24,6 +26,22 @@ MIN_ROWS = 4
 def register_experts() -> None:
     """Make `experts_implementation="lprl"` known to transformers; repeating it changes nothing."""
     ALL_EXPERTS_FUNCTIONS.register(EXPERTS, experts_forward)
+
+
+def are_usual(model: nn.Module) -> bool:
+    """Return whether all experts that transformers lets us compute are act(gate) * up on matrices [experts, out, in] without biases."""
+    return all(_is_usual(module) for module in model.modules() if hasattr(module, "has_gate") and hasattr(module, "is_concatenated"))
+
+
+def uses_ours(experts: Any) -> bool:
+    """Return whether a module of experts is computed by `experts_forward`."""
+    config = getattr(experts, "config", None)
+    return hasattr(experts, "is_concatenated") and getattr(config, "_experts_implementation", None) == EXPERTS
+
+
+def _is_usual(experts: Any) -> bool:
+    other = experts.has_bias or experts.is_transposed or getattr(experts, "has_post_expert_norm", False)
+    return experts.has_gate and experts.is_concatenated and not other and type(experts)._apply_gate is _default_apply_gate
 
 
 def keep_rows_apart(model: nn.Module) -> None:

@@ -14,10 +14,13 @@ from torch import nn
 from transformers.initialization import no_init_weights
 
 from lprl_api.errors import UserError
+from lprl_api.model.known import text_section
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.folder.header import read_json
+from lprl_workload.hf.by_class import build_by_class
 from lprl_workload.hf.experts import EXPERTS, register_experts
 from lprl_workload.hf.head import use_float32_head
+from lprl_workload.hf.naming import NAMING, naming_of
 
 MODELS = {
     "llama": "Llama",
@@ -43,7 +46,7 @@ def compute_dtype(device: torch.device | str) -> torch.dtype:
 
 def model_config(folder: Path, shape: ModelShape) -> Any:
     """Return transformers' configuration of a folder's model, from its config.json; raises UserError naming the file."""
-    document = {k: v for k, v in read_json(folder / "config.json").items() if k not in NOT_FIELDS}
+    document = {k: v for k, v in text_section(read_json(folder / "config.json")).items() if k not in NOT_FIELDS}
     document["tie_word_embeddings"] = shape.tied_embeddings
     config_class, _ = model_classes(shape.family)
     try:
@@ -56,8 +59,10 @@ def build_model(folder: Path, shape: ModelShape, device: torch.device | str, dty
     """Return the causal language model of `folder`'s config.json in `dtype` (the device's own for None), weights uninitialised.
 
     No code of the folder runs (auto_map is ignored) and its quantization_config plays no part. Embeddings are tied where the
-    shape says so. Returns a transformers PreTrainedModel in evaluation mode.
+    shape says so. Returns a transformers PreTrainedModel in evaluation mode. Families without a table: see hf/by_class.py.
     """
+    if shape.family == "other":
+        return _named(build_by_class(folder, shape.tied_embeddings, device, dtype or compute_dtype(device)), folder)
     _, model_class = model_classes(shape.family)
     config = model_config(folder, shape)
     register_experts()
@@ -71,4 +76,12 @@ def build_model(folder: Path, shape: ModelShape, device: torch.device | str, dty
         bias = getattr(module, "e_score_correction_bias", None)
         if isinstance(bias, torch.Tensor):
             module.e_score_correction_bias = nn.Buffer(bias.float())
-    return model.eval()
+    return _named(model.eval(), folder)
+
+
+def _named(model: Any, folder: Path) -> Any:
+    """Note what the folder calls the model's tensors, where that is not what its class calls them."""
+    naming = naming_of(folder)
+    if naming is not None:
+        setattr(model, NAMING, naming)
+    return model

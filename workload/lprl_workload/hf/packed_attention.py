@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+
+from lprl_workload.hf.attend import Attention
 
 PACKED = "lprl_packed"
 """Name of this attention for transformers."""
@@ -67,10 +68,10 @@ class Whole:
     sizes: tuple[int, ...]
     """Tokens of the parts of the block."""
 
-    def attend(self, parts: list[tuple[Tensor, Tensor, Tensor]], options: dict[str, Any]) -> list[Tensor]:
+    def attend(self, parts: list[tuple[Tensor, Tensor, Tensor]], how: Attention) -> list[Tensor]:
         """Return the outputs [tokens, heads, dim] of the block's parts, given their queries, keys and values."""
         q, k, v = (self.rectangle.spread(x) for x in parts[0])
-        return [self.rectangle.gathered(_attention(q, k, v, options))]
+        return [self.rectangle.gathered(_attention(q, k, v, how))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,14 @@ class Families:
     mask: Tensor
     """Causal, aligned at the end: [width of continuations, prompt + width], 0 where a token is seen, else -inf."""
 
-    def attend(self, parts: list[tuple[Tensor, Tensor, Tensor]], options: dict[str, Any]) -> list[Tensor]:
+    def attend(self, parts: list[tuple[Tensor, Tensor, Tensor]], how: Attention) -> list[Tensor]:
         """Return the outputs [tokens, heads, dim] of the block's parts, given their queries, keys and values."""
         q, k, v = (self.prompts.spread(x) for x in parts[0])
         own_q, own_k, own_v = (self.continuations.spread(x) for x in parts[1])
         seen_k, seen_v = self._after(k, own_k), self._after(v, own_v)
         return [
-            self.prompts.gathered(_attention(q, k, v, options)),
-            self.continuations.gathered(_attention(own_q, seen_k, seen_v, options, self.mask)),
+            self.prompts.gathered(_attention(q, k, v, how)),
+            self.continuations.gathered(_attention(own_q, seen_k, seen_v, how, self.mask)),
         ]
 
     def _after(self, prompt: Tensor, own: Tensor) -> Tensor:
@@ -119,16 +120,9 @@ def whole(lengths: list[int], device: torch.device) -> Whole:
     return Whole(Rectangle.of(lengths, device), (sum(lengths),))
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any], mask: Tensor | None = None) -> Tensor:
+def _attention(q: Tensor, k: Tensor, v: Tensor, how: Attention, mask: Tensor | None = None) -> Tensor:
     """Attention of [rows, length, heads, dim] tensors, causal where no mask is given."""
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    grouped = q.shape[1] != k.shape[1]
-    if grouped and mask is not None and q.is_cuda:
-        # With a mask, CUDA's kernels want as many key heads as query heads.
-        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
-        grouped = False
-    causal = {"is_causal": True} if mask is None else {"attn_mask": mask.to(q.dtype)}
-    return scaled_dot_product_attention(q, k, v, enable_gqa=grouped, **causal, **options).transpose(1, 2)
+    return how.product(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask).transpose(1, 2)
 
 
 def packed_attention(
@@ -141,16 +135,23 @@ def packed_attention(
     scaling: float | None = None,
     *,
     layout: Layout,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Return ([1, N, heads, dim], None) of query, key, value [1, heads, N, dim]: an attention function of transformers."""
+    """Return ([1, N, heads, dim], None) of query, key, value [1, heads, N, dim]: an attention function of transformers.
+
+    Window, cap and sinks come from layers whose class has them.
+    """
+    how = Attention(dropout, scaling, sliding_window, softcap, s_aux)
     sizes = [size for block in layout for size in block.sizes]
     split = [torch.split(x[0].transpose(0, 1), sizes) for x in (query, key, value)]
     parts = list(zip(*split, strict=True))
     found: list[Tensor] = []
     for block in layout:
         mine = parts[len(found) : len(found) + len(block.sizes)]
-        found += block.attend(mine, {"dropout_p": dropout, "scale": scaling})
+        found += block.attend(mine, how)
     return torch.cat(found).unsqueeze(0), None
 
 

@@ -16,9 +16,10 @@ from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.data import NamedTensor
 from lprl_workload.hf.arithmetic import emulate_activations, selected_slots
-from lprl_workload.hf.folder import read_folder
+from lprl_workload.hf.folder_weights import published_weights
 from lprl_workload.hf.model import build_model
-from lprl_workload.hf.slots import WeightSlot, is_known_extra, per_expert, weight_slots
+from lprl_workload.hf.naming import has_more
+from lprl_workload.hf.slots import WeightSlot, is_known_extra, weight_slots
 from lprl_workload.quant.scheme import dequantize, module_of, served_names
 
 
@@ -32,11 +33,12 @@ class ServedModel:
         """
         self.fmt = fmt
         self.shape = shape
+        self._more = has_more(folder, shape.family)
         self.device = torch.device(device)
         self.model = build_model(folder, shape, device)
         self.model.requires_grad_(False)
         slots = weight_slots(self.model, shape)
-        selected = selected_slots(slots, fmt, shape)
+        selected = selected_slots(slots, fmt, shape, folder)
         emulate_activations(self.model, slots, selected, fmt)
         self._slot_of: dict[str, tuple[WeightSlot, tuple[str, ...]]] = {}
         for slot in slots:
@@ -80,7 +82,7 @@ class ServedModel:
         for name, tensor in items:
             found = self._slot_of.get(name)
             if found is None:
-                if is_known_extra(name, self.shape):
+                if self._more or is_known_extra(name, self.shape):
                     continue
                 raise UserError(f"tensor {name}: not in a {self.fmt.kind} {self.shape.architecture}", "serve the format the job names")
             slot, names = found
@@ -100,7 +102,7 @@ class ServedModel:
     def load_folder(self, folder: Path) -> None:
         """Load every tensor of a served Hugging Face folder; raises UserError when one is missing."""
         self.begin()
-        self.load(item for stored in read_folder(folder) for item in per_expert(*stored))
+        self.load(published_weights(folder, self.shape))
         if missing := self.missing():
             raise UserError(
                 f"{folder}: {len(missing)} tensors missing, such as {missing[0]}", f"the folder must hold {self.fmt.kind} weights"

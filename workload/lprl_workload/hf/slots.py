@@ -6,16 +6,21 @@ a view into its parameter. All other names agree.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from lprl_api.errors import UserError
 from lprl_api.model.model_shape import ModelShape
+from lprl_workload.folder.class_layout import ClassLayout
+from lprl_workload.folder.class_places import places
+from lprl_workload.hf.naming import NAMING, Naming
 
 GATE_UP = ".experts.gate_up_proj"
 DOWN = ".experts.down_proj"
+LAYOUT = "lprl_layout"
+"""Attribute of a model that was built by its class: the layout of its checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +54,18 @@ class WeightSlot:
 def weight_slots(model: nn.Module, shape: ModelShape) -> tuple[WeightSlot, ...]:
     """Return a slot for every tensor of the model's checkpoint, sorted by name.
 
-    Tied output heads have no slot of their own. Raises UserError when the model has another number of experts than `shape`.
+    Tied output heads have no slot of their own. Raises UserError when the model has another number of experts than `shape`, or its class
+    keeps its weights in a way no trainer knows.
     """
+    layout: ClassLayout | None = getattr(model, LAYOUT, None)
+    naming: Naming | None = getattr(model, NAMING, None)
+    slots = _slots_of_table(model, shape) if layout is None else _slots_by_class(model, layout)
+    if naming is not None:
+        slots = [replace(slot, name=naming.stored(slot.name)) for slot in slots]
+    return tuple(sorted(slots, key=lambda slot: slot.name))
+
+
+def _slots_of_table(model: nn.Module, shape: ModelShape) -> list[WeightSlot]:
     slots: list[WeightSlot] = []
     # named_parameters yields a tied parameter once, under its first name: the embedding's.
     for name, parameter in model.named_parameters():
@@ -59,7 +74,14 @@ def weight_slots(model: nn.Module, shape: ModelShape) -> tuple[WeightSlot, ...]:
         else:
             slots.append(WeightSlot(name, name, (), tuple(parameter.shape), parameter))
     slots += [WeightSlot(name, name, (), tuple(b.shape), b, is_buffer=True) for name, b in persistent_buffers(model)]
-    return tuple(sorted(slots, key=lambda slot: slot.name))
+    return slots
+
+
+def _slots_by_class(model: nn.Module, layout: ClassLayout) -> list[WeightSlot]:
+    buffers = dict(persistent_buffers(model))
+    tensors = dict(model.named_parameters()) | buffers
+    found = places(layout)
+    return [WeightSlot(name, inside, index, shape, tensors[inside], inside in buffers) for name, inside, index, shape in found]
 
 
 def _expert_slots(name: str, parameter: Tensor, shape: ModelShape) -> list[WeightSlot]:

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
+from lprl_api.derived.run_folder import steps_of
+from lprl_api.errors import UserError
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import ResolvedPaths
 from lprl_workload.launch.build import Assembled, assemble, lacking_now, local_groups, ray_groups
@@ -14,9 +16,12 @@ from lprl_workload.launch.departure import Departure
 from lprl_workload.launch.export import export_all
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.metrics.tracking import make_sinks
+from lprl_workload.process.blame import is_of_code, words_of
 from lprl_workload.process.errors import StopAskedError
 
 log = logging.getLogger(__name__)
+NO_RESTART = "no other attempt would end differently: name another model, or mend the code or the image; the driver's log has the place"
+"""Of an error of code before a first checkpoint: on 32 nodes a restart would only load the model again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,11 @@ def drive(run: RunConfig, arguments: argparse.Namespace, reporter: Reporter, dep
     except StopAskedError as error:
         log.info("%s", error)
         return Outcome(True, f"suspended after step {reporter.progress.step}")
+    except Exception as error:
+        if is_of_code(error) and not isinstance(error, UserError) and not steps_of(paths.run):
+            log.exception("set-up failed")
+            raise UserError(f"set-up: {words_of(error)}", NO_RESTART) from error
+        raise
     departure.listen(watch=not in_process)
     departure.guard(lambda: assembled.loop.ready, partial(lacking_now, run))
     try:

@@ -12,10 +12,10 @@ from lprl_workload.agent.runner import Draw, abort_episodes, single_turns
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.data import GenerationRequest, Metrics, SamplingParams, SyncReport
 from lprl_workload.episode import BatchRef, Episode, EpisodeRef, Float32
+from lprl_workload.hf.chosen import chosen_of
 from lprl_workload.io.parts import FileRecord
 from lprl_workload.launch.parts import arrays_of, in_order, split, work_of
 from lprl_workload.launch.thread_calls import ThreadCalls
-from lprl_workload.quant.select import Selection
 from lprl_workload.rl.groups import Update
 from lprl_workload.rollout.aside import Aside
 from lprl_workload.rollout.engine import RolloutEngine, mildest_pause
@@ -209,7 +209,7 @@ class LocalTrainGroup:
         stale = {number: engine for number, engine in self._rollout.pushed_to.items() if engine.weight_version < version}
         layouts = [replace(engine.layout(), engine=number) for number, engine in stale.items()]
         fmt, source = self._rollout.format, self._actor.source()
-        served_as = ServedAs(fmt, Selection(fmt, self._run.shape))
+        served_as = ServedAs(fmt, chosen_of(self._model, fmt, self._run.shape))
         routes = route(source.manifest(), layouts, self._run.weight_sync.bucket_bytes, served_as)
         transport = LocalTransport({Target(number): engine for number, engine in stale.items()})
         return push(Session(routes, transport, self._actor.peers()), source, version, strong)

@@ -22,6 +22,7 @@ from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics, SyncReport
 from lprl_workload.episode import BatchRef
+from lprl_workload.hf.chosen import chosen_of
 from lprl_workload.io.parts import FileRecord
 from lprl_workload.launch.deal import spans
 from lprl_workload.launch.hosts import EngineHost, Place, TrainHost
@@ -33,7 +34,6 @@ from lprl_workload.launch.ray_fan import Link, ObjectStoreTransport, Seat, broad
 from lprl_workload.launch.ray_link import actor_options, place
 from lprl_workload.launch.stillness import engine_limits, message_seconds, rank_limits, while_starting
 from lprl_workload.process.errors import TrainerLostError
-from lprl_workload.quant.select import Selection
 from lprl_workload.rl.groups import Update
 from lprl_workload.sync.manifest import ServedAs
 from lprl_workload.sync.peers import AbandonedError
@@ -72,7 +72,7 @@ class TrainActorHost(TrainHost):
     def push(self, order: Order, node: str) -> SyncReport | None:
         """Do this rank's part of a push; `node`: where it runs. None when it left with another rank, which says why."""
         size = self._run.weight_sync.bucket_bytes
-        served_as = ServedAs(order.fmt, Selection(order.fmt, self._run.shape))
+        served_as = ServedAs(order.fmt, chosen_of(self._paths.model, order.fmt, self._run.shape))
         source = self.actor.source()
         routes = route(source.manifest(), order.layouts, size, served_as, order.senders)
         session = Session(routes, self._transport(order, routes, node), self.actor.peers())

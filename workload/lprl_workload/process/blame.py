@@ -4,6 +4,7 @@ Only errors of the second kind are compared by the operator: the same one twice 
 watches 32 nodes load a model four times to learn of the same missing attribute.
 """
 
+import re
 import traceback
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,9 @@ PROGRAM = (
     ValueError,
 )
 """Errors of code and data. A step that ended in a number that is none does so again: resume is exact."""
+CODE = (AttributeError, ImportError, NameError, NotImplementedError, SyntaxError, TypeError)
+"""Those that no half-read file explains: another attempt, on other nodes, meets them too."""
+_CODE_ELSEWHERE = re.compile(rf"(?:^|: )(?:ModuleNotFoundError|UnboundLocalError|{'|'.join(e.__name__ for e in CODE)})(?::|$)")
 LIBRARIES = ("builtins.Exception", "jinja2.", "safetensors", "tokenizers.")
 """Plain exceptions (tokenizers raises them) and those of libraries that only read what they are given."""
 LINKS = ("nccl", "gloo", "connection", "socket", "timed out", "timeout", "cuda error", "cublas", "cudnn", "ecc", "peer")
@@ -53,6 +57,13 @@ def blame_of(error: BaseException) -> Blame:
         by_chance = any(word in text for word in LINKS) and not any(words in text for words in WRONG_DEVICE)
         return "chance" if by_chance else "program"
     return "chance"
+
+
+def is_of_code(error: BaseException) -> bool:
+    """Return whether an error is one that the same code makes of the same input on any node, also one of another process."""
+    if isinstance(error, RemoteError):
+        return error.blame == "program" and _CODE_ELSEWHERE.search(str(error)) is not None
+    return isinstance(error, CODE)
 
 
 def words_of(error: BaseException) -> str:

@@ -77,6 +77,8 @@ class Ruled:
     """Tensors the rule would quantise and nothing here or in transformers could -> why."""
     called: Mapping[str, str] = field(default_factory=dict)
     """Module of the checkpoint -> what the class calls it, where that is another name."""
+    own_prefix: str | None = None
+    """What the class's own checkpoint has in place of the folder's `place.prefix`; None without a class."""
 
 
 def is_linear(module: str, rows: int, cols: int, experts: int = 0) -> bool:

@@ -81,9 +81,9 @@ class TorchEngine:
 
     @property
     def can(self) -> frozenset[Ability]:
-        """See `requests.Ability`; rows are independent where this CPU's matrix products are."""
+        """See `requests.Ability`; rows are independent where this CPU's matrix products are and the arithmetic is known here."""
         found: set[Ability] = {"seed-exact", "in-place-pause", "disk"}
-        if rows_are_independent(str(self._device), self._shape.hidden, self._shape.ffn):
+        if self._shape.family != "other" and rows_are_independent(str(self._device), self._shape.hidden, self._shape.ffn):
             found.add("batch-invariant")
         return frozenset(found | ({"cuda-ipc", "nccl"} if self._device.type == "cuda" else set()))
 

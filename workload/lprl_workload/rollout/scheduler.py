@@ -24,6 +24,8 @@ from torch import Tensor
 
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.hf.experts import MIN_ROWS, keep_rows_apart
+from lprl_workload.hf.logits import logits_of
+from lprl_workload.hf.packed_linear import has_states
 from lprl_workload.rollout.generation import Row
 from lprl_workload.rollout.sampling import draw
 from lprl_workload.rollout.slots import COLUMN_STEP, SlotCache
@@ -31,7 +33,7 @@ from lprl_workload.rollout.slots import COLUMN_STEP, SlotCache
 VECTOR = 32
 """Elements of one step of vectorised CPU code: two registers of 16."""
 PROMPT_STEP = 32
-"""Prompts are prefilled in lengths rounded up to this."""
+"""Prompts are prefilled in lengths rounded up to this; where layers keep states, which padding would enter, each length by itself."""
 PREFILL_TOKENS = 16384
 """Prompt tokens of one prefill pass, at most (one prompt may be longer)."""
 
@@ -85,6 +87,7 @@ class Scheduler:
         self.running: list[Row] = []
         """Row i is in slot i."""
         keep_rows_apart(model)
+        self._step_of_prompts = 1 if has_states(model) else PROMPT_STEP
 
     def add(self, row: Row) -> None:
         """Let a row wait for a place."""
@@ -115,7 +118,7 @@ class Scheduler:
         decoding = len(self.running)
         if decoding:
             self._draw(self._decode(), self.running)
-        for rows in _alike(entering):
+        for rows in _alike(entering, self._step_of_prompts):
             self._draw(self._prefill(rows), rows)
         ended = [row for row in self.running if row.done]
         self._leave(lambda row: row.done)
@@ -155,7 +158,7 @@ class Scheduler:
         contexts = {row.context.tobytes(): row.context for row in rows}
         order = {key: place for place, key in enumerate(contexts)}
         lengths = [len(context) for context in contexts.values()]
-        width = up(max(lengths), PROMPT_STEP)
+        width = up(max(lengths), self._step_of_prompts)
         ids = np.zeros((len(lengths), width), np.int64)
         for place, context in enumerate(contexts.values()):
             ids[place, : len(context)] = context
@@ -172,8 +175,7 @@ class Scheduler:
         source = [order[row.context.tobytes()] for row in rows]
         source += [0] * (up(len(rows), self._quantum) - len(rows))
         last = hidden[torch.tensor(source), torch.tensor([lengths[prompt] - 1 for prompt in source])]
-        logits: Tensor = self._model.lm_head(last)
-        return logits
+        return logits_of(self._model, last)
 
     def _decode(self) -> Tensor:
         """Feed every row in work its last token; returns logits [>= len(running), V]."""
@@ -188,8 +190,7 @@ class Scheduler:
         hidden = self._hidden(tokens[:, None], columns[:, None], mask[:, None, None])
         for row in self.running:
             row.cached += 1
-        logits: Tensor = self._model.lm_head(hidden[:, 0])
-        return logits
+        return logits_of(self._model, hidden[:, 0])
 
     def _hidden(self, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         out = self._model.model(input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self._cache, use_cache=True)
@@ -224,11 +225,11 @@ class Scheduler:
                 rows[place].take(token, logprob)
 
 
-def _alike(rows: Sequence[Row]) -> list[list[Row]]:
-    """Split rows into prefill passes: contexts of one rounded length, at most PREFILL_TOKENS of distinct ones."""
+def _alike(rows: Sequence[Row], step: int) -> list[list[Row]]:
+    """Split rows into prefill passes: contexts of one length rounded up to `step`, at most PREFILL_TOKENS of distinct ones."""
     by_length: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
-        by_length[up(len(row.context), PROMPT_STEP)].append(row)
+        by_length[up(len(row.context), step)].append(row)
     passes: list[list[Row]] = []
     for length, alike in by_length.items():
         seen: set[bytes] = set()

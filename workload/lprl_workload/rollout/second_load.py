@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 
+from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.data import NamedTensor
 from lprl_workload.hf.folder import read_folder
+from lprl_workload.hf.naming import has_more
 from lprl_workload.hf.served import ServedModel
 from lprl_workload.hf.slots import is_known_extra, per_expert
 from lprl_workload.io.dtypes import DTYPE_NAMES
@@ -86,6 +88,8 @@ def _apart(before: Loaded, now: Loaded) -> str:
 
 def served_tensors(folder: Path, shape: ModelShape) -> Iterator[NamedTensor]:
     """Yield the tensors of a folder as a push sends them."""
+    if has_more(folder, shape.family):
+        raise UserError(f"{folder}: {shape.architecture} is served by the torch engine alone", "name a model of a family with a table")
     for stored in read_folder(folder):
         yield from (NamedTensor(name, tensor) for name, tensor in per_expert(*stored) if not is_known_extra(name, shape))
 

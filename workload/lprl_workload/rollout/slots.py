@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from lprl_workload.rollout.slot_states import HoldsStates, StatesOfLayers
+
 COLUMN_STEP = 64
 """Columns are read in multiples of this: sums over a row's keys then keep one order as it grows and as its neighbours change."""
 
@@ -49,6 +51,10 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
         """Of a prefill: the prompts attend to themselves only."""
         return query_length, 0
 
+    def settle(self) -> None:
+        """Let the states of the last prefill go."""
+        self.fresh = ()
+
     def reserve(self, slots: int, columns: int) -> None:
         """Make room for so many slots and columns, keeping what is there. New room is zero: 0 x NaN of stale memory is NaN."""
         grown = []
@@ -72,27 +78,30 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
             buffer[target] = buffer[source]
 
 
-class SlotCache(Cache):  # type: ignore[misc]
-    """A transformers cache of SlotLayers."""
+class SlotCache(HoldsStates, Cache):  # type: ignore[misc]
+    """A transformers cache of SlotLayers, and of SlotStates where layers keep states."""
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=SlotLayer)
+        self.states = StatesOfLayers()
         self.size = (0, 0)
         """Slots and columns there is room for."""
 
     def prefill(self) -> None:
         """The next pass is a prefill: prompts attend to themselves, their states are kept for `place`."""
+        self.states.rows = None
         for layer in self.layers:
             layer.slots = None
 
     def settle(self) -> None:
         """Let the states of the last prefill go."""
-        for layer in self.layers:
-            layer.fresh = ()
+        for layer in (*self.layers, *self.states.of.values()):
+            layer.settle()
 
     def decode(self, columns: Tensor, width: int) -> None:
         """The next pass writes one token of slot i at columns[i] (int64 [n]) and attends to columns below `width`."""
         slots = torch.arange(len(columns), device=columns.device)
+        self.states.rows = len(columns)
         for layer in self.layers:
             layer.slots, layer.columns, layer.width = slots, columns, width
 
@@ -101,13 +110,17 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.size = (max(slots, self.size[0]), max(columns, self.size[1]))
         for layer in self.layers:
             layer.reserve(*self.size)
+        for states in self.states.of.values():
+            states.reserve(self.size[0])
 
     def place(self, slot: int, prompt: int, length: int) -> None:
         """Fill a slot in every layer from the last prefill."""
         for layer in self.layers:
             layer.place(slot, prompt, length)
+        for states in self.states.of.values():
+            states.place(slot, prompt)
 
     def move(self, source: int, target: int) -> None:
         """Copy a slot in every layer."""
-        for layer in self.layers:
+        for layer in (*self.layers, *self.states.of.values()):
             layer.move(source, target)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lprl_api.model.formats import Bf16, WeightFormat
-from lprl_workload.quant.select import Selection
+from lprl_workload.quant.select import Chosen
 from lprl_workload.quant.specs import Spec, served_specs, spec_bytes
 
 
@@ -115,7 +115,7 @@ class ServedAs:
     """What a manifest's tensors are served as."""
 
     fmt: WeightFormat
-    selection: Selection
+    selection: Chosen
     _known: dict[str, tuple[Spec, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def quantises(self, entry: Entry) -> bool:

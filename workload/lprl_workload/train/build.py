@@ -14,9 +14,10 @@ from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.algorithm import Optimizer
 from lprl_workload.hf.arithmetic import emulate_activations, selected_slots
-from lprl_workload.hf.folder import read_folder
+from lprl_workload.hf.folder_weights import published_weights
 from lprl_workload.hf.model import build_model
-from lprl_workload.hf.slots import WeightSlot, is_known_extra, per_expert, weight_slots
+from lprl_workload.hf.naming import has_more
+from lprl_workload.hf.slots import WeightSlot, is_known_extra, weight_slots
 from lprl_workload.train.group import Group
 from lprl_workload.train.masters import Masters, first_row, local
 from lprl_workload.train.policy import Policy
@@ -40,7 +41,7 @@ def build_trained(
     # Sharding moves one layer at a time to the device; memory of unwritten CPU tensors is never touched.
     model = build_model(folder, shape, "cpu" if shard else group.device)
     slots = weight_slots(model, shape)
-    selected = selected_slots(slots, fmt, shape)
+    selected = selected_slots(slots, fmt, shape, folder)
     emulate_activations(model, slots, selected, fmt)
     buffers = {slot.name: slot.tensor for slot in slots if slot.is_buffer}
     policy = Policy(model, recompute)
@@ -93,11 +94,11 @@ def read_weights(folder: Path, slots: Sequence[WeightSlot], shape: ModelShape) -
     Raises UserError for a tensor that is unknown, misshapen, quantised, or (at the end) missing.
     """
     by_name = {slot.name: slot for slot in slots}
-    missing = set(by_name)
-    for name, tensor in (item for stored in read_folder(folder) for item in per_expert(*stored)):
+    missing, more = set(by_name), has_more(folder, shape.family)
+    for name, tensor in published_weights(folder, shape):
         slot = by_name.get(name)
         if slot is None:
-            if is_known_extra(name, shape):
+            if more or is_known_extra(name, shape):
                 continue
             raise UserError(
                 f"{folder}: tensor {name} is not in a {shape.architecture}", "restore the config.json the model was published with"

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lprl_workload.hf.linear import use_fast_linear
+from lprl_workload.hf.logits import logits_of
 from lprl_workload.hf.packed_attention import use_packed_attention
+from lprl_workload.hf.packed_linear import use_packed_linear
 from lprl_workload.train.batch import MicroBatch
 
 LOGIT_ELEMENTS = 1 << 26
@@ -22,6 +24,7 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         use_packed_attention(model)
+        use_packed_linear(model)
         use_fast_linear(model)
         if recompute:
             plain = {"use_reentrant": False}
@@ -56,7 +59,7 @@ class Policy(nn.Module):
 
     def _head(self, hidden: Tensor, rows: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and entropies [T] of `targets`, each predicted by its row of `hidden`."""
-        logits = self.model.lm_head(hidden)  # float32: hf/head.py
+        logits = logits_of(self.model, hidden)  # float32: hf/head.py
         logp = torch.log_softmax(logits / temperature if temperature != 1.0 else logits, dim=-1)
         chosen = logp.flatten().index_select(0, rows * logp.shape[-1] + targets)
         basis = logp if entropy_gradient else logp.detach()

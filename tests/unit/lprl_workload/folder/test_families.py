@@ -91,12 +91,15 @@ def test_a_quantised_folder_is_read_back_by_its_class(mixtral: Path, tmp_path: P
     assert set(load_file(tmp_path / "back" / "model.safetensors")) == set(load_file(mixtral / "model.safetensors"))
 
 
-def test_inspect_says_what_it_found_and_by_which_way(mixtral: Path) -> None:
+def test_inspect_says_what_it_found_and_by_which_way(mixtral: Path, tmp_path: Path) -> None:
     looked = look_at(mixtral).document()
     assert (looked["modelClass"], looked["way"], looked["linear"], looked["routed"]) == ("MixtralForCausalLM", "class", 32, 24)
-    assert "converted only, not trained here" in _table("m", looked)
-    with pytest.raises(UserError, match="m: model_type mixtral cannot be trained here; model_types that can: llama"):
-        inspection_of(looked, "m")  # what `lprl render --model` asks
+    assert "trained by its class (torch)" in _table("m", looked)
+    assert inspection_of(looked, "m").shape.architecture == "MixtralForCausalLM"  # what `lprl render --model` asks
+    other = look_at(changed(mixtral, tmp_path / "own", model_type="of_its_own", architectures=["OwnForCausalLM"])).document()
+    assert "converted only, not trained here" in _table("m", other)
+    with pytest.raises(UserError, match="m: model_type of_its_own cannot be trained here; model_types that can: llama"):
+        inspection_of(other, "m")
 
 
 def test_a_job_that_would_train_it_is_refused_at_inspection_in_one_line(
@@ -105,12 +108,12 @@ def test_a_job_that_would_train_it_is_refused_at_inspection_in_one_line(
     monkeypatch.setenv(ENV_VOLUMES_ROOT, str(tmp_path))
     monkeypatch.setenv(ENV_TERMINATION_LOG, str(tmp_path / "log"))
     (tmp_path / "models").mkdir()
-    changed(mixtral, tmp_path / "models" / "mixtral")
+    changed(mixtral, tmp_path / "models" / "mixtral", model_type="of_its_own", architectures=["OwnForCausalLM"])
     config = tmp_path / "inspect.json"
     config.write_text(json.dumps(InspectConfig(source=ModelSource(volume="models", path="mixtral")).document()))
     assert main(["inspect", "--config", str(config)]) == ExitCode.USER_ERROR
     said = capsys.readouterr().err
-    assert "model_type mixtral cannot be trained here; model_types that can: llama" in said
+    assert "model_type of_its_own cannot be trained here; model_types that can: llama" in said
     assert "problems" not in said and "Traceback" not in said
 
 

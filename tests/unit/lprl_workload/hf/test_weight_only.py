@@ -28,7 +28,7 @@ def trained(source: Any, fmt: WeightFormat) -> Any:
     """Return the trainer's forward: masters fake-quantised, activations as the format says."""
     model = build_model(source.folder, source.shape, "cpu")
     slots = weight_slots(model, source.shape)
-    selected = selected_slots(slots, fmt, source.shape)
+    selected = selected_slots(slots, fmt, source.shape, source.folder)
     emulate_activations(model, slots, selected, fmt)
     by_name = {slot.name: slot for slot in slots}
     for name, tensor in (item for stored in read_folder(source.folder) for item in per_expert(*stored)):
@@ -39,7 +39,7 @@ def trained(source: Any, fmt: WeightFormat) -> Any:
 def served(source: Any, fmt: WeightFormat) -> Any:
     """Return an engine's model, fed with codes and scales."""
     engine = ServedModel(source.folder, fmt, source.shape, "cpu")
-    selected = selected_slots(weight_slots(engine.model, source.shape), fmt, source.shape)
+    selected = selected_slots(weight_slots(engine.model, source.shape), fmt, source.shape, source.folder)
     for name, tensor in (item for stored in read_folder(source.folder) for item in per_expert(*stored)):
         engine.load((quantize(name, tensor, fmt) if name in selected else {name: tensor}).items())
     assert not engine.missing()

@@ -1,0 +1,72 @@
+"""A model without a table, built by transformers' class of its config.json: what trainer and engines need of it.
+
+Names, layout and what is quantised come from the class alone (folder/class_layout.py, quant/rule.py), so that trainer, engines and driver
+agree whatever form a folder keeps its weights in.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.initialization import no_init_weights
+
+from lprl_api.errors import UserError
+from lprl_api.model.known import text_section
+from lprl_workload.folder.class_folder import layout_of_config
+from lprl_workload.folder.class_model import NoClass, class_of, configuration
+from lprl_workload.folder.config import read_config
+from lprl_workload.hf.experts import EXPERTS, are_usual, register_experts
+from lprl_workload.hf.head import use_float32_head
+from lprl_workload.hf.logits import BY_CLASS
+from lprl_workload.hf.served_attention import SERVED, register_served_attention
+from lprl_workload.hf.slots import LAYOUT
+
+CORRECTION = "e_score_correction_bias"
+"""What routers call the bias that steers which experts are chosen: never trained, float32."""
+
+
+def build_by_class(folder: Path, tied: bool, device: torch.device | str, dtype: torch.dtype) -> Any:
+    """Return the causal language model of a folder's config.json in `dtype`, weights uninitialised, without any dropout.
+
+    Of a model that is a part of another (`text_config`) it is built by itself; `tied`: whether the head is the embedding.
+
+    Experts are computed by ours where the class computes them the usual way, else by its own. Raises UserError.
+    """
+    document = dict(text_section(read_config(folder))) | {"tie_word_embeddings": tied}
+    try:
+        config = configuration(document)
+        model_class = class_of(document, config)
+    except NoClass as error:
+        raise UserError(f"{folder}: {error}", "install the transformers release the model was published with") from error
+    register_experts()
+    register_served_attention()
+    with no_init_weights(), torch.device(device):
+        model = model_class._from_config(config, dtype=dtype, attn_implementation=SERVED, experts_implementation=EXPERTS)
+    if not are_usual(model):
+        model.set_experts_implementation("eager")
+    model.tie_weights()
+    use_float32_head(model)
+    setattr(model, BY_CLASS, True)
+    setattr(model, LAYOUT, layout_of_config(document, folder))
+    for module in model.modules():
+        _without_chance(module)
+        _keep_correction(module)
+    return model.eval()
+
+
+def _without_chance(module: nn.Module) -> None:
+    """Take what is random in training out of a module: dropout, noise of routers."""
+    if isinstance(module, nn.Dropout):
+        module.p = 0.0
+    for name, value in list(vars(module).items()):
+        if isinstance(value, float) and ("dropout" in name or "jitter" in name):
+            setattr(module, name, 0.0)
+
+
+def _keep_correction(module: nn.Module) -> None:
+    """Make a router's correction bias a float32 buffer, which is not trained, whatever its class makes of it."""
+    bias = getattr(module, CORRECTION, None)
+    if isinstance(bias, Tensor):
+        module._parameters.pop(CORRECTION, None)
+        module._buffers[CORRECTION] = bias.detach().float()

@@ -1,0 +1,32 @@
+"""From hidden states to logits as a model's class does it: most have a head alone, some scale or cap what it gives."""
+
+from typing import Any
+
+from torch import Tensor
+from transformers.modeling_outputs import MoeModelOutputWithPast
+
+BY_CLASS = "lprl_logits_by_class"
+"""Attribute of a model whose class is asked; the others have a head alone."""
+
+
+def logits_of(model: Any, hidden: Tensor) -> Tensor:
+    """Return logits [T, V], float32, of the decoder's hidden states [T, H]."""
+    if not getattr(model, BY_CLASS, False):
+        found: Tensor = model.lm_head(hidden)
+        return found
+    logits: Tensor = type(model).forward(_Decoded(model, hidden[None]), use_cache=False).logits
+    return logits[0]
+
+
+class _Decoded:
+    """A causal model whose decoder has run already: its class's own forward finds the hidden states here and does the rest."""
+
+    def __init__(self, model: Any, hidden: Tensor) -> None:
+        self._model, self._hidden = model, hidden
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def model(self, *args: Any, **kwargs: Any) -> MoeModelOutputWithPast:
+        """Stand for the decoder."""
+        return MoeModelOutputWithPast(last_hidden_state=self._hidden)
