@@ -22,6 +22,14 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "lprl"
 ANNOTATION_MADE_FROM = f"{GROUP}/made-from"
 """On Jobs and RayClusters: what of the job they were made from (`MadeFrom`)."""
+ANNOTATION_PODS = f"{GROUP}/pods"
+"""On RayClusters: digest of its pods' specs. Another attempt runs in it as long as that is what the attempt needs."""
+ANNOTATION_HELD = f"{GROUP}/held"
+"""On RayClusters: suspended by the operator between two attempts, and by nobody else."""
+ANNOTATION_RECORDED_STEP = f"{GROUP}/recorded-step"
+"""On head pods: step of the newest checkpoint that earlier attempts reported, which the driver must find."""
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+"""On whatever Kueue holds and lets go."""
 FIELD_MANAGER = "lprl-operator"
 
 PROGRESS_KEY = "progress.json"
@@ -37,6 +45,8 @@ def progress_configmap(job: str, attempt: int) -> str:
 
 
 ENV_ATTEMPT = "LPRL_ATTEMPT"
+ENV_RECORDED_STEP = "LPRL_RECORDED_STEP"
+"""Step of the checkpoint that an earlier attempt reported; absent, empty or 0 for none."""
 ENV_VOLUMES_ROOT = "LPRL_VOLUMES_ROOT"
 """Folder under which each entry of spec.volumes is mounted by its name; default /volumes."""
 DEFAULT_VOLUMES_ROOT = "/volumes"

@@ -148,7 +148,9 @@ class LowPrecisionRLJobStatus(Documented):
     effective_precision: str | None = None
     """The same as run, once the stability guard changed it."""
     attempt: NonNegativeInt = 0
-    """Of the current RayCluster, 0 before the first; written before any child of it exists."""
+    """Number of the current attempt, 0 before the first; written before anything carries it."""
+    cluster: str = ""
+    """RayCluster that attempts run in; named after the first of them."""
     restarts_used: NonNegativeInt = 0
     """Restarts charged to the budget since it last refilled."""
     refill_step: NonNegativeInt = 0

@@ -15,9 +15,10 @@ The driver's Role, which it makes, holds a subset of these (configmaps: get, pat
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
+# patch: the next attempt runs in the RayCluster of the one before
 - apiGroups: [ray.io]
   resources: [rayclusters]
-  verbs: [get, list, watch, create, delete]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]

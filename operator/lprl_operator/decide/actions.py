@@ -114,7 +114,44 @@ class RemoveOwner:
         return f"disown {self.ref}"
 
 
-Action = Create | Apply | Delete | DeleteOwned | AddOwner | RemoveOwner
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Suspend a RayCluster until `Begin`, and note on it that it was us; all its pods go. Another uid or attempt than given: Conflict."""
+
+    ref: ObjectRef
+    uid: str
+    attempt: int
+    """Which it is labelled with, and stays."""
+
+    def __str__(self) -> str:
+        return f"hold {self.ref}"
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Write into a RayCluster, at once, which attempt its pods are of from now on. Pods that are there are not touched.
+
+    Another uid, or another attempt than `seen_attempt`: Conflict.
+    """
+
+    document: Document
+    """The RayCluster as rendered for the attempt: labels and annotations of it and of its pod templates are taken, nothing else."""
+    uid: str
+    seen_attempt: int
+    """Which it was labelled with."""
+    suspend: bool | None
+    """`spec.suspend` to write. True: its pods go, and a queue lets go afterwards; False: ends a `Hold`; None: is left as it is."""
+
+    @property
+    def ref(self) -> ObjectRef:
+        """Identity of the RayCluster."""
+        return ref_of(self.document)
+
+    def __str__(self) -> str:
+        return f"begin the next attempt in {self.ref}"
+
+
+Action = Create | Apply | Delete | DeleteOwned | AddOwner | RemoveOwner | Hold | Begin
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""Stage 3: attempts. Attempt N is one RayCluster with one driver; N+1 starts only when nothing of N can still run.
+"""Stage 3: attempts. Attempt N is one driver and its workers; N+1 starts only when nothing of N can still run.
+
+They run in one RayCluster as long as their pods are alike (rehoming.py), so that a queue keeps its quota; else in a new one.
 
 `status.restart_not_before` set means: attempt N is over. Invariants: a number is in status before anything carries it; it
 never falls; two attempts are never alive, where a pod on a node unreachable for longer than the limit counts as gone, since
@@ -9,14 +11,15 @@ from datetime import timedelta
 
 from lprl_api.names import Condition, Reason
 from lprl_api.text import shortened
-from lprl_operator.decide import endings
+from lprl_operator.decide import endings, rehoming
 from lprl_operator.decide.actions import Action, Create, DeleteOwned
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Decision, Finding, format_time
 from lprl_operator.decide.failures import MAX_MESSAGE, Move, Verdict, newest_attempt, repeated
 from lprl_operator.decide.inspecting import next_number, refusal, refusal_note
-from lprl_operator.decide.observed import PodState
+from lprl_operator.decide.observed import ClusterState
+from lprl_operator.decide.rehoming import lingering
 from lprl_operator.resources import naming
-from lprl_operator.resources.made_from import annotated, made_from
+from lprl_operator.resources.made_from import made_from
 
 MAX_BACKOFF_S = 3600
 GOING_S = 4.0
@@ -52,48 +55,57 @@ def end_attempt(case: Case, verdict: Verdict) -> Decision:
     delay = _backoff_s(case) if charged else 0
     attempt = max(case.status.attempt, newest or 0)
     case = case.remember(attempt=attempt, restart_not_before=case.stamp(delay))
+    home = rehoming.home(case)
+    text = "; ".join(filter(None, (f"{verdict.reason}: {verdict.message}", rehoming.moves(case) if home is None else "")))
     findings = (
-        Finding(Condition.PROGRESSING, "False", Reason.RESTARTING, f"{verdict.reason}: {verdict.message}"),
+        Finding(Condition.PROGRESSING, "False", Reason.RESTARTING, text),
         Finding(Condition.CLUSTER_READY, "False", verdict.reason, verdict.message),
     )
-    return Decision(case.status, findings, endings.delete_clusters(case), SOON_S)
+    return Decision(case.status, findings, endings.delete_clusters(case) if home is None else rehoming.let_rest(case, home), SOON_S)
 
 
 def next_attempt(case: Case) -> Decision:
     """Start attempt N+1 as soon as nothing of the others is left and the back-off is over."""
     if "RayCluster" in case.seen.missing_kinds:
         return waiting(case, Reason.KUBERAY_MISSING, "the API server knows no RayCluster: install KubeRay")
-    left = _left_over(case)
+    home = rehoming.home(case)
+    left = _left_over(case) if home is None else _emptied(case, home)
     if left is not None:
         return left
     wait_s = -case.seconds_since(case.status.restart_not_before)
-    if wait_s > 0:
+    if wait_s > 0 and (home is None or rehoming.may_wait(case, home)):
         until = case.status.restart_not_before
         decision = waiting(case, Reason.BACKING_OFF, f"attempt {next_number(case)} starts at {until}")
         return Decision(decision.memory, decision.findings, (), min(wait_s, LATER_S))
-    gone = case.status.attempt
+    before, gone = case.status.cluster or naming.cluster(case.job.metadata.name, case.status.attempt), case.status.attempt
     number = next_number(case)
     started: dict[str, object] = {"restart_not_before": None, "attempt_started_at": None}
     started |= {"progress_sequence": 0, "progress_moved": None, "progress_time": None}
     started["prepared_claims"] = made_from(case.job).claims
     case = case.remember(attempt=number, **started)
-    removals = _attempt_removals(case, gone) if gone else ()
+    removals = _attempt_removals(case, gone, before if home is None else None) if gone else ()
     return provision(case, removals)
 
 
 def provision(case: Case, removals: tuple[Action, ...] = ()) -> Decision:
-    """Create the objects of the current attempt, whose number is in status by the time this is applied."""
-    attempt = case.status.attempt
-    refused = refusal(case, "RayCluster", Reason.CLUSTER_REFUSED, Condition.CLUSTER_READY, naming.cluster(case.job.metadata.name, attempt))
+    """Make the objects of the current attempt, whose number is in status by the time this is applied."""
+    attempt, home = case.status.attempt, rehoming.home(case)
+    left = _left_over(case) if home is None else _emptied(case, home)
+    if left is not None:
+        return left
+    name = home.name if home is not None else naming.cluster(case.job.metadata.name, attempt)
+    refused = refusal(case, "RayCluster", Reason.CLUSTER_REFUSED, Condition.CLUSTER_READY, name)
     if refused is not None:
         return refused
-    known = case.status.training.checkpoint
-    *others, cluster = case.wanted.attempt_documents(attempt, known.step if known is not None else 0)
-    creates = tuple(Create(d) for d in (*others, annotated(cluster, made_from(case.job, case.status))))
+    case = case.remember(cluster=name)
+    *others, cluster = rehoming.documents(case, name)
+    last = Create(cluster) if home is None else rehoming.begin(cluster, home)
+    creates = (*(Create(d) for d in others), last)
     note = refusal_note(case)
     reason = Reason.CLUSTER_REFUSED if note else Reason.PROVISIONING
+    doing = "creating the cluster" if home is None else f"its pods are made in {name}"
     findings = (
-        Finding(Condition.CLUSTER_READY, "False", reason, note or f"attempt {attempt}: creating the cluster"),
+        Finding(Condition.CLUSTER_READY, "False", reason, note or f"attempt {attempt}: {doing}"),
         Finding(Condition.PROGRESSING, "False", Reason.STARTING, f"attempt {attempt}"),
     )
     return Decision(case.status, findings, (*removals, *creates), LATER_S if note else SOON_S)
@@ -108,16 +120,6 @@ def waiting(case: Case, reason: str, message: str, actions: tuple[Action, ...] =
         Finding(Condition.PROGRESSING, "False", progressing, message if again else ""),
     )
     return Decision(case.status, findings, actions, SOON_S if actions else LATER_S)
-
-
-def lingering(case: Case, keep: int | None = None) -> list[PodState]:
-    """Pods that may still run, of every attempt but `keep`; those on nodes unreachable for too long are not counted."""
-    limit = case.job.spec.failure_policy.unreachable_node_seconds
-    return [p for p in case.seen.pods if p.attempt != keep and p.alive and not _given_up(case, p, limit)]
-
-
-def _given_up(case: Case, pod: PodState, limit_s: int) -> bool:
-    return pod.unreachable_since is not None and (case.now - pod.unreachable_since).total_seconds() >= limit_s
 
 
 def _left_over(case: Case) -> Decision | None:
@@ -136,18 +138,40 @@ def _left_over(case: Case) -> Decision | None:
         return Decision(decision.memory, decision.findings, decision.actions, soon)
     names = [p.name for p in pods] or [c.name for c in clusters]
     shown = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    decision = waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {next_number(case)} waits until {shown} is gone", deletes)
+    decision = waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {_coming(case)} waits until {shown} is gone", deletes)
     return Decision(decision.memory, decision.findings, decision.actions, SOON_S if deletes else GOING_S)
 
 
-def _attempt_removals(case: Case, attempt: int) -> tuple[Action, ...]:
-    """What an ended attempt leaves: its account (a straggler cannot report any more), its progress, a gone cluster's budget."""
-    account, rbac = naming.driver_account(case.job.metadata.name, attempt), "rbac.authorization.k8s.io/v1"
+def _emptied(case: Case, home: ClusterState) -> Decision | None:
+    """Get the pods of the attempt before out of a cluster that no queue holds; None where they are, or a queue sees to it."""
+    if rehoming.is_anothers(home):
+        return None
+    if not home.held:
+        return _until_gone(case, home, (rehoming.hold(case, home),))
+    return _until_gone(case, home, ()) if not home.emptied or lingering(case) else None
+
+
+def _until_gone(case: Case, home: ClusterState, actions: tuple[Action, ...]) -> Decision:
+    names = sorted(p.name for p in lingering(case))
+    shown = f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}" if names else f"what {home.name} ran"
+    decision = waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {_coming(case)} waits until {shown} is gone", actions)
+    return Decision(decision.memory, decision.findings, decision.actions, SOON_S if actions else GOING_S)
+
+
+def _coming(case: Case) -> int:
+    """Number of the attempt that is waited for."""
+    return next_number(case) if over(case) else case.status.attempt
+
+
+def _attempt_removals(case: Case, attempt: int, cluster: str | None) -> tuple[Action, ...]:
+    """What an ended attempt leaves: its rights (a straggler cannot report any more) and progress; account and budget of a gone cluster."""
+    role, rbac = naming.driver_role(case.job.metadata.name, attempt), "rbac.authorization.k8s.io/v1"
+    account = (DeleteOwned(case.ref("v1", "ServiceAccount", naming.driver_account(cluster)), case.uid),) if cluster is not None else ()
     return (
-        *endings.delete_budget(case, naming.cluster(case.job.metadata.name, attempt)),
-        DeleteOwned(case.ref(rbac, "RoleBinding", account), case.uid),
-        DeleteOwned(case.ref(rbac, "Role", account), case.uid),
-        DeleteOwned(case.ref("v1", "ServiceAccount", account), case.uid),
+        *(endings.delete_budget(case, cluster) if cluster is not None else ()),
+        DeleteOwned(case.ref(rbac, "RoleBinding", role), case.uid),
+        DeleteOwned(case.ref(rbac, "Role", role), case.uid),
+        *account,
         DeleteOwned(case.ref("v1", "ConfigMap", naming.progress(case.job.metadata.name, attempt)), case.uid),
     )
 

@@ -147,9 +147,10 @@ class PodState:
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """A RayCluster of one attempt."""
+    """A RayCluster."""
 
     attempt: int
+    """Which it is labelled with: the one it runs, or that ended last in it."""
     name: str
     uid: str
     resource_version: str
@@ -161,6 +162,18 @@ class ClusterState:
     """spec.suspend, or condition RayClusterSuspending or RayClusterSuspended."""
     queue: str = ""
     """Why, in the queue's own words, where it says."""
+    told_to_suspend: bool = False
+    """spec.suspend alone."""
+    emptied: bool = False
+    """Condition RayClusterSuspended: none of its pods is left, and KubeRay makes no new ones."""
+    held: bool = False
+    """Suspended by this operator, between two attempts."""
+    queued: bool = False
+    """Under a queue that suspends it and lets go."""
+    pods: str = ""
+    """Annotation with the digest of its pods' specs; empty for one made by an earlier version."""
+    template_attempt: int = 0
+    """Attempt that its pod templates are labelled with; 0 when they differ."""
     head_ready: bool = False
     """Condition HeadPodReady."""
     head_reason: str = ""
@@ -180,7 +193,7 @@ class ClusterState:
     @property
     def turns(self) -> tuple[object, ...]:
         """What must be acted on at once, false or empty while there is nothing of it."""
-        return self.settled, self.suspended, self.deleting, self.provisioned, self.replica_failure
+        return self.settled, self.suspended, self.emptied, self.deleting, self.provisioned, self.replica_failure
 
     @property
     def settled(self) -> bool:
@@ -220,7 +233,7 @@ class Observed:
     progress_attempt: int | None = None
     """Attempt of the progress ConfigMap `progress` and `control` are of; None when there is none that this very job owns."""
     departed: Mapping[str, PodState] = field(default_factory=dict)
-    """By uid of the RayCluster: its head that is gone, as it was last seen, where that tells how it ended."""
+    """By uid of the RayCluster: its newest head that is gone, as it was last seen, where that tells how it ended."""
 
     def cluster(self, attempt: int) -> ClusterState | None:
         """Return the RayCluster of an attempt."""
@@ -233,5 +246,10 @@ class Observed:
 
     def last_head(self, attempt: int) -> PodState | None:
         """Return the head pod of an attempt, or how it was last seen when it is gone and that tells how it ended."""
-        head, cluster = self.head(attempt), self.cluster(attempt)
-        return self.departed.get(cluster.uid) if head is None and cluster is not None else head
+        return self.head(attempt) or self.departed_head(attempt)
+
+    def departed_head(self, attempt: int) -> PodState | None:
+        """Return the head of an attempt that is gone, as it was last seen, where that tells how it ended."""
+        cluster = self.cluster(attempt)
+        found = self.departed.get(cluster.uid) if cluster is not None else None
+        return found if found is not None and found.attempt == attempt else None

@@ -3,13 +3,15 @@
 from lprl_api.names import Condition, Reason
 from lprl_api.text import shortened
 from lprl_api.wire.progress import Progress
+from lprl_operator.decide import rehoming
 from lprl_operator.decide.actions import Action, Apply, Create
-from lprl_operator.decide.attempts import GOING_S, end_attempt, lingering, provision, waiting
+from lprl_operator.decide.attempts import GOING_S, end_attempt, provision, waiting
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
 from lprl_operator.decide.failures import MAX_MESSAGE, Move, Verdict, departed_verdict, driver_verdict, head_verdict
 from lprl_operator.decide.inspecting import refusal_note
 from lprl_operator.decide.movement import clocked, doing, has_moved, stands_still, still_text
 from lprl_operator.decide.observed import ClusterState, PodState
+from lprl_operator.decide.rehoming import lingering
 from lprl_operator.resources import progress as progress_map
 
 CALM_S = 300.0
@@ -32,6 +34,9 @@ def current_attempt(case: Case) -> Decision:
     if cluster is None:
         return _without_cluster(case)
     if case.status.attempt_started_at is None:
+        coming = None if rehoming.is_born_for(case, cluster) or cluster.held else _coming(case, cluster)
+        if coming is not None:
+            return coming
         case = case.remember(attempt_started_at=case.stamp())
     lost = _lost(case, cluster, head)
     if lost is not None:
@@ -39,6 +44,26 @@ def current_attempt(case: Case) -> Decision:
     if cluster.suspended:
         return _queued(case, cluster)
     return _alive(case, cluster, head)
+
+
+def _coming(case: Case, cluster: ClusterState) -> Decision | None:
+    """Wait until a cluster of before has let go of the attempt before; None when whatever pods come now are of this one."""
+    attempt = case.status.attempt
+    again = rehoming.arrival(case, cluster)
+    if again is not None:
+        return waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {attempt} is written into {cluster.name} again", (again,))
+    if not cluster.suspended:
+        return None
+    dead = [p for p in case.seen.pods if p.alive and p.attempt != attempt and rehoming.given_up(case, p)]
+    if dead and not cluster.emptied:
+        message = f"{cluster.name} waits for a pod on unreachable node {dead[0].node}: a new one is made"
+        return end_attempt(case, Verdict(Move.RESTART_FREE, Reason.NODE_UNREACHABLE, message))
+    left = lingering(case, attempt)
+    if left:
+        return waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {attempt} waits until {left[0].name} is gone")
+    if not cluster.told_to_suspend:
+        return waiting(case, Reason.PROVISIONING, f"attempt {attempt}: its pods are made in {cluster.name}")
+    return _queued(case, cluster)
 
 
 def driver_end(head: PodState | None) -> Verdict | None:
@@ -77,9 +102,6 @@ def _without_cluster(case: Case) -> Decision:
         return end_attempt(case, verdict)
     if "RayCluster" in case.seen.missing_kinds:
         return waiting(case, Reason.KUBERAY_MISSING, "the API server knows no RayCluster: install KubeRay")
-    left = lingering(case)
-    if left:
-        return waiting(case, Reason.WAITING_FOR_PODS_GONE, f"waits until {left[0].name} is gone")
     return provision(case)
 
 
@@ -91,12 +113,13 @@ def _lost(case: Case, cluster: ClusterState, head: PodState | None) -> Verdict |
     if cluster.deleting:
         return Verdict(Move.RESTART, Reason.CLUSTER_DELETED, f"{cluster.name} is being deleted by somebody else")
     if cluster.suspended:
-        # KubeRay does not make the head of a cluster anew that was provisioned once (our annotation asks for that): it cannot be resumed.
-        evicted = started or cluster.provisioned
+        evicted = started or cluster.provisioned or cluster.held
         said = _with_words(f"{cluster.name} was suspended by its queue", cluster)
         return Verdict(Move.RESTART_FREE, Reason.EVICTED, said) if evicted else None
+    if head is None and cluster.template_attempt != cluster.attempt:
+        return Verdict(Move.RESTART_FREE, Reason.EVICTED, f"{cluster.name} was suspended by its queue, which let go since")
     if head is None:
-        gone = case.seen.departed.get(cluster.uid)
+        gone = case.seen.departed_head(cluster.attempt)
         told = departed_verdict(gone) if gone is not None else None
         if told is not None:
             return told
@@ -183,6 +206,8 @@ def _queued(case: Case, cluster: ClusterState) -> Decision:
     )
     # Waiting in a queue is no provisioning: the time limit counts from admission.
     memory = case.status.model_copy(update={"attempt_started_at": case.stamp()}) if _limit(case) else case.status
+    if not rehoming.is_born_for(case, cluster):
+        memory = memory.model_copy(update={"attempt_started_at": None})  # what comes is looked at anew: see rehoming
     # A queue takes a moment to say why, and nothing tells when it has.
     fresh = not cluster.queue and (case.now - cluster.created_at).total_seconds() < LATER_S
     return Decision(memory, findings, (), GOING_S if fresh else LATER_S, nodes=Count(0, cluster.wanted_workers))

@@ -2,10 +2,11 @@
 
 from lprl_api.names import Condition, Reason
 from lprl_operator.decide import endings
-from lprl_operator.decide.attempts import GOING_S, lingering, over
+from lprl_operator.decide.attempts import GOING_S, over
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Decision, Finding
 from lprl_operator.decide.failures import Move
 from lprl_operator.decide.movement import clocked, has_moved, stands_still
+from lprl_operator.decide.rehoming import lingering
 from lprl_operator.decide.running import control_update, driver_end
 
 

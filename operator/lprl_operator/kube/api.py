@@ -8,7 +8,7 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +19,7 @@ from lprl_operator.kube.clock import ServerClock
 
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 ANYTHING = "application/json, */*"
@@ -99,8 +100,8 @@ class KubeApi:
         """PUT a whole object or subresource."""
         return self.request("PUT", path, query, document)
 
-    def patch(self, path: str, document: Mapping[str, Any], kind: str, **query: str) -> Document:
-        """PATCH with one of the content types above."""
+    def patch(self, path: str, document: Mapping[str, Any] | Sequence[Mapping[str, Any]], kind: str, **query: str) -> Document:
+        """PATCH with one of the content types above; a JSON patch is a list."""
         return self.request("PATCH", path, query, document, kind)
 
     def delete(self, path: str, options: Mapping[str, Any]) -> Document:
@@ -108,7 +109,12 @@ class KubeApi:
         return self.request("DELETE", path, {}, options)
 
     def request(
-        self, method: str, path: str, query: Mapping[str, str], document: Mapping[str, Any] | None = None, content_type: str = JSON
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        document: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        content_type: str = JSON,
     ) -> Document:
         """Send one request.
 

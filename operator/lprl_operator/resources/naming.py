@@ -1,7 +1,7 @@
 """Every name of every child. A job's name has at most 45 characters, so that each of these fits its kind's limit.
 
 Invariants: names are DNS-1035 labels; a RayCluster's has at most 53 characters; everything an attempt owns carries the
-attempt's number, so that no object or pod of attempt N is ever mistaken for one of attempt N+1.
+attempt's number, in its name or (pods) in a label, so that nothing of attempt N is ever mistaken for something of attempt N+1.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ def is_finalise_job(name: str) -> bool:
 
 
 def cluster(job: str, attempt: int) -> str:
-    """Name of the RayCluster of an attempt."""
+    """Name of a RayCluster that is made for an attempt; later attempts run in it too."""
     return fitted(f"{job}-a{attempt}", MAX_RAYCLUSTER)
 
 
@@ -62,8 +62,13 @@ def progress(job: str, attempt: int) -> str:
     return names.progress_configmap(job, attempt)
 
 
-def driver_account(job: str, attempt: int) -> str:
-    """Name of the ServiceAccount, Role and RoleBinding of an attempt's driver."""
+def driver_account(cluster_name: str) -> str:
+    """Name of the ServiceAccount of the drivers of a RayCluster."""
+    return f"{cluster_name}-driver"
+
+
+def driver_role(job: str, attempt: int) -> str:
+    """Name of the Role and RoleBinding of an attempt's driver."""
     return f"{cluster(job, attempt)}-driver"
 
 

@@ -8,6 +8,8 @@ from lprl_operator.resources import metadata, naming
 from lprl_operator.resources.settings import RenderSettings
 
 RAY_METRICS_PORT = 8080
+RAY_CLUSTER = "ray.io/cluster"
+"""Label that KubeRay gives every pod of a RayCluster."""
 METRICS_PORT_NAME = "lprl-metrics"
 
 
@@ -32,16 +34,16 @@ def network_policy(job: LowPrecisionRLJob, settings: RenderSettings) -> dict[str
     }
 
 
-def disruption_budget(job: LowPrecisionRLJob, pods: int, attempt: int) -> dict[str, Any]:
+def disruption_budget(job: LowPrecisionRLJob, pods: int, cluster: str) -> dict[str, Any]:
     """No voluntary eviction: losing one pod ends the attempt. A number, since RayClusters have no scale to take a share of."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": metadata.metadata(job, naming.cluster(job.metadata.name, attempt), "network", attempt),
+        "metadata": metadata.metadata(job, cluster, "network"),
         "spec": {
             "minAvailable": pods,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": {names.LABEL_JOB: job.metadata.name, names.LABEL_ATTEMPT: str(attempt)}},
+            "selector": {"matchLabels": {names.LABEL_JOB: job.metadata.name, RAY_CLUSTER: cluster}},
         },
     }
 

@@ -77,6 +77,11 @@ def merge(ours: Any, theirs: Any) -> Any:
     return ours
 
 
+def field_of_pod(name: str, path: str) -> dict[str, Any]:
+    """An environment variable that says what the pod's metadata says: the same text in every template."""
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
 def value(name: str, text: str) -> dict[str, Any]:
     """An environment variable with a plain value."""
     return {"name": name, "value": text}

@@ -1,4 +1,6 @@
-"""The RayCluster of one attempt: a CPU head with the driver beside Ray, and one or two groups of workers.
+"""The RayCluster that attempts run in: a CPU head with the driver beside Ray, and one or two groups of workers.
+
+Attempts differ in labels and annotations of the pod templates only: a queue asks for quota anew when a pod's spec changes.
 
 What the driver container needs beside Ray's (found by running it on a real cluster, KubeRay 1.6.2, Ray 2.60):
 a shared process namespace (Ray finds its local raylet by its process), /tmp/ray and /dev/shm shared by both containers, and
@@ -67,15 +69,17 @@ def raycluster(
     attempt: int,
     settings: RenderSettings,
     recorded_step: int = 0,
+    name: str | None = None,
 ) -> dict[str, Any]:
-    """Return the RayCluster of an attempt; `run_config` names the ConfigMap with runconfig.json.
+    """Return the RayCluster for an attempt; `run_config` names the ConfigMap with runconfig.json.
 
     `recorded_step`: of the checkpoint that earlier attempts reported, which its driver must find; 0 for none.
+    `name`: of the one that earlier attempts ran in; default: a new one's.
     """
-    meta = metadata.metadata(job, naming.cluster(job.metadata.name, attempt), "cluster", attempt)
+    name = name or naming.cluster(job.metadata.name, attempt)
+    meta = metadata.metadata(job, name, "cluster", attempt)
     meta["labels"] |= metadata.queue_labels(job)
-    meta["annotations"] = {KEEP_LOST_HEAD: "true", **metadata.queue_annotations(job)}
-    return {
+    document = {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
         "metadata": meta,
@@ -85,14 +89,28 @@ def raycluster(
             "headGroupSpec": {
                 # No actor lands on the head: its loss must not take a rank along.
                 "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},
-                "template": _head(job, run_config, attempt, settings, recorded_step),
+                "template": _head(job, name, run_config, attempt, settings, recorded_step),
             },
             "workerGroupSpecs": [_group(job, ranks, planned, group, attempt, settings) for group in groups(ranks)],
         },
     }
+    meta["annotations"] = {KEEP_LOST_HEAD: "true", names.ANNOTATION_PODS: pods_digest(document), **metadata.queue_annotations(job)}
+    return document
 
 
-def _head(job: LowPrecisionRLJob, run_config: str, attempt: int, settings: RenderSettings, recorded_step: int) -> dict[str, Any]:
+def pods_digest(document: Mapping[str, Any]) -> str:
+    """Digest of a rendered RayCluster without what says which attempt its pods are of."""
+    spec = json.loads(json.dumps(document["spec"]))
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        meta = group["template"]["metadata"]
+        meta["labels"].pop(names.LABEL_ATTEMPT, None)
+        meta.get("annotations", {}).pop(names.ANNOTATION_RECORDED_STEP, None)
+    return naming.content_hash(spec, 16)
+
+
+def _head(
+    job: LowPrecisionRLJob, cluster: str, run_config: str, attempt: int, settings: RenderSettings, recorded_step: int
+) -> dict[str, Any]:
     ray_volume, ray_mount = storage.scratch("ray", "/tmp/ray")
     shm_volume, shm_mount = storage.shared_memory("1Gi")
     config_volume, config_mount = storage.config(run_config)
@@ -109,10 +127,9 @@ def _head(job: LowPrecisionRLJob, run_config: str, attempt: int, settings: Rende
         name="driver",
         args=(
             *("python", "-m", "lprl_workload", "train"),
-            *("--config", f"{storage.CONFIG_FOLDER}/{names.RUN_CONFIG_KEY}", "--attempt", str(attempt)),
-            *(("--recorded-step", str(recorded_step)) if recorded_step else ()),
+            *("--config", f"{storage.CONFIG_FOLDER}/{names.RUN_CONFIG_KEY}"),
         ),
-        env=(*_driver_env(job, attempt), *tracking_env(job)),
+        env=(*_driver_env(cluster), *tracking_env(job)),
         resources=needs.driver(job.spec, settings),
         mounts=(ray_mount, shm_mount, config_mount, token_mount, *storage.user_mounts(job.spec)),
         ports=({"name": network.METRICS_PORT_NAME, "containerPort": port},) if port is not None else (),
@@ -121,19 +138,26 @@ def _head(job: LowPrecisionRLJob, run_config: str, attempt: int, settings: Rende
         role="head",
         containers=(ray, driver),
         labels=metadata.labels(job, "head", attempt),
+        annotations={names.ANNOTATION_RECORDED_STEP: str(recorded_step)},
         volumes=(ray_volume, shm_volume, config_volume, token_volume, *storage.user_volumes(job.spec)),
-        extra={"serviceAccountName": naming.driver_account(job.metadata.name, attempt), "shareProcessNamespace": True},
+        extra={"serviceAccountName": naming.driver_account(cluster), "shareProcessNamespace": True},
         grace_seconds=HEAD_GRACE_S,
     )
     return pods.pod_template(pod, job.spec.pod_template, settings)
 
 
-def _driver_env(job: LowPrecisionRLJob, attempt: int) -> tuple[dict[str, Any], ...]:
-    secret = naming.auth_secret(naming.cluster(job.metadata.name, attempt))
+def attempt_env() -> dict[str, Any]:
+    """The attempt's number, as the pod's label says it."""
+    return pods.field_of_pod(names.ENV_ATTEMPT, f"metadata.labels['{names.LABEL_ATTEMPT}']")
+
+
+def _driver_env(cluster: str) -> tuple[dict[str, Any], ...]:
+    secret = naming.auth_secret(cluster)
     token = {"name": "RAY_AUTH_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": "auth_token"}}}
-    namespace = {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}
+    namespace = pods.field_of_pod("POD_NAMESPACE", "metadata.namespace")
     return (
-        pods.value(names.ENV_ATTEMPT, str(attempt)),
+        attempt_env(),
+        pods.field_of_pod(names.ENV_RECORDED_STEP, f"metadata.annotations['{names.ANNOTATION_RECORDED_STEP}']"),
         pods.value("RAY_ADDRESS", "127.0.0.1:6379"),
         pods.value("RAY_AUTH_MODE", "token"),
         pods.value(names.ENV_PROMETHEUS_ADDRESS, "0.0.0.0"),  # scrapers come from other pods; the NetworkPolicy names the port
@@ -194,7 +218,7 @@ def _worker(
     rdma = job.spec.pod_template.rdma
     container = pods.Container(
         name="ray-worker",
-        env=(*worker_env(job, ranks, attempt, trains=names.TRAINER_SLOT in group.slots), *tracking_env(job)),
+        env=(*worker_env(job, ranks, trains=names.TRAINER_SLOT in group.slots), *tracking_env(job)),
         resources=needs.worker(job.spec, ranks, planned, group.role, settings),
         mounts=(ray_mount, shm_mount, *storage.user_mounts(job.spec)),
         capabilities=("IPC_LOCK",) if rdma is not None else (),
@@ -206,7 +230,7 @@ def _worker(
         labels=metadata.labels(job, group.name, attempt),
         annotations=_topology(job, group.role),
         volumes=(ray_volume, shm_volume, *storage.user_volumes(job.spec)),
-        extra=_placement(job, ranks, attempt),
+        extra=_placement(job, ranks),
         grace_seconds=WORKER_GRACE_S,
     )
     return pods.pod_template(pod, job.spec.pod_template, settings)
@@ -218,9 +242,9 @@ def _topology(job: LowPrecisionRLJob, role: pods.Role) -> dict[str, str]:
     return {} if any(key.startswith(metadata.KUEUE_POD_SET) for key in said) else metadata.worker_annotations(job)
 
 
-def worker_env(job: LowPrecisionRLJob, ranks: Ranks, attempt: int, trains: bool) -> tuple[dict[str, Any], ...]:
+def worker_env(job: LowPrecisionRLJob, ranks: Ranks, trains: bool) -> tuple[dict[str, Any], ...]:
     """Environment of worker processes that must be set before libraries are imported."""
-    found = [pods.value(names.ENV_ATTEMPT, str(attempt))]
+    found = [attempt_env()]
     if ranks.accelerator == "cpu":
         return tuple(found)
     found.append(pods.value("NCCL_DEBUG", "WARN"))
@@ -239,9 +263,9 @@ def worker_env(job: LowPrecisionRLJob, ranks: Ranks, attempt: int, trains: bool)
     return tuple(found)
 
 
-def _placement(job: LowPrecisionRLJob, ranks: Ranks, attempt: int) -> dict[str, Any]:
+def _placement(job: LowPrecisionRLJob, ranks: Ranks) -> dict[str, Any]:
     """One worker a node (a GPU pod wants a whole one), and all within one topology domain where a key is given."""
-    mine = {names.LABEL_JOB: job.metadata.name, names.LABEL_ATTEMPT: str(attempt)}
+    mine = {names.LABEL_JOB: job.metadata.name}
     workers = {
         "matchLabels": mine,
         "matchExpressions": [{"key": names.LABEL_ROLE, "operator": "In", "values": ["workers", "trainer", "rollout"]}],

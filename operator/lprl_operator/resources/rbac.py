@@ -8,9 +8,13 @@ from lprl_operator.resources import metadata, naming
 ROLE = "driver"
 
 
-def driver_account(job: LowPrecisionRLJob, attempt: int) -> tuple[dict[str, Any], ...]:
-    """ServiceAccount, Role and RoleBinding of one attempt: an older attempt's driver cannot write a newer one's progress."""
-    name = naming.driver_account(job.metadata.name, attempt)
+def driver_account(job: LowPrecisionRLJob, attempt: int, cluster: str) -> tuple[dict[str, Any], ...]:
+    """ServiceAccount of a cluster's drivers, Role and RoleBinding of one attempt.
+
+    A driver cannot write the progress of other attempts: the next one is bound when nothing of this one is left, and a pod that
+    was given up on a dead node belongs to another cluster, so to another account.
+    """
+    name, account = naming.driver_role(job.metadata.name, attempt), naming.driver_account(cluster)
     rule = {
         "apiGroups": [""],
         "resources": ["configmaps"],
@@ -22,7 +26,7 @@ def driver_account(job: LowPrecisionRLJob, attempt: int) -> tuple[dict[str, Any]
         {
             "apiVersion": "v1",
             "kind": "ServiceAccount",
-            "metadata": metadata.metadata(job, name, ROLE, attempt),
+            "metadata": metadata.metadata(job, account, ROLE),
             "automountServiceAccountToken": False,
         },
         {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata.metadata(job, name, ROLE, attempt), "rules": [rule]},
@@ -31,6 +35,6 @@ def driver_account(job: LowPrecisionRLJob, attempt: int) -> tuple[dict[str, Any]
             "kind": "RoleBinding",
             "metadata": metadata.metadata(job, name, ROLE, attempt),
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": job.metadata.namespace}],
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": job.metadata.namespace}],
         },
     )

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from lprl_api import names
 from lprl_api.model.model_shape import Inspection
 from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_operator.plan.types import JobPlan
-from lprl_operator.resources import conversions, network, progress, raycluster, rbac, runconfig, sources
+from lprl_operator.resources import conversions, naming, network, progress, raycluster, rbac, runconfig, sources
 from lprl_operator.resources.conversions import Conversion
 from lprl_operator.resources.convert_job import convert_document
 from lprl_operator.resources.finalise_job import finalise_document
@@ -60,36 +61,46 @@ class Wanted:
         """The finalise Job of a conversion, whose Indexed Job has this uid."""
         return finalise_document(self.job, conversion.name, convert_uid, conversion.config, self.settings)
 
-    def attempt_documents(self, attempt: int, recorded_step: int = 0) -> tuple[Document, ...]:
-        """Everything an attempt owns; the RayCluster is last, so that its presence says that all is there.
+    def attempt_documents(self, attempt: int, recorded_step: int = 0, cluster: str | None = None) -> tuple[Document, ...]:
+        """Everything an attempt needs; the RayCluster is last, so that its presence says that all is there.
 
-        `recorded_step`: of the newest checkpoint known, which the driver must find.
+        `recorded_step`: of the newest checkpoint known, which the driver must find. `cluster`: name of the RayCluster that
+        earlier attempts ran in; default: a new one's.
         """
         if self.plan is None or self.inspection is None:
             raise ValueError("an attempt is rendered after the inspection")
+        cluster = cluster or naming.cluster(self.job.metadata.name, attempt)
         config = self._run_config(self.plan, self.inspection)
-        cluster = raycluster.raycluster(
-            self.job, self.plan.ranks, worker_needs(self.plan), config["metadata"]["name"], attempt, self.settings, recorded_step
+        needs = worker_needs(self.plan)
+        document = raycluster.raycluster(
+            self.job, self.plan.ranks, needs, config["metadata"]["name"], attempt, self.settings, recorded_step, cluster
         )
-        return (*self.surroundings(attempt), *self._protection(attempt, self.plan.ranks.nodes), cluster)
+        return (*self.surroundings(attempt, cluster), *self._protection(cluster, self.plan.ranks.nodes), document)
 
-    def surroundings(self, attempt: int) -> tuple[Document, ...]:
+    def pods_digest(self, cluster: str) -> str:
+        """Digest of the pods that a RayCluster of this name would have now; empty before the inspection."""
+        if self.plan is None or self.inspection is None:
+            return ""
+        return str(self.attempt_documents(1, cluster=cluster)[-1]["metadata"]["annotations"][names.ANNOTATION_PODS])
+
+    def surroundings(self, attempt: int, cluster: str | None = None) -> tuple[Document, ...]:
         """What an attempt needs beside its cluster and that does nothing by itself: it may be there long before."""
         if self.plan is None or self.inspection is None:
             raise ValueError("an attempt is rendered after the inspection")
-        return (*self._platform_documents(), self._run_config(self.plan, self.inspection), *self._driver_documents(attempt))
+        driver = self._driver_documents(attempt, cluster or naming.cluster(self.job.metadata.name, attempt))
+        return (*self._platform_documents(), self._run_config(self.plan, self.inspection), *driver)
 
     def _run_config(self, plan: JobPlan, inspection: Inspection) -> Document:
         return runconfig.run_config_map(self.job, runconfig.run_config(self.job, plan, inspection, self.settings))
 
-    def _driver_documents(self, attempt: int) -> tuple[Document, ...]:
+    def _driver_documents(self, attempt: int, cluster: str) -> tuple[Document, ...]:
         """Where an attempt's driver reports, and its right to."""
-        return (progress.progress_config_map(self.job, attempt), *rbac.driver_account(self.job, attempt))
+        return (progress.progress_config_map(self.job, attempt), *rbac.driver_account(self.job, attempt, cluster))
 
-    def _protection(self, attempt: int, workers: int) -> tuple[Document, ...]:
+    def _protection(self, cluster: str, workers: int) -> tuple[Document, ...]:
         """Comes and goes with the cluster: a budget without pods is an alert in many places."""
         wanted = self.settings.pod_disruption_budget
-        return (network.disruption_budget(self.job, workers + 1, attempt),) if wanted else ()
+        return (network.disruption_budget(self.job, workers + 1, cluster),) if wanted else ()
 
     def _platform_documents(self) -> tuple[Document, ...]:
         """What the platform asks for around every job."""

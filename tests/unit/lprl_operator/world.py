@@ -49,7 +49,7 @@ class World(ApiServer):
         self.change_job(job.name, completed=completed, finished="Complete" if done else "", exits=exits)
 
     def _run_cluster(self, cluster: ClusterState) -> None:
-        mine = [p for p in self.pods if p.attempt == cluster.attempt]
+        mine = [p for p in self.pods if p.cluster_uid == cluster.uid]
         if cluster.deleting:
             for pod in mine:
                 self.change_pod(pod.name, deleting=True)
@@ -57,9 +57,7 @@ class World(ApiServer):
                 del self.clusters[cluster.name]
             return
         if cluster.suspended:
-            self.pods = [p for p in self.pods if p.attempt != cluster.attempt]
-            if self.random.random() < 0.3:
-                self.change_cluster(cluster.name, suspended=False)
+            self._suspend_cluster(cluster, mine)
             return
         head = next((p for p in mine if p.role == "head"), None)
         if head is None:
@@ -76,15 +74,40 @@ class World(ApiServer):
         if ready and alive and head.unreachable_since is None:
             self._run_driver(cluster, head)
 
+    def _suspend_cluster(self, cluster: ClusterState, mine: list[PodState]) -> None:
+        """KubeRay finishes every suspension, then waits to be let go; queues let go of what nobody else holds."""
+        for pod in mine:
+            self.change_pod(pod.name, deleting=True)
+        if not mine:
+            self.change_cluster(cluster.name, emptied=True, provisioned=False, head_ready=False, ready_workers=0)
+        if cluster.told_to_suspend and not cluster.held and (cluster.queued or self.random.random() < 0.3):
+            self.change_cluster(cluster.name, told_to_suspend=False)
+        elif cluster.emptied and not cluster.told_to_suspend:
+            self.change_cluster(cluster.name, suspended=False, emptied=False)
+
+    def evict(self, cluster: ClusterState) -> None:
+        """A queue suspends a cluster, and puts its pod templates back as they were when it was made."""
+        made_for = int(cluster.name.rsplit("-a", 1)[1])
+        self.change_cluster(cluster.name, suspended=True, told_to_suspend=True, template_attempt=made_for)
+
     def _start_pod(self, cluster: ClusterState, role: Any, number: int) -> None:
+        attempt = cluster.template_attempt
+        for pod in self.pods:
+            gone = pod.unreachable_since is not None and (self.now - pod.unreachable_since).total_seconds() >= 600
+            assert pod.attempt == attempt or gone or not pod.alive, f"{pod.name} is alive while a {role} of attempt {attempt} starts"
         running = ContainerState("running")
         driver = running if role == "head" else None
         name = f"{cluster.name}-{role}-{number}-{self._uid()}"
-        self.pods.append(PodState(name, self._uid(), cluster.attempt, role, "Running", True, node=f"n{number}", ray=running, driver=driver))
+        where = {"node": f"n{number}", "cluster_uid": cluster.uid}
+        self.pods.append(PodState(name, self._uid(), attempt, role, "Running", True, ray=running, driver=driver, **where))
 
     def _run_driver(self, cluster: ClusterState, head: PodState) -> None:
         assert self.document is not None
-        name = f"{cluster.name}-progress"
+        name = f"{self.document['metadata']['name']}-a{head.attempt}-progress"
+        if head.attempt < self.fence:
+            self.exit_driver(head, ExitCode.FENCED, json.dumps({"reason": "Fenced", "message": "late", "ownerAttempt": self.fence}))
+            return
+        self.fence = head.attempt
         if name not in self.config_maps:
             return  # garbage collection took it: the driver of a deleted job can report no more
         control = json.loads(self.config_maps[name][CONTROL_KEY])
@@ -100,17 +123,17 @@ class World(ApiServer):
         elif fate < 0.06:
             self.pods = [p for p in self.pods if p.name != head.name]
         elif fate < 0.08:
-            for pod in [p for p in self.pods if p.attempt == cluster.attempt]:
+            for pod in [p for p in self.pods if p.cluster_uid == cluster.uid]:
                 self.change_pod(pod.name, unreachable_since=self.now)
         elif fate < 0.10:
-            self.change_cluster(cluster.name, suspended=True)
+            self.evict(cluster)
         elif fate < 0.12:
             self.change_cluster(cluster.name, deleting=True)
         elif fate < 0.15:
             pass  # says nothing for a while
         else:
             self.steps[0] = step
-            self.report(cluster.attempt, step)
+            self.report(head.attempt, step)
 
     def report(self, attempt: int, step: int, **more: Any) -> None:
         """The driver patches its progress."""
@@ -122,7 +145,7 @@ class World(ApiServer):
 
     def exit_driver(self, head: PodState, code: int, message: str = "", reason: str = "Error") -> None:
         self.change_pod(head.name, driver=ContainerState("terminated", reason, message, code), ready=False)
-        self.change_cluster(next(c.name for c in self.clusters.values() if c.attempt == head.attempt), head_ready=False)
+        self.change_cluster(next(c.name for c in self.clusters.values() if c.uid == head.cluster_uid), head_ready=False)
 
     def _collect_garbage(self) -> None:
         uid = self.document["metadata"]["uid"] if self.document else ""
@@ -144,7 +167,7 @@ class World(ApiServer):
         kept = []
         for pod in self.pods:
             dead = pod.unreachable_since is not None and self.random.random() < 0.97
-            orphan = not any(c.attempt == pod.attempt for c in self.clusters.values())
+            orphan = not any(c.uid == pod.cluster_uid for c in self.clusters.values())
             if (pod.deleting or orphan) and not dead and self.random.random() < 0.5:
                 continue
             kept.append(changed(pod, deleting=True) if orphan else pod)

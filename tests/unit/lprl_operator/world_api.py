@@ -11,8 +11,8 @@ from typing import Any
 from tests.toy import SHAPE
 
 from lprl_api.model.model_shape import Inspection
-from lprl_api.names import CONTROL_KEY, LABEL_ATTEMPT, LABEL_CONTENT_KEY
-from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner
+from lprl_api.names import ANNOTATION_PODS, CONTROL_KEY, LABEL_ATTEMPT, LABEL_CONTENT_KEY, LABEL_QUEUE
+from lprl_operator.decide.actions import Action, AddOwner, Apply, Begin, Create, Delete, DeleteOwned, Event, Hold, RemoveOwner
 from lprl_operator.decide.observed import (
     ClusterState,
     JobState,
@@ -70,6 +70,8 @@ class ApiServer:
         self.left_over: dict[str, Refusal] = {}
         self.steps: dict[int, int] = {}
         self.sequence = 0
+        self.fence = 0
+        """Newest attempt whose driver opened the checkpoint folder."""
         self.events: list[Event] = []
         self.writes = 0
         self.created_attempts: list[int] = []
@@ -129,6 +131,8 @@ class ApiServer:
                 if name in self.config_maps:
                     self.config_maps[name] |= action.document["data"]
                     self.writes += 1
+            elif isinstance(action, Hold | Begin):
+                self._hand_over(action)
             elif isinstance(action, Delete):
                 self._delete(action)
             elif isinstance(action, DeleteOwned):
@@ -200,20 +204,51 @@ class ApiServer:
 
     def _create_cluster(self, document: dict[str, Any], owners: frozenset[str]) -> None:
         assert self.document is not None
-        attempt = int(document["metadata"]["labels"][LABEL_ATTEMPT])
-        status = self.document.get("status", {})
-        assert status.get("attempt") == attempt, "the attempt is in status before its cluster exists"
-        assert not status.get("completionTime"), "nothing runs after the end"
-        for pod in self.pods:
-            gone = pod.unreachable_since is not None and (self.now - pod.unreachable_since).total_seconds() >= 600
-            assert gone or not pod.alive, f"{pod.name} is alive while attempt {attempt} is created"
+        attempt = self._begins(document)
+        self._nothing_lives(attempt)
         assert not any(c.attempt != attempt for c in self.clusters.values()), "one cluster at a time"
         wanted = sum(g["replicas"] for g in document["spec"]["workerGroupSpecs"])
         name = document["metadata"]["name"]
+        queued = LABEL_QUEUE in document["metadata"]["labels"]
+        more = {"pods": document["metadata"]["annotations"][ANNOTATION_PODS], "template_attempt": attempt, "queued": queued}
         self.clusters[name] = ClusterState(
-            attempt, name, self._uid(), "1", owners, self.now, wanted_workers=wanted, made_from=_made_from(document)
+            attempt, name, self._uid(), "1", owners, self.now, wanted_workers=wanted, made_from=_made_from(document), **more
         )
         self.created_attempts.append(attempt)
+
+    def _begins(self, document: dict[str, Any]) -> int:
+        assert self.document is not None
+        attempt = int(document["metadata"]["labels"][LABEL_ATTEMPT])
+        status = self.document.get("status", {})
+        assert status.get("attempt") == attempt, "the attempt is in status before anything carries it"
+        assert not status.get("completionTime"), "nothing runs after the end"
+        return attempt
+
+    def _nothing_lives(self, attempt: int) -> None:
+        for pod in self.pods:
+            gone = pod.unreachable_since is not None and (self.now - pod.unreachable_since).total_seconds() >= 600
+            assert gone or not pod.alive, f"{pod.name} is alive while attempt {attempt} is created"
+
+    def _hand_over(self, action: Hold | Begin) -> None:
+        cluster = self.clusters.get(action.ref.name)
+        seen = action.attempt if isinstance(action, Hold) else action.seen_attempt
+        if cluster is None or cluster.uid != action.uid or cluster.attempt != seen:
+            raise Conflict(str(action.ref))
+        self.writes += 1
+        if isinstance(action, Hold):
+            self.change_cluster(cluster.name, held=True, suspended=True, told_to_suspend=True)
+            return
+        attempt = self._begins(dict(action.document))
+        changes: dict[str, Any] = {"attempt": attempt, "template_attempt": attempt, "made_from": _made_from(dict(action.document))}
+        if action.suspend is False:
+            self._nothing_lives(attempt)
+            assert cluster.held and cluster.emptied, "only what was held is let go, when it is empty"
+            changes |= {"held": False, "told_to_suspend": False}
+        elif action.suspend:
+            changes |= {"suspended": True, "told_to_suspend": True}
+        if attempt not in self.created_attempts:
+            self.created_attempts.append(attempt)
+        self.change_cluster(cluster.name, **changes)
 
     def _delete(self, action: Delete) -> None:
         ref = action.ref

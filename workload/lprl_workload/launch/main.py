@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lprl_api.errors import UserError
-from lprl_api.names import ENV_ATTEMPT, ExitCode, Reason
+from lprl_api.names import ENV_ATTEMPT, ENV_RECORDED_STEP, ExitCode, Reason
 from lprl_api.text import one_line, shortened
 from lprl_api.wire.progress import MESSAGE_CHARACTERS
 from lprl_workload.config import load_run_config
@@ -36,21 +36,26 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog=called_as("train"), description="Run one attempt of a job.")
     parser.add_argument("--config", type=Path, required=True, help="RunConfig, a JSON file")
     parser.add_argument("--attempt", type=count, help=f"number of this attempt, from 1; default ${ENV_ATTEMPT}, else 1")
-    parser.add_argument(
-        "--recorded-step", type=count, default=0, help="step of the checkpoint that an earlier attempt reported; default none"
-    )
+    told = f"step of the checkpoint that an earlier attempt reported; default ${ENV_RECORDED_STEP}, else none"
+    parser.add_argument("--recorded-step", type=count, help=told)
     parser.add_argument("--in-process", action="store_true", help="everything in this process, without Ray")
     arguments = parser.parse_args(argv)
     if arguments.attempt is None:
-        arguments.attempt = _attempt_of_environment()
+        arguments.attempt = _of_environment(ENV_ATTEMPT, "--attempt", "1")
+    if arguments.recorded_step is None:
+        arguments.recorded_step = _of_environment(ENV_RECORDED_STEP, "--recorded-step", None)
     return arguments
 
 
-def _attempt_of_environment() -> int:
+def _of_environment(variable: str, argument: str, default: str | None) -> int:
+    """Return a number that pods are told; 0 where there is none and none is needed."""
+    text = os.environ.get(variable) or default
+    if text is None or (default is None and text == "0"):
+        return 0
     try:
-        return count(os.environ.get(ENV_ATTEMPT) or "1")
+        return count(text)
     except argparse.ArgumentTypeError as error:
-        raise UserError(f"{ENV_ATTEMPT}: {error}", f"unset {ENV_ATTEMPT}, or pass --attempt") from error
+        raise UserError(f"{variable}: {error}", f"unset {variable}, or pass {argument}") from error
 
 
 def train_command(argv: Sequence[str]) -> int:

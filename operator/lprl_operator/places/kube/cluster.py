@@ -13,10 +13,11 @@ from datetime import datetime
 from typing import Any
 
 from lprl_api import names
-from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, RemoveOwner, ref_of
+from lprl_operator.decide.actions import Action, AddOwner, Apply, Begin, Create, Delete, DeleteOwned, Event, Hold, RemoveOwner, ref_of
 from lprl_operator.decide.observed import Key, ObjectRef, Observed, Refusal
 from lprl_operator.kube import paths
-from lprl_operator.kube.api import APPLY, STRATEGIC, ApiError, KubeApi, Unavailable, is_permanent
+from lprl_operator.kube.api import APPLY, JSON_PATCH, STRATEGIC, ApiError, KubeApi, Unavailable, is_permanent
+from lprl_operator.places import handover
 from lprl_operator.places.cluster import Conflict
 from lprl_operator.places.kube import owners, reduce
 from lprl_operator.places.kube.cache import Cache
@@ -106,6 +107,8 @@ class KubeCluster:
                 self._delete(action)
             elif isinstance(action, DeleteOwned):
                 self._delete_owned(action)
+            elif isinstance(action, Hold | Begin):
+                self._hand_over(action)
             elif isinstance(action, AddOwner):
                 self._add_owner(action)
             else:
@@ -261,6 +264,11 @@ class KubeCluster:
             gone: dict[str, Any] = {"metadata": {"namespace": action.ref.namespace, "name": action.ref.name, "uid": action.uid}}
             self._cache.remove(action.ref.kind, gone)
 
+    def _hand_over(self, action: Hold | Begin) -> None:
+        found = self._guarded(lambda: self._api.patch(paths.item(action.ref), handover.patch(action), JSON_PATCH), action.ref)
+        log.info("%s", action, extra={"kind": action.ref.kind, "object": action.ref.name})
+        self._remember(action.ref, found)
+
     def _add_owner(self, action: AddOwner) -> None:
         known = self._cache.owned_uid("Job", Name(action.ref.namespace, action.ref.name)) if action.ref.kind == "Job" else None
         if known is not None and known[0] == action.uid and action.owner["uid"] in known[1]:
@@ -287,8 +295,9 @@ class KubeCluster:
         except Unavailable:
             raise
         except ApiError as error:
-            # A patch with another uid than the object's is a conflict for some kinds and a 422 of the uid for others.
-            if error.status in (404, 409) or (error.status == 422 and "metadata.uid" in error.message):
+            # A patch with another uid than the object's is a conflict for some kinds and a 422 of the uid for others; so is a failed test.
+            tested = "metadata.uid" in error.message or "the server rejected our request" in error.message
+            if error.status in (404, 409) or (error.status == 422 and tested):
                 raise Conflict(f"{ref}: {error.message[:200]}") from error
             raise
         return found

@@ -6,7 +6,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
-from lprl_api.names import ANNOTATION_MADE_FROM, CONTROL_KEY, LABEL_ATTEMPT, PROGRESS_KEY, TERMINATION_MESSAGE_BYTES
+from lprl_api.names import (
+    ANNOTATION_HELD,
+    ANNOTATION_MADE_FROM,
+    ANNOTATION_PODS,
+    CONTROL_KEY,
+    LABEL_ATTEMPT,
+    LABEL_QUEUE,
+    PROGRESS_KEY,
+    TERMINATION_MESSAGE_BYTES,
+)
 from lprl_operator.decide.observed import ClusterState, ContainerState, Exit, JobState, PodState
 from lprl_operator.places.kube.owners import controller_uid, holders, is_foreign, owning_batch_job
 from lprl_operator.resources import refused_pods
@@ -65,7 +74,12 @@ def label(document: Document, key: str) -> str:
 
 def made_from(document: Document) -> str:
     """The annotation that says what an object was made from."""
-    return str((meta(document).get("annotations") or {}).get(ANNOTATION_MADE_FROM, ""))
+    return annotation(document, ANNOTATION_MADE_FROM)
+
+
+def annotation(document: Document, key: str) -> str:
+    """An annotation's value, empty when there is none."""
+    return str((meta(document).get("annotations") or {}).get(key, ""))
 
 
 def attempt_of(document: Document) -> int | None:
@@ -248,6 +262,12 @@ def cluster_state(document: Document) -> ClusterState | None:
         created_at=time_of(meta(document).get("creationTimestamp")),
         deleting="deletionTimestamp" in meta(document),
         suspended=bool(spec.get("suspend")) or is_true(found, "RayClusterSuspending") or is_true(found, "RayClusterSuspended"),
+        told_to_suspend=bool(spec.get("suspend")),
+        emptied=is_true(found, "RayClusterSuspended"),
+        held=bool(annotation(document, ANNOTATION_HELD)),
+        queued=bool(label(document, LABEL_QUEUE)),
+        pods=annotation(document, ANNOTATION_PODS),
+        template_attempt=template_attempt(spec),
         head_ready=head.get("status") == "True",
         head_reason=str(head.get("reason", "")),
         provisioned=is_true(found, "RayClusterProvisioned"),
@@ -256,6 +276,13 @@ def cluster_state(document: Document) -> ClusterState | None:
         ready_workers=int(status.get("readyWorkerReplicas") or 0),
         wanted_workers=sum(int(g.get("replicas") or 0) * int(g.get("numOfHosts") or 1) for g in spec.get("workerGroupSpecs") or ()),
     )
+
+
+def template_attempt(spec: Mapping[str, Any]) -> int:
+    """The attempt that all pod templates of a RayCluster are labelled with; 0 when they differ."""
+    groups = (spec.get("headGroupSpec") or {}, *(spec.get("workerGroupSpecs") or ()))
+    found = {attempt_of(g.get("template") or {}) for g in groups}
+    return (found.pop() or 0) if len(found) == 1 else 0
 
 
 def _replica_failure(condition: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lprl_api import names
-from lprl_api.names import ANNOTATION_MADE_FROM, LABEL_ATTEMPT
+from lprl_api.names import ANNOTATION_HELD, ANNOTATION_MADE_FROM, ANNOTATION_PODS, LABEL_ATTEMPT, LABEL_JOB
 from lprl_operator.decide.observed import ClusterState, PodState
 from lprl_operator.places.local import ray_node
 from lprl_operator.places.local.environment import write_secret
@@ -21,6 +21,7 @@ from lprl_operator.places.local.folders import Folders
 from lprl_operator.places.local.pods import LocalPod, PodOrder, state_of
 from lprl_operator.places.local.ports import free_port, listens
 from lprl_operator.places.local.store import ObjectStore, controller_uid, created_at
+from lprl_operator.resources import naming
 
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Per Ray node; rollouts and weights of the small models this adapter is for fit, larger objects spill to disk."""
@@ -70,6 +71,13 @@ def start_params(params: Mapping[str, str], drop: Sequence[str]) -> list[str]:
     return found
 
 
+def stem(cluster: Mapping[str, Any]) -> str:
+    """Return what names of pods and logs begin with: each attempt's logs stay, so they are told apart by its number."""
+    meta = cluster["metadata"]
+    job, attempt = meta.get("labels", {}).get(LABEL_JOB), meta.get("labels", {}).get(LABEL_ATTEMPT)
+    return naming.cluster(job, int(attempt)) if job and attempt else str(meta["name"])
+
+
 class RayClusterController:
     """Runs RayClusters. Lost workers come back; a lost head does not (restartPolicy Never, head restart disabled)."""
 
@@ -83,6 +91,9 @@ class RayClusterController:
         """Bring one RayCluster further."""
         if "deletionTimestamp" in cluster["metadata"]:
             self._delete(cluster, pods)
+            return
+        if cluster["spec"].get("suspend") or cluster.get("status", {}).get("suspended"):
+            self._suspend(cluster, pods)
             return
         for pod in pods:
             pod.step()
@@ -101,6 +112,21 @@ class RayClusterController:
             self._ready.add(pod.name)
         return pod.name in self._ready
 
+    def _suspend(self, cluster: dict[str, Any], pods: Sequence[LocalPod]) -> None:
+        """End all pods, then wait to be let go, as KubeRay does: it finishes a suspension that was taken back."""
+        for pod in pods:
+            pod.delete()
+        if not all(pod.ended for pod in pods):
+            return
+        suspended = cluster.get("status", {}).get("suspended", False)
+        if suspended and not cluster["spec"].get("suspend"):
+            self._store.replace({**cluster, "status": {}})
+        elif not suspended:
+            self.release(cluster)
+            for pod in pods:
+                pod.forget()
+            self._store.replace({**cluster, "status": {"suspended": True}})
+
     def _delete(self, cluster: dict[str, Any], pods: Sequence[LocalPod]) -> None:
         for pod in pods:
             pod.delete()
@@ -114,7 +140,7 @@ class RayClusterController:
     def release(self, cluster: Mapping[str, Any]) -> None:
         """Keep Ray's logs and remove its temporary folder, once no process of the cluster runs."""
         temp = self._folders.ray_temp(cluster["metadata"]["uid"])
-        keep_ray_logs(temp, self._folders.state / "ray-logs" / cluster["metadata"]["name"])
+        keep_ray_logs(temp, self._folders.state / "ray-logs" / stem(cluster))
         shutil.rmtree(temp, ignore_errors=True)
 
     def _start_head(self, cluster: dict[str, Any]) -> None:
@@ -127,10 +153,10 @@ class RayClusterController:
         self._store.replace(cluster)
         flags = ["--head", f"--port={port}", "--no-monitor"]
         flags += start_params(group.get("rayStartParams", {}), ("port", "dashboard-host", "dashboard-port", "block"))
-        self._start_node(cluster, group["template"], f"{meta['name']}-head", "head", 0, flags)
+        self._start_node(cluster, group["template"], f"{stem(cluster)}-head", "head", 0, flags)
 
     def _keep_workers(self, cluster: dict[str, Any], group: Mapping[str, Any], pods: Sequence[LocalPod]) -> None:
-        name = f"{cluster['metadata']['name']}-{group['groupName']}-worker"
+        name = f"{stem(cluster)}-{group['groupName']}-worker"
         number = 1 + sum(int(g["replicas"]) for g in _groups_before(cluster, group["groupName"]))
         for index in range(int(group["replicas"]) * int(group.get("numOfHosts", 1))):
             mine = [p for p in pods if p.name.startswith(f"{name}-{index}-")]
@@ -206,6 +232,8 @@ def cluster_state(cluster: Mapping[str, Any], pods: Sequence[LocalPod], ready: C
     groups = cluster["spec"].get("workerGroupSpecs", ())
     wanted = sum(int(g["replicas"]) * int(g.get("numOfHosts", 1)) for g in groups)
     ready_workers = sum(1 for p in workers if ready(p))
+    told, emptied = bool(cluster["spec"].get("suspend", False)), bool(cluster.get("status", {}).get("suspended"))
+    notes = meta.get("annotations", {})
     return ClusterState(
         attempt=int(meta["labels"][LABEL_ATTEMPT]),
         name=meta["name"],
@@ -214,13 +242,18 @@ def cluster_state(cluster: Mapping[str, Any], pods: Sequence[LocalPod], ready: C
         owner_uids=frozenset({controller} if (controller := controller_uid(cluster)) else ()),
         created_at=created_at(cluster),
         deleting="deletionTimestamp" in meta,
-        suspended=bool(cluster["spec"].get("suspend", False)),
+        suspended=told or emptied,
+        told_to_suspend=told,
+        emptied=emptied,
+        held=bool(notes.get(ANNOTATION_HELD)),
+        pods=notes.get(ANNOTATION_PODS, ""),
+        template_attempt=int(meta["labels"][LABEL_ATTEMPT]),
         head_ready=head is not None and ready(head),
         head_reason=_head_reason(head, ready),
         provisioned=ready_workers >= wanted and head is not None and ready(head),
         ready_workers=ready_workers,
         wanted_workers=wanted,
-        made_from=meta.get("annotations", {}).get(ANNOTATION_MADE_FROM, ""),
+        made_from=notes.get(ANNOTATION_MADE_FROM, ""),
     )
 
 
@@ -234,13 +267,13 @@ def _head_reason(head: LocalPod | None, ready: Callable[[LocalPod], bool]) -> st
 
 
 def pod_state(pod: LocalPod, attempt: int, ready: Callable[[LocalPod], bool]) -> PodState:
-    """Return a Ray pod as decisions see it."""
+    """Return a Ray pod as decisions see it; of its cluster's attempt where its labels name none."""
     states = [state_of(c) for c in pod.main]
     is_head = pod.record["role"] == "head"
     return PodState(
         name=pod.name,
         uid=str(pod.record["uid"]),
-        attempt=attempt,
+        attempt=int(pod.record["labels"].get(LABEL_ATTEMPT, attempt)),
         role="head" if is_head else "worker",
         phase=pod.phase(),
         ready=ready(pod),

@@ -5,8 +5,8 @@ import json
 import pytest
 from tests.unit.lprl_operator.decide.steps import advance, condition, edit, look, status
 
-from lprl_api.names import ExitCode
-from lprl_operator.decide.actions import Create
+from lprl_api.names import ANNOTATION_RECORDED_STEP, LABEL_ATTEMPT, ExitCode
+from lprl_operator.decide.actions import Begin
 
 
 def departing(world, **more):
@@ -75,13 +75,13 @@ def test_a_driver_that_is_done_while_its_head_goes_is_done(running, lib):
 
 def test_a_later_attempt_is_told_the_checkpoint_it_must_find(running, lib):
     world = running(failurePolicy={"backoffSeconds": 0})
-    commands, apply = [], world.apply
+    told, apply = [], world.apply
 
     def note(actions):
         for a in actions:
-            if isinstance(a, Create) and a.document["kind"] == "RayCluster":
-                containers = a.document["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
-                commands.append(next(c["command"] for c in containers if c["name"] == "driver"))
+            if isinstance(a, Begin):
+                meta = a.document["spec"]["headGroupSpec"]["template"]["metadata"]
+                told.append((meta["labels"][LABEL_ATTEMPT], meta["annotations"][ANNOTATION_RECORDED_STEP]))
         apply(actions)
 
     world.apply = note
@@ -89,7 +89,7 @@ def test_a_later_attempt_is_told_the_checkpoint_it_must_find(running, lib):
     look(world, lib)
     world.exit_driver(world.head(), 1)
     advance(world, lib, "Running")
-    assert commands[0][-4:] == ["--attempt", "2", "--recorded-step", "10"]
+    assert told == [("2", "10")]
 
 
 def test_the_deadline_waits_for_a_last_checkpoint(running, lib):

@@ -40,7 +40,8 @@ def test_driver_ends(running, lib, code, reason, disruption, phase, why, charged
         decisive = condition(world, "Complete" if phase == "Succeeded" else "Failed")
         assert (decisive["status"], decisive["reason"]) == ("True", why)
         assert "the cause" in decisive["message"]
-    assert all(c.deleting for c in world.clusters.values()), "the cluster is released"
+    released = [(c.deleting, c.held) for c in world.clusters.values()]
+    assert released == [(False, True) if phase == "Restarting" else (True, False)], "its pods go; the cluster stays for the next attempt"
 
 
 def test_a_restart_waits_for_pods_then_for_the_backoff_and_doubles_it(running, lib):

@@ -37,6 +37,12 @@ def test_what_an_attempt_leaves_is_deleted_only_where_the_job_controls_it(runnin
     world.exit_driver(world.head(), 1)
     advance(world, lib, "Running")
     left = {a.ref.kind: a for a in done if a.ref.name in ("toy-a1-driver", "toy-a1-progress")}
+    assert set(left) == {"RoleBinding", "Role", "ConfigMap"}, "the account is the cluster's, which stays"
+    edit(world, podTemplate={"head": {"labels": {"other": "pods"}}})
+    world.exit_driver(world.head(), 1)
+    advance(world, lib, "Running")
+    assert status(world)["cluster"] == "toy-a3"
+    left |= {a.ref.kind: a for a in done if a.ref.name == "toy-a1-driver"}
     assert set(left) == {"RoleBinding", "Role", "ServiceAccount", "ConfigMap"}
     assert all(a.owner_uid == "uid-1" for a in left.values())
 

@@ -148,12 +148,13 @@ def test_head_runs_the_driver_beside_ray(rendered):
     ray, driver = spec["containers"]
     assert spec["shareProcessNamespace"] is True and spec["serviceAccountName"] == "toy-a1-driver"
     assert "command" not in ray, "KubeRay makes it"
-    assert driver["command"][-2:] == ["--attempt", "1"]
     paths = [{m["mountPath"] for m in c["volumeMounts"]} for c in (ray, driver)]
     assert {"/tmp/ray", "/dev/shm"} <= paths[0] & paths[1]
     assert "/var/run/secrets/kubernetes.io/serviceaccount" in paths[1] - paths[0]
     env = {e["name"]: e for e in driver["env"]}
     assert env["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "toy-a1", "key": "auth_token"}
+    assert env["LPRL_ATTEMPT"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['lprl.dev/attempt']"
+    assert env["LPRL_RECORDED_STEP"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.annotations['lprl.dev/recorded-step']"
 
 
 def test_the_driver_may_touch_one_object(rendered):

@@ -1,0 +1,76 @@
+"""A RayCluster passes from one attempt to the next: the JSON patch for it, guarded by the uid and the attempt it was seen with."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lprl_api import names
+from lprl_operator.decide.actions import Begin, Hold
+
+Operation = Mapping[str, Any]
+
+
+class TestFailedError(Exception):
+    """A document is not as a patch expects it."""
+
+
+def patch(action: Hold | Begin) -> list[Operation]:
+    """Return the JSON patch (RFC 6902) of a RayCluster. One that is not what was seen any more is refused as a whole."""
+    attempt = action.attempt if isinstance(action, Hold) else action.seen_attempt
+    tests: list[Operation] = [
+        {"op": "test", "path": "/metadata/uid", "value": action.uid},
+        {"op": "test", "path": _path("metadata", "labels", names.LABEL_ATTEMPT), "value": str(attempt)},
+    ]
+    if isinstance(action, Hold):
+        return [*tests, _add("true", "metadata", "annotations", names.ANNOTATION_HELD), _add(True, "spec", "suspend")]
+    return [*tests, *_begin(action)]
+
+
+def _begin(action: Begin) -> Iterable[Operation]:
+    meta, spec = action.document["metadata"], action.document["spec"]
+    yield _add(meta["labels"][names.LABEL_ATTEMPT], "metadata", "labels", names.LABEL_ATTEMPT)
+    yield _add(meta["annotations"][names.ANNOTATION_MADE_FROM], "metadata", "annotations", names.ANNOTATION_MADE_FROM)
+    places = [("headGroupSpec",), *(("workerGroupSpecs", str(n)) for n in range(len(spec["workerGroupSpecs"])))]
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    for place, group in zip(places, groups, strict=True):
+        wanted = group["template"]["metadata"]
+        at = ("spec", *place, "template", "metadata")
+        yield _add(wanted["labels"][names.LABEL_ATTEMPT], *at, "labels", names.LABEL_ATTEMPT)
+        if names.ANNOTATION_RECORDED_STEP in wanted.get("annotations", {}):
+            yield _add(wanted["annotations"][names.ANNOTATION_RECORDED_STEP], *at, "annotations", names.ANNOTATION_RECORDED_STEP)
+    if action.suspend is False:
+        yield {"op": "remove", "path": _path("metadata", "annotations", names.ANNOTATION_HELD)}
+    if action.suspend is not None:
+        yield _add(action.suspend, "spec", "suspend")
+
+
+def _add(value: Any, *keys: str) -> Operation:
+    return {"op": "add", "path": _path(*keys), "value": value}
+
+
+def _path(*keys: str) -> str:
+    return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)
+
+
+def patched(document: Mapping[str, Any], operations: Iterable[Operation]) -> dict[str, Any]:
+    """Apply such a patch; raises TestFailedError where the document is not what it expects."""
+    found: dict[str, Any] = _copy(document)
+    for operation in operations:
+        *way, key = (k.replace("~1", "/").replace("~0", "~") for k in operation["path"].split("/")[1:])
+        place: Any = found
+        for step in way:
+            place = place[int(step)] if isinstance(place, list) else place.get(step)
+            if place is None:
+                raise TestFailedError(operation["path"])
+        if operation["op"] == "add":
+            place[key] = operation["value"]
+        elif key not in place or (operation["op"] == "test" and place[key] != operation["value"]):
+            raise TestFailedError(operation["path"])
+        elif operation["op"] == "remove":
+            del place[key]
+    return found
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _copy(v) for k, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list | tuple) else value
