@@ -37,7 +37,7 @@ RAYS = {
 """Lane of a module of tests/local; ray-3 for all others."""
 LANE_S = 1800
 """Longest test of a lane: each of its waits has a limit of its own, which a busy machine may come close to."""
-API_SERVER = ("test_admission", "test_cluster_rules", "test_crash_points", "test_crd_server", "test_kubectl_lprl")
+API_SERVER = ("test_admission", "test_cluster_rules", "test_crash_points", "test_crd_server", "test_handover", "test_kubectl_lprl")
 """Modules of tests/contract that share one API server."""
 
 LATE_CHART, LAST = ("test_upgrade",), "chart-2"

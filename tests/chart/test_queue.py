@@ -72,6 +72,11 @@ def changed(spec: dict[str, Any]) -> dict[str, Any]:
     return {k: spec[k] for k in ("template", "headGroupSpec", "workerGroupSpecs") if k in spec}
 
 
+def attempts(cluster: dict[str, Any]) -> set[str]:
+    """Which attempts the pod templates of a RayCluster are labelled with."""
+    return {t["metadata"]["labels"]["lprl.dev/attempt"] for t in templates(cluster["spec"])}
+
+
 def marked(pod: dict[str, Any]) -> bool:
     """Whether a pod has all that was merged in."""
     spec = pod["spec"]
@@ -152,7 +157,7 @@ def test_edits_of_a_queue_are_never_fought_and_never_lost(world: KubeApi) -> Non
     operators.until(lambda: [p for p in pods("lprl.dev/role=inspect") if marked(p)], "an admitted inspect pod")
 
     hand.roles = None
-    one, two = (f"/apis/ray.io/v1/namespaces/{NAMESPACE}/rayclusters/{JOB}-a{n}" for n in (1, 2))
+    one = f"/apis/ray.io/v1/namespaces/{NAMESPACE}/rayclusters/{JOB}-a1"
     played(hand, clusters, "a cluster")
     made = queue.hold(one)
     operators.until(lambda: reason("ClusterReady") == "Queued", "told as queued")
@@ -164,9 +169,15 @@ def test_edits_of_a_queue_are_never_fought_and_never_lost(world: KubeApi) -> Non
     assert all(marked(p) for p in pods("ray.io/cluster") if "deletionTimestamp" not in p["metadata"])
     left_alone(world, one)
 
+    uid = world.get(one)["metadata"]["uid"]
     queue.evict(one, made)
-    played(hand, lambda: f"{JOB}-a2" in clusters(), "the next attempt")
-    assert LABELS.items() <= world.get(two)["metadata"]["labels"].items(), "it queues again"
+    played(hand, lambda: attempts(world.get(one)) == {"2"}, "the next attempt's number, in the templates that the queue put back")
+    operators.until(lambda: reason("ClusterReady") == "Queued", "told as queued")
+    operators.until(lambda: world.get(one).get("status", {}).get("state") == "suspended", "KubeRay holds it")
+    assert world.get(one)["spec"]["suspend"] is True, "only the queue lets go"
+    queue.admit(one)
+    played(hand, lambda: status().get("phase") == "Running", "it runs again")
+    assert (clusters(), world.get(one)["metadata"]["uid"]) == ([f"{JOB}-a1"], uid), "its place in the queue is the RayCluster's"
     hand.drives = True
     played(hand, lambda: status().get("phase") == "Succeeded", "it succeeds")
     found = status()

@@ -31,6 +31,12 @@ def template_of(cluster: Document) -> list[Document]:
     return [spec["headGroupSpec"]["template"], *(g["template"] for g in spec["workerGroupSpecs"])]
 
 
+def attempts_of(world: World, name: str) -> set[str]:
+    """Which attempts a RayCluster and its pod templates are labelled with."""
+    cluster = world.api.get("RayCluster", world.namespace, name)
+    return {d["metadata"]["labels"][names.LABEL_ATTEMPT] for d in (cluster, *template_of(cluster))}
+
+
 def edit_cluster(world: World, name: str, admit: bool) -> Document:
     """What Kueue does to a RayCluster on admission (merges the flavour's settings, starts it) and on eviction (takes it all back)."""
     while True:
@@ -113,12 +119,12 @@ def queue_of_clusters(world: World, job: str) -> None:
     heads = [p for p in world.pods("head") if p["metadata"]["labels"][names.LABEL_JOB] == job]
     assert [FLAVOUR.items() <= h["spec"]["nodeSelector"].items() and TOLERATION in h["spec"]["tolerations"] for h in heads] == [True]
     world.wait(f"{job}: step 3", lambda: world.status(job)["training"]["step"] >= 3, seconds=END_S)
+    uid = admitted["metadata"]["uid"]
     edit_cluster(world, f"{job}-a1", admit=False)
-    world.wait(f"{job}: attempt 2", lambda: world.api.find("RayCluster", world.namespace, f"{job}-a2"), seconds=END_S)
-    edit_cluster(world, f"{job}-a2", admit=False)
+    world.wait(f"{job}: attempt 2 in its templates", lambda: attempts_of(world, f"{job}-a1") == {"2"}, seconds=END_S)
     world.wait_reason(job, "ClusterReady", "Queued", seconds=END_S)
-    held_by_kuberay(world, f"{job}-a2")
-    admit(world, f"{job}-a2")
+    held_by_kuberay(world, f"{job}-a1")
+    assert admit(world, f"{job}-a1")["metadata"]["uid"] == uid, "a queue would ask for quota anew"
     world.wait_phase(job, "Running", seconds=ADMITTED_S)
     world.script(job, step_s=0.1)
     status = world.wait_phase(job, "Succeeded", seconds=ADMITTED_S)
@@ -233,12 +239,13 @@ def spec_of_a_running_job(world: World, job: str) -> None:
 
 
 def foreign_finalizer(world: World, job: str) -> None:
-    """Somebody's finalizer keeps the deleted cluster of attempt 1: the next attempt waits, and never runs beside it."""
-    crash = {"step_s": 0.3, "crash": {"attempts": [1], "step": 2, "code": 1}}
-    world.apply(toy(job, world.namespace, crash, steps=4))
+    """Somebody's finalizer keeps the deleted cluster of attempt 1: the next attempt, which needs other pods, never runs beside it."""
+    world.apply(toy(job, world.namespace, {"step_s": 0.3, "hold_at": 2}, steps=4))
     name = f"{job}-a1"
-    world.wait(f"{job}: its cluster", lambda: world.api.find("RayCluster", world.namespace, name), seconds=END_S)
+    world.wait_phase(job, "Running", seconds=END_S)
     world.api.patch("RayCluster", world.namespace, name, {"metadata": {"finalizers": ["example.com/keep"]}})
+    world.patch(job, podTemplate={"labels": {"example.com/other": "pods"}})
+    world.script(job, step_s=0.3, crash={"attempts": [1], "step": 2, "code": 1})
     world.wait_reason(job, "ClusterReady", "WaitingForPodsGone", seconds=END_S)
     time.sleep(LOOKS_S)
     assert not world.api.find("RayCluster", world.namespace, f"{job}-a2")

@@ -151,6 +151,8 @@ class LowPrecisionRLJobStatus(Documented):
     """Number of the current attempt, 0 before the first; written before anything carries it."""
     cluster: str = ""
     """RayCluster that attempts run in; named after the first of them."""
+    head: str = ""
+    """Uid of the head pod whose driver reported in this attempt: another one is not this attempt's."""
     restarts_used: NonNegativeInt = 0
     """Restarts charged to the budget since it last refilled."""
     refill_step: NonNegativeInt = 0

@@ -80,7 +80,7 @@ def next_attempt(case: Case) -> Decision:
     before, gone = case.status.cluster or naming.cluster(case.job.metadata.name, case.status.attempt), case.status.attempt
     number = next_number(case)
     started: dict[str, object] = {"restart_not_before": None, "attempt_started_at": None}
-    started |= {"progress_sequence": 0, "progress_moved": None, "progress_time": None}
+    started |= {"progress_sequence": 0, "progress_moved": None, "progress_time": None, "head": ""}
     started["prepared_claims"] = made_from(case.job).claims
     case = case.remember(attempt=number, **started)
     removals = _attempt_removals(case, gone, before if home is None else None) if gone else ()

@@ -125,6 +125,9 @@ def _lost(case: Case, cluster: ClusterState, head: PodState | None) -> Verdict |
             return told
         missing = f"the head pod of {cluster.name} is gone ({cluster.head_reason or 'no reason given'})"
         return Verdict(Move.RESTART, Reason.HEAD_LOST, missing) if started or cluster.provisioned else None
+    if case.status.head not in ("", head.uid):
+        move, reason = (Move.RESTART_FREE, Reason.EVICTED) if cluster.queued else (Move.RESTART, Reason.HEAD_LOST)
+        return Verdict(move, reason, f"the head of attempt {cluster.attempt} is gone, and {head.name} was made since")
     limit = case.job.spec.failure_policy.unreachable_node_seconds
     if head.unreachable_since is not None and (case.now - head.unreachable_since).total_seconds() >= limit:
         return Verdict(Move.RESTART, Reason.HEAD_LOST, f"node {head.node} of the head {head.name} is unreachable for more than {limit} s")
@@ -150,6 +153,8 @@ def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision
     progress, leaving = case.progress(), head is not None and head.deleting
     ready = _ready(cluster) and not leaving
     case = _clocked(case, cluster, progress)
+    if progress is not None and head is not None:
+        case = case.remember(head=head.uid)
     if begun(case, progress) and case.status.training_start_time is None:
         case = case.remember(training_start_time=case.stamp())
     findings: tuple[Finding, ...] = (_cluster_finding(case, cluster, ready),)

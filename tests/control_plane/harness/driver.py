@@ -229,7 +229,7 @@ class Driver:
         )
         self._last = report
         text = report.model_dump_json(by_alias=True)
-        path = CONFIGMAPS.format(self._namespace, f"{self._cluster}-progress")
+        path = CONFIGMAPS.format(self._namespace, names.progress_configmap(self.job, self.attempt))
         while True:
             status, found = await self._client.send("PATCH", path, {"data": {names.PROGRESS_KEY: text}}, MERGE)
             if status == 200:

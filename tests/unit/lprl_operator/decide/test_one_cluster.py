@@ -108,6 +108,18 @@ def test_evicted_and_let_go_while_nobody_looked_is_no_lost_head(queued, lib):
     assert {p.attempt for p in world.pods} == {3}
 
 
+def test_a_second_head_under_the_same_number_is_not_taken_for_the_first(queued, lib):
+    """Evicted and let go while nobody looked, in the attempt that the cluster was made for: its templates carry the very number."""
+    world = advance(queued(), lib, "Running")
+    first = world.head().uid
+    world.evict(world.clusters["toy-a1"])
+    while world.head() is None or world.head().uid == first:
+        world.tick()
+    assert {p.attempt for p in world.pods} == {1}
+    advance(world, lib, "Running")
+    assert (status(world)["attempt"], status(world)["restartsUsed"], status(world)["failures"][-1]["reason"]) == (2, 0, "Evicted")
+
+
 def test_an_evicted_job_that_is_not_admitted_waits_without_end_and_without_charge(queued, lib):
     world = advance(queued(failurePolicy={"provisionTimeoutSeconds": 100}), lib, "Running")
     world.evict(world.clusters["toy-a1"])

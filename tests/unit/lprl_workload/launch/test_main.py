@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lprl_api.names import ENV_ATTEMPT, ExitCode, Reason
+from lprl_api.names import ENV_ATTEMPT, ENV_RECORDED_STEP, ExitCode, Reason
 from lprl_api.wire.progress import Termination
 from lprl_fixtures.runs import VOLUME, run_config, write_inputs
 from lprl_workload.__main__ import main
+from lprl_workload.launch.main import parse
 
 
 @pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "٣"])
@@ -18,6 +19,13 @@ def test_a_wrong_attempt_number_is_a_user_error(value: str, monkeypatch: pytest.
     assert main(["train", "--config", "nowhere.json"]) == ExitCode.USER_ERROR
     err = capsys.readouterr().err
     assert f"error: {ENV_ATTEMPT}: got {value!r}; needs a whole number" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(("value", "step"), [("", 0), ("0", 0), ("12", 12)])
+def test_the_step_to_be_found_may_be_told_by_the_pod(value: str, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENV_RECORDED_STEP, value)
+    assert parse(["--config", "nowhere.json"]).recorded_step == step
+    assert parse(["--config", "nowhere.json", "--recorded-step", "3"]).recorded_step == 3
 
 
 @pytest.mark.parametrize("found", ["no such folder", "no config.json in it"])
