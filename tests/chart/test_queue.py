@@ -169,6 +169,17 @@ def test_edits_of_a_queue_are_never_fought_and_never_lost(world: KubeApi) -> Non
     assert all(marked(p) for p in pods("ray.io/cluster") if "deletionTimestamp" not in p["metadata"])
     left_alone(world, one)
 
+    evicted_and_admitted_again(world, queue, hand, one, made)
+    hand.drives = True
+    played(hand, lambda: status().get("phase") == "Succeeded", "it succeeds")
+    found = status()
+    assert (found["attempt"], found.get("restartsUsed", 0)) == (2, 0)
+    events = read("events", "-n", NAMESPACE, "--field-selector", f"involvedObject.name={JOB}")["items"]
+    assert "Evicted" in {e["reason"] for e in events}
+
+
+def evicted_and_admitted_again(world: KubeApi, queue: Queue, hand: Hand, one: str, made: dict[str, Any]) -> None:
+    """The same RayCluster trains the next attempt."""
     uid = world.get(one)["metadata"]["uid"]
     queue.evict(one, made)
     played(hand, lambda: attempts(world.get(one)) == {"2"}, "the next attempt's number, in the templates that the queue put back")
@@ -178,9 +189,3 @@ def test_edits_of_a_queue_are_never_fought_and_never_lost(world: KubeApi) -> Non
     queue.admit(one)
     played(hand, lambda: status().get("phase") == "Running", "it runs again")
     assert (clusters(), world.get(one)["metadata"]["uid"]) == ([f"{JOB}-a1"], uid), "its place in the queue is the RayCluster's"
-    hand.drives = True
-    played(hand, lambda: status().get("phase") == "Succeeded", "it succeeds")
-    found = status()
-    assert (found["attempt"], found.get("restartsUsed", 0)) == (2, 0)
-    events = read("events", "-n", NAMESPACE, "--field-selector", f"involvedObject.name={JOB}")["items"]
-    assert "Evicted" in {e["reason"] for e in events}

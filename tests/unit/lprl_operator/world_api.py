@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.toy import SHAPE
+from tests.unit.lprl_operator.world_clusters import RayClusters, made_from
 
 from lprl_api.model.model_shape import Inspection
-from lprl_api.names import ANNOTATION_PODS, CONTROL_KEY, LABEL_ATTEMPT, LABEL_CONTENT_KEY, LABEL_QUEUE
+from lprl_api.names import CONTROL_KEY, LABEL_CONTENT_KEY
 from lprl_operator.decide.actions import Action, AddOwner, Apply, Begin, Create, Delete, DeleteOwned, Event, Hold, RemoveOwner
 from lprl_operator.decide.observed import (
     ClusterState,
@@ -52,7 +53,7 @@ class Crash(Exception):
     """The operator died here."""
 
 
-class ApiServer:
+class ApiServer(RayClusters):
     """What there is, with a seeded fate. The Protocol is `observe`, `live_read`, `publish`, `apply`."""
 
     def __init__(self, document: dict[str, Any], seed: int = 0, chaos: bool = False) -> None:
@@ -182,7 +183,7 @@ class ApiServer:
             completions = document["spec"].get("completions", 1)
             owner_job = next((o["name"] for o in meta["ownerReferences"] if o["kind"] == "Job"), "")
             self.jobs[meta["name"]] = JobState(
-                meta["name"], self._uid(), "1", owners, completions, owner_job=owner_job, made_from=_made_from(document)
+                meta["name"], self._uid(), "1", owners, completions, owner_job=owner_job, made_from=made_from(document)
             )
             assert meta["name"].endswith("-inspect") or LABEL_CONTENT_KEY in meta["labels"]
         elif kind == "RayCluster" and meta["name"] not in self.clusters:
@@ -201,54 +202,6 @@ class ApiServer:
         self.left_over.pop(meta["name"], None)
         self.writes += 1
         return False
-
-    def _create_cluster(self, document: dict[str, Any], owners: frozenset[str]) -> None:
-        assert self.document is not None
-        attempt = self._begins(document)
-        self._nothing_lives(attempt)
-        assert not any(c.attempt != attempt for c in self.clusters.values()), "one cluster at a time"
-        wanted = sum(g["replicas"] for g in document["spec"]["workerGroupSpecs"])
-        name = document["metadata"]["name"]
-        queued = LABEL_QUEUE in document["metadata"]["labels"]
-        more = {"pods": document["metadata"]["annotations"][ANNOTATION_PODS], "template_attempt": attempt, "queued": queued}
-        self.clusters[name] = ClusterState(
-            attempt, name, self._uid(), "1", owners, self.now, wanted_workers=wanted, made_from=_made_from(document), **more
-        )
-        self.created_attempts.append(attempt)
-
-    def _begins(self, document: dict[str, Any]) -> int:
-        assert self.document is not None
-        attempt = int(document["metadata"]["labels"][LABEL_ATTEMPT])
-        status = self.document.get("status", {})
-        assert status.get("attempt") == attempt, "the attempt is in status before anything carries it"
-        assert not status.get("completionTime"), "nothing runs after the end"
-        return attempt
-
-    def _nothing_lives(self, attempt: int) -> None:
-        for pod in self.pods:
-            gone = pod.unreachable_since is not None and (self.now - pod.unreachable_since).total_seconds() >= 600
-            assert gone or not pod.alive, f"{pod.name} is alive while attempt {attempt} is created"
-
-    def _hand_over(self, action: Hold | Begin) -> None:
-        cluster = self.clusters.get(action.ref.name)
-        seen = action.attempt if isinstance(action, Hold) else action.seen_attempt
-        if cluster is None or cluster.uid != action.uid or cluster.attempt != seen:
-            raise Conflict(str(action.ref))
-        self.writes += 1
-        if isinstance(action, Hold):
-            self.change_cluster(cluster.name, held=True, suspended=True, told_to_suspend=True)
-            return
-        attempt = self._begins(dict(action.document))
-        changes: dict[str, Any] = {"attempt": attempt, "template_attempt": attempt, "made_from": _made_from(dict(action.document))}
-        if action.suspend is False:
-            self._nothing_lives(attempt)
-            assert cluster.held and cluster.emptied, "only what was held is let go, when it is empty"
-            changes |= {"held": False, "told_to_suspend": False}
-        elif action.suspend:
-            changes |= {"suspended": True, "told_to_suspend": True}
-        if attempt not in self.created_attempts:
-            self.created_attempts.append(attempt)
-        self.change_cluster(cluster.name, **changes)
 
     def _delete(self, action: Delete) -> None:
         ref = action.ref
@@ -280,28 +233,17 @@ class ApiServer:
         self.change_job(job.name, owner_uids=owners)
         self.writes += 1
 
-    def _uid(self) -> str:
-        self.sequence += 1
-        return f"u{self.sequence}"
-
     # Changing the world
 
     def change_job(self, name: str, **changes: Any) -> None:
         old = self.jobs[name]
         self.jobs[name] = changed(old, resource_version=str(int(old.resource_version) + 1), **changes)
 
-    def change_cluster(self, name: str, **changes: Any) -> None:
-        self.clusters[name] = changed(self.clusters[name], **changes)
-
     def change_pod(self, name: str, **changes: Any) -> None:
         self.pods = [changed(p, **changes) if p.name == name else p for p in self.pods]
 
     def head(self) -> PodState | None:
         return next((p for p in self.pods if p.role == "head" and not p.deleting), None)
-
-
-def _made_from(document: dict[str, Any]) -> str:
-    return str(document["metadata"].get("annotations", {}).get("lprl.dev/made-from", ""))
 
 
 def changed(value: Any, **changes: Any) -> Any:

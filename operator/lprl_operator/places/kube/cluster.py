@@ -22,6 +22,7 @@ from lprl_operator.places.cluster import Conflict
 from lprl_operator.places.kube import owners, reduce
 from lprl_operator.places.kube.cache import Cache
 from lprl_operator.places.kube.eventlog import EventLog
+from lprl_operator.places.kube.guarded import guarded
 from lprl_operator.places.kube.joins import Joins
 from lprl_operator.places.kube.podless import PodlessJobs
 from lprl_operator.places.kube.queues import Queues
@@ -88,7 +89,7 @@ class KubeCluster:
         if resource_version is not None:
             meta["resourceVersion"] = resource_version
         body = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": meta, "status": dict(status)}
-        written = self._guarded(lambda: self._api.put(f"{paths.item(ref)}/status", body), ref)
+        written = guarded(lambda: self._api.put(f"{paths.item(ref)}/status", body), ref)
         self._cache.put(names.KIND, written)
         fields = {"namespace": key.namespace, "job": key.name, "attempt": status.get("attempt", 0), "phase": status.get("phase")}
         for event in events:
@@ -265,7 +266,7 @@ class KubeCluster:
             self._cache.remove(action.ref.kind, gone)
 
     def _hand_over(self, action: Hold | Begin) -> None:
-        found = self._guarded(lambda: self._api.patch(paths.item(action.ref), handover.patch(action), JSON_PATCH), action.ref)
+        found = guarded(lambda: self._api.patch(paths.item(action.ref), handover.patch(action), JSON_PATCH), action.ref)
         log.info("%s", action, extra={"kind": action.ref.kind, "object": action.ref.name})
         self._remember(action.ref, found)
 
@@ -277,7 +278,7 @@ class KubeCluster:
 
     def _patch_owners(self, ref: ObjectRef, uid: str, owners: Sequence[Mapping[str, Any]]) -> None:
         meta: dict[str, Any] = {"uid": uid, "ownerReferences": [dict(o) for o in owners]}
-        self._remember(ref, self._guarded(lambda: self._api.patch(paths.item(ref), {"metadata": meta}, STRATEGIC), ref))
+        self._remember(ref, guarded(lambda: self._api.patch(paths.item(ref), {"metadata": meta}, STRATEGIC), ref))
 
     def _remove_owner(self, action: RemoveOwner) -> None:
         meta = {
@@ -285,22 +286,8 @@ class KubeCluster:
             "resourceVersion": action.resource_version,
             "ownerReferences": [{"$patch": "delete", "uid": action.owner_uid}],
         }
-        found = self._guarded(lambda: self._api.patch(paths.item(action.ref), {"metadata": meta}, STRATEGIC), action.ref)
+        found = guarded(lambda: self._api.patch(paths.item(action.ref), {"metadata": meta}, STRATEGIC), action.ref)
         self._remember(action.ref, found)
-
-    def _guarded(self, request: Any, ref: ObjectRef) -> dict[str, Any]:
-        """Send a request whose object may have changed or gone."""
-        try:
-            found: dict[str, Any] = request()
-        except Unavailable:
-            raise
-        except ApiError as error:
-            # A patch with another uid than the object's is a conflict for some kinds and a 422 of the uid for others; so is a failed test.
-            tested = "metadata.uid" in error.message or "the server rejected our request" in error.message
-            if error.status in (404, 409) or (error.status == 422 and tested):
-                raise Conflict(f"{ref}: {error.message[:200]}") from error
-            raise
-        return found
 
 
 def _log_done(verb: str, ref: ObjectRef, keys: Iterable[Key]) -> None:

@@ -8,6 +8,7 @@ from lprl_api import names
 from lprl_operator.decide.observed import JobState, Key
 from lprl_operator.places.kube import owners, reduce
 from lprl_operator.places.kube.reduce import ProgressMap
+from lprl_operator.places.kube.reduce_clusters import cluster_state
 from lprl_operator.places.kube.shelf import Name
 from lprl_operator.places.kube.summary import job_document
 
@@ -43,7 +44,7 @@ def reduced(kind: str, document: Document) -> tuple[Any, Any, tuple[Any, ...], f
         turns = (job.finished, job.deleting, job.suspended)
         return job, replace(job, owner_uids=frozenset(), resource_version="", running=0), turns, keys
     if kind == "RayCluster":
-        cluster = reduce.cluster_state(document)
+        cluster = cluster_state(document)
         return cluster, cluster and replace(cluster, resource_version=""), cluster.turns if cluster else (), keys
     if kind == "Pod":
         pod = reduce.pod_state(document)

@@ -7,16 +7,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 from lprl_api.names import (
-    ANNOTATION_HELD,
     ANNOTATION_MADE_FROM,
-    ANNOTATION_PODS,
     CONTROL_KEY,
     LABEL_ATTEMPT,
-    LABEL_QUEUE,
     PROGRESS_KEY,
     TERMINATION_MESSAGE_BYTES,
 )
-from lprl_operator.decide.observed import ClusterState, ContainerState, Exit, JobState, PodState
+from lprl_operator.decide.observed import ContainerState, Exit, JobState, PodState
 from lprl_operator.places.kube.owners import controller_uid, holders, is_foreign, owning_batch_job
 from lprl_operator.resources import refused_pods
 
@@ -245,49 +242,6 @@ def _container(status: Mapping[str, Any]) -> ContainerState:
     if "running" in state:
         return ContainerState("running", restarts=restarts)
     return ContainerState("waiting", str((state.get("waiting") or {}).get("reason", "")), restarts=restarts)
-
-
-def cluster_state(document: Document) -> ClusterState | None:
-    """A RayCluster; None when it carries no attempt (it is not ours)."""
-    attempt, spec, status, found = attempt_of(document), document.get("spec") or {}, document.get("status") or {}, conditions(document)
-    if attempt is None:
-        return None
-    failure, head = found.get("ReplicaFailure", {}), found.get("HeadPodReady", {})
-    return ClusterState(
-        attempt=attempt,
-        name=str(meta(document).get("name")),
-        uid=str(meta(document).get("uid")),
-        resource_version=str(meta(document).get("resourceVersion")),
-        owner_uids=frozenset({controller} if (controller := controller_uid(document)) else ()),
-        created_at=time_of(meta(document).get("creationTimestamp")),
-        deleting="deletionTimestamp" in meta(document),
-        suspended=bool(spec.get("suspend")) or is_true(found, "RayClusterSuspending") or is_true(found, "RayClusterSuspended"),
-        told_to_suspend=bool(spec.get("suspend")),
-        emptied=is_true(found, "RayClusterSuspended"),
-        held=bool(annotation(document, ANNOTATION_HELD)),
-        queued=bool(label(document, LABEL_QUEUE)),
-        pods=annotation(document, ANNOTATION_PODS),
-        template_attempt=template_attempt(spec),
-        head_ready=head.get("status") == "True",
-        head_reason=str(head.get("reason", "")),
-        provisioned=is_true(found, "RayClusterProvisioned"),
-        made_from=made_from(document),
-        replica_failure=_replica_failure(failure) if failure.get("status") == "True" else "",
-        ready_workers=int(status.get("readyWorkerReplicas") or 0),
-        wanted_workers=sum(int(g.get("replicas") or 0) * int(g.get("numOfHosts") or 1) for g in spec.get("workerGroupSpecs") or ()),
-    )
-
-
-def template_attempt(spec: Mapping[str, Any]) -> int:
-    """The attempt that all pod templates of a RayCluster are labelled with; 0 when they differ."""
-    groups = (spec.get("headGroupSpec") or {}, *(spec.get("workerGroupSpecs") or ()))
-    found = {attempt_of(g.get("template") or {}) for g in groups}
-    return (found.pop() or 0) if len(found) == 1 else 0
-
-
-def _replica_failure(condition: Mapping[str, Any]) -> str:
-    text = str(condition.get("message") or condition.get("reason", ""))[:MAX_TEXT]
-    return refused_pods.explained(text, refused_pods.pod_of(text))
 
 
 def progress_turns(found: ProgressMap) -> tuple[str, ...]:

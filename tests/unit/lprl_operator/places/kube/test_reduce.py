@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lprl_operator.decide.observed import Key
-from lprl_operator.places.kube import reduce
+from lprl_operator.places.kube import reduce, reduce_clusters
 from lprl_operator.places.kube.owners import owning_jobs
 
 META = {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "5", "creationTimestamp": "2026-01-01T00:00:00Z"}
@@ -104,7 +104,7 @@ def test_head_pod_whose_driver_ended_while_ray_runs() -> None:
 
 def test_objects_without_an_attempt_are_not_ours() -> None:
     assert reduce.pod_state({"metadata": META}) is None
-    assert reduce.cluster_state({"metadata": labelled(lprl_dev="x")}) is None
+    assert reduce_clusters.cluster_state({"metadata": labelled(lprl_dev="x")}) is None
     assert reduce.progress_map({"metadata": {**META, "labels": {"lprl.dev/attempt": "no number"}}}) is None
 
 
@@ -120,7 +120,7 @@ def test_raycluster_counts_and_sticky_states() -> None:
         "spec": {"workerGroupSpecs": groups},
         "status": {"state": "ready", "readyWorkerReplicas": 6, "conditions": conditions},
     }
-    found = reduce.cluster_state(document)
+    found = reduce_clusters.cluster_state(document)
     assert found is not None
     assert (found.wanted_workers, found.ready_workers, found.head_ready, found.head_reason) == (7, 6, False, "HeadPodNotFound")
     assert (found.provisioned, found.replica_failure, found.suspended) == (True, "exceeded quota", False)
@@ -128,8 +128,8 @@ def test_raycluster_counts_and_sticky_states() -> None:
 
 @pytest.mark.parametrize("condition", ["RayClusterSuspending", "RayClusterSuspended"])
 def test_suspension_is_seen_in_spec_and_conditions(condition: str) -> None:
-    by_condition = reduce.cluster_state({"metadata": ATTEMPT, "status": {"conditions": [{"type": condition, "status": "True"}]}})
-    by_spec = reduce.cluster_state({"metadata": ATTEMPT, "spec": {"suspend": True}})
+    by_condition = reduce_clusters.cluster_state({"metadata": ATTEMPT, "status": {"conditions": [{"type": condition, "status": "True"}]}})
+    by_spec = reduce_clusters.cluster_state({"metadata": ATTEMPT, "spec": {"suspend": True}})
     assert by_condition is not None and by_condition.suspended
     assert by_spec is not None and by_spec.suspended
 
@@ -165,5 +165,5 @@ def test_whose_a_job_is(owners: list[dict[str, Any]], uids: set[str], foreign: b
 
 def test_a_raycluster_belongs_to_its_controller_alone() -> None:
     for owners, uids in (([JOB_OWNER], set()), ([JOB_OWNER, {**JOB_OWNER, "uid": "2", "controller": True}], {"2"})):
-        found = reduce.cluster_state({"metadata": {**ATTEMPT, "ownerReferences": owners}})
+        found = reduce_clusters.cluster_state({"metadata": {**ATTEMPT, "ownerReferences": owners}})
         assert found is not None and found.owner_uids == uids
