@@ -250,6 +250,8 @@ def foreign_finalizer(world: World, job: str) -> None:
     time.sleep(LOOKS_S)
     assert not world.api.find("RayCluster", world.namespace, f"{job}-a2")
     world.api.patch("RayCluster", world.namespace, name, {"metadata": {"finalizers": []}})
+    world.wait(f"{job}: attempt 2 begins", lambda: len(world.driver_log(job, "start")) == 2, seconds=END_S)
+    world.script(job, step_s=0.1)
     assert world.wait_phase(job, "Succeeded", seconds=END_S)["attempt"] == 2
 
 
