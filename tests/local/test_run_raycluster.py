@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lprl_api import names
-from lprl_operator.decide.actions import Create, Delete, ref_of
+from lprl_operator.decide.actions import Begin, Create, Delete, Hold, ref_of
 from lprl_operator.decide.observed import Key, Observed
 from lprl_operator.places.local.cluster import LocalCluster
 from lprl_operator.places.local.folders import Folders
@@ -117,6 +117,25 @@ def test_a_killed_worker_comes_back_and_a_killed_head_does_not(cluster: LocalClu
     time.sleep(2)
     cluster.step()
     assert not cluster.observe(KEY).clusters[0].head_ready
+
+
+def test_the_next_attempt_runs_in_the_same_cluster(cluster: LocalCluster) -> None:
+    first, second = raycluster("stay"), raycluster()
+    first["metadata"]["annotations"] = second["metadata"]["annotations"] = {names.ANNOTATION_MADE_FROM: "x"}
+    for document, attempt in ((first, "1"), (second, "2")):
+        document["metadata"]["labels"][names.LABEL_ATTEMPT] = attempt
+        for group in (document["spec"]["headGroupSpec"], *document["spec"]["workerGroupSpecs"]):
+            group["template"]["metadata"]["labels"][names.LABEL_ATTEMPT] = attempt
+    cluster.apply([Create(first)])
+    made = wait(cluster, lambda s: bool(s.clusters) and s.clusters[0].ready_workers == 2 and s.clusters[0].head_ready).clusters[0]
+    cluster.apply([Hold(ref_of(first), made.uid, 1)])
+    held = wait(cluster, lambda s: s.clusters[0].emptied)
+    assert (held.pods, held.clusters[0].held, held.clusters[0].provisioned) == ((), True, False)
+    cluster.apply([Begin(second, made.uid, 1, False)])
+    again = wait(cluster, lambda s: s.clusters[0].ready_workers == 2 and s.clusters[0].head_ready)
+    assert (again.clusters[0].uid, again.clusters[0].attempt, {p.attempt for p in again.pods}) == (made.uid, 2, {2})
+    assert {p.name.rsplit("-", 1)[0] for p in again.pods if p.role == "head"} == {"toy-a2"}
+    assert (cluster.folders.pods / "toy-a1-head" / "driver" / "log").exists(), "what the attempt before logged stays"
 
 
 SUPERVISOR = """
