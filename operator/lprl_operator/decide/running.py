@@ -59,8 +59,9 @@ def _coming(case: Case, cluster: ClusterState) -> Decision | None:
         message = f"{cluster.name} waits for a pod on unreachable node {dead[0].node}: a new one is made"
         return end_attempt(case, Verdict(Move.RESTART_FREE, Reason.NODE_UNREACHABLE, message))
     left = lingering(case, attempt)
-    if left:
-        return waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {attempt} waits until {left[0].name} is gone")
+    if left and not cluster.emptied:  # a list of pods may be older than KubeRay's word
+        going = waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {attempt} waits until {left[0].name} is gone")
+        return Decision(going.memory, going.findings, (), GOING_S)
     if not cluster.told_to_suspend:
         return waiting(case, Reason.PROVISIONING, f"attempt {attempt}: its pods are made in {cluster.name}")
     return _queued(case, cluster)

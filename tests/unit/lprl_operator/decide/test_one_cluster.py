@@ -8,6 +8,7 @@ from tests.unit.lprl_operator.decide.steps import advance, condition, edit, look
 from tests.unit.lprl_operator.decide.test_simulation import live
 
 from lprl_api.names import LABEL_QUEUE, ExitCode
+from lprl_operator.controller import reconcile
 from lprl_operator.decide.actions import Begin, Create, Delete, Hold
 
 CRASH = ExitCode.CRASH
@@ -135,6 +136,17 @@ def test_an_evicted_job_that_is_not_admitted_waits_without_end_and_without_charg
         world.tick(30)
     assert (condition(world, "ClusterReady")["reason"], status(world)["attempt"]) == ("Queued", 2)
     assert (status(world)["restartsUsed"], [f["reason"] for f in status(world)["failures"]]) == (0, ["Evicted"])
+
+
+def test_what_kuberay_says_is_empty_is_queued_whatever_an_older_list_of_pods_says(queued, lib):
+    world = advance(queued(), lib, "Running")
+    world.evict(world.clusters["toy-a1"])
+    look(world, lib)
+    assert condition(world, "ClusterReady")["reason"] == "WaitingForPodsGone"
+    assert reconcile(world.cached_document(), world, world.now, lib.SETTINGS) <= 5
+    world.change_cluster("toy-a1", emptied=True, provisioned=False)
+    look(world, lib)
+    assert condition(world, "ClusterReady")["reason"] == "Queued"
 
 
 def missed(world):
