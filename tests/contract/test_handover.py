@@ -61,7 +61,7 @@ def state(place: Place) -> ClusterState:
 def test_a_cluster_is_held_and_the_next_attempt_is_begun_in_it(place: Place) -> None:
     first, ref = made(place), ref_of(raycluster(place, 1))
     assert (first.attempt, first.template_attempt, first.pods, first.held, first.suspended) == (1, 1, "abc", False, False)
-    place.cluster.apply([Hold(ref, first.uid, 1)])
+    place.cluster.apply([Hold(ref, first.uid, 1, "toy")])
     held = state(place)
     assert (held.uid, held.held, held.suspended, held.told_to_suspend, held.attempt) == (first.uid, True, True, True, 1)
     place.cluster.apply([Begin(raycluster(place, 2, 10), first.uid, 1, False)])
@@ -81,8 +81,8 @@ def test_under_a_queue_the_number_is_written_with_or_without_a_suspension(place:
 def test_what_is_not_as_it_was_seen_is_left_alone(place: Place) -> None:
     first, ref = made(place), ref_of(raycluster(place, 1))
     for action in (
-        Hold(ref, "another-uid", 1),
-        Hold(ref, first.uid, 2),
+        Hold(ref, "another-uid", 1, "toy"),
+        Hold(ref, first.uid, 2, "toy"),
         Begin(raycluster(place, 3), first.uid, 2, True),
         Begin(raycluster(place, 2), "another-uid", 1, True),
         Begin(raycluster(place, 2), first.uid, 1, False),  # it is not held

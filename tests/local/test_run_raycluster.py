@@ -128,7 +128,7 @@ def test_the_next_attempt_runs_in_the_same_cluster(cluster: LocalCluster) -> Non
             group["template"]["metadata"]["labels"][names.LABEL_ATTEMPT] = attempt
     cluster.apply([Create(first)])
     made = wait(cluster, lambda s: bool(s.clusters) and s.clusters[0].ready_workers == 2 and s.clusters[0].head_ready).clusters[0]
-    cluster.apply([Hold(ref_of(first), made.uid, 1)])
+    cluster.apply([Hold(ref_of(first), made.uid, 1, "toy")])
     held = wait(cluster, lambda s: s.clusters[0].emptied)
     assert (held.pods, held.clusters[0].held, held.clusters[0].provisioned) == ((), True, False)
     cluster.apply([Begin(second, made.uid, 1, False)])

@@ -122,6 +122,8 @@ class Hold:
     uid: str
     attempt: int
     """Which it is labelled with, and stays."""
+    job: str
+    """Name of the job it is of."""
 
     def __str__(self) -> str:
         return f"hold {self.ref}"

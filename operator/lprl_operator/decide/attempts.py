@@ -146,7 +146,7 @@ def _emptied(case: Case, home: ClusterState) -> Decision | None:
     """Get the pods of the attempt before out of a cluster that no queue holds; None where they are, or a queue sees to it."""
     if rehoming.is_anothers(home):
         return None
-    if not home.held:
+    if not home.held or not home.told_to_suspend:  # another hand may have let go of it
         return _until_gone(case, home, (rehoming.hold(case, home),))
     return _until_gone(case, home, ()) if not home.emptied or lingering(case) else None
 
@@ -154,7 +154,8 @@ def _emptied(case: Case, home: ClusterState) -> Decision | None:
 def _until_gone(case: Case, home: ClusterState, actions: tuple[Action, ...]) -> Decision:
     names = sorted(p.name for p in lingering(case))
     shown = f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}" if names else f"what {home.name} ran"
-    decision = waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {_coming(case)} waits until {shown} is gone", actions)
+    told = "; ".join(filter(None, (f"attempt {_coming(case)} waits until {shown} is gone", refusal_note(case))))
+    decision = waiting(case, Reason.WAITING_FOR_PODS_GONE, told, actions)
     return Decision(decision.memory, decision.findings, decision.actions, SOON_S if actions else GOING_S)
 
 

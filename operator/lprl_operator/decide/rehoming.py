@@ -21,9 +21,11 @@ from lprl_operator.resources.made_from import annotated, made_from
 def home(case: Case) -> ClusterState | None:
     """The RayCluster that the next attempt can run in; None where it needs a new one (and a new admission)."""
     found = case.seen.clusters
-    if len(found) != 1 or any(given_up(case, p) and p.alive for p in case.seen.pods):
-        return None  # KubeRay would wait for the pod of a dead node for ever
+    if len(found) != 1:
+        return None
     (cluster,) = found
+    if any(given_up(case, p) for p in living(case, cluster)):
+        return None  # KubeRay would wait for the pod of a dead node for ever
     if cluster.deleting or cluster.refused or case.uid not in cluster.owner_uids or not cluster.pods:
         return None
     return cluster if cluster.pods == case.wanted.pods_digest(cluster.name) else None
@@ -49,7 +51,7 @@ def let_rest(case: Case, cluster: ClusterState) -> tuple[Action, ...]:
 
 def hold(case: Case, cluster: ClusterState) -> Hold:
     """Suspend a cluster until the next attempt begins."""
-    return Hold(case.ref("ray.io/v1", "RayCluster", cluster.name), cluster.uid, cluster.attempt)
+    return Hold(case.ref("ray.io/v1", "RayCluster", cluster.name), cluster.uid, cluster.attempt, case.job.metadata.name)
 
 
 def may_wait(case: Case, cluster: ClusterState) -> bool:
@@ -80,7 +82,7 @@ def begin(document: dict[str, Any], cluster: ClusterState) -> Begin:
 def arrival(case: Case, cluster: ClusterState) -> Action | None:
     """What is to be written again into a cluster that the current attempt was written into and whose pods have not come."""
     attempt = case.status.attempt
-    before = any(p.alive and p.attempt != attempt for p in case.seen.pods)
+    before = any(p.attempt != attempt for p in living(case, cluster))
     # A completed suspension takes `provisioned` back: with it and without a head, KubeRay did not see that it was suspended.
     missed = not cluster.suspended and (before or (cluster.provisioned and case.seen.head(attempt) is None))
     if cluster.template_attempt == attempt and not missed:
@@ -94,6 +96,11 @@ def arrival(case: Case, cluster: ClusterState) -> Action | None:
 def is_born_for(case: Case, cluster: ClusterState) -> bool:
     """Whether a cluster was made for the current attempt: whatever pods it has are of this one."""
     return cluster.name == naming.cluster(case.job.metadata.name, case.status.attempt)
+
+
+def living(case: Case, cluster: ClusterState) -> list[PodState]:
+    """Pods of a cluster that may still run. What is left of another one on a dead node says nothing of this one."""
+    return [p for p in case.seen.pods if p.alive and p.cluster_uid in ("", cluster.uid)]
 
 
 def lingering(case: Case, keep: int | None = None) -> list[PodState]:

@@ -1,5 +1,7 @@
 """Stage 3, the current attempt: is it starting, getting on, or lost?"""
 
+from math import inf
+
 from lprl_api.names import Condition, Reason
 from lprl_api.text import shortened
 from lprl_api.wire.progress import Progress
@@ -51,10 +53,12 @@ def _coming(case: Case, cluster: ClusterState) -> Decision | None:
     attempt = case.status.attempt
     again = rehoming.arrival(case, cluster)
     if again is not None:
-        return waiting(case, Reason.WAITING_FOR_PODS_GONE, f"attempt {attempt} is written into {cluster.name} again", (again,))
+        told = "; ".join(filter(None, (f"attempt {attempt} is written into {cluster.name} again", refusal_note(case))))
+        writing = waiting(case, Reason.WAITING_FOR_PODS_GONE, told, (again,))
+        return Decision(writing.memory, writing.findings, writing.actions, GOING_S)
     if not cluster.suspended:
         return None
-    dead = [p for p in case.seen.pods if p.alive and p.attempt != attempt and rehoming.given_up(case, p)]
+    dead = [p for p in rehoming.living(case, cluster) if p.attempt != attempt and rehoming.given_up(case, p)]
     if dead and not cluster.emptied:
         message = f"{cluster.name} waits for a pod on unreachable node {dead[0].node}: a new one is made"
         return end_attempt(case, Verdict(Move.RESTART_FREE, Reason.NODE_UNREACHABLE, message))
@@ -138,7 +142,7 @@ def _lost(case: Case, cluster: ClusterState, head: PodState | None) -> Verdict |
 def _out_of_time(case: Case, cluster: ClusterState) -> Verdict | None:
     policy = case.job.spec.failure_policy
     pull = next((p for p in case.seen.pods if p.attempt == cluster.attempt and p.image_pull), None)
-    if pull is not None and (case.now - cluster.created_at).total_seconds() >= IMAGE_PULL_PATIENCE_S:
+    if pull is not None and case.seconds_since(case.status.attempt_started_at) >= IMAGE_PULL_PATIENCE_S:
         return Verdict(Move.FAIL, Reason.IMAGE_PULL_FAILED, f"pod {pull.name}: {pull.image_pull}")
     timeout, waited = policy.provision_timeout_seconds, case.seconds_since(case.status.attempt_started_at)
     progress = case.progress()
@@ -215,7 +219,9 @@ def _queued(case: Case, cluster: ClusterState) -> Decision:
     if not rehoming.is_born_for(case, cluster):
         memory = memory.model_copy(update={"attempt_started_at": None})  # what comes is looked at anew: see rehoming
     # A queue takes a moment to say why, and nothing tells when it has.
-    fresh = not cluster.queue and (case.now - cluster.created_at).total_seconds() < LATER_S
+    ended = case.status.failures[-1].time if case.status.failures else None
+    since_s = min((case.now - cluster.created_at).total_seconds(), case.seconds_since(ended) if ended else inf)
+    fresh = not cluster.queue and since_s < LATER_S
     return Decision(memory, findings, (), GOING_S if fresh else LATER_S, nodes=Count(0, cluster.wanted_workers))
 
 

@@ -13,6 +13,12 @@ class TestFailedError(Exception):
     """A document is not as a patch expects it."""
 
 
+def whose(action: Hold | Begin) -> dict[str, Any]:
+    """What of a document says whose RayCluster it is."""
+    job = action.job if isinstance(action, Hold) else action.document["metadata"]["labels"][names.LABEL_JOB]
+    return {"metadata": {"namespace": action.ref.namespace, "labels": {names.LABEL_JOB: job}}}
+
+
 def patch(action: Hold | Begin) -> list[Operation]:
     """Return the JSON patch (RFC 6902) of a RayCluster. One that is not what was seen any more is refused as a whole."""
     attempt = action.attempt if isinstance(action, Hold) else action.seen_attempt

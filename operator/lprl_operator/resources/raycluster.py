@@ -91,7 +91,7 @@ def raycluster(
                 "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},
                 "template": _head(job, name, run_config, attempt, settings, recorded_step),
             },
-            "workerGroupSpecs": [_group(job, ranks, planned, group, attempt, settings) for group in groups(ranks)],
+            "workerGroupSpecs": [_group(job, name, ranks, planned, group, attempt, settings) for group in groups(ranks)],
         },
     }
     meta["annotations"] = {KEEP_LOST_HEAD: "true", names.ANNOTATION_PODS: pods_digest(document), **metadata.queue_annotations(job)}
@@ -194,7 +194,7 @@ def _token() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _group(
-    job: LowPrecisionRLJob, ranks: Ranks, planned: WorkerNeeds, group: Group, attempt: int, settings: RenderSettings
+    job: LowPrecisionRLJob, cluster: str, ranks: Ranks, planned: WorkerNeeds, group: Group, attempt: int, settings: RenderSettings
 ) -> dict[str, Any]:
     start = {"resources": json.dumps(json.dumps(dict(group.slots)))}  # KubeRay puts it on a shell's command line as it is
     if ranks.accelerator == "cpu":
@@ -205,12 +205,12 @@ def _group(
         "minReplicas": group.replicas,
         "maxReplicas": group.replicas,
         "rayStartParams": start,
-        "template": _worker(job, ranks, planned, group, attempt, settings),
+        "template": _worker(job, cluster, ranks, planned, group, attempt, settings),
     }
 
 
 def _worker(
-    job: LowPrecisionRLJob, ranks: Ranks, planned: WorkerNeeds, group: Group, attempt: int, settings: RenderSettings
+    job: LowPrecisionRLJob, cluster: str, ranks: Ranks, planned: WorkerNeeds, group: Group, attempt: int, settings: RenderSettings
 ) -> dict[str, Any]:
     ray_volume, ray_mount = storage.scratch("ray", "/tmp/ray")
     shm = job.spec.pod_template.shared_memory or (str(planned.shared_memory_bytes) if planned.shared_memory_bytes else None)
@@ -230,7 +230,7 @@ def _worker(
         labels=metadata.labels(job, group.name, attempt),
         annotations=_topology(job, group.role),
         volumes=(ray_volume, shm_volume, *storage.user_volumes(job.spec)),
-        extra=_placement(job, ranks),
+        extra=_placement(job, cluster, ranks),
         grace_seconds=WORKER_GRACE_S,
     )
     return pods.pod_template(pod, job.spec.pod_template, settings)
@@ -263,9 +263,12 @@ def worker_env(job: LowPrecisionRLJob, ranks: Ranks, trains: bool) -> tuple[dict
     return tuple(found)
 
 
-def _placement(job: LowPrecisionRLJob, ranks: Ranks) -> dict[str, Any]:
-    """One worker a node (a GPU pod wants a whole one), and all within one topology domain where a key is given."""
-    mine = {names.LABEL_JOB: job.metadata.name}
+def _placement(job: LowPrecisionRLJob, cluster: str, ranks: Ranks) -> dict[str, Any]:
+    """One worker a node (a GPU pod wants a whole one), and all within one topology domain where a key is given.
+
+    By the RayCluster: what another one left on a dead node must not draw the new pods into its domain.
+    """
+    mine = {names.LABEL_JOB: job.metadata.name, network.RAY_CLUSTER: cluster}
     workers = {
         "matchLabels": mine,
         "matchExpressions": [{"key": names.LABEL_ROLE, "operator": "In", "values": ["workers", "trainer", "rollout"]}],

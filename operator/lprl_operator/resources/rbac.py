@@ -11,8 +11,8 @@ ROLE = "driver"
 def driver_account(job: LowPrecisionRLJob, attempt: int, cluster: str) -> tuple[dict[str, Any], ...]:
     """ServiceAccount of a cluster's drivers, Role and RoleBinding of one attempt.
 
-    A driver cannot write the progress of other attempts: the next one is bound when nothing of this one is left, and a pod that
-    was given up on a dead node belongs to another cluster, so to another account.
+    A driver cannot write the progress of other attempts, but while it ends and the next one is bound already (under a queue); a pod
+    that was given up on a dead node belongs to another cluster, so to another account.
     """
     name, account = naming.driver_role(job.metadata.name, attempt), naming.driver_account(cluster)
     rule = {

@@ -86,11 +86,14 @@ class Process:
 class ControlPlane:
     """Started by the kit's up.sh in a state folder of its own."""
 
-    def __init__(self, folder: Path, kuberay: bool = True, keep: bool = False, ours: bool = True) -> None:
+    def __init__(
+        self, folder: Path, kuberay: bool = True, keep: bool = False, ours: bool = True, flags: tuple[str, ...] = (), **environment: str
+    ) -> None:
+        """`flags` and `environment`: more of the kit's."""
         self.folder, self._keep = folder, keep
-        self._environment = {"LPRL_NODE_GRACE": NODE_GRACE, **os.environ, "LPRL_CLUSTER_DIR": str(folder)}
+        self._environment = {"LPRL_NODE_GRACE": NODE_GRACE, **os.environ, **environment, "LPRL_CLUSTER_DIR": str(folder)}
         self._environment.pop("KUBECONFIG", None)
-        self.up("--kuberay" if kuberay else "")
+        self.up("--kuberay" if kuberay else "", *flags)
         self.kubeconfig = folder / "admin.kubeconfig"
         self.api = Api(self.kubeconfig)
         self._children: list[Process] = []

@@ -42,13 +42,12 @@ class KubeCluster:
 
     def __init__(self, api: KubeApi, cache: Cache, event_log: EventLog) -> None:
         self._api, self._cache, self._events = api, cache, event_log
-        self._reader = Reader(api, cache)
+        self._reader, self._joins = Reader(api, cache), Joins(self._patch_owners)
         self._podless, self._queues = PodlessJobs(api, cache), Queues(api, cache)
         self._refusals: dict[Key, dict[ObjectRef, Refusal]] = {}
         self._made: dict[Key, dict[ObjectRef, tuple[str, float]]] = {}
         """Controller and time of what this process created."""
         self._deleted_jobs: dict[ObjectRef, float] = {}
-        self._joins = Joins(self._patch_owners)
         self._lock = threading.Lock()
 
     def observe(self, key: Key) -> Observed:
@@ -266,9 +265,15 @@ class KubeCluster:
             self._cache.remove(action.ref.kind, gone)
 
     def _hand_over(self, action: Hold | Begin) -> None:
-        found = guarded(lambda: self._api.patch(paths.item(action.ref), handover.patch(action), JSON_PATCH), action.ref)
-        log.info("%s", action, extra={"kind": action.ref.kind, "object": action.ref.name})
-        self._remember(action.ref, found)
+        whose, ref = handover.whose(action), action.ref
+        try:
+            found = guarded(lambda: self._api.patch(paths.item(ref), handover.patch(action), JSON_PATCH), ref)
+        except ApiError as error:  # a missing right, or a policy: told, and tried again
+            if not isinstance(error, Unavailable):
+                self._refuse(whose, ref, error.message, permanent=False)
+            raise
+        self._accept(whose, ref, found)
+        log.info("%s", action, extra={"kind": ref.kind, "object": ref.name})
 
     def _add_owner(self, action: AddOwner) -> None:
         known = self._cache.owned_uid("Job", Name(action.ref.namespace, action.ref.name)) if action.ref.kind == "Job" else None

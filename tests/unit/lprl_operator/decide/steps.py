@@ -3,6 +3,7 @@
 import pytest
 
 from lprl_operator.controller import reconcile
+from lprl_operator.decide.actions import Begin, Create, Delete, Hold
 
 
 def look(world, lib, times=8):
@@ -36,3 +37,15 @@ def advance(world, lib, phase, ticks=60):
             return world
         world.tick()
     pytest.fail(f"stays {status(world)['phase']}: {status(world)['message']}")
+
+
+def noted(world):
+    """Have the world note what is done to its RayCluster."""
+    found, apply = [], world.apply
+
+    def note(actions):
+        found.extend(a for a in actions if isinstance(a, Hold | Begin) or (isinstance(a, Create | Delete) and "RayCluster" in str(a)))
+        apply(actions)
+
+    world.apply = note
+    return found

@@ -4,39 +4,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.unit.lprl_operator.decide.steps import advance, condition, edit, look, status
+from tests.unit.lprl_operator.decide.steps import advance, condition, edit, look, noted, status
 from tests.unit.lprl_operator.decide.test_simulation import live
 
-from lprl_api.names import LABEL_QUEUE, ExitCode
+from lprl_api.names import ExitCode
 from lprl_operator.controller import reconcile
-from lprl_operator.decide.actions import Begin, Create, Delete, Hold
+from lprl_operator.decide.actions import Begin
 
 CRASH = ExitCode.CRASH
-
-
-@pytest.fixture
-def queued(make_world, make_manifest, lib):
-    """Factory: a world whose job runs under a queue."""
-
-    def make(seed=0, chaos=False, **spec):
-        policy = {"maxRestarts": 2, "backoffSeconds": 60, **spec.pop("failurePolicy", {})}
-        document = make_manifest(failurePolicy=policy, **spec)
-        document["metadata"]["labels"] = {LABEL_QUEUE: "team"}
-        return make_world(document, seed, chaos=chaos)
-
-    return make
-
-
-def noted(world):
-    """Have the world note what is done to its RayCluster."""
-    found, apply = [], world.apply
-
-    def note(actions):
-        found.extend(a for a in actions if isinstance(a, Hold | Begin) or (isinstance(a, Create | Delete) and "RayCluster" in str(a)))
-        apply(actions)
-
-    world.apply = note
-    return found
 
 
 def test_a_restart_keeps_the_cluster_and_writes_two_times(running, lib):

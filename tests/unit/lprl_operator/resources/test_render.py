@@ -184,6 +184,8 @@ def test_gpu_workers_take_whole_nodes(rendered):
     apart = affinity["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
     together = affinity["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
     assert (apart["topologyKey"], together["topologyKey"]) == ("kubernetes.io/hostname", "rack")
+    # By the RayCluster: a pod that another one left on a dead node must not draw these into its rack.
+    assert together["labelSelector"]["matchLabels"] == {"lprl.dev/job": "toy", "ray.io/cluster": "toy-a1"}
     assert "nvidia.com/gpu" not in str(templates(documents)["head"])
 
 

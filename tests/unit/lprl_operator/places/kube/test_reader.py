@@ -95,3 +95,35 @@ def test_only_a_kind_that_is_listed_can_be_missing() -> None:
     assert not reader.is_due(TOY, NOW + timedelta(minutes=1))
     reader.kind_is_missing("RayCluster")
     assert reader.is_due(TOY, NOW + timedelta(minutes=1))
+
+
+def suspended(kind: str = "RayClusterSuspending") -> dict[str, Any]:
+    labels = {names.LABEL_JOB: "toy", names.LABEL_ATTEMPT: "1"}
+    owner = {"kind": names.KIND, "name": "toy", "uid": "uid-toy", "controller": True}
+    status = {"conditions": [{"type": kind, "status": "True"}]}
+    return {"metadata": meta("toy-a1", labels=labels, ownerReferences=[owner]), "spec": {"suspend": True}, "status": status}
+
+
+def worker() -> dict[str, Any]:
+    labels = {names.LABEL_JOB: "toy", names.LABEL_ATTEMPT: "1", "ray.io/node-type": "worker"}
+    owner = {"kind": "RayCluster", "name": "toy-a1", "uid": "uid-toy-a1", "controller": True}
+    return {"metadata": meta("toy-a1-worker", labels=labels, ownerReferences=[owner]), "spec": {}, "status": {"phase": "Running"}}
+
+
+def test_pods_of_a_cluster_that_is_suspended_are_listed_until_they_are_gone() -> None:
+    """Nothing else tells of workers: the next attempt waits for them, and one on a dead node has to be found out."""
+    api, cache = Lists(rayclusters=[suspended()], pods=[worker()]), Cache()
+    reader = Reader(api, cache)  # type: ignore[arg-type]
+    cache.put(names.KIND, {"metadata": meta("toy"), "spec": {}, "status": {"attempt": 1}})
+    cache.put("RayCluster", suspended())
+    assert reader.is_due(TOY, NOW), "never listed"
+    reader.children(TOY, {"metadata": meta("toy"), "status": {"attempt": 1}}, NOW)
+    assert not reader.is_due(TOY, NOW + timedelta(seconds=1))
+    assert reader.is_due(TOY, NOW + timedelta(seconds=4))
+    emptied = suspended("RayClusterSuspended")
+    emptied["metadata"]["resourceVersion"] = "2"
+    cache.put("RayCluster", emptied)
+    assert reader.is_due(TOY, NOW + timedelta(seconds=1)), "KubeRay knows more than the list"
+    api.items = {"rayclusters": [emptied], "pods": []}
+    reader.children(TOY, {"metadata": meta("toy"), "status": {"attempt": 1}}, NOW)
+    assert not reader.is_due(TOY, NOW + timedelta(minutes=1)), "a job that waits in a queue is not listed again"

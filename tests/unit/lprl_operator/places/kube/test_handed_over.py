@@ -1,0 +1,41 @@
+"""A RayCluster that is passed on through an API server which may say no."""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lprl_operator.decide.actions import Hold
+from lprl_operator.decide.observed import Key, ObjectRef
+from lprl_operator.kube.api import ApiError
+from lprl_operator.places.kube.cache import Cache
+from lprl_operator.places.kube.cluster import KubeCluster
+from lprl_operator.places.kube.eventlog import EventLog
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+REF = ObjectRef("ray.io/v1", "RayCluster", "ns", "toy-a1")
+
+
+class Server:
+    """It refuses patches until it does not."""
+
+    clock = SimpleNamespace(now=lambda: NOW)
+    refuses = True
+
+    def patch(self, path: str, document: Any, kind: str) -> dict[str, Any]:
+        if self.refuses:
+            raise ApiError(403, "Forbidden", 'cannot patch resource "rayclusters"')
+        return {"metadata": {"name": "toy-a1", "namespace": "ns", "uid": "u", "resourceVersion": "2"}}
+
+
+def test_a_refused_patch_is_seen_until_it_succeeds() -> None:
+    server: Any = Server()
+    cluster = KubeCluster(server, Cache(), EventLog(server, "test", start=False))
+    with pytest.raises(ApiError):
+        cluster.apply([Hold(REF, "u", 1, "toy")])
+    (refusal,) = cluster.observe(Key("ns", "toy")).refusals
+    assert (refusal.ref, refusal.message, refusal.permanent) == (REF, 'cannot patch resource "rayclusters"', False)
+    server.refuses = False
+    cluster.apply([Hold(REF, "u", 1, "toy")])
+    assert cluster.observe(Key("ns", "toy")).refusals == ()
