@@ -222,7 +222,7 @@ class Cache:
 
     def observed(self, key: Key, uid: str, now: datetime) -> Observed:
         """A job's children as cached."""
-        clusters = tuple(replace(c, queue=self.queue_words.of(c.uid)) if c.suspended else c for c in self.clusters(key))
+        clusters = tuple(map(self.queue_words.told, self.clusters(key)))
         progress = self.progress(key, uid)
         pods = {p.uid: p for p in self._recent(key, clusters, now)} | {p.uid: p for p in self.heads(key)}
         inspect = self.conversion(Name(key.namespace, naming.inspect_job(key.name)))

@@ -20,6 +20,7 @@ from lprl_operator.places.kube.owners import controller_uid
 EVICTED, RESERVED = str(Reason.EVICTED), "QuotaReserved"
 """Types of a Workload's conditions: Kueue and we have the same word for the first."""
 WORKLOAD = ("kueue.x-k8s.io/v1beta2", "Workload")
+GROUP = "/apis/kueue.x-k8s.io"
 PERIOD_S, SOONEST_S = 15.0, 3.0
 """Between two lists of a namespace: while what is held is what it was at the last one, and when something else is."""
 WORKLOADS_A_PERIOD = 500
@@ -37,10 +38,14 @@ class Queues:
         self._listed: dict[str, tuple[datetime, float, set[str]]] = {}
         """By namespace: when, the seconds until the next, and what was held by then."""
         self._absent_until: datetime | None = None
+        self._asked_until: datetime | None = None
 
     def look(self, key: Key, now: datetime) -> None:
         """Have the cache know what the queue says of what it holds of a job."""
-        mine = {c.uid: c.suspended for c in self._cache.clusters(key)} | {j.uid: j.suspended for j in self._cache.jobs_of(key)}
+        clusters = self._cache.clusters(key)
+        if any(c.queued for c in clusters):
+            self._find_out(now)
+        mine = {c.uid: c.suspended for c in clusters} | {j.uid: j.suspended for j in self._cache.jobs_of(key)}
         held = {uid for uid, suspended in mine.items() if suspended}
         self._forget(key.namespace, mine.keys() - held)
         if not held or not self._is_due(key.namespace, held, now):
@@ -58,6 +63,21 @@ class Queues:
         with self._lock:
             self._listed[key.namespace] = (now, PERIOD_S * max(1.0, len(found) / WORKLOADS_A_PERIOD), held)
         self._cache.queue_words.replace(key.namespace, words(found))
+
+    def _find_out(self, now: datetime) -> None:
+        """Ask whether there is a Kueue: who may not read Workloads is refused either way, but what kinds there are is told to everybody."""
+        with self._lock:
+            if self._asked_until is not None and now < self._asked_until:
+                return
+            self._asked_until = now + timedelta(seconds=ABSENT_S)
+        try:
+            self._api.get(GROUP)
+        except Unavailable:
+            raise
+        except ApiError as error:
+            self._cache.queue_words.absent = error.status == 404
+        else:
+            self._cache.queue_words.absent = False
 
     def _forget(self, namespace: str, free: set[str]) -> None:
         """What was let go and is held again has something new to say."""

@@ -1,6 +1,9 @@
 """What lists told: why Jobs have no pods (podless.py), what queues say (queues.py). Thread-safe: replaced as a whole."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+
+from lprl_operator.decide.observed import ClusterState
 
 Refusal = tuple[str, str]
 """When and why."""
@@ -12,6 +15,13 @@ class QueueWords:
 
     def __init__(self) -> None:
         self._found: dict[str, Mapping[str, str]] = {}
+        self.absent = False
+        """Whether there is no Kueue: labels that ask for a queue hold nothing then."""
+
+    def told(self, cluster: ClusterState) -> ClusterState:
+        """Return a RayCluster with what its queue says, and whether there is one."""
+        queue = self.of(cluster.uid) if cluster.suspended else ""
+        return replace(cluster, queue=queue, queued=cluster.queued and not self.absent)
 
     def replace(self, namespace: str, found: Mapping[str, str]) -> None:
         """Take over what a list of a namespace found."""

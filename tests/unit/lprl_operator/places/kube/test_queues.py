@@ -22,9 +22,14 @@ class Kueue:
     """An API server with Workloads, or without."""
 
     def __init__(self, *items: dict[str, Any], refuses: int = 0) -> None:
-        self.items, self.refuses, self.asked = list(items), refuses, 0
+        self.items, self.refuses, self.asked, self.discovered = list(items), refuses, 0, 0
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
+        if path == "/apis/kueue.x-k8s.io":
+            self.discovered += 1
+            if self.refuses == 404:
+                raise ApiError(404, "NotFound", "no such group")
+            return {}
         assert (path, query) == ("/apis/kueue.x-k8s.io/v1beta2/namespaces/ns/workloads", {})
         self.asked += 1
         if self.refuses:
@@ -142,3 +147,17 @@ def test_without_kueue_or_the_right_to_read_it_nothing_is_said_and_seldom_asked(
     assert found is not None and trouble(found) == "queued: waiting for admission"
     queues.look(KEY, NOW + timedelta(seconds=ABSENT_S + 1))
     assert kueue.asked == 2
+
+
+@pytest.mark.parametrize(("refuses", "queued"), [(0, True), (403, True), (404, False)], ids=["kueue", "no-right", "no-kueue"])
+def test_a_label_holds_nothing_where_there_is_no_kueue(refuses: int, queued: bool) -> None:
+    """Else a restart would suspend the RayCluster and wait for ever for a queue to let go of it."""
+    kueue = Kueue(refuses=refuses)
+    cache, queues = world(kueue)
+    labelled = cluster(suspend=False)
+    labelled["metadata"]["labels"][names.LABEL_QUEUE] = "team"
+    cache.put("RayCluster", labelled)
+    for second in range(0, int(ABSENT_S), 10):
+        queues.look(KEY, NOW + timedelta(seconds=second))
+    assert [c.queued for c in cache.observed(KEY, "uid-job", NOW).clusters] == [queued]
+    assert (kueue.discovered, kueue.asked) == (1, 0)
