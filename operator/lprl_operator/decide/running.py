@@ -32,7 +32,7 @@ def current_attempt(case: Case) -> Decision:
         return waiting(case, Reason.WAITING_FOR_PODS_GONE, message)
     ended = driver_end(case.seen.last_head(attempt))
     if ended is not None:
-        return end_attempt(case, ended)
+        return end_attempt(case, _sent_away(ended, cluster))
     if cluster is None:
         return _without_cluster(case)
     if case.status.attempt_started_at is None:
@@ -90,6 +90,17 @@ def _departed(head: PodState, verdict: Verdict) -> Verdict:
     return Verdict(move, reason, message, verdict.termination)
 
 
+def _sent_away(verdict: Verdict, cluster: ClusterState | None) -> Verdict:
+    """Judge the driver of a head that had to go because its cluster is suspended: that is nobody's failure, whatever was seen first."""
+    if verdict.reason != Reason.HEAD_LOST or cluster is None or not cluster.suspended:
+        return verdict
+    return Verdict(Move.RESTART_FREE, Reason.EVICTED, _suspended(cluster), verdict.termination)
+
+
+def _suspended(cluster: ClusterState) -> str:
+    return _with_words(f"{cluster.name} was suspended by its queue", cluster)
+
+
 def control_update(case: Case, suspend: bool) -> tuple[Action, ...]:
     """Tell the driver what changed; nothing when the ConfigMap says so already. One that somebody deleted is made anew."""
     attempt, wanted = case.status.attempt, progress_map.control(case.job, suspend)
@@ -119,8 +130,7 @@ def _lost(case: Case, cluster: ClusterState, head: PodState | None) -> Verdict |
         return Verdict(Move.RESTART, Reason.CLUSTER_DELETED, f"{cluster.name} is being deleted by somebody else")
     if cluster.suspended:
         evicted = started or cluster.provisioned or cluster.held
-        said = _with_words(f"{cluster.name} was suspended by its queue", cluster)
-        return Verdict(Move.RESTART_FREE, Reason.EVICTED, said) if evicted else None
+        return Verdict(Move.RESTART_FREE, Reason.EVICTED, _suspended(cluster)) if evicted else None
     if head is None and cluster.template_attempt != cluster.attempt:
         return Verdict(Move.RESTART_FREE, Reason.EVICTED, f"{cluster.name} was suspended by its queue, which let go since")
     if head is None:

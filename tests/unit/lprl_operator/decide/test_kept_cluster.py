@@ -84,3 +84,14 @@ def test_a_patch_that_is_refused_is_told(running, lib):
     world._hand_over = lambda action: None
     look(world, lib)
     assert 'trying again: cannot patch resource "rayclusters"' in condition(world, "ClusterReady")["message"]
+
+
+@pytest.mark.parametrize("code", [ExitCode.TERMINATED, ExitCode.TRAINER_LOST, ExitCode.SUSPENDED])
+def test_a_driver_that_ended_because_its_queue_took_the_pods_is_nobodys_failure(queued, lib, code):
+    """The operator was away, or slow: the driver's end is there before it saw that the cluster is suspended."""
+    world = advance(queued(), lib, "Running")
+    world.evict(world.clusters["toy-a1"])
+    world.change_pod(world.head().name, deleting=True)
+    world.exit_driver(next(p for p in world.pods if p.role == "head"), code)
+    look(world, lib)
+    assert (status(world)["restartsUsed"], [f["reason"] for f in status(world)["failures"]]) == (0, ["Evicted"])
