@@ -88,7 +88,9 @@ class Reader:
         clusters, details = self._cache.clusters(key), self._cache.details(key)
         age = (now - details.at).total_seconds() if details is not None else None
         lingering = details is not None and any(p.attempt not in {c.attempt for c in clusters} for p in details.pods)
-        emptying = [c for c in clusters if c.suspended and (details is None or any(p.alive and p.cluster_uid == c.uid for p in details.pods))]
+        emptying = [
+            c for c in clusters if c.suspended and (details is None or any(p.alive and p.cluster_uid == c.uid for p in details.pods))
+        ]
         if details is not None and any(c.emptied for c in emptying):
             return True  # the list is older than what KubeRay says
         if lingering or emptying or any(c.deleting for c in clusters):
