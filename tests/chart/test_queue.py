@@ -14,7 +14,7 @@ from tests.chart import operators, tools
 from tests.chart.tools import CHART, CRD, kubectl, read
 from tests.contract.hand import Hand, manifest
 
-from lprl_operator.kube.api import MERGE, KubeApi
+from lprl_operator.kube.api import JSON_PATCH, MERGE, KubeApi
 
 pytestmark = pytest.mark.cluster
 NAMESPACE = "lprl-chart-queue"
@@ -57,7 +57,8 @@ class Queue:
 
     def evict(self, path: str, made: dict[str, Any]) -> None:
         """Take everything back."""
-        self.api.patch(path, {"spec": {**changed(made), "suspend": True}}, MERGE)
+        back = [{"op": "replace", "path": f"/spec/{part}", "value": value} for part, value in changed(made).items()]
+        self.api.patch(path, [*back, {"op": "add", "path": "/spec/suspend", "value": True}], JSON_PATCH)
 
 
 def templates(spec: dict[str, Any]) -> list[dict[str, Any]]:

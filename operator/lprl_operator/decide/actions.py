@@ -153,7 +153,23 @@ class Begin:
         return f"begin the next attempt in {self.ref}"
 
 
-Action = Create | Apply | Delete | DeleteOwned | AddOwner | RemoveOwner | Hold | Begin
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """Have KubeRay look at a RayCluster, as any change of its annotations does. Another uid or attempt than given: Conflict."""
+
+    ref: ObjectRef
+    uid: str
+    attempt: int
+    job: str
+    at: str
+    """When, RFC 3339."""
+
+    def __str__(self) -> str:
+        return f"nudge {self.ref}"
+
+
+HandOver = Hold | Begin | Nudge
+Action = Create | Apply | Delete | DeleteOwned | AddOwner | RemoveOwner | HandOver
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,8 @@ class ClusterState:
     """Suspended by this operator, between two attempts."""
     queued: bool = False
     """Under a queue that suspends it and lets go."""
+    nudged: str = ""
+    """When KubeRay was asked last to look at it, RFC 3339."""
     pods: str = ""
     """Annotation with the digest of its pods' specs; empty for one made by an earlier version."""
     template_attempt: int = 0

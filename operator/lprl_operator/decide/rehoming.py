@@ -11,11 +11,14 @@ quota and its place. Two ways, by who suspends it and lets go:
 
 from typing import Any
 
-from lprl_operator.decide.actions import Action, Begin, Hold
+from lprl_operator.decide.actions import Action, Begin, Hold, Nudge
 from lprl_operator.decide.decision import Case
 from lprl_operator.decide.observed import ClusterState, PodState
 from lprl_operator.resources import naming
 from lprl_operator.resources.made_from import annotated, made_from
+
+NUDGE_S = 10.0
+"""KubeRay makes a head within a second or two once it looks."""
 
 
 def home(case: Case) -> ClusterState | None:
@@ -91,6 +94,15 @@ def arrival(case: Case, cluster: ClusterState) -> Action | None:
         return hold(case, cluster)  # nobody would let go: the attempt counts as evicted
     *_, document = documents(case, cluster.name)
     return Begin(document, cluster.uid, cluster.attempt, True if missed else None)
+
+
+def nudges(case: Case, cluster: ClusterState) -> tuple[Action, ...]:
+    """Have KubeRay look at a kept cluster that was let go and gets no head: by itself it may look only five minutes later."""
+    since = max(case.status.attempt_started_at or "", cluster.nudged)
+    if is_born_for(case, cluster) or case.seconds_since(since or None) < NUDGE_S:
+        return ()
+    ref = case.ref("ray.io/v1", "RayCluster", cluster.name)
+    return (Nudge(ref, cluster.uid, cluster.attempt, case.job.metadata.name, case.stamp()),)
 
 
 def is_born_for(case: Case, cluster: ClusterState) -> bool:

@@ -139,7 +139,8 @@ def _lost(case: Case, cluster: ClusterState, head: PodState | None) -> Verdict |
         if told is not None:
             return told
         missing = f"the head pod of {cluster.name} is gone ({cluster.head_reason or 'no reason given'})"
-        return Verdict(Move.RESTART, Reason.HEAD_LOST, missing) if started or cluster.provisioned else None
+        lost = Verdict(Move.RESTART, Reason.HEAD_LOST, missing) if started or cluster.provisioned else None
+        return lost or _out_of_time(case, cluster)
     if case.status.head not in ("", head.uid):
         move, reason = (Move.RESTART_FREE, Reason.EVICTED) if cluster.queued else (Move.RESTART, Reason.HEAD_LOST)
         return Verdict(move, reason, f"the head of attempt {cluster.attempt} is gone, and {head.name} was made since")
@@ -183,10 +184,11 @@ def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision
         text = doing(case, progress) if progress is not None else "the driver is starting" if up else "waits for the cluster"
         findings += (Finding(Condition.PROGRESSING, "False", Reason.STARTING, f"attempt {case.status.attempt}: {text}"),)
     nodes = Count(min(cluster.ready_workers, cluster.wanted_workers), cluster.wanted_workers)
-    actions = control_update(case, suspend=False)
+    actions = control_update(case, suspend=False) + (rehoming.nudges(case, cluster) if head is None else ())
     calm = _calm_s(case) if ready and begun(case, progress) else LATER_S
     if progress is None and begun(case, progress):
         calm = min(calm, LATER_S)
+    calm = min(calm, rehoming.NUDGE_S) if head is None else calm
     return Decision(case.status, findings, actions, SOON_S if actions and not case.seen.refusals else calm, nodes=nodes)
 
 

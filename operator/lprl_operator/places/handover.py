@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lprl_api import names
-from lprl_operator.decide.actions import Begin, Hold
+from lprl_operator.decide.actions import Begin, HandOver, Hold, Nudge
 
 Operation = Mapping[str, Any]
 
@@ -13,19 +13,21 @@ class TestFailedError(Exception):
     """A document is not as a patch expects it."""
 
 
-def whose(action: Hold | Begin) -> dict[str, Any]:
+def whose(action: HandOver) -> dict[str, Any]:
     """What of a document says whose RayCluster it is."""
-    job = action.job if isinstance(action, Hold) else action.document["metadata"]["labels"][names.LABEL_JOB]
+    job = action.job if isinstance(action, Hold | Nudge) else action.document["metadata"]["labels"][names.LABEL_JOB]
     return {"metadata": {"namespace": action.ref.namespace, "labels": {names.LABEL_JOB: job}}}
 
 
-def patch(action: Hold | Begin) -> list[Operation]:
+def patch(action: HandOver) -> list[Operation]:
     """Return the JSON patch (RFC 6902) of a RayCluster. One that is not what was seen any more is refused as a whole."""
-    attempt = action.attempt if isinstance(action, Hold) else action.seen_attempt
+    attempt = action.attempt if isinstance(action, Hold | Nudge) else action.seen_attempt
     tests: list[Operation] = [
         {"op": "test", "path": "/metadata/uid", "value": action.uid},
         {"op": "test", "path": _path("metadata", "labels", names.LABEL_ATTEMPT), "value": str(attempt)},
     ]
+    if isinstance(action, Nudge):
+        return [*tests, _add(action.at, "metadata", "annotations", names.ANNOTATION_NUDGED)]
     if isinstance(action, Hold):
         return [*tests, _add("true", "metadata", "annotations", names.ANNOTATION_HELD), _add(True, "spec", "suspend")]
     return [*tests, *_begin(action)]

@@ -13,7 +13,7 @@ from tests.unit.lprl_operator.world_clusters import RayClusters, made_from
 
 from lprl_api.model.model_shape import Inspection
 from lprl_api.names import CONTROL_KEY, LABEL_CONTENT_KEY
-from lprl_operator.decide.actions import Action, AddOwner, Apply, Begin, Create, Delete, DeleteOwned, Event, Hold, RemoveOwner
+from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, HandOver, RemoveOwner
 from lprl_operator.decide.observed import (
     ClusterState,
     JobState,
@@ -132,7 +132,7 @@ class ApiServer(RayClusters):
                 if name in self.config_maps:
                     self.config_maps[name] |= action.document["data"]
                     self.writes += 1
-            elif isinstance(action, Hold | Begin):
+            elif isinstance(action, HandOver):
                 self._hand_over(action)
             elif isinstance(action, Delete):
                 self._delete(action)

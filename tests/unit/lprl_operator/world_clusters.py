@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from lprl_api.names import ANNOTATION_PODS, LABEL_ATTEMPT, LABEL_QUEUE
-from lprl_operator.decide.actions import Begin, Hold
+from lprl_operator.decide.actions import HandOver, Hold, Nudge
 from lprl_operator.decide.observed import ClusterState, PodState
 from lprl_operator.places.cluster import Conflict
 
@@ -59,12 +59,15 @@ class RayClusters:
             gone = pod.unreachable_since is not None and (self.now - pod.unreachable_since).total_seconds() >= 600
             assert gone or not pod.alive, f"{pod.name} is alive while attempt {attempt} is created"
 
-    def _hand_over(self, action: Hold | Begin) -> None:
+    def _hand_over(self, action: HandOver) -> None:
         cluster = self.clusters.get(action.ref.name)
-        seen = action.attempt if isinstance(action, Hold) else action.seen_attempt
+        seen = action.attempt if isinstance(action, Hold | Nudge) else action.seen_attempt
         if cluster is None or cluster.uid != action.uid or cluster.attempt != seen:
             raise Conflict(str(action.ref))
         self.writes += 1
+        if isinstance(action, Nudge):
+            self.change_cluster(cluster.name, nudged=action.at)
+            return
         if isinstance(action, Hold):
             self.change_cluster(cluster.name, held=True, suspended=True, told_to_suspend=True)
             return

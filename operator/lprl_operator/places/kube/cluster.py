@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from lprl_api import names
-from lprl_operator.decide.actions import Action, AddOwner, Apply, Begin, Create, Delete, DeleteOwned, Event, Hold, RemoveOwner, ref_of
+from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, HandOver, RemoveOwner, ref_of
 from lprl_operator.decide.observed import Key, ObjectRef, Observed, Refusal
 from lprl_operator.kube import paths
 from lprl_operator.kube.api import APPLY, JSON_PATCH, STRATEGIC, ApiError, KubeApi, Unavailable, is_permanent
@@ -107,7 +107,7 @@ class KubeCluster:
                 self._delete(action)
             elif isinstance(action, DeleteOwned):
                 self._delete_owned(action)
-            elif isinstance(action, Hold | Begin):
+            elif isinstance(action, HandOver):
                 self._hand_over(action)
             elif isinstance(action, AddOwner):
                 self._add_owner(action)
@@ -264,7 +264,7 @@ class KubeCluster:
             gone: dict[str, Any] = {"metadata": {"namespace": action.ref.namespace, "name": action.ref.name, "uid": action.uid}}
             self._cache.remove(action.ref.kind, gone)
 
-    def _hand_over(self, action: Hold | Begin) -> None:
+    def _hand_over(self, action: HandOver) -> None:
         whose, ref = handover.whose(action), action.ref
         try:
             found = guarded(lambda: self._api.patch(paths.item(ref), handover.patch(action), JSON_PATCH), ref)

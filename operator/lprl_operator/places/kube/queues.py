@@ -43,12 +43,12 @@ class Queues:
     def look(self, key: Key, now: datetime) -> None:
         """Have the cache know what the queue says of what it holds of a job."""
         clusters = self._cache.clusters(key)
-        if any(c.queued for c in clusters):
-            self._find_out(now)
-        mine = {c.uid: c.suspended for c in clusters} | {j.uid: j.suspended for j in self._cache.jobs_of(key)}
+        mine = {c.uid: c.suspended and not c.held for c in clusters} | {j.uid: j.suspended for j in self._cache.jobs_of(key)}
         held = {uid for uid, suspended in mine.items() if suspended}
         self._forget(key.namespace, mine.keys() - held)
-        if not held or not self._is_due(key.namespace, held, now):
+        if held or any(c.queued for c in clusters):
+            self._find_out(now)
+        if not held or self._cache.queue_words.absent or not self._is_due(key.namespace, held, now):
             return
         try:
             found = self._api.get(paths.collection(*WORKLOAD, key.namespace)).get("items") or ()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lprl_api.names import ANNOTATION_HELD, ANNOTATION_PODS, LABEL_QUEUE
+from lprl_api.names import ANNOTATION_HELD, ANNOTATION_NUDGED, ANNOTATION_PODS, LABEL_QUEUE
 from lprl_operator.decide.observed import ClusterState
 from lprl_operator.places.kube import reduce
 from lprl_operator.places.kube.owners import controller_uid
@@ -32,6 +32,7 @@ def cluster_state(document: Document) -> ClusterState | None:
         emptied=reduce.is_true(found, "RayClusterSuspended"),
         held=bool(reduce.annotation(document, ANNOTATION_HELD)),
         queued=bool(reduce.label(document, LABEL_QUEUE)),
+        nudged=reduce.annotation(document, ANNOTATION_NUDGED),
         pods=reduce.annotation(document, ANNOTATION_PODS),
         template_attempt=template_attempt(spec),
         head_ready=head.get("status") == "True",

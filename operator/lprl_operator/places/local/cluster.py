@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from lprl_api.errors import UserError
 from lprl_api.names import CONTROL_KEY, KIND, LABEL_ATTEMPT, LABEL_JOB, PROGRESS_KEY
-from lprl_operator.decide.actions import Action, AddOwner, Apply, Begin, Create, Delete, DeleteOwned, Event, Hold, RemoveOwner, ref_of
+from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, HandOver, RemoveOwner, ref_of
 from lprl_operator.decide.observed import Key, ObjectRef, Observed, Refusal
 from lprl_operator.places import handover
 from lprl_operator.places.cluster import Conflict
@@ -152,12 +152,12 @@ class LocalCluster:
                 found = self._store.get(action.ref.kind, action.ref.name)
                 if found is not None and controller_uid(found) == action.owner_uid:
                     self._delete(Delete(action.ref, found["metadata"]["uid"]))
-            elif isinstance(action, Hold | Begin):
+            elif isinstance(action, HandOver):
                 self._hand_over(action)
             else:
                 self._change_owners(action)
 
-    def _hand_over(self, action: Hold | Begin) -> None:
+    def _hand_over(self, action: HandOver) -> None:
         found = self._store.get(action.ref.kind, action.ref.name)
         try:
             self._store.replace(handover.patched(found or {}, handover.patch(action)))

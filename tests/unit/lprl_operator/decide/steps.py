@@ -3,7 +3,7 @@
 import pytest
 
 from lprl_operator.controller import reconcile
-from lprl_operator.decide.actions import Begin, Create, Delete, Hold
+from lprl_operator.decide.actions import Create, Delete, HandOver
 
 
 def look(world, lib, times=8):
@@ -44,7 +44,7 @@ def noted(world):
     found, apply = [], world.apply
 
     def note(actions):
-        found.extend(a for a in actions if isinstance(a, Hold | Begin) or (isinstance(a, Create | Delete) and "RayCluster" in str(a)))
+        found.extend(a for a in actions if isinstance(a, HandOver) or (isinstance(a, Create | Delete) and "RayCluster" in str(a)))
         apply(actions)
 
     world.apply = note

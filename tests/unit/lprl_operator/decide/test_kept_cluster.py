@@ -7,6 +7,7 @@ import pytest
 from tests.unit.lprl_operator.decide.steps import advance, condition, look, noted, status
 
 from lprl_api.names import ExitCode
+from lprl_operator.controller import reconcile
 from lprl_operator.decide.actions import ObjectRef
 from lprl_operator.decide.observed import Refusal
 
@@ -95,3 +96,34 @@ def test_a_driver_that_ended_because_its_queue_took_the_pods_is_nobodys_failure(
     world.exit_driver(next(p for p in world.pods if p.role == "head"), code)
     look(world, lib)
     assert (status(world)["restartsUsed"], [f["reason"] for f in status(world)["failures"]]) == (0, ["Evicted"])
+
+
+def without_pods(running, lib):
+    """A world whose attempt 2 was let go, and whose KubeRay makes nothing."""
+    world = running(failurePolicy={"backoffSeconds": 0, "provisionTimeoutSeconds": 100})
+    world.exit_driver(world.head(), CRASH)
+    run, world._run_cluster = world._run_cluster, lambda cluster: run(cluster) if cluster.suspended else None
+    while not (status(world)["attempt"] == 2 and not world.clusters["toy-a1"].suspended):
+        look(world, lib)
+        world.tick(1)
+    look(world, lib)
+    return world
+
+
+def test_kuberay_is_asked_to_look_at_a_kept_cluster_that_gets_no_head(running, lib):
+    world = without_pods(running, lib)
+    done = noted(world)
+    for _ in range(25):
+        look(world, lib)
+        world.tick(1)
+    assert [type(a).__name__ for a in done] == ["Nudge"] * 2, "every ten seconds"
+    assert world.clusters["toy-a1"].nudged == done[-1].at
+    assert reconcile(world.cached_document(), world, world.now, lib.SETTINGS) <= 10
+
+
+def test_a_kept_cluster_that_never_gets_a_head_is_out_of_time(running, lib):
+    world = without_pods(running, lib)
+    for _ in range(12):
+        look(world, lib)
+        world.tick(10)
+    assert [f["reason"] for f in status(world)["failures"]] == ["DriverCrashed", "ProvisionTimeout"]

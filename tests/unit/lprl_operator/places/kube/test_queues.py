@@ -142,11 +142,11 @@ def test_without_kueue_or_the_right_to_read_it_nothing_is_said_and_seldom_asked(
     cache, queues = world(kueue, held())
     for second in range(0, int(ABSENT_S), 10):
         queues.look(KEY, NOW + timedelta(seconds=second))
-    assert kueue.asked == 1
+    assert (kueue.discovered, kueue.asked) == (1, 0 if refuses == 404 else 1), "what there is not is not asked for, nor refused"
     found = cache.observed(KEY, "uid-job", NOW).inspect
     assert found is not None and trouble(found) == "queued: waiting for admission"
     queues.look(KEY, NOW + timedelta(seconds=ABSENT_S + 1))
-    assert kueue.asked == 2
+    assert (kueue.discovered, kueue.asked) == (2, 0 if refuses == 404 else 2)
 
 
 @pytest.mark.parametrize(("refuses", "queued"), [(0, True), (403, True), (404, False)], ids=["kueue", "no-right", "no-kueue"])
@@ -161,3 +161,13 @@ def test_a_label_holds_nothing_where_there_is_no_kueue(refuses: int, queued: boo
         queues.look(KEY, NOW + timedelta(seconds=second))
     assert [c.queued for c in cache.observed(KEY, "uid-job", NOW).clusters] == [queued]
     assert (kueue.discovered, kueue.asked) == (1, 0)
+
+
+def test_what_the_operator_holds_between_attempts_is_no_queues() -> None:
+    kueue = Kueue()
+    cache, queues = world(kueue)
+    held_by_us = cluster()
+    held_by_us["metadata"]["annotations"] = {names.ANNOTATION_HELD: "true"}
+    cache.put("RayCluster", held_by_us)
+    queues.look(KEY, NOW)
+    assert (kueue.discovered, kueue.asked) == (0, 0)
