@@ -4,6 +4,7 @@ Names, layout and what is quantised come from the class alone (folder/class_layo
 agree whatever form a folder keeps its weights in.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from transformers.initialization import no_init_weights
 from lprl_api.errors import UserError
 from lprl_api.model.known import text_section
 from lprl_workload.folder.class_folder import layout_of_config
+from lprl_workload.folder.class_layout import ClassLayout
 from lprl_workload.folder.class_model import NoClass, class_of, configuration
 from lprl_workload.folder.config import read_config
 from lprl_workload.hf.experts import EXPERTS, are_usual, register_experts
 from lprl_workload.hf.head import use_float32_head
 from lprl_workload.hf.logits import BY_CLASS
+from lprl_workload.hf.naming import NAMING, naming_of
+from lprl_workload.hf.part_of_whole import part_of_whole
 from lprl_workload.hf.served_attention import SERVED, register_served_attention
 from lprl_workload.hf.slots import LAYOUT
 
@@ -33,26 +37,45 @@ def build_by_class(folder: Path, tied: bool, device: torch.device | str, dtype: 
 
     Experts are computed by ours where the class computes them the usual way, else by its own. Raises UserError.
     """
-    document = dict(text_section(read_config(folder))) | {"tie_word_embeddings": tied}
-    try:
-        config = configuration(document)
-        model_class = class_of(document, config)
-    except NoClass as error:
-        raise UserError(f"{folder}: {error}", "install the transformers release the model was published with") from error
     register_experts()
     register_served_attention()
-    with no_init_weights(), torch.device(device):
-        model = model_class._from_config(config, dtype=dtype, attn_implementation=SERVED, experts_implementation=EXPERTS)
+    how = {"dtype": dtype, "attn_implementation": SERVED, "experts_implementation": EXPERTS}
+    try:
+        model, layout = _built(read_config(folder), folder, tied, device, how)
+    except NoClass as error:
+        raise UserError(f"{folder}: {error}", "install the transformers release the model was published with") from error
     if not are_usual(model):
         model.set_experts_implementation("eager")
     model.tie_weights()
     use_float32_head(model)
-    setattr(model, BY_CLASS, True)
-    setattr(model, LAYOUT, layout_of_config(document, folder))
+    setattr(model, LAYOUT, layout)
     for module in model.modules():
         _without_chance(module)
         _keep_correction(module)
     return model.eval()
+
+
+def _built(
+    document: Mapping[str, Any], folder: Path, tied: bool, device: torch.device | str, how: dict[str, Any]
+) -> tuple[Any, ClassLayout]:
+    """Return (model, layout of its checkpoint). Raises NoClass, and UserError."""
+    text = dict(text_section(document)) | {"tie_word_embeddings": tied}
+    config = configuration(text)
+    try:
+        model_class = class_of(text, config)
+    except NoClass:
+        if text_section(document) is document:
+            raise
+        whole = configuration(document)
+        whole.tie_word_embeddings = tied
+        return part_of_whole(class_of(document, whole), whole, layout_of_config(document, folder), device, **how)
+    with no_init_weights(), torch.device(device):
+        model = model_class._from_config(config, **how)
+    setattr(model, BY_CLASS, True)
+    naming = naming_of(folder)
+    if naming is not None:
+        setattr(model, NAMING, naming)
+    return model, layout_of_config(text, folder)
 
 
 def _without_chance(module: nn.Module) -> None:

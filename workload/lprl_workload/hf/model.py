@@ -62,7 +62,7 @@ def build_model(folder: Path, shape: ModelShape, device: torch.device | str, dty
     shape says so. Returns a transformers PreTrainedModel in evaluation mode. Families without a table: see hf/by_class.py.
     """
     if shape.family == "other":
-        return _named(build_by_class(folder, shape.tied_embeddings, device, dtype or compute_dtype(device)), folder)
+        return build_by_class(folder, shape.tied_embeddings, device, dtype or compute_dtype(device))
     _, model_class = model_classes(shape.family)
     config = model_config(folder, shape)
     register_experts()

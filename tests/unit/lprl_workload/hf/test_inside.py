@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.zoo.families import ALL
 from tests.zoo.tiny import save, tiny_model
 
 from lprl_api.model.config_file import shape_of
@@ -55,3 +56,13 @@ def test_an_engine_serves_it_in_fp8_under_the_folders_names(source: Path, tmp_pa
     assert "model.language_model.layers.0.linear_attn.in_proj_qkv.weight_scale_inv" in served.served_tensors()
     apart = torch.tensor(plain.score(range(5, 40))) - torch.tensor(served.score(range(5, 40)))
     assert 1e-4 < float(apart.abs().mean()) < 0.5
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen3_vl"])
+def test_a_language_model_without_a_class_of_its_own_is_taken_out_of_the_whole(model_type: str, tmp_path: Path) -> None:
+    source = save(tiny_model(model_type, next(case.changes for case in ALL if case.model_type == model_type)), tmp_path / "source")
+    stored = load_file(source / "model.safetensors")
+    trained = {slot.name for slot in weight_slots(build_model(source, shape(source), "meta"), shape(source))}
+    copied = {item.name for item in untrained_weights(source, shape(source))}
+    assert trained | copied == stored.keys() and not trained & copied
+    assert any("visual" in name for name in copied) and not any("visual" in name for name in trained)
