@@ -12,11 +12,11 @@ from benchmarks.backends.tables import HELDOUT_BAR
 from lprl_cli.runfolder import find
 
 CASES: dict[str, tuple[EngineCase, dict[str, Any]]] = {
-    "bf16-tp2-sp": (EngineCase("bf16/bf16", "qwen3", "torch"), {"tensor": 2, "sequenceParallel": True}),
-    "int4-qat-ep2": (EngineCase("int4-qat/int4", "qwen3-moe", "torch"), {"expert": 2}),
+    "bf16-tp2-sp": (EngineCase("bf16/bf16", "qwen3", "torch", steps=75), {"tensor": 2, "sequenceParallel": True}),
+    "int4-qat-ep2": (EngineCase("int4-qat/int4", "qwen3-moe", "torch", steps=65), {"expert": 2}),
 }
-ROUNDING = 1e-6
-"""K3 of a step, as with the torch trainer: float32 alone rounds differently."""
+ROUNDING = 1e-9
+"""K3 of a step, as with the torch trainer (below 1e-12): sums of float32 in another order."""
 
 
 @pytest.mark.timeout(3600)
