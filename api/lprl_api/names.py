@@ -169,6 +169,7 @@ class Reason:
     EPISODES_FAILED = "EpisodesFailed"
     REPEATED_FAILURE = "RepeatedFailure"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
+    EXECUTION_TIME_EXCEEDED = "ExecutionTimeExceeded"
     TTL_EXPIRED = "TTLExpired"
 
 

@@ -1,5 +1,6 @@
 """Prometheus metrics of the operator. Those of jobs are read from the cache at scrape time, so that a silent job costs nothing."""
 
+import re
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
 
@@ -7,12 +8,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lprl_api.names import Condition
+from lprl_api.names import Condition, Reason
 from lprl_api.wire.status import Phase
+from lprl_operator.decide.actions import Event
 from lprl_operator.decide.observed import Key
 from lprl_operator.places.kube.summary import Summary
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+WAITS = (1, 5, 15, 60, 300, 900, 3600, 14_400, 43_200, 86_400, 259_200, 604_800)
+_BY = re.compile(r"by its queue: ([A-Z]\w*)|evicted \((\w+)\)|by eviction \((\w+)\)")
+"""The queue's own reason, or that of a pod's disruption."""
 GAUGES: tuple[tuple[str, str, str], ...] = (
     ("lprl_job_step", "Finished training steps.", "step"),
     ("lprl_job_steps", "Training steps wanted.", "steps"),
@@ -43,8 +48,22 @@ class OperatorMetrics:
         self.api_seconds = Histogram(
             "lprl_api_request_seconds", "Seconds until the API server answered.", ["verb"], buckets=SECONDS, registry=self.registry
         )
+        self.queued = Histogram(
+            "lprl_queued_seconds", "Seconds that a queue held what it let go of.", ["kind"], buckets=WAITS, registry=self.registry
+        )
+        self.evictions = Counter("lprl_evictions", "Attempts that ended by eviction, by who says why.", ["reason"], registry=self.registry)
         self.leader = Gauge("lprl_leader", "1 while this replica acts.", registry=self.registry)
         self.watch_events = Counter("lprl_watch_events", "Objects the watches told of.", ["kind"], registry=self.registry)
+
+    def was_held(self, kind: str, seconds: float) -> None:
+        """Count what a queue let go of (places.kube.waits)."""
+        self.queued.labels(kind).observe(seconds)
+
+    def told(self, event: Event) -> None:
+        """Count evictions from what is told of them."""
+        if event.reason == Reason.EVICTED:
+            found = _BY.search(event.message)
+            self.evictions.labels(next(filter(None, found.groups())) if found else "unknown").inc()
 
     def api_request(self, verb: str, resource: str, code: int, seconds: float) -> None:
         """Count one request (kube.api.Observer)."""

@@ -44,6 +44,7 @@ class Runtime:
         """Whether what is seen is queued: a follower only keeps its cache warm, and queues all of it when it leads."""
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._events.tell, self._cluster.queues.waits.tell = metrics.told, metrics.was_held
         metrics.follow_jobs(self._cache.summaries, settings.metrics.per_job)
         metrics.queue_depth.set_function(lambda: self._queue.depth)
         metrics.leader.set_function(lambda: float(self.is_leading()))
@@ -87,6 +88,7 @@ class Runtime:
     def _forget(self, key: Key) -> None:
         self._cluster.forget(key)
         self._pace.forget(key)
+        self._cluster.queues.waits.forget(key)
         self._read_at.pop(key, None)
 
     def _changed(self, leading: bool) -> None:

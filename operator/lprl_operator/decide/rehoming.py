@@ -9,16 +9,22 @@ quota and its place. Two ways, by who suspends it and lets go:
   (Kueue puts templates back when it evicts) is corrected, and the checkpoint store's fence ends such a driver.
 """
 
+import re
 from typing import Any
 
+from lprl_api.names import Reason
+from lprl_api.text import shortened
 from lprl_operator.decide.actions import Action, Begin, Hold, Nudge
 from lprl_operator.decide.decision import Case
+from lprl_operator.decide.failures import MAX_MESSAGE, Move, Verdict
 from lprl_operator.decide.observed import ClusterState, PodState
 from lprl_operator.resources import naming
 from lprl_operator.resources.made_from import annotated, made_from
 
 NUDGE_S = 10.0
 """KubeRay makes a head within a second or two once it looks."""
+_TIME_IS_UP = re.compile(r"^Deactivated\w*: .*maximum execution time", re.IGNORECASE)
+"""What Kueue says of a Workload that it made inactive because of `max-exec-time-seconds`."""
 
 
 def home(case: Case) -> ClusterState | None:
@@ -103,6 +109,15 @@ def nudges(case: Case, cluster: ClusterState) -> tuple[Action, ...]:
         return ()
     ref = case.ref("ray.io/v1", "RayCluster", cluster.name)
     return (Nudge(ref, cluster.uid, cluster.attempt, case.job.metadata.name, case.stamp()),)
+
+
+def out_of_queue_time(cluster: ClusterState) -> Verdict | None:
+    """The end of a job that its queue let train for as long as its label allows; None for any other. It counts over the job's life."""
+    if not (cluster.suspended and _TIME_IS_UP.search(cluster.queue)):
+        return None
+    return Verdict(
+        Move.FAIL, Reason.EXECUTION_TIME_EXCEEDED, shortened(f"{cluster.name} was stopped by its queue: {cluster.queue}", MAX_MESSAGE)
+    )
 
 
 def is_born_for(case: Case, cluster: ClusterState) -> bool:

@@ -35,6 +35,9 @@ def current_attempt(case: Case) -> Decision:
         return end_attempt(case, _sent_away(ended, cluster))
     if cluster is None:
         return _without_cluster(case)
+    over = rehoming.out_of_queue_time(cluster)
+    if over is not None:
+        return end_attempt(case, over)
     if case.status.attempt_started_at is None:
         coming = None if rehoming.is_born_for(case, cluster) or cluster.held else _coming(case, cluster)
         if coming is not None:

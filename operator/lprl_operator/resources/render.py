@@ -1,7 +1,7 @@
 """render: (job, plan, inspection) -> every document the job may need, in the order they are created."""
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 from lprl_api import names
@@ -81,7 +81,9 @@ class Wanted:
         """Digest of the pods that a RayCluster of this name would have now; empty before the inspection."""
         if self.plan is None or self.inspection is None:
             return ""
-        return str(self.attempt_documents(1, cluster=cluster)[-1]["metadata"]["annotations"][names.ANNOTATION_PODS])
+        meta = self.job.metadata.model_copy(update={"generation": 0, "resource_version": None})
+        text = meta.model_dump_json() + self.inspection.model_dump_json()
+        return _pods_digest(_Pods(text, cluster, id(self.job.spec), id(self.plan), id(self.settings), self))
 
     def surroundings(self, attempt: int, cluster: str | None = None) -> tuple[Document, ...]:
         """What an attempt needs beside its cluster and that does nothing by itself: it may be there long before."""
@@ -132,3 +134,23 @@ def render_all(job: LowPrecisionRLJob, plan: JobPlan, inspection: Inspection, se
     for conversion in wanted.conversions():
         found += [wanted.convert_document(conversion), wanted.finalise_document(conversion, UID_WHEN_MADE)]
     return [*found, *wanted.attempt_documents(1)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pods:
+    """What pods follow from. Specs and plans are remembered by who makes them, so that the same ones are the same objects."""
+
+    text: str
+    cluster: str
+    spec: int
+    plan: int
+    settings: int
+    wanted: Wanted = field(compare=False)
+    """Keeps the objects there that are told by their ids."""
+
+
+@lru_cache(maxsize=4096)
+def _pods_digest(pods: _Pods) -> str:
+    """Remembered: a job that waits between two attempts asks at each look, and rendering takes some milliseconds."""
+    document = pods.wanted.attempt_documents(1, cluster=pods.cluster)[-1]
+    return str(document["metadata"]["annotations"][names.ANNOTATION_PODS])

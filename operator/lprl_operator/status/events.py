@@ -6,6 +6,7 @@ from lprl_api.text import shortened
 from lprl_api.wire.status import ConditionStatus, LowPrecisionRLJobStatus
 from lprl_operator.decide.actions import Event
 from lprl_operator.status import conditions as of
+from lprl_operator.status import queued
 
 _WARNINGS = frozenset(
     {
@@ -51,7 +52,7 @@ def events(old: LowPrecisionRLJobStatus, new: LowPrecisionRLJobStatus) -> tuple[
         found = [e for e in found if e.type == "Warning" or not end or end not in e.message]
     if new.attempt > old.attempt and new.restart_not_before is None:
         found.append(Event("Normal", Reason.STARTING, f"attempt {new.attempt}"))
-    return tuple(dict.fromkeys([*_edit(old, new), *found]))
+    return tuple(dict.fromkeys([*_edit(old, new), *found, *queued.told(old.conditions, new.conditions)]))
 
 
 def _edit(old: LowPrecisionRLJobStatus, new: LowPrecisionRLJobStatus) -> tuple[Event, ...]:

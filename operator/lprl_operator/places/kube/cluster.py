@@ -43,7 +43,7 @@ class KubeCluster:
     def __init__(self, api: KubeApi, cache: Cache, event_log: EventLog) -> None:
         self._api, self._cache, self._events = api, cache, event_log
         self._reader, self._joins = Reader(api, cache), Joins(self._patch_owners)
-        self._podless, self._queues = PodlessJobs(api, cache), Queues(api, cache)
+        self._podless, self.queues = PodlessJobs(api, cache), Queues(api, cache)
         self._refusals: dict[Key, dict[ObjectRef, Refusal]] = {}
         self._made: dict[Key, dict[ObjectRef, tuple[str, float]]] = {}
         """Controller and time of what this process created."""
@@ -67,7 +67,7 @@ class KubeCluster:
     def refresh(self, key: Key, now: datetime) -> None:
         """List what is not watched (worker pods, nodes, refusals) when it matters and was not read lately."""
         self._podless.look(key, now)
-        self._queues.look(key, now)
+        self.queues.look(key, now)
         if self._reader.is_due(key, now):
             document = self._cache.document(key)
             if document is not None:

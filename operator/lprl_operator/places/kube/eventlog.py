@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +36,8 @@ class EventLog:
         self._changed = threading.Condition()
         self._hurry = threading.Event()
         self._posting = False
+        self.tell: Callable[[Event], None] = lambda event: None
+        """Called with each event that is sent."""
         if start:
             threading.Thread(target=self._post_for_ever, name="events", daemon=True).start()
 
@@ -45,6 +47,8 @@ class EventLog:
             for event in events:
                 self._add(str(reduce.meta(document).get("uid")), event, self._document(document, event))
             self._changed.notify_all()
+        for event in events:
+            self.tell(event)
 
     def flush(self, seconds: float = 3.0) -> None:
         """Wait a little until everything queued is posted (at shutdown)."""

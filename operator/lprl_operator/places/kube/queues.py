@@ -16,6 +16,7 @@ from lprl_operator.kube.api import ApiError, KubeApi, Unavailable
 from lprl_operator.places.kube import reduce
 from lprl_operator.places.kube.cache import Cache
 from lprl_operator.places.kube.owners import controller_uid
+from lprl_operator.places.kube.waits import Waits
 
 EVICTED, RESERVED = str(Reason.EVICTED), "QuotaReserved"
 """Types of a Workload's conditions: Kueue and we have the same word for the first."""
@@ -34,7 +35,7 @@ class Queues:
 
     def __init__(self, api: KubeApi, cache: Cache) -> None:
         self._api, self._cache = api, cache
-        self._lock = threading.Lock()
+        self._lock, self.waits = threading.Lock(), Waits()
         self._listed: dict[str, tuple[datetime, float, set[str]]] = {}
         """By namespace: when, the seconds until the next, and what was held by then."""
         self._absent_until: datetime | None = None
@@ -43,6 +44,9 @@ class Queues:
     def look(self, key: Key, now: datetime) -> None:
         """Have the cache know what the queue says of what it holds of a job."""
         clusters = self._cache.clusters(key)
+        # Between attempts a RayCluster is suspended for a moment though its quota stays: that is told by spec.suspend alone.
+        waits = {("RayCluster", c.uid): c.told_to_suspend for c in clusters if c.queued}
+        self.waits.look(key, waits | {("Job", j.uid): j.suspended for j in self._cache.jobs_of(key)}, now)
         mine = {c.uid: c.suspended and not c.held for c in clusters} | {j.uid: j.suspended for j in self._cache.jobs_of(key)}
         held = {uid for uid, suspended in mine.items() if suspended}
         self._forget(key.namespace, mine.keys() - held)

@@ -4,12 +4,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.unit.lprl_operator.decide.steps import advance, condition, look, noted, status
+from tests.unit.lprl_operator.decide.steps import advance, condition, edit, look, noted, status
 
 from lprl_api.names import ExitCode
 from lprl_operator.controller import reconcile
 from lprl_operator.decide.actions import ObjectRef
 from lprl_operator.decide.observed import Refusal
+from lprl_operator.resources.render import Wanted
 
 CRASH = ExitCode.CRASH
 
@@ -127,3 +128,20 @@ def test_a_kept_cluster_that_never_gets_a_head_is_out_of_time(running, lib):
         look(world, lib)
         world.tick(10)
     assert [f["reason"] for f in status(world)["failures"]] == ["DriverCrashed", "ProvisionTimeout"]
+
+
+def test_a_job_that_waits_between_attempts_is_not_rendered_at_each_look(running, lib, monkeypatch):
+    world = running(failurePolicy={"backoffSeconds": 600})
+    world.exit_driver(world.head(), CRASH)
+    look(world, lib)
+    rendered, documents = [], Wanted.attempt_documents
+    monkeypatch.setattr(Wanted, "attempt_documents", lambda *args, **kwargs: rendered.append(args) or documents(*args, **kwargs))
+    for _ in range(10):
+        world.tick()
+        look(world, lib)
+    assert condition(world, "ClusterReady")["reason"] == "BackingOff"
+    assert rendered == []
+    edit(world, podTemplate={"image": "lprl.test/other:2"})
+    look(world, lib)
+    assert len(rendered) >= 1, "another spec has other pods"
+    assert all(c.deleting for c in world.clusters.values())
