@@ -216,6 +216,7 @@ class Serving:
         ids = probe_ids(self.vocab)
         judges = self.trainer.holds(self.pushed) and comparable(self.format, self.trained or self.format)
         wanted = self.trainer.probe(ids) if judges else None
+        self.device.enter("rollout")  # a probe needs the KV cache, and no plan has room for that beside the trainer's weights
         if problem := judge(self.rollout.probe(ids), wanted, trainer_limit(self.format, self.trained or self.format)):
             raise WeightMismatchError(f"weights of version {self.pushed}: {problem}")
         self.doubtful, self._since = False, 0

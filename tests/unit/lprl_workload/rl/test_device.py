@@ -85,6 +85,21 @@ def test_what_leaves_leaves_before_anything_comes(bench: Make, new_world: Make) 
     ]
 
 
+def test_engines_are_probed_when_the_trainer_has_left(bench: Make, new_world: Make) -> None:
+    """A probe needs the KV cache: woken beside the trainer's weights it takes what no phase of a plan counts (measured on an H200)."""
+    world, seen = new_world(), list[set[tuple[str, str]]]()
+    loop, _, _, engines = bench(SHARED | {"algorithm": {"steps": 1}, "evaluation": None}).attempt(1, world)
+    probe = engines.probe
+
+    def look(ids: Any) -> Any:
+        seen.append(up(world))
+        return probe(ids)
+
+    engines.probe = look
+    assert loop.run(never) == "finished"
+    assert seen == [{("engine", "weights"), ("engine", "kv")}]
+
+
 @pytest.mark.parametrize("changes", [{}, {"ranks": {"accelerator": "H100-80GB", "placement": "split"}}], ids=["cpu", "split"])
 def test_who_shares_nothing_stays(bench: Make, new_world: Make, changes: dict[str, Any]) -> None:
     world = new_world()
