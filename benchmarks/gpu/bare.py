@@ -1,4 +1,4 @@
-"""A bare SGLang server with weights of its own making, started and asked as plainly as can be."""
+"""A bare SGLang server with weights of its own making, started and asked as plainly as can be; its output head is the engine's."""
 
 import argparse
 import os
@@ -30,6 +30,7 @@ class Bare:
         write_view(source, fmt, shape, self._folder / "model")
         self._port = free_port()
         graphs = ["--cuda-graph-bs-decode", *map(str, args.batches), "--mem-fraction-static", str(args.memory_fraction)]
+        graphs += [] if args.bf16_head else ["--enable-fp32-lm-head"]
         self._command = [
             str(installed().python), "-m", "sglang.launch_server", "--model-path", str(self._folder / "model"), "--load-format", "dummy",
             "--dtype", str(compute_dtype(args.device)).removeprefix("torch."), "--host", "127.0.0.1", "--port", str(self._port),

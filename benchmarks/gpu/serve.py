@@ -1,10 +1,10 @@
 """Decoded tokens/s and seconds of a full push of SglangEngine, in several formats side by side, beside a bare SGLang server.
 
 Needs SGLang, and a GPU for figures that mean anything. Random weights of a real shape, made and quantised here and pushed through the
-engine contract; 256 tokens in, 512 out unless said. Decode: (tokens beyond the first) / (seconds of whole responses - those of one-token
-responses), medians. `plain` is the same server, asked past the engine with one request for the whole batch, unstreamed, without
-log-probabilities: the fastest client there is. `bare` (--bare) is a server of its own without our other arguments, asked so. OUT/SHAPE.json
-holds every figure.
+engine contract (in the mixture of experts all layers and all experts have the same ones); 256 tokens in, 512 out unless said. Decode:
+(tokens beyond the first) / (seconds of whole responses - those of one-token responses), medians. `plain` is the same server, asked past
+the engine with one request for the whole batch, unstreamed, without log-probabilities: the fastest client there is. `bare` (--bare) is a
+server of its own without our other arguments but the output head's, asked so. OUT/SHAPE.json holds every figure.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,6 +52,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bucket-mib", type=int, default=512)
     parser.add_argument("--memory-fraction", type=float, default=0.6)
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--tensor", type=int, default=1, help="tensor-parallel ranks, a GPU each")
+    parser.add_argument("--expert", type=int, default=1, help="expert-parallel groups of them")
+    parser.add_argument("--bf16-head", action="store_true", help="output heads in BF16: what is served then is not near the trainer's")
+    parser.add_argument("--no-plain", dest="plain", action="store_false", help="do not ask the engine's server past the engine")
     parser.add_argument("--bare", action="store_true", help="measure a bare server, too")
     parser.add_argument("--out", type=Path, default=Path("bench-out/serve"))
     return parser.parse_args()
@@ -110,12 +115,22 @@ def decode(draw: Draw, batches: Sequence[int], tokens: int, repeats: int) -> dic
     return found
 
 
+def plainly(engine: SglangEngine, args: argparse.Namespace, kind: str, vocabulary: int, found: dict[str, Any]) -> None:
+    """Add what the engine's server does when it is asked past the engine."""
+    server = engine._there()
+    asked = partial(draw_at, server.address, server.data_key)
+    plain = decode(lambda rows, n: asked(prompts(rows, args.input, vocabulary), n), args.batches, args.output, args.repeats)
+    shares = {rows: round(found["decode"][rows] / plain[rows], 3) for rows in args.batches}
+    found |= {"plain": plain, "share_of_plain": shares}
+    say(f"{args.shape} {kind}: the same server asked plainly {plain}, ours/plain {shares}")
+
+
 def measure(args: argparse.Namespace, kind: str) -> dict[str, Any]:
     """Return the figures of one format."""
     folder = args.out / f"{args.shape}-model"
     config, shape = write_shape(folder, args.shape)
     fmt = format_of(kind, shape)
-    options = ServerOptions(graph_sizes=tuple(args.batches), sleeps=False)
+    options = ServerOptions(args.tensor, args.expert, tuple(args.batches), sleeps=False, fp32_head=not args.bf16_head)
     context = args.input + args.output + 64
     began = time.perf_counter()
     engine = SglangEngine(
@@ -126,17 +141,15 @@ def measure(args: argparse.Namespace, kind: str) -> dict[str, Any]:
     say(f"{args.shape} {kind}: up after {found['start_seconds']:.1f} s")
     try:
         found["pushes"] = [
-            push(engine, served(config, fmt, shape, args.device, n), n, n == 1, args.bucket_mib << 20) for n in range(1, args.pushes + 1)
+            push(engine, served(config, fmt, shape, args.device, n, alike=shape.moe is not None), n, n == 1, args.bucket_mib << 20)
+            for n in range(1, args.pushes + 1)
         ]
         say(f"{args.shape} {kind}: pushes {json.dumps(found['pushes'])}")
         told = args.batches, args.output, args.repeats
         found["decode"] = decode(ours(engine, args, shape.vocab), *told)
         say(f"{args.shape} {kind}: decode {found['decode']}")
-        server = engine._there()
-        plain = decode(lambda rows, n: draw_at(server.address, server.data_key, prompts(rows, args.input, shape.vocab), n), *told)
-        shares = {rows: round(found["decode"][rows] / plain[rows], 3) for rows in args.batches}
-        found |= {"plain": plain, "share_of_plain": shares}
-        say(f"{args.shape} {kind}: the same server asked plainly {plain}, ours/plain {shares}")
+        if args.plain:
+            plainly(engine, args, kind, shape.vocab, found)
     finally:
         engine.close()
         torch.cuda.empty_cache()

@@ -1,6 +1,7 @@
 """Models of real shapes with random weights: config.json, tokenizer, and served tensors made where they are needed."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def _experts(count: int, used: int, ffn: int) -> dict[str, int]:
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3-8b": _COMMON | _DENSE | _sizes(36, 4096, 32, 8, 12288),
     "qwen3-30b-a3b": _COMMON | _MOE | _sizes(48, 2048, 32, 4, 6144) | _experts(128, 8, 768),
+    # What a GPU's memory is planned for with: large enough that its states weigh, and a vocabulary of the tasks.
+    "medium": _COMMON | _DENSE | _sizes(16, 2048, 16, 8, 6144) | {"vocab_size": 128, "max_position_embeddings": 512},
     # Widths of which every kernel has a variant, and little of everything else: for tests and learning.
     "small": _COMMON | _DENSE | _sizes(2, 2048, 4, 4, 512) | {"vocab_size": 128, "max_position_embeddings": 512},
     "small-moe": _COMMON | _MOE | _sizes(2, 2048, 4, 4, 512) | _experts(8, 2, 256) | {"vocab_size": 128, "max_position_embeddings": 512},
@@ -69,13 +72,23 @@ def format_of(name: str, shape: ModelShape) -> WeightFormat:
 
 
 def served(
-    config: dict[str, Any], fmt: WeightFormat, shape: ModelShape, device: str, seed: int, spread: float = SPREAD
+    config: dict[str, Any], fmt: WeightFormat, shape: ModelShape, device: str, seed: int, spread: float = SPREAD, alike: bool = False
 ) -> Iterator[NamedTensor]:
-    """Yield random served tensors, each made on `device` when it is asked for; another seed, another model."""
+    """Yield random served tensors, each made on `device` when it is asked for; another seed, another model.
+
+    `alike`: all layers, and all experts of one, have the same values, which are made once (48 layers of 128 experts take a minute).
+    """
     generator, selection = torch.Generator(device).manual_seed(seed), Selection(fmt, shape)
+    made: dict[str, list[tuple[str, torch.Tensor]]] = {}
     for spec in tensor_specs(config, False):
+        kind, module = re.sub(r"\.\d+\.", ".N.", spec.name), spec.name.rpartition(".")[0]
+        if alike and kind in made:
+            yield from (NamedTensor(module + rest, value) for rest, value in made[kind])
+            continue
         weight = torch.randn(spec.shape, generator=generator, device=device, dtype=torch.float32) * spread
         tensor = (weight + (spec.init == "ones")).to(torch.bfloat16)
         taken = not isinstance(fmt, Bf16) and selection.selects(spec.name, spec.shape)
         parts = quantize(spec.name, tensor, fmt) if taken else {spec.name: tensor}
-        yield from (NamedTensor(name, value.to(device)) for name, value in parts.items())
+        found = [NamedTensor(name, value.to(device)) for name, value in parts.items()]
+        made[kind] = [(item.name.removeprefix(module), item.tensor) for item in found] if alike else []
+        yield from found

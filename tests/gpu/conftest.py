@@ -2,4 +2,4 @@
 
 from lprl_workload.rollout.sglang.installed import find_installed
 
-collect_ignore = [] if find_installed() is not None else ["test_sglang.py"]
+collect_ignore = [] if find_installed() is not None else ["test_sglang.py", "test_sglang_two.py"]

@@ -53,6 +53,8 @@ class Site:
     fmt: WeightFormat
     name: str
     kind: str
+    free: int
+    """Bytes of the GPU that nobody had when the engine started: what its share is a share of."""
 
     def tensors(self, seed: int) -> list[NamedTensor]:
         return list(served(self.config, self.fmt, self.shape, "cuda:0", seed, SPREAD))
@@ -88,9 +90,9 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("served")
     config, shape = write_shape(folder, name)
     fmt = format_of(kind, shape)
-    options = ServerOptions(graph_sizes=(4, 16))
+    options, free = ServerOptions(graph_sizes=(4, 16)), torch.cuda.mem_get_info()[0]
     engine = SglangEngine(folder, fmt, shape, "cuda:0", context_length=256, max_concurrency=16, memory_fraction=FRACTION, server=options)
-    yield Site(engine, folder, config, shape, fmt, name, kind)
+    yield Site(engine, folder, config, shape, fmt, name, kind, free)
     engine.close()
 
 
@@ -161,5 +163,5 @@ def test_what_sleeps_is_free_and_comes_back_with_a_push(site: Site) -> None:
     site.push(tensors)
     asyncio.run(site.engine.wake(frozenset({"kv"})))
     print(f"\n{site.kind}: {freed / 2**30:.2f} GiB freed")
-    assert freed > 0.7 * FRACTION * torch.cuda.get_device_properties(0).total_memory
+    assert freed > 0.7 * FRACTION * site.free
     assert (site.scores(rows) - want).abs().mean() <= AGAIN.get(site.kind, 0.0)

@@ -37,6 +37,8 @@ class ServerOptions:
     """Of the server's own random stream."""
     sleeps: bool = True
     """Whether its memory is given to others between rollouts."""
+    fp32_head: bool = True
+    """Whether the output head computes in float32 on GPUs, as the trainer's does; benchmarks measure what that costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,10 @@ def _first_gpu(s: Settings) -> Value:
     return int(s.device.partition(":")[2] or 0) if s.cuda else None
 
 
+def _fp32_head(s: Settings) -> Value:
+    return s.cuda and s.server.fp32_head
+
+
 TABLE: tuple[Row, ...] = (
     Row("model, precision.rollout", ("--model-path",), lambda s: str(s.model), "a folder with the config.json of the served format"),
     Row("each push", ("--load-format",), lambda s: "dummy", "`dummy`: weights come by pushes alone"),
@@ -108,7 +114,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row("algorithm.seed", ("--random-seed",), lambda s: s.server.seed % 2**31, "of the server; requests have no seed of their own"),
     Row("arithmetic of the device", ("--dtype",), lambda s: str(compute_dtype(s.device)).removeprefix("torch."), "float32 on CPUs"),
-    Row("output head of the trainer", ("--enable-fp32-lm-head",), lambda s: s.cuda, "float32, as the trainer's", needed=False),
+    Row("output head of the trainer", ("--enable-fp32-lm-head",), _fp32_head, "float32, as the trainer's", needed=False),
     Row(
         "topology.placement colocated",
         ("--enable-memory-saver",),
