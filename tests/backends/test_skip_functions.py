@@ -9,12 +9,14 @@ from sglang.srt.layers.quantization.fp8 import Fp8Config
 from sglang.srt.layers.quantization.utils import is_layer_skipped
 from tests.unit.lprl_workload.quant import engine_rules
 from tests.zoo.engines import asked, linear_modules
-from tests.zoo.families import CHEAP, Case
+from tests.zoo.families import ALL, Case
 from tests.zoo.read_back import FORMATS, made
 
 from lprl_workload.convert.export import convert_folder
 
-CASES = [case for case in CHEAP if not case.refused]
+NEWER = ("cohere2_moe", "lfm3")
+"""Classes that the transformers release beside SGLang does not hold, or not whole."""
+CASES = [case for case in ALL if not case.refused and case.model_type not in NEWER]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.model_type)
