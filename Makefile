@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-zoo test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends setup-megatron test-megatron scale demo modes engines real test-real setup-real clean
+.PHONY: help setup fmt check test test-unit test-zoo test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends setup-megatron test-megatron test-triton scale demo modes engines real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -147,6 +147,10 @@ test-megatron: $(MEGATRON_STAMP) ## The trainer's contract, layouts, killed rank
 
 engines: $(BACKENDS_STAMP) ## Train four precision pairs with the torch engine and with SGLang on the CPU, side by side: docs/precision/engines/ (hours on two cores; ENGINES="--pairs fp8/fp8 --models qwen3": some of it).
 	$(BACKENDS_BIN)/python -m benchmarks.backends.run $(ENGINES)
+
+test-triton: $(MEGATRON_STAMP) ## The quantizer's GPU kernels in Triton's interpreter (in the environment of Megatron, which has Triton; two minutes).
+	$(MEGATRON_BIN)/pip install -q -c constraints.txt hypothesis
+	$(MEGATRON_BIN)/python -m pytest -q tests/triton_cpu
 
 clean: ## Remove the environment and everything the targets made.
 	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_MEGATRON) build dist runs volumes bench-out demo-out *.egg-info

@@ -5,7 +5,7 @@ import json
 
 from lprl_api.model.formats import Bf16, WeightFormat
 
-QUANTIZER_VERSION = "1"
+QUANTIZER_VERSION = "2"
 """Raised whenever the bytes for an equal input change; workload/quant says the same number and a test compares them."""
 
 

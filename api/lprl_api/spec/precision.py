@@ -44,6 +44,11 @@ class Int4(Contract):
         description="Linear layers to quantise: routed-experts or all-linear. "
         "Default: routed-experts for a mixture-of-experts model, all-linear for a dense one.",
     )
+    grid: Literal["symmetric", "source"] = Field(
+        "symmetric",
+        description="Codes of a group: symmetric has -7 to 7 and a scale of max/7; source also -8 to 7 with max/8, whichever is closer in "
+        "that group: it keeps the values of an INT4 source, whatever tool wrote it. Default symmetric.",
+    )
 
 
 class Fp8(Contract):

@@ -3,7 +3,7 @@
 import textwrap
 
 from lprl_api.model.formats import described
-from lprl_operator.plan.types import GpuGroup, Item, JobPlan, MemoryPhase
+from lprl_operator.plan.types import GpuGroup, Item, JobPlan, MemoryPhase, Push
 
 _BAR = 40
 _LETTERS = {
@@ -118,7 +118,19 @@ def _host(plan: JobPlan) -> list[str]:
         f"Conversion disk     {gigabytes(disk.conversion_bytes)}" + (f": {_list(disk.conversion)}" if disk.conversion else ""),
         f"Checkpoint disk     {gigabytes(disk.checkpoint_bytes)}: {_list(disk.checkpoints)}",
     ]
+    lines += [_push(plan.push)] if plan.push is not None else []
     return [part for line in lines for part in _wrapped(line, " " * 20)]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def _push(push: Push) -> str:
+    large = [(name, seconds) for name, seconds in push.parts.items() if seconds >= push.seconds / 50]
+    parts = ", ".join(f"{name} {_seconds(seconds)}" for name, seconds in sorted(large, key=lambda item: -item[1]))
+    size = f"{gigabytes(push.nbytes)} in {push.tensors} tensors"
+    return f"Weight push         about {_seconds(push.seconds)} ({size}, by rates of H200s): {parts}; bound by {push.bound}"
 
 
 def _list(items: tuple[Item, ...]) -> str:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lprl_api.base import Contract, NonNegativeInt, PositiveInt
+from lprl_api.base import Contract, NonNegativeFloat, NonNegativeInt, PositiveInt
 from lprl_api.derived.residency import Phase
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
@@ -113,6 +113,20 @@ class Disk(Contract):
         return sum(item.bytes for item in self.checkpoints)
 
 
+class Push(Contract):
+    """One weight push, predicted from measured rates (push.py)."""
+
+    seconds: NonNegativeFloat
+    nbytes: NonNegativeInt
+    """Served bytes."""
+    tensors: NonNegativeInt
+    """Under Hugging Face names."""
+    bound: str
+    """What takes most of it."""
+    parts: dict[str, float]
+    """Seconds of what takes time; all but `engine` work side by side."""
+
+
 class JobPlan(Contract):
     """Everything the spec implies in numbers; made by plan.make_plan, read by render, status and the command line."""
 
@@ -131,6 +145,8 @@ class JobPlan(Contract):
     disk: Disk
     rollout_format: WeightFormat
     training_format: WeightFormat
+    push: Push | None = None
+    """None on a CPU."""
     notes: tuple[str, ...] = Field(())
 
     @property

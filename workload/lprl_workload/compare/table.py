@@ -22,6 +22,9 @@ def verification_table(found: Verification, top: int) -> str:
         rows.append(
             f"re-quantising by the own INT4 rule changes {share:.2%} of the values, {found.rule_difference.codes_minus_8} codes are -8"
         )
+        if found.rule_difference.changed_values:
+            kept = found.rule_difference.changed_on_its_grid / max(found.rule_difference.values, 1)
+            rows.append(f"by grid source (precision.int4.grid; --grid source) {kept:.2%} of them would change")
     errors = [t.relative_rms_error for t in found.tensors if t.by_the_rule is not None]
     if errors:
         rows.append(f"relative RMS: median {median(errors):.6f}, worst {max(errors):.6f} of {len(errors)} quantised tensors")

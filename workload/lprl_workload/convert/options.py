@@ -13,6 +13,7 @@ ALIASES = {"fp8": "fp8-block", "int4": "int4-group"}
 _FIELDS = {
     "group_size": "group_size",
     "scope": "scope",
+    "grid": "grid",
     "scale_format": "scale_format",
     "activations": "activations",
     "exclude": "exclude_modules",
@@ -36,6 +37,8 @@ def format_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--group-size", type=int, choices=(32, 64, 128), help="input channels per INT4 scale; default 128")
     scopes = tuple(scope.value for scope in Scope)
     options.add_argument("--scope", choices=scopes, help="what INT4 covers; default routed-experts when there are any, else all-linear")
+    grids = "INT4 codes: symmetric -7 to 7 (the default), source -8 to 7 where that is closer, which keeps an INT4 source's values"
+    options.add_argument("--grid", choices=("symmetric", "source"), help=grids)
     options.add_argument("--scale-format", choices=("float32", "ue8m0"), help="block FP8 scales; default float32")
     means = "what engines do with the inputs of FP8 layers: quantise them (dynamic, the default) or leave them in BF16 (none: weight-only)"
     options.add_argument("--activations", choices=("dynamic", "none"), help=means)

@@ -52,6 +52,8 @@ class RuleDifference(Contract):
     """Codes that the own, symmetric rule never writes."""
     relative_rms: float
     """Of the change, against the stored values."""
+    changed_on_its_grid: int = 0
+    """Values that change by grid `source`."""
 
 
 class Verification(Contract):
@@ -231,7 +233,7 @@ def rule_difference(model: ModelFolder, on_tensor: OnTensor = lambda _: None, li
 
     Raises UserError naming a tensor with NaN or infinite values.
     """
-    values = changed = minus_8 = 0
+    values = changed = minus_8 = kept = 0
     error = weight = 0.0
     packed = [name for name in model.names() if name.endswith(".weight") and f"{name}_packed" in model.index.where]
     for name in packed[:limit]:
@@ -242,12 +244,15 @@ def rule_difference(model: ModelFolder, on_tensor: OnTensor = lambda _: None, li
         scale = stored.parts[f"{name}_scale"]
         try:
             codes, own_scale = quantize_int4(before, cols // scale.shape[1])
+            there = dequantize_int4(*quantize_int4(before, cols // scale.shape[1], grid="source"))
         except ValueError as failure:
             raise UserError(f"{model.folder}: tensor {name}: {failure}", "convert the source again") from failure
         after = dequantize_int4(codes, own_scale)
         values += rows * cols
         changed += int((after != before).sum())
+        kept += int((there != before).sum())
         minus_8 += int((unpack(stored.parts[f"{name}_packed"], cols) == -8).sum())
         error += float((after.double() - before.double()).square().sum())
         weight += float(before.double().square().sum())
-    return RuleDifference(values=values, changed_values=changed, codes_minus_8=minus_8, relative_rms=relative_rms(error, weight))
+    rms = relative_rms(error, weight)
+    return RuleDifference(values=values, changed_values=changed, codes_minus_8=minus_8, relative_rms=rms, changed_on_its_grid=kept)

@@ -134,5 +134,6 @@ def _foreign(folder: Path, inspection: Inspection) -> str:
     share = found.changed_values / max(found.values, 1)
     return (
         f"re-quantising {RULE_SAMPLE} tensors by the own INT4 rule changes {share:.2%} of the values "
-        f"(relative RMS {found.relative_rms:.2e}); {found.codes_minus_8} codes are -8\n"
+        f"(relative RMS {found.relative_rms:.2e}), with int4.grid source {found.changed_on_its_grid / max(found.values, 1):.2%}; "
+        f"{found.codes_minus_8} codes are -8\n"
     )

@@ -3,5 +3,5 @@
 Offline conversion, the trainer's fake quantisation and weight sync call the same functions; tests demand bit equality of all three.
 """
 
-QUANTIZER_VERSION = "1"
+QUANTIZER_VERSION = "2"
 """Part of every conversion's content key: raised whenever the bytes for an equal input change."""

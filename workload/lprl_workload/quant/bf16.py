@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lprl_api.model.formats import Bf16
+from lprl_workload.quant.batch import Quantised
 from lprl_workload.quant.kernels import Kernels
 from lprl_workload.quant.slab import SlabEncoder
 from lprl_workload.quant.source import Check, rounded
@@ -16,6 +17,10 @@ class Bf16Kernels:
     def quantize(self, weight: Tensor, fmt: Bf16, check: Check) -> tuple[Tensor, ...]:
         """See Kernels; nothing is checked."""
         return (rounded(weight),)
+
+    def batch(self, weights: Sequence[Tensor], fmt: Bf16) -> Quantised | None:
+        """See Kernels."""
+        return None
 
     def dequantize(self, parts: Sequence[Tensor], fmt: Bf16) -> Tensor:
         """See Kernels."""

@@ -23,9 +23,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lprl_api.model.formats.fp8 import Fp8
+from lprl_workload.quant.batch import Quantised
 from lprl_workload.quant.kernels import Kernels
 from lprl_workload.quant.slab import ErrorSums, SlabEncoder, raw_bytes
 from lprl_workload.quant.source import Check, refuse, rounded, split_last, tiles, untile
+from lprl_workload.quant.triton.available import usable
+from lprl_workload.quant.triton.work import manner
 
 E4M3_MAX = 448.0
 FP32_MAX = torch.finfo(torch.float32).max
@@ -53,6 +56,12 @@ def quantize_fp8(
     Raises ValueError for NaN or infinite input (callers know the tensor's name), unless `check` takes that for later.
     """
     rows, cols = weight.shape[-2:]
+    if absmax is None and _on_gpu([weight], [block]):
+        from lprl_workload.quant.triton import fp8
+
+        (parts,), seen = fp8.quantize([weight], [block], pow2)
+        check(seen.finite.all())
+        return parts
     x = tiles(rounded(weight).float(), block)
     own = x.abs().amax(dim=(-3, -1), keepdim=True)
     absmax = own if absmax is None else absmax.expand_as(own)
@@ -61,6 +70,11 @@ def quantize_fp8(
     # absmax * (448 / absmax) can exceed 448 by an ulp, which E4M3 rounds back to 448: no clamp is needed.
     codes = untile((x * qscale).to(torch.float8_e4m3fn), rows, cols)
     return codes.contiguous(), torch.reciprocal(qscale).squeeze(-1).squeeze(-2)
+
+
+def _on_gpu(weights: Sequence[Tensor], blocks: Sequence[tuple[int, int]]) -> bool:
+    """Return whether the Triton kernels do these weights [..., N, K] with scales of these rectangles."""
+    return usable(*weights) and all(manner(block, (w.shape[-2], w.shape[-1])) for w, block in zip(weights, blocks, strict=True))
 
 
 def dequantize_fp8(codes: Tensor, scale_inv: Tensor, block: tuple[int, int]) -> Tensor:
@@ -93,6 +107,16 @@ class Fp8Kernels:
         codes, scale_inv = quantize_fp8(weight, fmt.tile(rows, cols), fmt.powers_of_two, check=check)
         return codes, scale_inv.reshape(fmt.scales(rows, cols))
 
+    def batch(self, weights: Sequence[Tensor], fmt: Fp8) -> Quantised | None:
+        """See Kernels."""
+        blocks = [fmt.tile(*weight.shape) for weight in weights]
+        if not _on_gpu(weights, blocks):
+            return None
+        from lprl_workload.quant.triton import fp8
+
+        parts, seen = fp8.quantize(weights, blocks, fmt.powers_of_two, stats=True)
+        return [(codes, scale.reshape(fmt.scales(*codes.shape))) for codes, scale in parts], seen
+
     def dequantize(self, parts: Sequence[Tensor], fmt: Fp8) -> Tensor:
         """See Kernels; float32."""
         codes, scale = parts
@@ -105,6 +129,12 @@ class Fp8Kernels:
     def fake_quantize(self, weight: Tensor, fmt: Fp8) -> Tensor:
         """See Kernels; float32."""
         block = fmt.tile(*weight.shape[-2:])
+        if _on_gpu([weight], [block]):
+            from lprl_workload.quant.triton import fp8
+
+            (values,), seen = fp8.values([weight], [block], fmt.powers_of_two)
+            refuse(seen.finite.all())
+            return values
         return dequantize_fp8(*quantize_fp8(weight, block, fmt.powers_of_two), block)
 
     def tail(self, rows: int, cols: int) -> tuple[Tensor, ...]:

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 
 namespace {
 
@@ -154,17 +155,45 @@ inline void encode_fp8_run(const uint16_t* x, int64_t n, float qscale, uint8_t* 
   std::memcpy(codes + i, last_codes, n - i);
 }
 
+// Sixteen codes of INT4 with the stored scale, as integers in the low bits of what is returned. BF16 rounding makes a scale at most 2^-9 too
+// small, so a quotient of absmax / 7 is at most 7.014 and needs no clamping; of absmax / 8 (kLower) 8 is no code and becomes 7.
+template <bool kLower>
+inline F32 round_int4(F32 weight, float inverse) {
+  // Adding 1.5 * 2^23 rounds to an integer, ties to even, and leaves it in the low bits.
+  const F32 shifted = weight * inverse + 12582912.0f;
+  const F32 top = F32{} + 12582919.0f;
+  return kLower ? (shifted > top ? top : shifted) : shifted;
+}
+
+// What an engine computes with: the code times the scale, rounded to BF16.
+inline F32 value_int4(F32 shifted, float scale) {
+  const U32 product = bits((shifted - 12582912.0f) * scale);
+  return floats((product + 0x7FFFu + ((product >> 16) & 1u)) & 0xFFFF0000u);
+}
+
+// Bits of the largest error of a group.
+template <bool kLower>
+inline int32_t worst_int4(const uint16_t* x, int64_t n, float scale) {
+  const float inverse = 1.0f / scale;
+  I32 worst = {};
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const F32 weight = load(x + i);
+    const F32 error = value_int4(round_int4<kLower>(weight, inverse), scale) - weight;
+    worst = larger(worst, ordered(error) & 0x7FFFFFFF);
+  }
+  int32_t most = 0;
+  for (int i = 0; i < kLanes; ++i) most = worst[i] > most ? worst[i] : most;
+  return most;
+}
+
 // Codes of one INT4 group (n a multiple of 32) with the stored scale; `unit` is the inverse of the statistics' unit.
-// No code needs clamping: BF16 rounding makes a scale at most 2^-9 too small, so the largest quotient is 7.014.
+template <bool kLower>
 inline void encode_int4(const uint16_t* x, int64_t n, float scale, float unit, uint32_t* packed, Lanes* lanes) {
   const float inverse = 1.0f / scale;
   for (int64_t i = 0; i < n; i += kLanes) {
     const F32 weight = load(x + i);
-    // Adding 1.5 * 2^23 rounds to an integer, ties to even, and leaves it in the low bits.
-    const F32 shifted = weight * inverse + 12582912.0f;
-    const U32 product = bits((shifted - 12582912.0f) * scale);
-    const F32 value = floats((product + 0x7FFFu + ((product >> 16) & 1u)) & 0xFFFF0000u);
-    lanes->note((value - weight) * unit, weight * unit);
+    const F32 shifted = round_int4<kLower>(weight, inverse);
+    lanes->note((value_int4(shifted, scale) - weight) * unit, weight * unit);
     const U8 nibbles = __builtin_convertvector(bits(shifted) + 8u, U8);
     U64 eight = reinterpret_cast<U64>(nibbles);
     eight = (eight | (eight >> 4)) & 0x00FF00FF00FF00FFull;
@@ -173,6 +202,25 @@ inline void encode_int4(const uint16_t* x, int64_t n, float scale, float unit, u
     packed[i / 8] = uint32_t(eight[0]);
     packed[i / 8 + 1] = uint32_t(eight[1]);
   }
+}
+
+inline uint16_t scale_int4(float most, float divisor) {
+  const float scale = most / divisor;
+  return narrow(scale < FLT_MIN ? FLT_MIN : scale);
+}
+
+// Put the best of the scales tried into *scale, which holds that of most / 7; returns whether it is that of most / 8.
+inline bool best_int4(const uint16_t* x, int64_t n, float most, uint16_t* scale) {
+  const uint16_t first = *scale, eighth = scale_int4(most, 8.0f);
+  int32_t least = worst_int4<false>(x, n, widen(first));
+  bool lower = false;
+  int32_t error = worst_int4<true>(x, n, widen(eighth));
+  if (error < least) least = error, *scale = eighth, lower = true;
+  for (const uint16_t next : {uint16_t(first - 1 < 0x80 ? 0x80 : first - 1), uint16_t(first + 1)}) {
+    error = worst_int4<false>(x, n, widen(next));
+    if (error < least) least = error, *scale = next, lower = false;
+  }
+  return lower;
 }
 
 }  // namespace
@@ -222,8 +270,9 @@ int lprl_fp8(const uint16_t* x, int64_t rows, int64_t cols, int64_t bn, int64_t 
 }
 
 // Quantise x [rows, cols] in groups of `group` (32, 64 or 128) columns: packed [rows, cols/8], scales BF16 [rows, cols/group].
+// `all`: of absmax / 7, absmax / 8 and the neighbours of the first, group by group, the first with the smallest largest error.
 // Returns 1, with outputs undefined, where a value is not finite, else 0.
-int lprl_int4(const uint16_t* x, int64_t rows, int64_t cols, int64_t group, uint32_t* packed, uint16_t* scales, double* sums,
+int lprl_int4(const uint16_t* x, int64_t rows, int64_t cols, int64_t group, int all, uint32_t* packed, uint16_t* scales, double* sums,
               int64_t* zeros, int64_t* clipped) {
   const int64_t per_row = cols / group;
   for (int64_t row = 0; row < rows; ++row, x += cols, packed += cols / 8, scales += per_row) {
@@ -231,15 +280,25 @@ int lprl_int4(const uint16_t* x, int64_t rows, int64_t cols, int64_t group, uint
     for (int64_t g = 0; g < per_row; ++g) {
       const uint16_t bits = absmax(x + g * group, group);
       if (bits >= kInfinity) return 1;
-      const float most = widen(bits), scale = most / 7.0f;
-      scales[g] = narrow(scale < 1e-5f ? 1e-5f : scale);
+      const float most = widen(bits);
+      scales[g] = scale_int4(most, 7.0f);
       *zeros += bits == 0;
-      *clipped += most > 7.0f * widen(scales[g]);
       row_most = most > row_most ? most : row_most;
     }
     Lanes lanes;
-    for (int64_t g = 0; g < per_row; ++g)
-      encode_int4(x + g * group, group, widen(scales[g]), 1.0f / row_most, packed + g * group / 8, &lanes);
+    for (int64_t g = 0; g < per_row; ++g) {
+      const uint16_t* from = x + g * group;
+      uint32_t* to = packed + g * group / 8;
+      const float most = widen(absmax(from, group)), unit = 1.0f / row_most;
+      const bool lower = all && best_int4(from, group, most, &scales[g]);
+      if (lower) {
+        *clipped += most > 8.0f * widen(scales[g]);
+        encode_int4<true>(from, group, widen(scales[g]), unit, to, &lanes);
+      } else {
+        *clipped += most > 7.0f * widen(scales[g]);
+        encode_int4<false>(from, group, widen(scales[g]), unit, to, &lanes);
+      }
+    }
     lanes.reduce(row_most, sums);
   }
   return 0;

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from lprl_api.model.formats import Format
+from lprl_workload.quant.batch import Quantised
 from lprl_workload.quant.slab import SlabEncoder
 from lprl_workload.quant.source import Check
 
@@ -17,6 +18,12 @@ class Kernels(Protocol):
 
     def quantize(self, weight: Tensor, fmt: Any, check: Check) -> tuple[Tensor, ...]:
         """Return the parts of `weight` [N, K]; raises ValueError for misfits and (unless `check` takes it for later) NaN."""
+
+    def batch(self, weights: Sequence[Tensor], fmt: Any) -> Quantised | None:
+        """Return the parts of `weights` [N, K], from as few launches as there can be; None where they go one by one.
+
+        Nothing waits for the device, and nothing is said of NaN but in `Seen`; raises ValueError for misfits.
+        """
 
     def dequantize(self, parts: Sequence[Tensor], fmt: Any) -> Tensor:
         """Return the values an engine computes with, [N, K]; raises ValueError for parts that do not fit together."""

@@ -107,5 +107,5 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     pointer, wide, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.lprl_absmax.argtypes, library.lprl_absmax.restype = [pointer, wide], ctypes.c_uint16
     library.lprl_fp8.argtypes = [pointer, wide, wide, wide, wide, number, number, pointer, pointer, pointer, pointer]
-    library.lprl_int4.argtypes = [pointer, wide, wide, wide, pointer, pointer, pointer, pointer, pointer]
+    library.lprl_int4.argtypes = [pointer, wide, wide, wide, number, pointer, pointer, pointer, pointer, pointer]
     return library

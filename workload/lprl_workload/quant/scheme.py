@@ -4,13 +4,15 @@ What a weight is stored as is the format's own (`Format.parts`, lprl_api/model/f
 Which weights are quantised at all is `select.py`'s decision; these functions do what they are told.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
+from lprl_workload.process.movement import here
+from lprl_workload.quant.batch import Seen
 from lprl_workload.quant.kernels import kernels_of
 from lprl_workload.quant.source import Check, refuse, rounded
 
@@ -38,15 +40,50 @@ def quantize(name: str, weight: Tensor, fmt: WeightFormat, check: Check = refuse
     Raises UserError naming the tensor for NaN or infinite input, a wrong dtype or rank, and channels no group fits.
     """
     names = served_names(name, fmt)
+    _check_shape(name, weight)
+    try:
+        return dict(zip(names, kernels_of(fmt).quantize(weight, fmt, check), strict=True))
+    except ValueError as error:
+        raise UserError(f"tensor {name}: {error}", "exclude it (excludeModules), or choose another format") from error
+
+
+def _check_shape(name: str, weight: Tensor) -> None:
     if weight.ndim != 2 or not weight.numel():
         raise UserError(
             f"tensor {name}: shape {list(weight.shape)}; only non-empty matrices can be quantised",
             "copy or download the model folder again",
         )
+
+
+def quantize_batch(items: Sequence[tuple[str, Tensor]], fmt: WeightFormat) -> tuple[list[dict[str, Tensor]], Seen]:
+    """Return what `quantize` returns of several named weights [N, K] of one device, and whether they were finite and what the error is.
+
+    On a GPU with Triton it is one launch for as many weights as there are (of like alignment), and nothing waits for the device. Raises
+    what `quantize` raises, but for values that are not finite.
+    """
+    for name, weight in items:
+        _check_shape(name, weight)
     try:
-        return dict(zip(names, kernels_of(fmt).quantize(weight, fmt, check), strict=True))
-    except ValueError as error:
-        raise UserError(f"tensor {name}: {error}", "exclude it (excludeModules), or choose another format") from error
+        found = kernels_of(fmt).batch([weight for _, weight in items], fmt)
+    except ValueError:
+        found = None  # one by one, the weight that does not fit is named
+    if found is None:
+        return _one_by_one(items, fmt)
+    parts, seen = found
+    return [dict(zip(served_names(name, fmt), part, strict=True)) for (name, _), part in zip(items, parts, strict=True)], seen
+
+
+def _one_by_one(items: Sequence[tuple[str, Tensor]], fmt: WeightFormat) -> tuple[list[dict[str, Tensor]], Seen]:
+    found: list[dict[str, Tensor]] = []
+    finite: list[Tensor] = []
+    errors, weights = [], []
+    for name, weight in items:
+        here.tick()
+        found.append(quantize(name, weight, fmt, finite.append))
+        exact = weight.to(torch.float32)
+        errors.append((dequantize(found[-1], module_of(name), fmt).to(torch.float32) - exact).square().sum(dtype=torch.float64))
+        weights.append(exact.square().sum(dtype=torch.float64))
+    return found, Seen(torch.stack(finite), torch.stack(errors), torch.stack(weights))
 
 
 def dequantize(parts: Mapping[str, Tensor], module: str, fmt: WeightFormat) -> Tensor:

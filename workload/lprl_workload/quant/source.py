@@ -16,14 +16,16 @@ def refuse(finite: Tensor) -> None:
         raise ValueError("NaN or infinite values")
 
 
-def rounded(weight: Tensor) -> Tensor:
-    """Return `weight` as bfloat16 (rounded to nearest even when it is not), detached.
-
-    Raises ValueError for integer and FP8 dtypes, which are codes and not weights.
-    """
+def weight_like(weight: Tensor) -> Tensor:
+    """Return `weight` detached. Raises ValueError for integer and FP8 dtypes, which are codes and not weights."""
     if not weight.is_floating_point() or weight.element_size() < 2:
         raise ValueError(f"dtype {str(weight.dtype).removeprefix('torch.')}; needs bfloat16, float16 or float32")
-    return weight.detach().to(torch.bfloat16)
+    return weight.detach()
+
+
+def rounded(weight: Tensor) -> Tensor:
+    """Return `weight` as bfloat16 (rounded to nearest even when it is not), detached; raises what `weight_like` raises."""
+    return weight_like(weight).to(torch.bfloat16)
 
 
 def split_last(x: Tensor, size: int) -> Tensor:

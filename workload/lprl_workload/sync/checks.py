@@ -15,7 +15,7 @@ from lprl_workload.data import Bucket
 from lprl_workload.process.errors import WeightMismatchError
 from lprl_workload.quant.specs import Spec, spec_bytes
 from lprl_workload.sync.buckets import unpack
-from lprl_workload.sync.checksum import checksum
+from lprl_workload.sync.checksum import checksums
 
 
 def table_of(specs: Iterable[Spec]) -> str:
@@ -51,12 +51,15 @@ class Arrived:
 
     def add(self, bucket: Bucket, device: torch.device | str | None = None) -> None:
         """Note the tensors of a bucket; raises WeightMismatchError when one came before, or does not fit the bucket."""
+        arrived: list[Tensor] = []
         for item, entry in zip(unpack(bucket), bucket.entries, strict=True):
             if entry.name in self.specs:
                 raise WeightMismatchError(f"{entry.name}: sent twice in one update")
             self.specs[entry.name] = (entry.name, entry.dtype, entry.shape)
             if self.strong:
-                self.sums[entry.name] = checksum(item.tensor if device is None else item.tensor.to(device))
+                arrived.append(item.tensor if device is None else item.tensor.to(device))
+        if arrived:
+            self.sums |= {entry.name: value for entry, value in zip(bucket.entries, checksums(arrived), strict=True)}
 
     def compare(self, check: Check) -> str:
         """Return how what arrived differs from what should have, in words; empty when it does not."""

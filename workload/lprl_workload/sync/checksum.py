@@ -14,8 +14,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lprl_workload.quant.triton.available import usable
+from lprl_workload.quant.triton.work import count_runs
+
 CHUNK_ELEMENTS = 1 << 22
 """Elements summed at a time: bounds the 8 bytes an element that the integers take."""
+MOST_RUNS = 1 << 16
+"""Of a piece, for the kernel; one that lies in more of them in the whole is summed with PyTorch."""
 _FIRST, _SECOND = 0x9E3779B97F4A7C15 - (1 << 64), 0xBF58476D1CE4E5B9 - (1 << 64)
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -50,6 +55,10 @@ def checksum(piece: Tensor, whole: Sequence[int] | None = None, offset: Sequence
     if not piece.ndim:
         return checksum(values)
     whole, start = tuple(whole or piece.shape), list(offset or (0,) * piece.ndim)
+    if usable(values) and count_runs(piece.shape, whole) <= MOST_RUNS:
+        from lprl_workload.quant.triton import sums
+
+        return sums.checksums([(values, whole, start)])[0]
     total = torch.zeros((), dtype=torch.int64, device=piece.device)
     rows = max(1, CHUNK_ELEMENTS // max(1, values[:1].numel()))
     for first in range(0, values.shape[0], rows):
@@ -57,3 +66,16 @@ def checksum(piece: Tensor, whole: Sequence[int] | None = None, offset: Sequence
         position = _positions(part.shape, whole, [start[0] + first, *start[1:]], piece.device)
         total = total + (part.to(torch.int64) * _weights(position)).sum()
     return total
+
+
+def checksums(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the checksums of whole tensors; of those on a GPU by one launch for each size of element."""
+    device = next((tensor.device for tensor in tensors if usable(tensor)), None)
+    together = [number for number, tensor in enumerate(tensors) if tensor.device == device and tensor.numel()]
+    found: dict[int, Tensor] = {}
+    if together:
+        from lprl_workload.quant.triton import sums
+
+        pieces = [tensors[number].detach().contiguous() for number in together]
+        found = dict(zip(together, sums.checksums([(p, p.shape, [0] * p.ndim) for p in pieces]).unbind(), strict=True))
+    return [found[number] if number in found else checksum(tensor) for number, tensor in enumerate(tensors)]

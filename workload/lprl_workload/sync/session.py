@@ -18,7 +18,7 @@ from lprl_workload.quant.error import relative_rms
 from lprl_workload.sync.assemble import Assembly, Taker, Whole
 from lprl_workload.sync.buckets import make_bucket
 from lprl_workload.sync.checks import Check
-from lprl_workload.sync.checksum import checksum
+from lprl_workload.sync.checksum import checksums
 from lprl_workload.sync.manifest import WeightSource
 from lprl_workload.sync.peers import AbandonedError, Peers, together
 from lprl_workload.sync.routes import Audience, Routes, Target
@@ -87,7 +87,8 @@ class Session(Taker):
         for number, audience in enumerate(self._routes.audiences):
             items = [part for item in served if (part := _part(audience, item)) is not None]
             if self._strong:
-                self._sums |= {(number, item.name): checksum(item.tensor) for item in items}
+                found = checksums([item.tensor for item in items])
+                self._sums |= {(number, item.name): value for item, value in zip(items, found, strict=True)}
             if items:
                 bucket = make_bucket(items)
                 self._nbytes += bucket.data.numel()

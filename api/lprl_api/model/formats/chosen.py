@@ -22,7 +22,8 @@ def int4_scope(precision: Precision, is_moe: bool) -> Scope:
 
 def _int4(precision: Precision, is_moe: bool) -> Int4Group:
     scope = int4_scope(precision, is_moe)
-    return Int4Group(group_size=precision.int4.group_size, scope=scope, exclude_modules=precision.exclude_modules)
+    int4 = precision.int4
+    return Int4Group(group_size=int4.group_size, scope=scope, exclude_modules=precision.exclude_modules, grid=int4.grid)
 
 
 def rollout_format(precision: Precision, is_moe: bool) -> WeightFormat:

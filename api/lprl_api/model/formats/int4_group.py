@@ -8,6 +8,10 @@ from lprl_api.spec.precision import Scope
 if TYPE_CHECKING:
     from lprl_api.model.model_shape import SourceQuantization
 
+Grid = Literal["symmetric", "source"]
+"""symmetric: codes -7 to 7, scale absmax / 7. source: beside it codes -8 to 7 and absmax / 8, whichever has the smaller largest error in a
+group: keeps what is in an INT4 checkpoint, by 7 (Kimi K2) or by 7.5 with codes of -8 (round-to-nearest tools).
+"""
 GROUP_SIZES = (128, 64, 32)
 """Largest first: what fits is told in this order."""
 
@@ -19,6 +23,7 @@ class Int4Group(Format):
     group_size: Literal[32, 64, 128] = 128
     scope: Scope = Scope.ROUTED_EXPERTS
     exclude_modules: tuple[str, ...] = ()
+    grid: Grid = "symmetric"
 
     kernels: ClassVar[str] = "int4_group"
     family: ClassVar[str] = "INT4"

@@ -17,6 +17,7 @@ FORMATS = (
     Int4Group(group_size=32),
     Int4Group(group_size=64),
     Int4Group(group_size=128),
+    Int4Group(group_size=32, grid="source"),
 )
 FORMATS += tuple(fmt() for kind, fmt in formats.FORMATS.items() if kind != "bf16" and kind not in {known.kind for known in FORMATS})
 examples = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

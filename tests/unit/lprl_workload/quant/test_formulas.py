@@ -65,8 +65,9 @@ def test_ragged_tail_equals_zero_padding() -> None:
     ("values", "codes", "scale"),
     [
         pytest.param([7.0, -7.0, 3.5, -3.5, 2.5, 0.5], [7, -7, 4, -4, 2, 0], 1.0, id="half-goes-to-even"),
-        pytest.param([0.0], [0], 1e-5, id="zeros-take-the-least-scale"),
-        pytest.param([7e-6, -1e-6], [1, 0], 1e-5, id="least-scale"),
+        pytest.param([0.0], [0], 2.0**-126, id="zeros-take-the-least-scale"),
+        pytest.param([7e-6, -1e-6], [7, -1], 1e-6, id="small-weights-keep-a-scale-of-their-own"),
+        pytest.param([2.0**-125, -(2.0**-126)], [2, -1], 2.0**-126, id="least-scale"),
     ],
 )
 def test_int4_codes(values: list[float], codes: list[int], scale: float) -> None:
@@ -76,6 +77,22 @@ def test_int4_codes(values: list[float], codes: list[int], scale: float) -> None
     assert q[0, : len(codes)].tolist() == codes
     assert got.dtype is torch.bfloat16
     assert got.item() == torch.tensor(scale).to(torch.bfloat16).item()
+
+
+@pytest.mark.parametrize(
+    ("values", "codes", "scale"),
+    [
+        pytest.param([-8.0, 7.0, 3.0], [-8, 7, 3], 1.0, id="codes-of-minus-8-stay"),
+        pytest.param([7.0, -7.0, 3.0], [7, -7, 3], 1.0, id="symmetric-codes-stay"),
+        pytest.param([-8.0, 8.0, 3.0], [-7, 7, 3], 1.1328125, id="the-scale-beside-that-of-8-by-7-is-closer"),
+        pytest.param([0.0], [0], 2.0**-126, id="zeros"),
+    ],
+)
+def test_int4_codes_of_the_sources_grid(values: list[float], codes: list[int], scale: float) -> None:
+    weight = torch.zeros(1, 32)
+    weight[0, : len(values)] = torch.tensor(values)
+    q, got = quantize_int4(weight, 32, grid="source")
+    assert got.item() == torch.tensor(scale).to(torch.bfloat16).item() and q[0, : len(codes)].tolist() == codes
 
 
 def test_int4_scale_is_rounded_before_the_codes() -> None:
