@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-zoo test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends setup-megatron test-megatron test-triton scale demo modes engines real test-real setup-real clean
+.PHONY: help setup fmt check test test-unit test-zoo test-faults test-demo test-cluster e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends test-learning setup-megatron test-megatron test-triton scale demo modes engines real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -126,8 +126,11 @@ $(BACKENDS_STAMP): pyproject.toml constraints-backends.txt images/torchvision-st
 	@touch $@
 
 BACKENDS ?= tests/backends
-test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract, and when it dies (33 servers: 1,300 processor-seconds; learning beside).
-	$(BACKENDS_BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder $(BACKENDS)
+test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind our engine's contract, and when it dies (33 servers: 1,400 processor-seconds).
+	$(BACKENDS_BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow" $(BACKENDS)
+
+test-learning: $(BACKENDS_STAMP) ## Two whole training runs with a real SGLang on this machine's CPU (half an hour on two cores; `make engines`: all of them).
+	$(BACKENDS_BIN)/python -m pytest -q tests/backends/test_learning.py
 
 # Megatron on a CPU (gloo, no TransformerEngine) beside the workload: constraints-megatron.txt says why it is installed as it is.
 VENV_MEGATRON ?= .venv-megatron

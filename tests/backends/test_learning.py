@@ -17,6 +17,7 @@ ROUNDING = 1e-6
 """K3 of a step: a code of an FP8 activation flips now and then, INT4 rounds float32 alone."""
 
 
+@pytest.mark.slow  # not in `make test-backends`: make test-learning
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_it_learns_what_sglang_draws_and_scores_as_the_trainer_does(case: EngineCase, tmp_path: Path) -> None:
