@@ -9,7 +9,8 @@ DEEP_EP_BYTES = 1 * GIB
 CPU_RUNTIME_BYTES = 600 * 1000 * 1000
 """Resident size of a Python process with torch and transformers loaded (measured, 0.5-0.6 GB)."""
 SLEPT_ENGINE_BYTES = 1_000_000_000
-"""What an engine keeps that sleeps: SGLang after release_memory_occupation 1.0 GB (measured on an H200, 8B FP8)."""
+"""What an engine keeps that sleeps, beside weights that came back as well: SGLang after release_memory_occupation 1.0 GB (measured on an
+H200, 8B FP8)."""
 ENGINE_WORK_BYTES = 4 * GIB
 """CUDA graphs, activations and sampling buffers of an engine, outside memoryFraction."""
 DRIVER_RESERVE = 0.02

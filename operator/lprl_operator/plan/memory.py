@@ -81,7 +81,7 @@ def _trainer_group(sizing: Sizing, index: int, count: int, engine: EngineMemory)
     work = _work(sizing, index)
     served = [*_engine_items(engine), *_engine_work(sizing), *_cache(engine)] if sizing.colocated else []
     slept = [Item(cause="slept engine", bytes=hardware.SLEPT_ENGINE_BYTES)] if sizing.sleeps else []
-    of_the_trainer: dict[PhaseName, list[Item]] = {"training": [*work, *runtime, *slept], "sync": runtime, "rollout": runtime}
+    of_the_trainer: dict[PhaseName, list[Item]] = {"training": [*work, *runtime, *slept], "sync": [*runtime, *slept], "rollout": runtime}
     phases = []
     for name, more in of_the_trainer.items() if sizing.colocated else list(of_the_trainer.items())[:2]:
         staging = _staging(sizing, held) if name == "sync" else []
