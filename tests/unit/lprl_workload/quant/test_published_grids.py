@@ -1,11 +1,17 @@
 """INT4 as it is published: by 7 (Kimi K2) and by 7.5 with codes of -8 (round-to-nearest tools), trained and served on its own grid."""
 
+import argparse
+
 import pytest
 import torch
 from tests.unit.lprl_workload.quant.quant_weights import same_bits
 from torch import Tensor
 
 from lprl_api.model.formats import Int4Group
+from lprl_api.model.formats.chosen import rollout_format, training_format
+from lprl_api.spec.precision import Precision
+from lprl_workload.convert.options import check_options, format_options, weight_format
+from lprl_workload.process.arguments import UsageError
 from lprl_workload.quant.int4_group import dequantize_int4, pack, quantize_int4
 from lprl_workload.quant.scheme import dequantize, fake_quantize, quantization_error, quantize
 
@@ -83,3 +89,15 @@ def test_small_weights_keep_the_relative_error_of_large_ones(size: float) -> Non
     error, power = quantization_error(weights(size, seed=3).flatten(-2), Int4Group(group_size=GROUP))
     plain, of = quantization_error(weights(0.02, seed=3).flatten(-2), Int4Group(group_size=GROUP))
     assert (error / power) ** 0.5 == pytest.approx((plain / of) ** 0.5, rel=0.02)
+
+
+def test_a_job_and_the_command_line_say_the_grid() -> None:
+    precision = Precision.model_validate({"training": "int4-qat", "rollout": "int4", "int4": {"grid": "source"}})
+    for fmt in (rollout_format(precision, True), training_format(precision, True)):
+        assert isinstance(fmt, Int4Group) and fmt.grid == "source"
+    parser = argparse.ArgumentParser()
+    format_options(parser)
+    chosen = parser.parse_args(["--grid", "source"])
+    assert weight_format("int4", chosen, True) == Int4Group(grid="source")
+    with pytest.raises(UsageError, match="--grid: fp8-block has no such option"):
+        check_options(["fp8"], chosen)
