@@ -1,6 +1,6 @@
-"""Writes a random BF16 model of more than 2 GB: one dense layer and three mixture-of-experts layers, per-expert tensors, sharded.
+"""Writes a random BF16 model of more than 2 GB: four mixture-of-experts layers, per-expert tensors, sharded.
 
-python benchmarks/convert/generate.py FOLDER [--layers 3] [--experts 64]
+python benchmarks/convert/generate.py FOLDER [--layers 4] [--experts 64]
 """
 
 import argparse
@@ -22,7 +22,7 @@ def model_shape(layers: int, experts: int) -> ModelShape:
     return ModelShape(
         architecture="Qwen3MoeForCausalLM",
         family="qwen3-moe",
-        layers=layers + 1,
+        layers=layers,
         hidden=HIDDEN,
         heads=HEADS,
         kv_heads=KV_HEADS,
@@ -31,14 +31,25 @@ def model_shape(layers: int, experts: int) -> ModelShape:
         vocab=VOCAB,
         tied_embeddings=False,
         qk_norm=True,
-        moe=Moe(experts=experts, experts_per_token=8, expert_ffn=EXPERT_FFN, dense_layers=1),
+        moe=Moe(experts=experts, experts_per_token=8, expert_ffn=EXPERT_FFN),
     )
+
+
+def config(layers: int, experts: int) -> dict[str, object]:
+    """Return its config.json."""
+    return {
+        "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_hidden_layers": layers, "hidden_size": HIDDEN,
+        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_DIM, "intermediate_size": FFN, "vocab_size": VOCAB,
+        "num_experts": experts, "num_experts_per_tok": 8, "moe_intermediate_size": EXPERT_FFN, "decoder_sparse_step": 1,
+        "mlp_only_layers": [], "norm_topk_prob": True, "tie_word_embeddings": False, "hidden_act": "silu", "attention_bias": False,
+        "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "max_position_embeddings": 4096, "torch_dtype": "bfloat16",
+    }  # fmt: skip
 
 
 def tensors(layers: int, experts: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield (name, shape) of every tensor."""
     yield "model.embed_tokens.weight", (VOCAB, HIDDEN)
-    for layer in range(layers + 1):
+    for layer in range(layers):
         x = f"model.layers.{layer}"
         yield f"{x}.input_layernorm.weight", (HIDDEN,)
         yield f"{x}.self_attn.q_proj.weight", (HEADS * HEAD_DIM, HIDDEN)
@@ -46,12 +57,13 @@ def tensors(layers: int, experts: int) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{x}.self_attn.v_proj.weight", (KV_HEADS * HEAD_DIM, HIDDEN)
         yield f"{x}.self_attn.o_proj.weight", (HIDDEN, HEADS * HEAD_DIM)
         yield f"{x}.post_attention_layernorm.weight", (HIDDEN,)
-        if layer:
-            yield f"{x}.mlp.gate.weight", (experts, HIDDEN)
-        for prefix, ffn in [(f"{x}.mlp.experts.{e}", EXPERT_FFN) for e in range(experts)] if layer else [(f"{x}.mlp", FFN)]:
-            yield f"{prefix}.gate_proj.weight", (ffn, HIDDEN)
-            yield f"{prefix}.up_proj.weight", (ffn, HIDDEN)
-            yield f"{prefix}.down_proj.weight", (HIDDEN, ffn)
+        yield f"{x}.self_attn.q_norm.weight", (HEAD_DIM,)
+        yield f"{x}.self_attn.k_norm.weight", (HEAD_DIM,)
+        yield f"{x}.mlp.gate.weight", (experts, HIDDEN)
+        for prefix in (f"{x}.mlp.experts.{e}" for e in range(experts)):
+            yield f"{prefix}.gate_proj.weight", (EXPERT_FFN, HIDDEN)
+            yield f"{prefix}.up_proj.weight", (EXPERT_FFN, HIDDEN)
+            yield f"{prefix}.down_proj.weight", (HIDDEN, EXPERT_FFN)
     yield "model.norm.weight", (HIDDEN,)
     yield "lm_head.weight", (VOCAB, HIDDEN)
 
@@ -81,7 +93,7 @@ def generate(folder: Path, layers: int, experts: int) -> int:
     flush()
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    (folder / "config.json").write_text(json.dumps({"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"}))
+    (folder / "config.json").write_text(json.dumps(config(layers, experts)))
     (folder / "shape.json").write_text(model_shape(layers, experts).model_dump_json())
     return total
 
@@ -89,7 +101,7 @@ def generate(folder: Path, layers: int, experts: int) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--experts", type=int, default=64)
     args = parser.parse_args()
     print(f"{generate(args.folder, args.layers, args.experts) / 1e9:.2f} GB in {args.folder}")

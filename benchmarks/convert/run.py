@@ -128,7 +128,7 @@ def main() -> int:
     args = parser.parse_args()
     source = args.model or args.work / "model"
     if not (source / "config.json").exists():
-        print(f"generating {source}: {generate(source, layers=3, experts=64) / 1e9:.2f} GB")
+        print(f"generating {source}: {generate(source, layers=4, experts=64) / 1e9:.2f} GB")
     nbytes = sum(path.stat().st_size for path in source.glob("*.safetensors"))
     print(f"{nbytes / 1e9:.2f} GB, medians of {args.repeats}, load average before: {os.getloadavg()[0]:.2f}")
     heads = [("workers", 7), ("plain GB/s", 10), ("ours GB/s", 10), ("speed-up", 9), ("CPU", 6)]
