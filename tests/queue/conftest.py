@@ -1,0 +1,61 @@
+"""Fixtures of the tests under a real Kueue: the harness of tests/control_plane on a control plane that has one."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.control_plane.conftest import kit_is_there, make_world
+from tests.control_plane.harness.operator import Operator
+from tests.control_plane.harness.plane import ControlPlane
+
+__all__ = ["kit_is_there", "make_world"]
+
+PREPARING = {"conversionCpu": "1", "conversionMemory": "1Gi"}
+"""Inspections and conversions take a third of what the training of a small job takes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here needs a control plane."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="module")
+def kueue_settings() -> dict[str, str]:
+    """Environment of the kit: the settings that Kueue has by default."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def plane(kit_is_there: None, kueue_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane with KubeRay, Kueue and kwok."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    found = ControlPlane(tmp_path_factory.mktemp("plane"), flags=("--kueue",), **kueue_settings)
+    try:
+        found.start_kwok()
+        yield found
+    finally:
+        found.down()
+
+
+@pytest.fixture(scope="module")
+def driver_log(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the simulated drivers did."""
+    found = tmp_path_factory.mktemp("drivers") / "drivers.jsonl"
+    found.touch()
+    plane.start_drivers(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def operator(plane: ControlPlane) -> Iterator[Operator]:
+    """One operator for all."""
+    found = Operator(plane, resources=PREPARING)
+    found.wait_healthy()
+    yield found
+    found.stop()
+    found.check_log()

@@ -1,0 +1,31 @@
+"""The scenarios under one Kueue with the settings it has by default, each in a namespace with a ClusterQueue of its own."""
+
+from collections.abc import Callable
+
+from tests.control_plane.harness.operator import Operator
+from tests.control_plane.harness.together import apart
+from tests.control_plane.harness.world import World
+from tests.queue import administrators, quota, topology
+
+QUOTA = (quota.basic, quota.default_queue, quota.restarted, quota.preempted, quota.suspended, quota.reclaimed)
+ADMINISTRATORS = (
+    administrators.never,
+    administrators.deactivated,
+    administrators.drained,
+    administrators.limited,
+    administrators.busy,
+    administrators.converting,
+    administrators.one_after_the_other,
+)
+
+
+def test_who_keeps_the_quota_and_who_gives_it(operator: Operator, make_world: Callable[..., World]) -> None:
+    apart(make_world, {s.__name__: s for s in QUOTA})
+
+
+def test_what_an_administrator_says_holds(operator: Operator, make_world: Callable[..., World]) -> None:
+    apart(make_world, {s.__name__: s for s in ADMINISTRATORS})
+
+
+def test_a_required_rack_is_kept_or_refused_in_kueues_words(operator: Operator, make_world: Callable[..., World]) -> None:
+    topology.required_rack(make_world(gpu_nodes=topology.NODES, cpu_nodes=2))
