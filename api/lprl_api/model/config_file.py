@@ -7,7 +7,7 @@ from lprl_api.errors import UserError
 from lprl_api.model.by_class import trained_by_class, trained_types, unproven_keys
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.hf_config import model_class, shape_from_config
-from lprl_api.model.hf_quantization import READABLE, parse_quantization_config
+from lprl_api.model.hf_quantization import READABLE, is_mxfp4, parse_quantization_config
 from lprl_api.model.known import has_table, model_type, text_section
 from lprl_api.model.layouts.planned import planned_shape
 from lprl_api.model.model_shape import ModelShape, SourceQuantization
@@ -47,6 +47,9 @@ def check_trainable(config: dict[str, Any], where: str) -> None:
             raise UserError(what, f"train one of these; {also}")
         if wrong := next(unproven_keys(text_section(config)), None):
             raise UserError(f"{where}: {wrong}", f"train a model without it; {also}")
+        if is_mxfp4(config):
+            what = f"{where}: experts are MXFP4, which no trainer reads"
+            raise UserError(what, "unpack them first (lprl convert SOURCE TARGET --to bf16), and train that folder")
     whole = whole_model_of(config, where)
     if whole is not None and not trained_by_class(config):
         raise UserError(

@@ -14,8 +14,9 @@ from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, Fp8Block
+from lprl_api.model.look import Look
 from lprl_workload.convert.export import convert_folder
-from lprl_workload.convert.inspect import look_at
+from lprl_workload.convert.inspect import inspect_folder, look_at
 from lprl_workload.convert.verify import verify_folder
 
 DOWN = "model.layers.0.mlp.experts.down_proj"
@@ -53,7 +54,11 @@ def test_experts_are_unpacked_as_transformers_does(published: Path, tmp_path: Pa
 
 
 def test_inspect_says_it_and_experts_are_quantised_no_other_way(published: Path, tmp_path: Path) -> None:
-    assert look_at(published).notes[0] == "experts are MXFP4: --to bf16 unpacks them"
+    looked = look_at(published)
+    assert isinstance(looked, Look) and looked.notes[0] == "experts are MXFP4: --to bf16 unpacks them" and looked.inspection is None
+    with pytest.raises(UserError, match=r"config\.json: experts are MXFP4, which no trainer reads") as told:
+        inspect_folder(published, "")
+    assert told.value.remedy == "unpack them first (lprl convert SOURCE TARGET --to bf16), and train that folder"
     with pytest.raises(UserError, match="its experts are stored"):
         convert_folder(published, tmp_path / "fp8", Fp8Block(), 1)
     convert_folder(published, tmp_path / "fp8", Fp8Block(exclude_modules=("*.experts.*",)), 1)
