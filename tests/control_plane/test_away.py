@@ -10,7 +10,7 @@ from tests.control_plane.harness.world import World
 MakeOperator = Callable[..., Operator]
 AWAY_S = 30.0
 SKEW_S = 1500.0
-END_S = 240.0
+END_S = 900.0
 LEASE_S = 12.0
 RETRY_S = 2.0
 ELECTION = {"leaseDurationSeconds": int(LEASE_S), "renewDeadlineSeconds": 9, "retryPeriodSeconds": int(RETRY_S)}

@@ -37,7 +37,7 @@ def deleted_in_every_phase(world: World) -> None:
     begun = time.monotonic()
     for name in PHASES:
         world.api.delete("LowPrecisionRLJob", world.namespace, name)
-    world.wait("nothing left", lambda: not world.orphans(), seconds=300)
+    world.wait("nothing left", lambda: not world.orphans(), seconds=900)
     print(f"{len(PHASES)} jobs deleted, one in every phase: nothing of them is left after {time.monotonic() - begun:.1f} s")
     assert not world.api.list("LowPrecisionRLJob", world.namespace)
 
@@ -49,7 +49,7 @@ def made_again_under_the_same_name_at_once(world: World) -> None:
     first = world.job("toy")["metadata"]["uid"]
     world.api.delete("LowPrecisionRLJob", world.namespace, "toy")
     world.apply(toy("toy", world.namespace, steps=3))
-    status = world.wait_phase("toy", "Succeeded", seconds=300)
+    status = world.wait_phase("toy", "Succeeded", seconds=900)
     assert status["attempt"] == 1
     assert status["training"]["summary"] == "3/3"
     starts = world.driver_log("toy", "start")
@@ -77,7 +77,7 @@ def a_shared_conversion_outlives_the_job_that_began_it(world: World) -> None:
     assert sorted(n.split("-")[1] for n in made) == ["convert", "finalise"]
     for name in ("second", "third"):
         world.api.delete("LowPrecisionRLJob", world.namespace, name)
-    world.wait("nothing left", lambda: not world.orphans(), seconds=300)
+    world.wait("nothing left", lambda: not world.orphans(), seconds=900)
 
 
 def test_deleted_at_any_time(operator: Operator, make_world: Callable[[], World]) -> None:

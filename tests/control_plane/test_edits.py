@@ -12,7 +12,7 @@ from tests.control_plane.harness.world import JOB, World
 
 from lprl_api import names
 
-END_S = 240.0
+END_S = 900.0
 ADMITTED_S = 400.0
 """KubeRay may look only after 300 s at a cluster that was held in the moment its head came up."""
 TOUCH_S = 15.0

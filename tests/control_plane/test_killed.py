@@ -15,7 +15,7 @@ LEASE_S = 15.0
 RETRY_S = 2.0
 BUSY_S = 20.0
 """What a busy machine adds to a fail-over."""
-END_S = 240.0
+END_S = 900.0
 HOLDS = {"inspecting": "inspect_hold", "converting": "convert_hold", "finalising": "finalise_hold"}
 HELD: dict[str, Any] = {"step_s": 0.2, "hold_at": 1}
 DRIVERS: dict[str, dict[str, Any]] = {

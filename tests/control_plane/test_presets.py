@@ -34,13 +34,13 @@ def test_five_presets_side_by_side(operator: Operator, make_world: Callable[...,
     for name in some:
         world.apply(preset(name, world.namespace, DRIVER))
     for name in some:
-        world.wait_phase(name, "Running", seconds=300)
+        world.wait_phase(name, "Running", seconds=900)
         assert world.condition(name, "ClusterReady")["status"] == "True"
         check_workers(world, name)
     for name in some:
         world.script(name, **GO)
     for name in some:
-        status = world.wait_phase(name, "Succeeded", seconds=300)
+        status = world.wait_phase(name, "Succeeded", seconds=900)
         assert status["training"]["step"] == PRESETS[name].steps
         assert status["attempt"] == 1
         world.check_fence(name)
@@ -54,13 +54,13 @@ def test_the_largest_waits_for_its_last_node(plane: ControlPlane, operator: Oper
         message: str = world.condition(LARGEST, "ClusterReady").get("message", "")
         return message if message.startswith("31/32 workers; 1 unschedulable: ") else None
 
-    message = world.wait("31/32 workers; 1 unschedulable", short, seconds=300)
+    message = world.wait("31/32 workers; 1 unschedulable", short, seconds=900)
     assert message is not None
     assert "Insufficient nvidia.com/gpu" in message or "didn't match pod anti-affinity rules" in message
     assert world.status(LARGEST)["nodes"]["summary"] == "31/32"
     assert world.status(LARGEST)["phase"] == "Provisioning"
     plane.add_gpu_nodes(world.namespace, 1, first=31)
-    world.wait_phase(LARGEST, "Running", seconds=300)
+    world.wait_phase(LARGEST, "Running", seconds=900)
     check_workers(world, LARGEST)
     world.script(LARGEST, **GO)
     assert world.wait_phase(LARGEST, "Succeeded")["attempt"] == 1

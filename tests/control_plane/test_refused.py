@@ -10,7 +10,7 @@ from tests.control_plane.harness.world import JOB, World
 
 from lprl_api import names
 
-END_S = 240.0
+END_S = 900.0
 FULL = '{"reason":"StorageFull","message":"models: no space left on device"}'
 WRONG = '{"reason":"UserError","message":"no such dtype"}'
 SETTLE_S = 20.0

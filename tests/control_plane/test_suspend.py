@@ -6,7 +6,7 @@ from tests.control_plane.harness.together import together
 from tests.control_plane.harness.world import World
 
 OFTEN = {"intervalSeconds": 1}
-END_S = 240.0
+END_S = 900.0
 RECREATED_S = 400.0
 """A Job that comes back under its name before the Job controller looked gets its pods after five minutes; the operator gives it 2 s."""
 GATED = {"workers": {"schedulingGates": ["test/held"]}}

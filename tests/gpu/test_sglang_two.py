@@ -3,7 +3,10 @@
 Needs SGLang and two GPUs.
 """
 
+import contextlib
 import multiprocessing
+import queue
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +71,7 @@ def test_two_ranks_serve_our_arithmetic_and_a_second_load_is_a_first_one(site: S
 def engine_end(folder: Path, kind: str, meeting: Meeting, row: list[int], answers: Any) -> None:
     torch.cuda.set_device(1)
     engine, _ = engine_of(folder, "small", kind, "cuda:1", ServerOptions(graph_sizes=(4, 16), sleeps=False))
+    answers.put("up")
     try:
         group = BroadcastGroup(meeting, 1, torch.device("cuda:1"))
         for version in range(1, PUSHES + 1):
@@ -75,6 +79,16 @@ def engine_end(folder: Path, kind: str, meeting: Meeting, row: list[int], answer
             answers.put((engine.weight_version, engine.probe(row)))
     finally:
         engine.close()
+
+
+def heard(child: Any, answers: Any) -> Any:
+    """Return the next thing that a living child says: one that ended says nothing for ever."""
+    until = time.monotonic() + WAIT_S
+    while time.monotonic() < until:
+        with contextlib.suppress(queue.Empty):
+            return answers.get(timeout=1.0)
+        assert child.is_alive(), f"the engine's process ended with {child.exitcode}"
+    raise TimeoutError(f"the engine's process said nothing in {WAIT_S:g} s")
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp8"])
@@ -87,6 +101,7 @@ def test_weights_come_over_nccl_from_a_trainer_on_the_other_gpu(tmp_path: Path, 
     meeting = Meeting("127.0.0.1", store.port, 2, WAIT_S, "g")
     child = context.Process(target=engine_end, args=(tmp_path, kind, meeting, row, answers))
     child.start()
+    assert heard(child, answers) == "up"
     torch.cuda.set_device(0)
     group = BroadcastGroup(meeting, 0, torch.device("cuda:0"), store)
     for version in range(1, PUSHES + 1):
@@ -96,7 +111,7 @@ def test_weights_come_over_nccl_from_a_trainer_on_the_other_gpu(tmp_path: Path, 
         transport = BroadcastTransport(group, lambda version, strong: lambda broken: None)
         routes = route(manifest, [EngineLayout(0)], BUCKET_BYTES, served_as)
         push(Session(routes, transport, Alone()), StandInSource(weights, manifest, 0), version, version == 1)
-        served_version, found = answers.get(timeout=WAIT_S)
+        served_version, found = heard(child, answers)
         model = ServedModel(tmp_path, fmt, shape, "cuda:0")
         model.load((item.name, item.tensor) for item in served(config, fmt, shape, "cuda:0", version, SPREAD))
         assert served_version == version

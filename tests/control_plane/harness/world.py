@@ -19,7 +19,7 @@ T = TypeVar("T")
 JOB = names.KIND
 CHILDREN = ("Job", "RayCluster", "Pod", "ConfigMap", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy", "Secret", "Service")
 BRIEF = ("phase", "attempt", "restartsUsed", "restartNotBefore", "nodes", "training", "failures")
-END_S = 240.0
+END_S = 900.0
 """Waits end as soon as they are fulfilled: this is for machines that have much else to do."""
 POLL_S = 0.3
 """Eleven scenarios that wait side by side ask 36 times a second; a request costs some milliseconds of a processor."""
