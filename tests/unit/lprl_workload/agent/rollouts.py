@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import threading
+import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,18 +83,27 @@ async def with_tools(prompt: Any, policy: Any, tools: Any) -> None:
 
 
 async def asks_a_server(prompt: Any, policy: Any, tools: Any) -> None:
-    """Call a tool behind an address, whose process is stopped when eight calls were answered and goes on with the second step."""
+    """Call a tool behind an address, whose process is stopped when eight calls were answered and goes on with the second step.
+
+    That step's calls wait until it answers: what piled up while it stood still may take a busy machine longer than a call may.
+    """
     await policy.draw()
     number, pid = next(_asked), int(os.environ["TOOL_SERVER"])
     while 8 < number <= 16 and len(_answered) < 8:
         await asyncio.sleep(0.01)
     if number in (9, 17):
         os.kill(pid, signal.SIGSTOP if number == 9 else signal.SIGCONT)
+    if number == 17:
+        asked = urllib.request.Request(os.environ["TOOL_URL"], b'{"arguments": {"a": 1}}')
+        await asyncio.to_thread(lambda: urllib.request.urlopen(asked, timeout=600).read())
+        _goes_on.set()
+    while number > 17 and not _goes_on.is_set():
+        await asyncio.sleep(0.01)
     await tools.answer(policy, [ToolCall("double", {"a": 2})])
     _answered.append(number)
 
 
-_asked, _answered = itertools.count(1), list[int]()
+_asked, _answered, _goes_on = itertools.count(1), list[int](), threading.Event()
 
 
 async def wrong_signature(prompt: Any) -> None:
