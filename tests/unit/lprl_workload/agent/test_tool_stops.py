@@ -56,6 +56,12 @@ def server() -> Iterator[tuple[int, str]]:
         process.kill()
 
 
+def stop(pid: int) -> None:
+    """Stop a child of this process and wait until all of its threads stand still: the signal alone comes back sooner."""
+    os.kill(pid, signal.SIGSTOP)
+    assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+
+
 @pytest.mark.parametrize("retries", [0, 3])
 def test_calls_of_a_stopped_server_fail_within_their_limit_and_later_ones_are_answered(server: tuple[int, str], retries: int) -> None:
     pid, url = server
@@ -75,7 +81,7 @@ def test_calls_of_a_stopped_server_fail_within_their_limit_and_later_ones_are_an
     async def run() -> None:
         well = [Answer(str(2 * n)) for n in range(8)]
         assert await answered() == well
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         began = time.monotonic()
         assert await calls() == [Answer(f"error: double: no answer within {LIMIT_S:g} s", "failed")] * 8
         assert time.monotonic() - began < LIMIT_S + 10
@@ -93,7 +99,7 @@ def test_a_server_that_stands_still_fails_the_episode_within_its_limit(server: t
 
     well = rolled(Played([CALL, "It is 42."]), [tool(120.0)])
     assert (well.finish, well.counts) == ("stop", {"ok": 1})
-    os.kill(server[0], signal.SIGSTOP)
+    stop(server[0])
     began = time.monotonic()
     hung = rolled(Played([CALL, "never said"]), [tool(0.5)])
     assert time.monotonic() - began < 60, "not the minutes a socket would wait"
