@@ -99,6 +99,8 @@ def resolve(
 ) -> Invocation:
     """Return what to execute for a container; `command` replaces the template's (KubeRay makes `ray start` itself).
 
+    Paths of the template are those of the container, `command` names this machine's: below /tmp, too, where the template has a folder.
+
     Raises:
         UserError: a Secret or ConfigMap the container needs is not on this machine; the message names the file to write.
 
@@ -117,8 +119,9 @@ def resolve(
     env[names.ENV_LOCAL_CONFIGMAPS] = str(folders.configmaps)
     env[names.ENV_TERMINATION_LOG] = str(context.folder / container["name"] / "termination-log")
     folders.mounts.mkdir(parents=True, exist_ok=True)
+    there = {} if command else local
     line = command or [*container.get("command", ()), *container.get("args", ())]
-    return Invocation(_executable([_to_local(_expand(word, env), local) for word in line], env), env)
+    return Invocation(_executable([_to_local(_expand(word, env), there) for word in line], env), env)
 
 
 def _executable(line: list[str], env: Mapping[str, str]) -> list[str]:

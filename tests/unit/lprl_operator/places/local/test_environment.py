@@ -25,11 +25,13 @@ MOUNTS = [
 ]
 
 
-def invocation(tmp_path: Path, env: list[dict[str, Any]], command: list[str], over: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
+def invocation(  # type: ignore[no-untyped-def]
+    tmp_path: Path, env: list[dict[str, Any]], command: list[str], over: dict[str, str] | None = None, ours: list[str] | None = None
+):
     folders = Folders.of(tmp_path / "state", tmp_path / "volumes")
     context = PodContext("pod-0", "u1", "default", {"lprl.dev/role": "convert"}, {}, tmp_path / "state" / "pods" / "pod-0", over or {})
     container = {"name": "work", "command": command, "env": env, "volumeMounts": MOUNTS}
-    return resolve({"volumes": VOLUMES, "containers": [container]}, container, context, folders)
+    return resolve({"volumes": VOLUMES, "containers": [container]}, container, context, folders, ours)
 
 
 CASES = [
@@ -57,6 +59,11 @@ def test_the_callers_own_settings_do_not_leak(tmp_path: Path, monkeypatch: pytes
 def test_the_controller_wins_over_the_template(tmp_path: Path) -> None:
     found = invocation(tmp_path, [{"name": "RAY_ADDRESS", "value": "127.0.0.1:6379"}], ["python"], {"RAY_ADDRESS": "127.70.1.1:5"})
     assert found.env["RAY_ADDRESS"] == "127.70.1.1:5"
+
+
+def test_a_command_of_ours_is_local_already_also_where_this_environment_lies_below_a_mount(tmp_path: Path) -> None:
+    ours = ["/tmp/checkout/.venv/bin/python3", "-m", "lprl_operator.places.local.ray_node", "--temp-dir=/tmp/x", "/etc/lprl"]
+    assert invocation(tmp_path, [], ["ray", "start"], ours=ours).command == ours
 
 
 def test_mounted_paths_become_local(tmp_path: Path) -> None:
