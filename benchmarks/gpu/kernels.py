@@ -264,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for part in given.only or PARTS:
             try:
                 PARTS[part](table, given.sweep)
-            except Exception as error:
+            except Exception as error:  # whatever a kernel can say: figures of the other parts must not be lost with it
                 table.found[f"{part} failed"] = str(error)
                 print(name, part, "failed:", error, flush=True)
             given.out.write_text(json.dumps(found, indent=1))

@@ -57,7 +57,6 @@ class Stage:
 
     def _set_up(self) -> "Stage":
         kwok, log = self.plane.start_kwok(), self.folder / "drivers.jsonl"
-        log.touch()
         self.drivers = self.plane.start_drivers(log)
         make_namespace(self.plane.api, POOL)
         self.plane.add_nodes(POOL, "cpu", NODES, resources=NODE)

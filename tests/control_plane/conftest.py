@@ -49,7 +49,6 @@ def plane(kit_is_there: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def driver_log(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the simulated drivers did."""
     found = tmp_path_factory.mktemp("drivers") / "drivers.jsonl"
-    found.touch()
     plane.start_drivers(found)
     return found
 

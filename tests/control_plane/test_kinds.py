@@ -31,7 +31,6 @@ def test_kinds_that_come_after_the_operator(empty: ControlPlane, tmp_path: Path)
     assert "does not serve" in operator.log_file.read_text()
     empty.install()
     log = tmp_path / "drivers.jsonl"
-    log.touch()
     empty.start_drivers(log)
     make_namespace(empty.api, NAMESPACE)
     empty.add_nodes(NAMESPACE, "cpu", 1)

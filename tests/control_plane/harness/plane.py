@@ -172,7 +172,8 @@ class ControlPlane:
         return self.start("kwok", [str(kwok), *(f"--{k}={v}" for k, v in flags.items())])
 
     def start_drivers(self, log: Path) -> Process:
-        """The simulator of driver containers."""
+        """The simulator of driver containers; `log` is made, and is where it says what they did."""
+        log.touch()
         script = Path(__file__).with_name("driver.py")
         # -P: this folder on the path would put our operator.py before the standard library's.
         return self.start("driver-simulator", [sys.executable, "-P", str(script), "--kubeconfig", str(self.kubeconfig), "--log", str(log)])

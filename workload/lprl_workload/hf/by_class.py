@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers.initialization import no_init_weights
 
 from lprl_api.errors import UserError
@@ -18,16 +18,14 @@ from lprl_workload.folder.class_folder import layout_of_config
 from lprl_workload.folder.class_layout import ClassLayout
 from lprl_workload.folder.class_model import NoClass, class_of, configuration
 from lprl_workload.folder.config import read_config
+from lprl_workload.hf.correction import keep_correction
 from lprl_workload.hf.experts import EXPERTS, are_usual, register_experts
 from lprl_workload.hf.head import use_float32_head
 from lprl_workload.hf.logits import BY_CLASS
-from lprl_workload.hf.naming import NAMING, naming_of
+from lprl_workload.hf.naming import named
 from lprl_workload.hf.part_of_whole import part_of_whole
 from lprl_workload.hf.served_attention import SERVED, register_served_attention
 from lprl_workload.hf.slots import LAYOUT
-
-CORRECTION = "e_score_correction_bias"
-"""What routers call the bias that steers which experts are chosen: never trained, float32."""
 
 
 def build_by_class(folder: Path, tied: bool, device: torch.device | str, dtype: torch.dtype) -> Any:
@@ -51,7 +49,7 @@ def build_by_class(folder: Path, tied: bool, device: torch.device | str, dtype: 
     setattr(model, LAYOUT, layout)
     for module in model.modules():
         _without_chance(module)
-        _keep_correction(module)
+        keep_correction(module)
     return model.eval()
 
 
@@ -72,10 +70,7 @@ def _built(
     with no_init_weights(), torch.device(device):
         model = model_class._from_config(config, **how)
     setattr(model, BY_CLASS, True)
-    naming = naming_of(folder)
-    if naming is not None:
-        setattr(model, NAMING, naming)
-    return model, layout_of_config(text, folder)
+    return named(model, folder), layout_of_config(text, folder)
 
 
 def _without_chance(module: nn.Module) -> None:
@@ -85,11 +80,3 @@ def _without_chance(module: nn.Module) -> None:
     for name, value in list(vars(module).items()):
         if isinstance(value, float) and ("dropout" in name or "jitter" in name):
             setattr(module, name, 0.0)
-
-
-def _keep_correction(module: nn.Module) -> None:
-    """Make a router's correction bias a float32 buffer, which is not trained, whatever its class makes of it."""
-    bias = getattr(module, CORRECTION, None)
-    if isinstance(bias, Tensor):
-        module._parameters.pop(CORRECTION, None)
-        module._buffers[CORRECTION] = bias.detach().float()

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 from transformers.initialization import no_init_weights
 
 from lprl_api.errors import UserError
@@ -18,9 +17,10 @@ from lprl_api.model.known import text_section
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.folder.header import read_json
 from lprl_workload.hf.by_class import build_by_class
+from lprl_workload.hf.correction import keep_correction
 from lprl_workload.hf.experts import EXPERTS, register_experts
 from lprl_workload.hf.head import use_float32_head
-from lprl_workload.hf.naming import NAMING, naming_of
+from lprl_workload.hf.naming import named
 
 MODELS = {
     "llama": "Llama",
@@ -73,15 +73,5 @@ def build_model(folder: Path, shape: ModelShape, device: torch.device | str, dty
     model.tie_weights()
     use_float32_head(model)
     for module in model.modules():
-        bias = getattr(module, "e_score_correction_bias", None)
-        if isinstance(bias, torch.Tensor):
-            module.e_score_correction_bias = nn.Buffer(bias.float())
-    return _named(model.eval(), folder)
-
-
-def _named(model: Any, folder: Path) -> Any:
-    """Note what the folder calls the model's tensors, where that is not what its class calls them."""
-    naming = naming_of(folder)
-    if naming is not None:
-        setattr(model, NAMING, naming)
-    return model
+        keep_correction(module)
+    return named(model.eval(), folder)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_api.model.checkpoint_tensors import HEAD, PREFIX
@@ -44,3 +45,11 @@ def naming_of(folder: Path) -> Naming | None:
 def has_more(folder: Path, family: str) -> bool:
     """Return whether a folder may hold tensors that no part of its language model is: they were held against its class when it was read."""
     return family == "other" or read_model_class(folder) is not None
+
+
+def named(model: Any, folder: Path) -> Any:
+    """Note on a model what its folder calls its tensors, where that is not what its class calls them; returns the model."""
+    naming = naming_of(folder)
+    if naming is not None:
+        setattr(model, NAMING, naming)
+    return model

@@ -31,7 +31,6 @@ from lprl_operator.places.kube.shelf import Name
 
 log = logging.getLogger(__name__)
 CACHED = frozenset({"Job", "RayCluster", "ConfigMap", names.KIND})
-RAYCLUSTER = "RayCluster"
 SETTLE_S = 2.0
 MADE_S = 900.0
 """So long an object we created counts as there; after that creating it again asks the API server."""
@@ -179,7 +178,7 @@ class KubeCluster:
     def _was_made(self, ref: ObjectRef, document: Mapping[str, Any]) -> bool:
         """Whether this process made an object a short while ago that no watch tells of."""
         controller = owners.controller_uid(document)
-        if ref.kind in (RAYCLUSTER, "Job") or not controller:
+        if ref.kind in ("RayCluster", "Job") or not controller:
             return False
         if reduce.label(document, names.LABEL_ROLE) == "progress" and self._cache.progress_uid(Name(ref.namespace, ref.name)) is None:
             return False  # a watch tells of these: somebody deleted it
