@@ -132,8 +132,8 @@ class ModelShape(Documented):
 class SourceQuantization(Documented):
     """Quantisation found in a source's config.json, normalised; `format` none means high precision."""
 
-    format: Literal["none", LowPrecision] = "none"
-    """Weight format; none is high precision."""
+    format: Literal["none", LowPrecision, "mxfp4"] = "none"
+    """Weight format; none is high precision. mxfp4 is read, and never written."""
     block_size: tuple[PositiveInt, PositiveInt] | None = None
     """Rows and columns of a block (fp8-block)."""
     group_size: PositiveInt | None = None

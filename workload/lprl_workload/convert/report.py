@@ -29,6 +29,10 @@ class Totals(Contract):
     """Over all quantised weights together, so that a few huge ones decide it; None when nothing was quantised."""
     median_relative_rms_error: float | None = None
     """Of the quantised tensors' own errors: half of them lie below it."""
+    exact_groups: int | None = None
+    """Scales whose weights are an MXFP4 source's to the last bit; None for other sources."""
+    mxfp4_groups: int = 0
+    """Scales of what was MXFP4."""
     worst_tensor: str | None
     worst_relative_rms_error: float | None
     max_abs_error: float | None
@@ -76,6 +80,7 @@ def make_report(
 
 def _totals(shards: Sequence[ShardReport], tensors: Sequence[TensorReport]) -> Totals:
     quantized = [t for t in tensors if t.relative_rms_error is not None]
+    packed = [t for t in quantized if t.exact_groups is not None]
     worst = worst_tensor(tensors)
     squared_weight = math.fsum(t.squared_weight for t in quantized)
     squared_error = math.fsum(t.squared_error for t in quantized)
@@ -89,6 +94,8 @@ def _totals(shards: Sequence[ShardReport], tensors: Sequence[TensorReport]) -> T
         output_bytes=sum(shard.output_bytes for shard in shards),
         relative_rms_error=relative_rms(squared_error, squared_weight) if squared_weight else None,
         median_relative_rms_error=median(t.relative_rms_error or 0.0 for t in quantized) if quantized else None,
+        exact_groups=sum(t.exact_groups or 0 for t in packed) if packed else None,
+        mxfp4_groups=sum(t.groups for t in packed),
         worst_tensor=worst.name if worst else None,
         worst_relative_rms_error=worst.relative_rms_error if worst else None,
         max_abs_error=max((t.max_abs_error for t in quantized if t.max_abs_error is not None), default=None),
@@ -117,6 +124,10 @@ def as_table(report: ConversionReport) -> str:
     if totals.median_relative_rms_error is not None:
         said = f"median {totals.median_relative_rms_error:.6f}, worst {totals.worst_relative_rms_error or 0.0:.6f}"
         lines.append(f"relative RMS      {said} of {totals.quantized} quantised tensors")
+    if totals.exact_groups is not None:
+        lines.append(
+            f"exact             {totals.exact_groups} of {totals.mxfp4_groups} scales of what was MXFP4: the same values, to the last bit"
+        )
     rows = sorted((t for t in report.tensors if t.relative_rms_error is not None), key=lambda t: (-(t.relative_rms_error or 0.0), t.name))
     if rows:
         lines += ["", f"{'rel. RMS':>10}  {'max |error|':>11}  {'groups':>9}  {'zero':>6}  {'clipped':>7}  tensor"]

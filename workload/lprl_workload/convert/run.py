@@ -165,6 +165,7 @@ def _tensor_report(piece: Piece, errors: ErrorSums | None) -> TensorReport:
         groups=errors.groups,
         zero_groups=errors.zero_groups,
         clipped_groups=errors.clipped_groups,
+        exact_groups=errors.exact_groups,
         squared_error=errors.squared_error,
         squared_weight=errors.squared_weight,
     )

@@ -26,6 +26,8 @@ class TensorReport(Contract):
     zero_groups: int = 0
     clipped_groups: int = 0
     """Groups whose largest weight lies beyond the largest code (the scale was rounded down)."""
+    exact_groups: int | None = None
+    """Groups that hold an MXFP4 source to the last bit; None for other sources."""
     squared_error: float = 0.0
     """Sum over the weight; sums of tensors add up to a model's relative RMS error."""
     squared_weight: float = 0.0

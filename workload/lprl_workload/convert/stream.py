@@ -17,16 +17,19 @@ from xxhash import xxh3_128
 
 from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16
+from lprl_api.model.formats.fp8 import Fp8
+from lprl_api.model.formats.mxfp4 import CompressedMxfp4
 from lprl_workload.convert.digest import CHUNK_BYTES
 from lprl_workload.convert.plan_shard import Piece
 from lprl_workload.convert.writer import ShardWriter
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.header import TensorInfo
 from lprl_workload.io.dtypes import DTYPES
-from lprl_workload.quant.kernels import kernels_of
+from lprl_workload.quant.fp8_exact import ExactFp8Encoder
+from lprl_workload.quant.kernels import Kernels, kernels_of
 from lprl_workload.quant.mxfp4 import decode
 from lprl_workload.quant.scheme import dequantize, served_names
-from lprl_workload.quant.slab import SLAB_BYTES, ErrorSums, raw_bytes
+from lprl_workload.quant.slab import SLAB_BYTES, ErrorSums, SlabEncoder, raw_bytes
 
 _FLOATING = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 DAMAGED = "the weights in this file are damaged, or training diverged: download them again, or take an earlier checkpoint"
@@ -94,6 +97,13 @@ def check_finite(values: Tensor) -> None:
     """
     if values.dtype in _FLOATING and not math.isfinite(float(values.sum())) and not bool(values.isfinite().all()):
         raise ValueError("NaN or infinite values")
+
+
+def _encoder(piece: Piece, kernels: Kernels) -> SlabEncoder:
+    fmt = piece.target_format
+    if isinstance(piece.source_format, CompressedMxfp4) and isinstance(fmt, Fp8) and not fmt.whole:
+        return ExactFp8Encoder(fmt, piece.shape[1])
+    return kernels.encoder(fmt, piece.shape[1])
 
 
 class ShardStream:
@@ -174,7 +184,7 @@ class ShardStream:
 
     def _quantize(self, piece: Piece) -> ErrorSums:
         kernels = kernels_of(piece.target_format)
-        encoder = kernels.encoder(piece.target_format, piece.shape[1])
+        encoder = _encoder(piece, kernels)
         if encoder.two_passes:
             for rows in self._slabs(piece, encoder.unit, count=False):
                 encoder.measure(rows)

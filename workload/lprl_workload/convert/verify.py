@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lprl_api.base import Contract
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Bf16, Int4Group
+from lprl_api.model.formats import FORMATS, Bf16, Int4Group
 from lprl_api.wire.answers import Answers
 from lprl_workload.convert.files import MANIFEST
 from lprl_workload.convert.manifest import ConversionManifest, manifest_problem, read_manifest
@@ -190,7 +190,8 @@ def _check(stored: StoredWeight, reference: Tensor) -> TensorCheck:
         )
     quantized = stored.quantized
     wanted = rounded(reference) if quantized or values.dtype != reference.dtype else reference
-    by_the_rule = _same_bytes(stored.parts, quantize(stored.name, wanted, stored.fmt)) if quantized else None
+    written = quantized and stored.fmt.kind in FORMATS
+    by_the_rule = _same_bytes(stored.parts, quantize(stored.name, wanted, stored.fmt)) if written else None
     rms, most = difference(values, wanted)
     if not math.isfinite(rms):
         raise UserError(

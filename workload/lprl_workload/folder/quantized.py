@@ -69,7 +69,7 @@ def check_codes(contents: FolderContents, tensor: TensorInfo, fmt: WeightFormat)
         if part.leaf not in there:
             raise UserError(f"{contents.path(tensor.name)}: tensor {tensor.name}: its {module}.{part.leaf} is missing", SCALES_MISSING)
         fits = fits and math.prod(there[part.leaf].shape) == math.prod(part.shape)
-    if not fits or scale.dtype not in SCALES:
+    if not fits or scale.dtype not in (*SCALES, fmt.parts(1, 1)[1].dtype):
         found = f"{scale.dtype} {list(scale.shape)} does not fit {fmt.kind} codes {list(tensor.shape)}; needs {list(needs)}"
         remedy = "restore the quantization_config and the files the model was published with"
         raise UserError(f"{contents.path(scale.name)}: tensor {scale.name}: {found}", remedy)

@@ -33,6 +33,8 @@ class ErrorSums:
     """Groups of zeros only."""
     clipped_groups: int = 0
     """Groups whose largest weight lies beyond the largest code (a scale rounded down)."""
+    exact_groups: int | None = None
+    """Groups that hold their weights to the last bit; None where nobody looked."""
 
     @property
     def relative_rms(self) -> float:

@@ -10,6 +10,7 @@ from lprl_api.model.formats.fp8_block import CompressedFp8Block, Fp8Block
 from lprl_api.model.formats.fp8_channel import Fp8Channel
 from lprl_api.model.formats.fp8_tensor import Fp8Tensor
 from lprl_api.model.formats.int4_group import Int4Group
+from lprl_api.model.formats.mxfp4 import CompressedMxfp4
 
 __all__ = [
     "FORMATS",
@@ -30,7 +31,7 @@ LowPrecision = Literal["fp8-block", "fp8-channel", "fp8-tensor", "int4-group"]
 WeightFormat = Annotated[Bf16 | Fp8Block | Fp8Channel | Fp8Tensor | Int4Group, Field(discriminator="kind")]
 FORMATS: dict[str, type[Format]] = {cls.model_fields["kind"].default: cls for cls in get_args(get_args(WeightFormat)[0])}
 """Kind -> format, in the order in which they are offered."""
-READ: tuple[type[Format], ...] = (*FORMATS.values(), CompressedFp8Block)
+READ: tuple[type[Format], ...] = (*FORMATS.values(), CompressedFp8Block, CompressedMxfp4)
 """What a checkpoint can be in: those, and what others write and nobody is offered."""
 
 
