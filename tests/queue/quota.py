@@ -67,7 +67,10 @@ def preempted(world: World) -> None:
 
 
 def suspended(world: World) -> None:
-    """The user's suspension gives the quota, to a job that queued; resumed it queues again and nothing is repeated."""
+    """The user's suspension gives the quota, to a job that queued; resumed it queues again and nothing is repeated.
+
+    What is suspended while it is queued never ran: it is not told as running, and uses no attempt up.
+    """
     team = Team(world, cpu=ONE)
     team.submit("owner", HOLDS, steps=8)
     world.wait_phase("owner", "Running")
@@ -75,6 +78,7 @@ def suspended(world: World) -> None:
     team.held("waiter", "Pending")
     world.patch("waiter", suspend=True)
     world.wait_phase("waiter", "Suspended")
+    assert "Running" not in world.timeline["waiter"], world.timeline["waiter"]
     world.patch("owner", suspend=True)
     world.wait_phase("owner", "Suspended")
     world.patch("waiter", suspend=False)
@@ -83,7 +87,7 @@ def suspended(world: World) -> None:
     world.wait("the owner is back", lambda: ("owner", 2) in team.order())
     team.finish("owner")
     team.uncharged("owner", 2)
-    assert world.status("waiter")["restartsUsed"] == 0
+    team.uncharged("waiter", 1)
 
 
 def reclaimed(world: World) -> None:

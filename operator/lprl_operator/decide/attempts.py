@@ -68,6 +68,7 @@ def next_attempt(case: Case) -> Decision:
     """Start attempt N+1 as soon as nothing of the others is left and the back-off is over."""
     if "RayCluster" in case.seen.missing_kinds:
         return waiting(case, Reason.KUBERAY_MISSING, "the API server knows no RayCluster: install KubeRay")
+    case = case.remember(attempt_unused=case.status.attempt_unused and rehoming.is_unused(case))
     home = rehoming.home(case)
     left = _left_over(case) if home is None else _emptied(case, home)
     if left is not None:
@@ -79,11 +80,12 @@ def next_attempt(case: Case) -> Decision:
         return Decision(decision.memory, decision.findings, (), min(wait_s, LATER_S))
     before, gone = case.status.cluster or naming.cluster(case.job.metadata.name, case.status.attempt), case.status.attempt
     number = next_number(case)
-    started: dict[str, object] = {"restart_not_before": None, "attempt_started_at": None}
+    started: dict[str, object] = {"restart_not_before": None, "attempt_started_at": None, "attempt_unused": False}
     started |= {"progress_sequence": 0, "progress_moved": None, "progress_time": None, "head": ""}
     started["prepared_claims"] = made_from(case.job).claims
     case = case.remember(attempt=number, **started)
-    removals = _attempt_removals(case, gone, before if home is None else None) if gone else ()
+    stays = home is not None and number == gone
+    removals = attempt_removals(case, gone, before if home is None else None) if gone and not stays else ()
     return provision(case, removals)
 
 
@@ -164,7 +166,7 @@ def _coming(case: Case) -> int:
     return next_number(case) if over(case) else case.status.attempt
 
 
-def _attempt_removals(case: Case, attempt: int, cluster: str | None) -> tuple[Action, ...]:
+def attempt_removals(case: Case, attempt: int, cluster: str | None) -> tuple[Action, ...]:
     """What an ended attempt leaves: its rights (a straggler cannot report any more) and progress; account and budget of a gone cluster."""
     role, rbac = naming.driver_role(case.job.metadata.name, attempt), "rbac.authorization.k8s.io/v1"
     account = (DeleteOwned(case.ref("v1", "ServiceAccount", naming.driver_account(cluster)), case.uid),) if cluster is not None else ()

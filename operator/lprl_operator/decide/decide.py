@@ -15,7 +15,7 @@ from lprl_operator.decide.failures import Move, Verdict
 Stage = Callable[[Case], Decision | None]
 LAST_CHECKPOINT_S = 300.0
 """What a driver is given for a checkpoint once the active deadline is over."""
-REMEMBERED = ("attempt", "cluster", "completion_time", "restart_not_before", "failures", "active_since", "inspection")
+REMEMBERED = ("attempt", "attempt_unused", "cluster", "completion_time", "restart_not_before", "failures", "active_since", "inspection")
 """Fields of status that decisions read back and that cannot be found out again."""
 
 

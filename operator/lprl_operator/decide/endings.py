@@ -93,12 +93,14 @@ def cleanup(case: Case) -> tuple[Action, ...]:
 def delete_clusters(case: Case) -> tuple[Action, ...]:
     """Delete every RayCluster of the job that is not being deleted already, and what protects its pods.
 
-    Of the job, not of its name: garbage collection takes those of an earlier one, and nobody takes somebody else's.
+    Of the job, not of its name: garbage collection takes those of an earlier one, and nobody takes somebody else's. One whose
+    attempt's number is to be used again goes only as it was seen: whoever lets go of it meanwhile has pods of that number made.
     """
     found: list[Action] = []
     for cluster in case.seen.clusters:
         if not cluster.deleting and case.uid in cluster.owner_uids:
-            found += [*delete_budget(case, cluster.name), Delete(case.ref("ray.io/v1", "RayCluster", cluster.name), cluster.uid)]
+            version = cluster.resource_version if case.status.attempt_unused else None
+            found += [*delete_budget(case, cluster.name), Delete(case.ref("ray.io/v1", "RayCluster", cluster.name), cluster.uid, version)]
     return tuple(found)
 
 

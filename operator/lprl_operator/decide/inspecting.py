@@ -65,10 +65,10 @@ def inspected(case: Case, inspection: Inspection) -> Finding:
 
 
 def next_number(case: Case) -> int:
-    """Number of the next attempt: above every one of this job, and above what an earlier job of this name reached."""
+    """Number of the next attempt: above every one of this job that had pods, and above what an earlier job of this name reached."""
     inspection = case.status.inspection
     earlier = inspection.earlier.attempt if inspection is not None and inspection.earlier is not None else 0
-    return (case.status.attempt or earlier) + 1
+    return (case.status.attempt or earlier) + (not case.status.attempt_unused)
 
 
 def trouble(job: JobState) -> str:

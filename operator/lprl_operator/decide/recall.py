@@ -16,7 +16,7 @@ def recalled(status: LowPrecisionRLJobStatus, seen: Observed, uid: str, created:
     cluster, memory = made if made is not None else (None, None)
     update: dict[str, object] = {}
     if cluster is not None and cluster.attempt > status.attempt:
-        update |= {"attempt": cluster.attempt, "cluster": cluster.name, "restart_not_before": None}
+        update |= {"attempt": cluster.attempt, "attempt_unused": False, "cluster": cluster.name, "restart_not_before": None}
     runs = cluster is not None and cluster.attempt >= status.attempt and (status.restart_not_before is None or bool(update))
     if memory is not None and runs:
         update |= {"restarts_used": memory.restarts_used, "refill_step": memory.refill_step}

@@ -125,6 +125,17 @@ def is_born_for(case: Case, cluster: ClusterState) -> bool:
     return cluster.name == naming.cluster(case.job.metadata.name, case.status.attempt)
 
 
+def is_unused(case: Case) -> bool:
+    """Whether no pod of the newest attempt was ever seen, and a queue holds whatever RayCluster it has: its number is free."""
+    attempt, known = case.status.attempt, case.status
+    reported = known.head or known.progress_sequence or case.progress() is not None
+    if not attempt or reported or any(p.attempt == attempt for p in case.seen.pods):
+        return False
+    return len(case.seen.clusters) < 2 and all(
+        c.attempt == attempt and c.queued and c.told_to_suspend and not c.provisioned for c in case.seen.clusters
+    )
+
+
 def living(case: Case, cluster: ClusterState) -> list[PodState]:
     """Pods of a cluster that may still run. What is left of another one on a dead node says nothing of this one."""
     return [p for p in case.seen.pods if p.alive and p.cluster_uid in ("", cluster.uid)]

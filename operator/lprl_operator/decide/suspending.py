@@ -2,11 +2,12 @@
 
 from lprl_api.names import Condition, Reason
 from lprl_operator.decide import endings
-from lprl_operator.decide.attempts import GOING_S, over
+from lprl_operator.decide.actions import Action
+from lprl_operator.decide.attempts import GOING_S, attempt_removals, over
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Decision, Finding
 from lprl_operator.decide.failures import Move
 from lprl_operator.decide.movement import clocked, has_moved, stands_still
-from lprl_operator.decide.rehoming import lingering
+from lprl_operator.decide.rehoming import is_unused, lingering
 from lprl_operator.decide.running import control_update, driver_end
 
 
@@ -25,7 +26,9 @@ def suspend_stage(case: Case) -> Decision | None:
         actions = control_update(case, suspend=True)
         findings = (Finding(Condition.SUSPENDED, "False", Reason.SUSPENDING, "the driver checkpoints and stops"),)
         return Decision(_clocked(case).status, findings, actions, SOON_S if actions and not case.seen.refusals else LATER_S)
-    return _released(case.remember(restart_not_before=case.stamp()))
+    held = case.seen.cluster(case.status.attempt)
+    unused = held is not None and not held.deleting and is_unused(case)
+    return _released(case.remember(restart_not_before=case.stamp(), attempt_unused=unused))
 
 
 def last_checkpoint(case: Case, why: str) -> Decision:
@@ -66,8 +69,9 @@ def _clocked(case: Case) -> Case:
 
 
 def _released(case: Case) -> Decision:
+    case = case.remember(attempt_unused=case.status.attempt_unused and is_unused(case))
     memory = endings.pause(case, case.status)
-    actions = endings.cleanup(case)
+    actions = (*_unused_removals(case), *endings.cleanup(case))
     pods = lingering(case)
     gone = not case.seen.clusters and not pods
     left = ", ".join(sorted([c.name for c in case.seen.clusters] or [p.name for p in pods])[:3])
@@ -76,9 +80,24 @@ def _released(case: Case) -> Decision:
         if gone
         else Finding(Condition.SUSPENDED, "False", Reason.SUSPENDING, f"waits until {left} is gone"),
         Finding(Condition.CLUSTER_READY, "False", Reason.CLUSTER_DELETED if memory.attempt else Reason.NOT_STARTED),
-        Finding(Condition.PROGRESSING, "False", Reason.SUSPENDED),
+        Finding(Condition.PROGRESSING, "False", Reason.SUSPENDED if gone or _ran(case) else Reason.NOT_STARTED),
     )
     return Decision(memory, findings, actions, SOON_S if actions else None if gone else GOING_S)
+
+
+def _unused_removals(case: Case) -> tuple[Action, ...]:
+    """What lies ready for an attempt that never ran. It goes before the RayCluster does, whose account its rights may be given to."""
+    if not case.status.attempt_unused:
+        return ()
+    going = (c for c in case.seen.clusters if not c.deleting and case.uid in c.owner_uids)
+    return tuple(a for c in going for a in attempt_removals(case, case.status.attempt, c.name))
+
+
+def _ran(case: Case) -> bool:
+    """Whether pods run that are on their way out, or ran when this suspension began."""
+    known = next((c for c in case.status.conditions if c.type == Condition.PROGRESSING), None)
+    told = known is not None and (known.status == "True" or known.reason == Reason.SUSPENDED)
+    return told or any(p.phase == "Running" for p in lingering(case))
 
 
 def _where(case: Case) -> str:

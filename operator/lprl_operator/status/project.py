@@ -70,7 +70,8 @@ def phase(conditions: Sequence[ConditionStatus]) -> Phase:
         return Phase.SUCCEEDED
     if of.is_true(conditions, Condition.SUSPENDED):
         return Phase.SUSPENDED
-    if of.is_true(conditions, Condition.PROGRESSING) or _is_suspending(conditions):
+    never = of.reason(conditions, Condition.PROGRESSING) == Reason.NOT_STARTED
+    if of.is_true(conditions, Condition.PROGRESSING) or (_is_suspending(conditions) and not never):
         return Phase.RUNNING
     if not of.is_true(conditions, Condition.INSPECTED):
         return Phase.INSPECTING if of.find(conditions, Condition.INSPECTED) is not None else Phase.PENDING

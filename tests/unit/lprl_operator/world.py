@@ -80,6 +80,8 @@ class World(ApiServer):
             self.change_pod(pod.name, deleting=True)
         if not mine:
             self.change_cluster(cluster.name, emptied=True, provisioned=False, head_ready=False, ready_workers=0)
+        if cluster.queued and self.full:
+            return
         if cluster.told_to_suspend and not cluster.held and (cluster.queued or self.random.random() < 0.3):
             self.change_cluster(cluster.name, told_to_suspend=False)
         elif cluster.emptied and not cluster.told_to_suspend:
@@ -92,6 +94,9 @@ class World(ApiServer):
 
     def _start_pod(self, cluster: ClusterState, role: Any, number: int) -> None:
         attempt = cluster.template_attempt
+        assert self.ran.setdefault((cluster.owner_uids, attempt), cluster.uid) == cluster.uid, (
+            f"attempt {attempt} ran in another RayCluster"
+        )
         for pod in self.pods:
             gone = pod.unreachable_since is not None and (self.now - pod.unreachable_since).total_seconds() >= 600
             assert pod.attempt == attempt or gone or not pod.alive, f"{pod.name} is alive while a {role} of attempt {attempt} starts"

@@ -76,6 +76,8 @@ class ApiServer(RayClusters):
         self.events: list[Event] = []
         self.writes = 0
         self.created_attempts: list[int] = []
+        self.ran: dict[tuple[frozenset[str], int], str] = {}
+        """Uid of the RayCluster that pods were made in, by owner and attempt."""
         self.completed = False
         self.refuse: Refusal | None = None
         self.missing: frozenset[str] = frozenset()
@@ -215,7 +217,8 @@ class ApiServer(RayClusters):
             del self.jobs[ref.name]
             self.writes += 1
         elif ref.kind == "RayCluster" and ref.name in self.clusters:
-            if action.uid not in (None, self.clusters[ref.name].uid):
+            cluster = self.clusters[ref.name]
+            if action.uid not in (None, cluster.uid) or action.resource_version not in (None, cluster.resource_version):
                 raise Conflict(str(ref))
             self.change_cluster(ref.name, deleting=True)
             self.writes += 1

@@ -24,13 +24,16 @@ class RayClusters:
     writes: int
     created_attempts: list[int]
     sequence: int
+    full: bool = False
+    """Whether the queue has no quota left: it admits nobody."""
 
     def _uid(self) -> str:
         self.sequence += 1
         return f"u{self.sequence}"
 
     def change_cluster(self, name: str, **changes: Any) -> None:
-        self.clusters[name] = replace(self.clusters[name], **changes)
+        version = str(int(self.clusters[name].resource_version) + 1)
+        self.clusters[name] = replace(self.clusters[name], resource_version=version, **changes)
 
     def _create_cluster(self, document: dict[str, Any], owners: frozenset[str]) -> None:
         assert self.document is not None
@@ -41,6 +44,7 @@ class RayClusters:
         name = document["metadata"]["name"]
         queued = LABEL_QUEUE in document["metadata"]["labels"]
         more = {"pods": document["metadata"]["annotations"][ANNOTATION_PODS], "template_attempt": attempt, "queued": queued}
+        more |= {"suspended": queued and self.full, "told_to_suspend": queued and self.full}
         self.clusters[name] = ClusterState(
             attempt, name, self._uid(), "1", owners, self.now, wanted_workers=wanted, made_from=made_from(document), **more
         )
