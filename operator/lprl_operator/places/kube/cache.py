@@ -1,13 +1,14 @@
 """What the watches told us, reduced to what decisions read. Thread-safe: kopf's loop and the workers write, workers read.
 
-Invariants: an entry is never replaced by an older version of the same object; `put` answers which jobs to look at again and
-whether at once, and nothing when the object says nothing new to a decision (owners of a shared conversion come and go a thousand times).
+Invariants: an entry is never replaced by an older version of the same object, nor by one that is gone; `put` answers which jobs to
+look at again and whether at once, and nothing when the object says nothing new to a decision (owners of a shared conversion come and
+go a thousand times).
 """
 
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from lprl_api import names
 from lprl_operator.decide.observed import ClusterState, JobState, Key, Observed, PodState
 from lprl_operator.places.kube import owners, reduce
+from lprl_operator.places.kube.conversions import Conversions
 from lprl_operator.places.kube.entries import identity, is_converted, name_of, reduced
 from lprl_operator.places.kube.reduce import JobPod, ProgressMap
 from lprl_operator.places.kube.refused import QueueWords, RefusedPods
@@ -56,6 +58,8 @@ class Cache:
         with self._lock:
             if kind == "Pod" and reduce.label(document, reduce.JOB_NAME):
                 return self._put_job_pod(document)
+            if self._shelves[kind].is_outdated(name, uid, version):
+                return Change()
             if kind == names.KIND and self._shelves[kind].has(name, uid, version):
                 return Change()  # the echo of our own status write
             value, tells, turns, keys = reduced(kind, document)
@@ -75,7 +79,7 @@ class Cache:
         return Change(gone, gone)
 
     def _removed(self, kind: str, document: Document) -> frozenset[Key]:
-        name, uid = name_of(document), str(reduce.meta(document).get("uid"))
+        name, uid, version = identity(document)
         if kind == "Pod" and reduce.label(document, reduce.JOB_NAME):
             entry = self._shelves["JobPod"].entries.get(name)
             if entry is not None:
@@ -83,10 +87,10 @@ class Cache:
                 pods.discard(name)
                 if not pods:
                     self._pods_of_job.pop(entry.value.job_uid, None)
-            return self._shelves["JobPod"].remove(name, uid)
+            return self._shelves["JobPod"].remove(name, uid, version)
         if kind == "Pod":
             self._note_departed(owners.owning_jobs(document), reduce.pod_state(document))
-        gone = self._shelves[kind].remove(name, uid)
+        gone = self._shelves[kind].remove(name, uid, version)
         if kind == "Job" and name not in self._shelves[kind].entries:
             self._shared.get(name.namespace, set()).discard(name.name)
         return gone
@@ -230,7 +234,7 @@ class Cache:
         attempt = progress.attempt if progress is not None else None
         with self._lock:
             departed = dict(self._departed.get(key, {}))
-        shared = Conversions(self, key.namespace)
+        shared = Conversions(lambda name: self.conversion(Name(key.namespace, name)), lambda: self.conversions(key.namespace))
         return Observed(inspect, shared, clusters, tuple(pods.values()), *said, progress_attempt=attempt, departed=departed)
 
     def _note_departed(self, keys: frozenset[Key], pod: PodState | None) -> None:
@@ -270,6 +274,8 @@ class Cache:
     def _put_job_pod(self, document: Document) -> Change:
         pod: JobPod = reduce.job_pod(document)
         name, uid, version = identity(document)
+        if self._shelves["JobPod"].is_outdated(name, uid, version):
+            return Change()
         owner = self._shelves["Job"].entries.get(Name(name.namespace, pod.job_name))
         self._pods_of_job.setdefault(pod.job_uid, set()).add(name)
         keys = owners.owning_jobs(document)
@@ -278,22 +284,3 @@ class Cache:
         tells = (pod.exit, pod.scheduling, pod.image_pull, pod.stuck)
         # Its Job's end is what counts; the rest is told in turn.
         return self._shelves["JobPod"].put(name, Entry(uid, version, keys, pod, tells, ()))
-
-
-class Conversions(Mapping[str, JobState]):
-    """The convert and finalise Jobs of a namespace, looked up when asked for: a job wants two of perhaps a thousand."""
-
-    def __init__(self, cache: Cache, namespace: str) -> None:
-        self._cache, self._namespace = cache, namespace
-
-    def __getitem__(self, name: str) -> JobState:
-        found = self._cache.conversion(Name(self._namespace, name))
-        if found is None:
-            raise KeyError(name)
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._cache.conversions(self._namespace))
-
-    def __len__(self) -> int:
-        return len(self._cache.conversions(self._namespace))

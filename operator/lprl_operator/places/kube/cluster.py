@@ -3,6 +3,7 @@
 Watches fill `kube.cache`; `observe` answers from it. `live_read` reads the job, its RayClusters, all their pods and the progress
 ConfigMap from the API server. Jobs (inspect, convert, finalise) come from the cache also then, as nothing a stale one can lead to is
 unsafe: their creation is create-once, their deletion guarded by uid and resource version, and a finished Job of ours stays finished.
+One that is gone although no watch said so is found out where a request about it is refused, and by `verify` while it is waited for.
 """
 
 import logging
@@ -27,11 +28,12 @@ from lprl_operator.places.kube.joins import Joins
 from lprl_operator.places.kube.podless import PodlessJobs
 from lprl_operator.places.kube.queues import Queues
 from lprl_operator.places.kube.reader import Reader
+from lprl_operator.places.kube.settling import Settling
 from lprl_operator.places.kube.shelf import Name
+from lprl_operator.places.kube.verify import Verified
 
 log = logging.getLogger(__name__)
 CACHED = frozenset({"Job", "RayCluster", "ConfigMap", names.KIND})
-SETTLE_S = 2.0
 MADE_S = 900.0
 """So long an object we created counts as there; after that creating it again asks the API server."""
 
@@ -42,11 +44,11 @@ class KubeCluster:
     def __init__(self, api: KubeApi, cache: Cache, event_log: EventLog) -> None:
         self._api, self._cache, self._events = api, cache, event_log
         self._reader, self._joins = Reader(api, cache), Joins(self._patch_owners)
-        self._podless, self.queues = PodlessJobs(api, cache), Queues(api, cache)
+        self._podless, self.queues, self._verified = PodlessJobs(api, cache), Queues(api, cache), Verified(api, cache)
         self._refusals: dict[Key, dict[ObjectRef, Refusal]] = {}
         self._made: dict[Key, dict[ObjectRef, tuple[str, float]]] = {}
         """Controller and time of what this process created."""
-        self._deleted_jobs: dict[ObjectRef, float] = {}
+        self._settling = Settling()
         self._lock = threading.Lock()
 
     def observe(self, key: Key) -> Observed:
@@ -65,6 +67,7 @@ class KubeCluster:
 
     def refresh(self, key: Key, now: datetime) -> None:
         """List what is not watched (worker pods, nodes, refusals) when it matters and was not read lately."""
+        self._verified.look(key, now)
         self._podless.look(key, now)
         self.queues.look(key, now)
         if self._reader.is_due(key, now):
@@ -76,6 +79,7 @@ class KubeCluster:
         """Drop what is known of a job that is gone; `uid`: and that no watch told of."""
         self._cache.forget(key, uid)
         self._reader.forget(key)
+        self._verified.forget(key)
         with self._lock:
             self._refusals.pop(key, None)
             self._made.pop(key, None)
@@ -123,7 +127,7 @@ class KubeCluster:
         ref = ref_of(document)
         if self._was_made(ref, document):
             return True
-        self._let_it_settle(ref)
+        self._settling.wait(ref)
         path = paths.collection(ref.api_version, ref.kind, ref.namespace)
         try:
             made = self._api.post(path, document, fieldManager=names.FIELD_MANAGER)
@@ -162,18 +166,6 @@ class KubeCluster:
                 self._refusals.get(key, {}).pop(ref, None)
                 self._made.setdefault(key, {})[ref] = (owners.controller_uid(document), time.monotonic())
         self._remember(ref, found)
-
-    def _let_it_settle(self, ref: ObjectRef) -> None:
-        """Wait until the Job controller has noticed a deletion of ours.
-
-        It knows Jobs by name: one that is back before it looked keeps what was expected of the old one's pods, and is left without
-        pods until that expires after five minutes.
-        """
-        if ref.kind == "Job":
-            with self._lock:
-                deleted = self._deleted_jobs.pop(ref, None)
-            if deleted is not None:
-                time.sleep(max(0.0, SETTLE_S - (time.monotonic() - deleted)))
 
     def _was_made(self, ref: ObjectRef, document: Mapping[str, Any]) -> bool:
         """Whether this process made an object a short while ago that no watch tells of."""
@@ -234,10 +226,7 @@ class KubeCluster:
 
     def _delete(self, action: Delete) -> None:
         self._forget_made(action.ref)
-        with self._lock:
-            if action.ref.kind == "Job":
-                now = time.monotonic()
-                self._deleted_jobs = {r: at for r, at in self._deleted_jobs.items() if now - at < SETTLE_S} | {action.ref: now}
+        self._settling.deleted(action.ref)
         wanted = {"uid": action.uid, "resourceVersion": action.resource_version}
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         options["preconditions"] = {k: v for k, v in wanted.items() if v is not None}
@@ -250,6 +239,8 @@ class KubeCluster:
                 self._cache_forget(action)
                 return
             if error.status == 409:
+                if action.ref.kind == "Job":
+                    self._verified.read(action.ref, action.uid)
                 raise Conflict(f"{action.ref}: {error.message}") from error
             raise
         log.info("deleted %s", action.ref, extra={"kind": action.ref.kind, "object": action.ref.name})
@@ -281,8 +272,7 @@ class KubeCluster:
         self._joins.add(action)
 
     def _patch_owners(self, ref: ObjectRef, uid: str, owners: Sequence[Mapping[str, Any]]) -> None:
-        meta: dict[str, Any] = {"uid": uid, "ownerReferences": [dict(o) for o in owners]}
-        self._remember(ref, guarded(lambda: self._api.patch(paths.item(ref), {"metadata": meta}, STRATEGIC), ref))
+        self._patch_job(ref, {"uid": uid, "ownerReferences": [dict(o) for o in owners]})
 
     def _remove_owner(self, action: RemoveOwner) -> None:
         meta = {
@@ -290,8 +280,16 @@ class KubeCluster:
             "resourceVersion": action.resource_version,
             "ownerReferences": [{"$patch": "delete", "uid": action.owner_uid}],
         }
-        found = guarded(lambda: self._api.patch(paths.item(action.ref), {"metadata": meta}, STRATEGIC), action.ref)
-        self._remember(action.ref, found)
+        self._patch_job(action.ref, meta)
+
+    def _patch_job(self, ref: ObjectRef, meta: Mapping[str, Any]) -> None:
+        """Change whose a Job is; one that is not there as it was seen is looked for, as nothing else may ever tell of it."""
+        try:
+            found = guarded(lambda: self._api.patch(paths.item(ref), {"metadata": meta}, STRATEGIC), ref)
+        except Conflict:
+            self._verified.read(ref, meta["uid"])
+            raise
+        self._remember(ref, found)
 
 
 def _log_done(verb: str, ref: ObjectRef, keys: Iterable[Key]) -> None:

@@ -1,12 +1,13 @@
 """Objects of one kind, by name and by the job they concern. Not thread-safe: the cache around it is.
 
-Invariant: an entry is never replaced by an older version of the same object.
+Invariant: an entry is never replaced by an older version of the same object, nor by an object that is gone.
 """
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lprl_operator.decide.observed import Key
+from lprl_operator.places.kube.gone import Gone
 
 
 class Name(NamedTuple):
@@ -47,6 +48,14 @@ class Shelf:
     def __init__(self) -> None:
         self.entries: dict[Name, Entry] = {}
         self.by_job: dict[Key, set[Name]] = {}
+        self.gone = Gone()
+
+    def is_outdated(self, name: Name, uid: str, version: int) -> bool:
+        """Whether it is known that this is gone, that it changed since, or that another object has had its name since."""
+        if self.gone.covers(uid, version):
+            return True
+        old = self.entries.get(name)
+        return old is not None and version < old.version and (old.uid == uid or version > 0)
 
     def has(self, name: Name, uid: str, version: int) -> bool:
         """Whether this version of the object, or a newer one, is here."""
@@ -55,9 +64,9 @@ class Shelf:
 
     def put(self, name: Name, entry: Entry) -> Change:
         """Store; return the jobs for which something changed."""
-        old = self.entries.get(name)
-        if old is not None and old.uid == entry.uid and entry.version < old.version:
+        if self.is_outdated(name, entry.uid, entry.version):
             return Change()
+        old = self.entries.get(name)
         self.entries[name] = entry
         before = old.keys if old is not None else frozenset()
         for key in before - entry.keys:
@@ -70,8 +79,13 @@ class Shelf:
             return Change(keys, keys if turned else frozenset())
         return Change(entry.keys ^ before, entry.keys ^ before)
 
-    def remove(self, name: Name, uid: str | None = None) -> frozenset[Key]:
-        """Drop an object (only the one with this uid, where given); return the jobs it concerned."""
+    def remove(self, name: Name, uid: str | None = None, version: int = 0) -> frozenset[Key]:
+        """Drop an object; return the jobs it concerned.
+
+        With a uid, that one is gone and is not taken back; `version`: of its end, where a watch told of that.
+        """
+        if uid is not None:
+            self.gone.add(uid, version)
         old = self.entries.get(name)
         if old is None or (uid is not None and old.uid != uid):
             return frozenset()
