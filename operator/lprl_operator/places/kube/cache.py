@@ -162,8 +162,10 @@ class Cache:
     def _count(self) -> None:
         """Count once a second: asked for at every event."""
         if time.monotonic() - self._counted_at >= 1.0:
-            self._starting = sum(not e.value.settled for e in self._shelves["RayCluster"].entries.values())
-            self._unfinished = sum(e.value.summary.phase not in ENDED for e in self._shelves[names.KIND].entries.values())
+            jobs, clusters = self._shelves[names.KIND].entries, self._shelves["RayCluster"].entries.values()
+            # One whose job is gone is on its way out, or gone and no watch told of it: nobody waits for it.
+            self._starting = sum(not e.value.settled and any(Name(*key) in jobs for key in e.keys) for e in clusters)
+            self._unfinished = sum(e.value.summary.phase not in ENDED for e in jobs.values())
             self._counted_at = time.monotonic()
 
     def paced(self, seconds: float) -> float:

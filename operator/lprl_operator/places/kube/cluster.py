@@ -240,7 +240,7 @@ class KubeCluster:
                 return
             if error.status == 409:
                 if action.ref.kind == "Job":
-                    self._verified.read(action.ref, action.uid)
+                    self._verified.doubt(action.ref, action.uid, action.resource_version)
                 raise Conflict(f"{action.ref}: {error.message}") from error
             raise
         log.info("deleted %s", action.ref, extra={"kind": action.ref.kind, "object": action.ref.name})
@@ -287,7 +287,7 @@ class KubeCluster:
         try:
             found = guarded(lambda: self._api.patch(paths.item(ref), {"metadata": meta}, STRATEGIC), ref)
         except Conflict:
-            self._verified.read(ref, meta["uid"])
+            self._verified.doubt(ref, meta["uid"], meta.get("resourceVersion"))
             raise
         self._remember(ref, found)
 

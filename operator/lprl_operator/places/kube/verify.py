@@ -47,6 +47,15 @@ class Verified:
         for job in itertools.islice(due, int(QUIET_S * READS_PER_S)):
             self.read(ObjectRef("batch/v1", "Job", key.namespace, job.name), job.uid)
 
+    def doubt(self, ref: ObjectRef, uid: str, version: str | None = None) -> None:
+        """Read a Job about which a request was refused, unless something newer is known than what was asked for by then.
+
+        A thousand jobs that leave one conversion at the same time refuse each other all the time: each knows the other's answer.
+        """
+        known = self._cache.conversion(Name(ref.namespace, ref.name))
+        if known is not None and known.uid == uid and version in (None, known.resource_version):
+            self.read(ref, uid)
+
     def read(self, ref: ObjectRef, uid: str) -> None:
         """Have the cache know what bears a Job's name now; `uid`: of the one that was expected to."""
         path = paths.collection(ref.api_version, ref.kind, ref.namespace)

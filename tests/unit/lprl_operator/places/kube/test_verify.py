@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.unit.lprl_operator.kube_memory import Document
 from tests.unit.lprl_operator.kube_place import JOBS, MINE, Place, converting
 from tests.unit.lprl_operator.world_api import manifest
 
@@ -142,3 +143,36 @@ def test_an_inspection_that_was_reported_is_not_read_again(place: Place) -> None
         place.wait(30)
         place.cluster.refresh(Key("rl", "a"), place.api.now)
     assert place.api.asked["GET jobs"] == 0
+
+
+def cluster_of(job: str, kind: str = "RayCluster") -> Document:
+    """A RayCluster that waits for its pods, its head, or its progress ConfigMap."""
+    labels = {names.LABEL_JOB: job, names.LABEL_ATTEMPT: "1", "ray.io/node-type": "head"}
+    owner = {"kind": names.KIND, "name": job, "uid": f"uid-{job}", "controller": True}
+    name = f"{job}-a1-progress" if kind == "ConfigMap" else f"{job}-a1"
+    meta = {"name": name, "namespace": "rl", "uid": f"{kind}-{job}", "resourceVersion": "7", "labels": labels, "ownerReferences": [owner]}
+    spec = {"workerGroupSpecs": [{"replicas": 2}]}
+    return {"metadata": {**meta, "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec, "data": {names.PROGRESS_KEY: "{}"}}
+
+
+def test_a_live_read_takes_away_clusters_heads_and_progress_that_are_gone(place: Place) -> None:
+    """It is made at each resync, and before anything is done: nothing holds a job up for longer."""
+    document = manifest("a", "uid-a")
+    document["status"] = {"attempt": 1}
+    place.cache.put(names.KIND, place.new(document))
+    for kind in ("RayCluster", "Pod", "ConfigMap"):
+        place.cache.put(kind, cluster_of("a", kind))
+    seen = place.cluster.observe(Key("rl", "a"))
+    assert seen.clusters and seen.pods and seen.progress
+    _, seen = place.cluster.live_read(Key("rl", "a"))
+    assert not seen.clusters and not seen.pods and seen.progress is None
+
+
+def test_a_cluster_whose_job_is_gone_does_not_count_as_one_that_starts(place: Place) -> None:
+    """Twenty of them would have every job looked at in turn, as in a crowd, until the operator starts again."""
+    place.cache.put("RayCluster", cluster_of("gone"))
+    assert place.cache.starting() == 0
+    place.submit("a")
+    place.cache.put("RayCluster", cluster_of("a"))
+    place.cache._counted_at = 0.0
+    assert place.cache.starting() == 1
