@@ -85,7 +85,7 @@ ALL: tuple[Case, ...] = (
     Case("glm4v", "GLM-4.1V", VL | {"num_attention_heads": 4, "head_dim": 64}),
     Case("glm4v_moe", "GLM-4.5V, 4.6V", VL),
     Case("glm4_moe_lite", "GLM-4.7-Flash"),
-    Case("glm_moe_dsa", "GLM-5.x"),
+    Case("glm_moe_dsa", "GLM-5.x", {"indexer_types": ["full", "shared", "full", "shared"]}),
     Case("deepseek_v2", "DeepSeek-V2", {"num_experts_per_tok": 2}),
     Case("deepseek_v32", "DeepSeek-V3.2"),
     Case("deepseek_v4", "DeepSeek-V4"),

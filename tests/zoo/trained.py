@@ -38,7 +38,7 @@ LAYERS = 4
 """One of each kind in the families that mix most kinds."""
 SAID = {
     "sliding_window": 32, "attention_chunk_size": 32, "floor_scale": 16, "logits_scaling": 4.0, "embedding_multiplier": 2.0,
-    "residual_multiplier": 0.5,
+    "residual_multiplier": 0.5, "index_topk": 16, "index_n_heads": 16,
 }  # fmt: skip
 """Key -> value, where a configuration has the key: defaults often switch off what published models switch on."""
 CPU = torch.device("cpu")

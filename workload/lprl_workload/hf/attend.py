@@ -60,6 +60,17 @@ class Attention:
         return dropout(weights, self.dropout, training=self.dropout > 0) @ v
 
 
+def causal(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Return what is added to scores [Q, K] so that each query sees itself and what is before it: 0 or -inf, float32."""
+    return _band(queries, keys, keys, str(device))
+
+
+def chosen(indices: Tensor, keys: int) -> Tensor:
+    """Return what is added to scores [B, 1, Q, K] so that a query sees only the keys `indices` [B, Q, n] name: 0 or -inf, float32."""
+    hidden = torch.full((*indices.shape[:2], keys), float("-inf"), device=indices.device)
+    return hidden.scatter_(-1, indices.long(), 0.0)[:, None]
+
+
 @lru_cache(maxsize=64)
 def _band(queries: int, keys: int, window: int, device: str) -> Tensor:
     """Return what is added to scores [Q, K] so that each query sees itself and the window - 1 keys before it: 0 or -inf, float32."""

@@ -21,6 +21,7 @@ from lprl_workload.folder.config import read_config
 from lprl_workload.hf.correction import keep_correction
 from lprl_workload.hf.experts import EXPERTS, are_usual, register_experts
 from lprl_workload.hf.head import use_float32_head
+from lprl_workload.hf.indexed import give_masks
 from lprl_workload.hf.logits import BY_CLASS
 from lprl_workload.hf.naming import named
 from lprl_workload.hf.part_of_whole import part_of_whole
@@ -46,6 +47,7 @@ def build_by_class(folder: Path, tied: bool, device: torch.device | str, dtype: 
         model.set_experts_implementation("eager")
     model.tie_weights()
     use_float32_head(model)
+    give_masks(model)
     setattr(model, LAYOUT, layout)
     for module in model.modules():
         _without_chance(module)

@@ -10,6 +10,7 @@ tokens belong together. A layout has two kinds of blocks, in the order of their 
 The result is what every sample alone would give, up to the rounding of sums in another order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from lprl_workload.hf.attend import Attention
+from lprl_workload.hf.attend import Attention, causal, chosen
 
 PACKED = "lprl_packed"
 """Name of this attention for transformers."""
@@ -68,10 +69,11 @@ class Whole:
     sizes: tuple[int, ...]
     """Tokens of the parts of the block."""
 
-    def attend(self, parts: list[tuple[Tensor, Tensor, Tensor]], how: Attention) -> list[Tensor]:
-        """Return the outputs [tokens, heads, dim] of the block's parts, given their queries, keys and values."""
+    def attend(self, parts: list[tuple[Tensor, Tensor, Tensor]], how: Attention, indices: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Return the outputs [tokens, heads, dim] of the block's parts, given queries, keys and values, and perhaps the keys that count."""
         q, k, v = (self.rectangle.spread(x) for x in parts[0])
-        return [self.rectangle.gathered(_attention(q, k, v, how))]
+        mask = _among(indices[0], None, k) if indices else None
+        return [self.rectangle.gathered(_attention(q, k, v, how, mask))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +86,15 @@ class Families:
     mask: Tensor
     """Causal, aligned at the end: [width of continuations, prompt + width], 0 where a token is seen, else -inf."""
 
-    def attend(self, parts: list[tuple[Tensor, Tensor, Tensor]], how: Attention) -> list[Tensor]:
-        """Return the outputs [tokens, heads, dim] of the block's parts, given their queries, keys and values."""
+    def attend(self, parts: list[tuple[Tensor, Tensor, Tensor]], how: Attention, indices: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Return the outputs [tokens, heads, dim] of the block's parts, given queries, keys and values, and perhaps the keys that count."""
         q, k, v = (self.prompts.spread(x) for x in parts[0])
         own_q, own_k, own_v = (self.continuations.spread(x) for x in parts[1])
         seen_k, seen_v = self._after(k, own_k), self._after(v, own_v)
+        among = (_among(indices[0], None, k), _among(indices[1], self.mask, seen_k)) if indices else (None, self.mask)
         return [
-            self.prompts.gathered(_attention(q, k, v, how)),
-            self.continuations.gathered(_attention(own_q, seen_k, seen_v, how, self.mask)),
+            self.prompts.gathered(_attention(q, k, v, how, among[0])),
+            self.continuations.gathered(_attention(own_q, seen_k, seen_v, how, among[1])),
         ]
 
     def _after(self, prompt: Tensor, own: Tensor) -> Tensor:
@@ -125,6 +128,12 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, how: Attention, mask: Tensor | N
     return how.product(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask).transpose(1, 2)
 
 
+def _among(indices: Tensor, mask: Tensor | None, keys: Tensor) -> Tensor:
+    """Return the mask of a part whose queries see only `indices` [rows, Q, n] of the keys [rows, K, ...]; `mask` [Q, K], or causal."""
+    width = keys.shape[1]
+    return chosen(indices, width) + (causal(width, width, keys.device) if mask is None else mask)
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -138,11 +147,12 @@ def packed_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    indices: Sequence[Tensor] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Return ([1, N, heads, dim], None) of query, key, value [1, heads, N, dim]: an attention function of transformers.
 
-    Window, cap and sinks come from layers whose class has them.
+    Window, cap and sinks come from layers whose class has them, indices (a tensor for each part of the layout) from indexed.py.
     """
     how = Attention(dropout, scaling, sliding_window, softcap, s_aux)
     sizes = [size for block in layout for size in block.sizes]
@@ -151,7 +161,7 @@ def packed_attention(
     found: list[Tensor] = []
     for block in layout:
         mine = parts[len(found) : len(found) + len(block.sizes)]
-        found += block.attend(mine, how)
+        found += block.attend(mine, how, [] if indices is None else indices[len(found) : len(found) + len(block.sizes)])
     return torch.cat(found).unsqueeze(0), None
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from lprl_workload.hf.attend import Attention
+from lprl_workload.hf.attend import Attention, chosen
 
 SERVED = "lprl_served"
 """Name of this attention for transformers."""
@@ -24,16 +24,20 @@ def served_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    indices: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Return ([B, Q, heads, dim], None) of query, key, value [B, heads, Q or K, dim]: an attention function of transformers.
 
     Without a mask tokens attend to themselves and what is before them (a prompt, or a whole text); with one ([B, 1, 1, K], added to
     scores) one token of each row attends to the first columns of its slot, as many as its mask leaves.
+    `indices` [B, Q, n]: the keys an indexer chose (indexed.py).
     """
     if attention_mask is not None and sliding_window is not None:
         attention_mask = _last_columns(attention_mask, sliding_window)
         sliding_window = None
+    if indices is not None and attention_mask is not None:
+        attention_mask = attention_mask + chosen(indices, key.shape[2])
     how = Attention(dropout, scaling, sliding_window, softcap, s_aux)
     return how.product(query, key, value, attention_mask).transpose(1, 2).contiguous(), None
 

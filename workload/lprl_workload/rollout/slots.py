@@ -34,14 +34,18 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         """Keep the states of a prefill, or write [n, h, 1, d] states to their columns; returns the keys and values to attend to."""
-        if self.slots is None:
-            self.fresh = (key_states, value_states)
-            return key_states, value_states
-        rows = len(self.slots)
-        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[self.slots, :, self.columns] = states[:, :, 0]
-        keys, values = (buffer[:rows, :, : self.width] for buffer in self.buffers)
+        keys, values = self.hold(key_states, value_states)
         return keys, values
+
+    def hold(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """See `update`; of as many kinds of states as there are."""
+        if self.slots is None:
+            self.fresh = given
+            return given
+        rows = len(self.slots)
+        for buffer, states in zip(self.buffers, given, strict=True):
+            buffer[self.slots, :, self.columns] = states[:, :, 0]
+        return tuple(buffer[:rows, :, : self.width] for buffer in self.buffers)
 
     def get_seq_length(self) -> int:
         """Positions come with every pass; transformers need not count."""
@@ -84,43 +88,58 @@ class SlotCache(HoldsStates, Cache):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=SlotLayer)
         self.states = StatesOfLayers()
+        self.indexers: dict[int, SlotLayer] = {}
+        """Index keys of layers that have them, as of one head."""
         self.size = (0, 0)
         """Slots and columns there is room for."""
+
+    def update_indexer(self, indexer_key_states: Tensor, layer_idx: int) -> Tensor:
+        """Take a layer's index keys [n, T, d]; returns those to choose among."""
+        layer = self.indexers.setdefault(layer_idx, SlotLayer())
+        return layer.hold(indexer_key_states[:, None])[0][:, 0]
+
+    def _holding(self) -> tuple[SlotLayer, ...]:
+        """Return what has a place for each token of a slot."""
+        return (*self.layers, *self.indexers.values())
 
     def prefill(self) -> None:
         """The next pass is a prefill: prompts attend to themselves, their states are kept for `place`."""
         self.states.rows = None
-        for layer in self.layers:
+        for layer in self._holding():
             layer.slots = None
 
     def settle(self) -> None:
         """Let the states of the last prefill go."""
-        for layer in (*self.layers, *self.states.of.values()):
+        for layer in self._holding():
             layer.settle()
+        for states in self.states.of.values():
+            states.settle()
 
     def decode(self, columns: Tensor, width: int) -> None:
         """The next pass writes one token of slot i at columns[i] (int64 [n]) and attends to columns below `width`."""
         slots = torch.arange(len(columns), device=columns.device)
         self.states.rows = len(columns)
-        for layer in self.layers:
+        for layer in self._holding():
             layer.slots, layer.columns, layer.width = slots, columns, width
 
     def reserve(self, slots: int, columns: int) -> None:
         """Make room in every layer; there must have been a prefill."""
         self.size = (max(slots, self.size[0]), max(columns, self.size[1]))
-        for layer in self.layers:
+        for layer in self._holding():
             layer.reserve(*self.size)
         for states in self.states.of.values():
             states.reserve(self.size[0])
 
     def place(self, slot: int, prompt: int, length: int) -> None:
         """Fill a slot in every layer from the last prefill."""
-        for layer in self.layers:
+        for layer in self._holding():
             layer.place(slot, prompt, length)
         for states in self.states.of.values():
             states.place(slot, prompt)
 
     def move(self, source: int, target: int) -> None:
         """Copy a slot in every layer."""
-        for layer in (*self.layers, *self.states.of.values()):
+        for layer in self._holding():
             layer.move(source, target)
+        for states in self.states.of.values():
+            states.move(source, target)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lprl_workload.hf.indexed import use_packed_indexers
 from lprl_workload.hf.linear import use_fast_linear
 from lprl_workload.hf.logits import logits_of
 from lprl_workload.hf.packed_attention import use_packed_attention
@@ -25,6 +26,7 @@ class Policy(nn.Module):
         self.model = model
         use_packed_attention(model)
         use_packed_linear(model)
+        use_packed_indexers(model)
         use_fast_linear(model)
         if recompute:
             plain = {"use_reentrant": False}

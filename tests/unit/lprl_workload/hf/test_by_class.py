@@ -24,7 +24,9 @@ from lprl_workload.hf.served import ServedModel
 from lprl_workload.hf.served_attention import served_attention
 
 
-@pytest.mark.parametrize("case", [case for case in CANDIDATES if case in CHEAP], ids=lambda case: case.model_type)
+@pytest.mark.parametrize(
+    "case", [case for case in CANDIDATES if case in CHEAP or case.model_type == "glm_moe_dsa"], ids=lambda case: case.model_type
+)
 def test_a_family_is_trained_as_its_class_computes_it_or_refused(case: Case) -> None:
     why = why_not(case)
     assert (why == "") == (case.model_type in PROVEN), why or "python -m tests.zoo.prove > api/lprl_api/model/proven.py"
