@@ -72,6 +72,16 @@ def tool_authorization(place: int) -> str:
     return f"LPRL_TOOL_AUTHORIZATION_{place}"
 
 
+ENV_LOCAL_CONTAINER = "LPRL_LOCAL_CONTAINER"
+"""In the environment of every process of a local container: whose it is. Leftovers are found by it, never by name."""
+ENV_SANDBOX_COMMANDS = "LPRL_SANDBOX_COMMANDS"
+"""Set by `lprl run --sandbox`: JSON, by warm pool the command and folder of the process that stands for one of its sandboxes."""
+ENV_POD_NAME, ENV_POD_UID = "POD_NAME", "POD_UID"
+"""The driver's pod, which the SandboxClaims it makes belong to."""
+SANDBOX_GROUP = "extensions.agents.x-k8s.io"
+SANDBOX_API_VERSION = f"{SANDBOX_GROUP}/v1beta1"
+"""Of agent-sandbox's SandboxWarmPool and SandboxClaim."""
+
 TRAINER_SLOT, ROLLOUT_SLOT = "lprl_trainer", "lprl_rollout"
 """Ray resources: one unit per GPU (or process on cpu) that may train, that may serve."""
 
@@ -108,6 +118,7 @@ class Reason:
     INSPECTED = "Inspected"
     INSPECTION_FAILED = "InspectionFailed"
     RESUMES_EARLIER_JOB = "ResumesEarlierJob"
+    SANDBOX_POOL_NOT_READY = "SandboxPoolNotReady"
     # Converted
     CONVERTING = "Converting"
     FINALISING = "Finalising"

@@ -30,6 +30,7 @@ Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Finish = Literal["stop", "length", "abort", "turn-limit", "failed"]
 """failed: a tool or an environment gave up, not the policy."""
+WAITED = "waited_ms"  # beside the counts of an episode's calls: how long they waited for a sandbox, where it asked for one
 FAILURE_CHARACTERS = 300  # of why an episode failed, as the driver holds it
 NOTHING: Float32 = np.zeros(0, np.float32)
 SHORT = 1024  # tokens of a turn that is pickled as plain bytes: arrays cost ten times as much
@@ -119,7 +120,7 @@ class Episode:
     failure: str = ""
     """Why it failed, in one line; empty unless `finish` is failed."""
     calls: Mapping[str, int] = field(default_factory=dict)
-    """Of tool calls, by how they ended: ok, error, failed."""
+    """Of tool calls, by how they ended: ok, error, failed; and WAITED."""
     said: tuple[tuple[tuple[str, str], ...], ...] = ()
     """(role, text) of the messages of each turn of the world behind the prompt; empty for single turns."""
     extras: Mapping[str, Any] = field(default_factory=dict)

@@ -21,6 +21,7 @@ NO_PART = (
     *(f"model.{model}.{field}" for model in ("source", "reference") for field in ACCESS),
     *(f"data.reward.{field}" for field in ("headersSecret", "timeoutSeconds", "retries")),
     *(f"episode.tools.{field}" for field in ("headersSecret", "timeoutSeconds", "retries")),
+    *(f"episode.tools.sandbox.{field}" for field in ("maxConcurrent", "claimSeconds")),
     *("episode.timeoutSeconds", "episode.maxFailedFraction"),
 )
 """What a run folder does not compare: another job may go on in it with other credentials and patience."""

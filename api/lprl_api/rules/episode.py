@@ -66,10 +66,15 @@ def _tools(case: Case) -> Iterator[FieldError]:
 
 
 def _tool(where: str, tool: Tool) -> Iterator[FieldError]:
-    if (tool.function is None) == (tool.url is None):
-        yield wrong(where, "none of them" if tool.url is None else "function and url", "exactly one of function and url")
+    given = [name for name in ("function", "url", "sandbox") if getattr(tool, name) is not None]
+    if len(given) != 1:
+        yield wrong(where, " and ".join(given) or "none of them", "exactly one of function, url and sandbox")
     elif tool.url is not None:
         yield from _address(where, tool, tool.url)
+    elif tool.sandbox is not None:
+        yield from _says_nothing(where, tool, "sandbox")
+        if tool.headers_secret is not None:
+            yield wrong(f"{where}.headersSecret", "a value", "nothing for a sandbox, which no secret is given to; or a url")
     else:
         if tool.headers_secret is not None:
             yield wrong(f"{where}.headersSecret", "a value", "nothing for a function, or a url")
@@ -77,10 +82,14 @@ def _tool(where: str, tool: Tool) -> Iterator[FieldError]:
             yield wrong(f"{where}.retries", tool.retries, "nothing for a function, whose calls are not tried again; or a url")
 
 
-def _address(where: str, tool: Tool, url: str) -> Iterator[FieldError]:
+def _says_nothing(where: str, tool: Tool, kind: str) -> Iterator[FieldError]:
     for name, value in (("parameters", tool.parameters), ("description", tool.description)):
         if not value:
-            yield wrong(f"{where}.{name}", None, "what the model is told: a url says nothing of itself")
+            yield wrong(f"{where}.{name}", None, f"what the model is told: a {kind} says nothing of itself")
+
+
+def _address(where: str, tool: Tool, url: str) -> Iterator[FieldError]:
+    yield from _says_nothing(where, tool, "url")
     try:
         parts = urlsplit(url)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -93,6 +93,8 @@ class EpisodeReport(Contract):
     """Of the policy, mean."""
     calls: dict[str, NonNegativeInt] = {}
     """Of tools, by how they ended: ok, error (the model's mistake, which it was told), failed."""
+    sandbox_wait_seconds: NonNegativeFloat | None = None
+    """What calls waited for a sandbox, mean over the episodes that asked for one; None where no episode did."""
     failures: tuple[str, ...] = Field((), max_length=FAILURES)
     """The first that differ, each at most FAILURE_CHARACTERS bytes of JSON."""
 

@@ -1,7 +1,7 @@
 {{/*
 What the operator does in the namespaces it serves, and nothing else: a test takes each rule away and sees something fail.
 Which kinds are served (KubeRay may come later) it reads from discovery, which every authenticated user may: no right on CRDs or namespaces.
-The driver's Role, which it makes, holds a subset of these (configmaps: get, patch), so that neither escalate nor bind is needed.
+The driver's Role, which it makes, holds a subset of these (configmaps: get, patch; sandboxclaims), so that neither escalate nor bind is needed.
 */}}
 {{- define "lprl.jobRules" -}}
 # the jobs themselves; delete: ttlSecondsAfterFinished
@@ -42,6 +42,15 @@ The driver's Role, which it makes, holds a subset of these (configmaps: get, pat
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]
   verbs: [list]
+{{- end }}
+{{- if .Capabilities.APIVersions.Has "extensions.agents.x-k8s.io/v1beta1" }}
+# tools in sandboxes: is the pool there? and what a driver's Role needs, which nobody may give who does not have it
+- apiGroups: [extensions.agents.x-k8s.io]
+  resources: [sandboxwarmpools]
+  verbs: [get]
+- apiGroups: [extensions.agents.x-k8s.io]
+  resources: [sandboxclaims]
+  verbs: [create, list, delete]
 {{- end }}
 {{- if or .Values.config.resources.networkPolicy (eq .Values.mode "cluster") }}
 - apiGroups: [networking.k8s.io]

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         _make_inputs(manifest.document, volumes, args)
     (root / ".lprl-demo").touch()
     settings = argparse.Namespace(
-        state_dir=str(root / "run"), volumes=str(volumes), secrets=None, restart=False, plain=args.plain, no_report=False
+        state_dir=str(root / "run"), volumes=str(volumes), secrets=None, restart=False, sandbox=[], plain=args.plain, no_report=False
     )
     return run_document(manifest.document, settings)
 

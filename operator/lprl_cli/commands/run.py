@@ -10,7 +10,7 @@ from typing import Any
 
 from lprl_api.derived.run_folder import steps_of
 from lprl_api.errors import UserError
-from lprl_cli import again, exits
+from lprl_cli import again, exits, sandboxes
 from lprl_cli.checked import checked_job
 from lprl_cli.live import printable
 from lprl_cli.manifest import load_one
@@ -23,7 +23,8 @@ def epilog(_: str) -> str:
         "examples:\n"
         "  lprl run job.yaml                          state in runs/NAME, claims as folders below ./volumes\n"
         "  lprl run job.yaml --volumes /data          claim `models` is /data/models\n"
-        "  lprl run job.yaml --restart                start over; what was there is moved aside, not deleted\n\n"
+        "  lprl run job.yaml --restart                start over; what was there is moved aside, not deleted\n"
+        "  lprl run job.yaml --sandbox 'python=python tool.py {port}'    a process for every episode that calls the tool\n\n"
         "Killed, interrupted or failed, the same command goes on from the last checkpoint, also with a corrected manifest. One that would\n"
         "train something else than the checkpoint holds is refused. Secrets are files: STATE_DIR/secrets/NAME/KEY.\n\n" + exits.TABLE
     )
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser, _: str) -> None:
     parser.add_argument("--volumes", metavar="DIR", default="volumes", help="claim X is the folder DIR/X; default volumes")
     parser.add_argument("--secrets", metavar="DIR", help="Secrets as files DIR/NAME/KEY; default STATE_DIR/secrets")
     parser.add_argument("--restart", action="store_true", help="start over; the old state and run folder are moved aside")
+    parser.add_argument("--sandbox", metavar="POOL=COMMAND", action="append", default=[], help=sandboxes.HELP)
     parser.add_argument("--plain", action="store_true", help="lines instead of a live table")
     parser.add_argument("--no-report", action="store_true", help="no HTML report at the end")
 
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_document(document: Mapping[str, Any], args: argparse.Namespace) -> int:
-    """Run a checked manifest; `args` holds state_dir, volumes, secrets, restart, plain and no_report."""
+    """Run a checked manifest; `args` holds state_dir, volumes, secrets, restart, sandbox, plain and no_report."""
     from lprl_operator.places.local.cluster import LocalCluster
     from lprl_operator.places.local.folders import Folders
 
@@ -57,6 +59,7 @@ def run_document(document: Mapping[str, Any], args: argparse.Namespace) -> int:
     state, volumes = Path(args.state_dir or Path("runs") / name), Path(args.volumes)
     folders = Folders.of(state, volumes, Path(args.secrets) if args.secrets else None)
     _check_claims(document, folders.volumes)
+    commands = sandboxes.commands_of(args.sandbox, document)
     found = RunFolder(folders.state, run_folder_of(document, folders.volumes), folders.volumes)
     signal.signal(signal.SIGTERM, _interrupt)
     with LocalCluster(folders) as cluster:
@@ -66,6 +69,7 @@ def run_document(document: Mapping[str, Any], args: argparse.Namespace) -> int:
             return finish(found, report=not args.no_report)
         folders.state.mkdir(parents=True, exist_ok=True)
         (folders.state / "requests.json").unlink(missing_ok=True)
+        sandboxes.write(folders.sandboxes, commands)
         (folders.state / "local.json").write_text(json.dumps({"volumes": str(folders.volumes)}))
         cluster.submit(document)
         _supervise(cluster, found, args.plain)

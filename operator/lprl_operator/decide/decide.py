@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from lprl_api.names import Condition, Reason
 from lprl_api.wire.status import LowPrecisionRLJobStatus
-from lprl_operator.decide import attempts, converting, corrections, endings, inspecting, running, suspending
+from lprl_operator.decide import attempts, converting, corrections, endings, inspecting, pooling, running, suspending
 from lprl_operator.decide.decision import Case, Decision, Finding, judged_valid
 from lprl_operator.decide.failures import Move, Verdict
 
@@ -68,6 +68,7 @@ STAGES: tuple[Stage, ...] = (
     suspending.suspend_stage,
     corrections.correct_stage,
     inspecting.inspect_stage,
+    pooling.pool_stage,
     converting.convert_stage,
     _attempt,
 )

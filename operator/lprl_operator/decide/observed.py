@@ -234,6 +234,10 @@ class Observed:
     refusals: tuple[Refusal, ...] = ()
     progress_attempt: int | None = None
     """Attempt of the progress ConfigMap `progress` and `control` are of; None when there is none that this very job owns."""
+    pools: Mapping[str, str] | None = None
+    """What keeps the warm pools that the job's tools name from giving a sandbox, by name; empty text for one that can, missing those not
+    read yet. None where sandboxes come from no pool.
+    """
     departed: Mapping[str, PodState] = field(default_factory=dict)
     """By uid of the RayCluster: its newest head that is gone, as it was last seen, where that tells how it ended."""
 

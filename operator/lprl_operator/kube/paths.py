@@ -9,6 +9,7 @@ PLURALS: dict[tuple[str, str], str] = {
     ("batch/v1", "Job"): "jobs",
     ("ray.io/v1", "RayCluster"): "rayclusters",
     ("kueue.x-k8s.io/v1beta2", "Workload"): "workloads",
+    (names.SANDBOX_API_VERSION, "SandboxWarmPool"): "sandboxwarmpools",
     ("v1", "Pod"): "pods",
     ("v1", "ConfigMap"): "configmaps",
     ("v1", "Event"): "events",

@@ -129,7 +129,7 @@ def _head(
             *("python", "-m", "lprl_workload", "train"),
             *("--config", f"{storage.CONFIG_FOLDER}/{names.RUN_CONFIG_KEY}"),
         ),
-        env=(*_driver_env(cluster), *tracking_env(job)),
+        env=(*_driver_env(cluster), *_claims_env(job), *tracking_env(job)),
         resources=needs.driver(job.spec, settings),
         mounts=(ray_mount, shm_mount, config_mount, token_mount, *storage.user_mounts(job.spec)),
         ports=({"name": network.METRICS_PORT_NAME, "containerPort": port},) if port is not None else (),
@@ -164,6 +164,13 @@ def _driver_env(cluster: str) -> tuple[dict[str, Any], ...]:
         token,
         namespace,
     )
+
+
+def _claims_env(job: LowPrecisionRLJob) -> tuple[dict[str, Any], ...]:
+    """The driver's pod, which the claims it makes belong to and go with."""
+    if all(tool.sandbox is None for tool in job.spec.episode.tools):
+        return ()
+    return (pods.field_of_pod(names.ENV_POD_NAME, "metadata.name"), pods.field_of_pod(names.ENV_POD_UID, "metadata.uid"))
 
 
 def tracking_env(job: LowPrecisionRLJob) -> tuple[dict[str, Any], ...]:

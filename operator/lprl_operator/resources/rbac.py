@@ -1,11 +1,14 @@
-"""What the driver may do in the API: get and patch the one ConfigMap it reports through."""
+"""What the driver may do in the API: get and patch the one ConfigMap it reports through; make and end claims where tools have sandboxes."""
 
 from typing import Any
 
+from lprl_api import names
 from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_operator.resources import metadata, naming
 
 ROLE = "driver"
+CLAIMS = {"apiGroups": [names.SANDBOX_GROUP], "resources": ["sandboxclaims"], "verbs": ["create", "list", "delete"]}
+"""No name can be said before a claim is made; list: what an earlier attempt left, and which are ready."""
 
 
 def driver_account(job: LowPrecisionRLJob, attempt: int, cluster: str) -> tuple[dict[str, Any], ...]:
@@ -21,6 +24,7 @@ def driver_account(job: LowPrecisionRLJob, attempt: int, cluster: str) -> tuple[
         "resourceNames": [naming.progress(job.metadata.name, attempt)],
         "verbs": ["get", "patch"],
     }
+    rules = [rule, CLAIMS] if any(tool.sandbox is not None for tool in job.spec.episode.tools) else [rule]
     rbac = "rbac.authorization.k8s.io"
     return (
         {
@@ -29,7 +33,7 @@ def driver_account(job: LowPrecisionRLJob, attempt: int, cluster: str) -> tuple[
             "metadata": metadata.metadata(job, account, ROLE),
             "automountServiceAccountToken": False,
         },
-        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata.metadata(job, name, ROLE, attempt), "rules": [rule]},
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata.metadata(job, name, ROLE, attempt), "rules": rules},
         {
             "apiVersion": f"{rbac}/v1",
             "kind": "RoleBinding",

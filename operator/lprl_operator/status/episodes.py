@@ -15,6 +15,8 @@ def told(report: EpisodeReport | None) -> str | None:
     parts.append(f"{report.turns:.1f} turns")
     if report.calls:
         parts.append("tool calls: " + ", ".join(f"{count} {how}" for how, count in report.calls.items()))
+    if report.sandbox_wait_seconds is not None:
+        parts.append(f"{report.sandbox_wait_seconds:.2g} s an episode waited for its sandbox")
     if report.failures:
         parts.append("first failures: " + "; ".join(report.failures))
     return shortened(one_line("; ".join(parts)), LONGEST)

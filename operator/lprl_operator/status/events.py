@@ -15,6 +15,7 @@ _WARNINGS = frozenset(
         Reason.SHAPE_MISMATCH,
         Reason.CLUSTER_REFUSED,
         Reason.KUBERAY_MISSING,
+        Reason.SANDBOX_POOL_NOT_READY,
         Reason.NODE_UNREACHABLE,
         Reason.IMAGE_PULL_FAILED,
         Reason.MISMATCH_DRIFT,

@@ -14,6 +14,7 @@ from lprl_workload.agent.tool import Tool
 from lprl_workload.agent.tool_calls import STYLES, Style
 from lprl_workload.agent.tool_http import HttpTool
 from lprl_workload.agent.tool_python import PythonTool
+from lprl_workload.agent.tool_sandbox import SandboxTool
 from lprl_workload.rollout.chat import takes_tools
 from lprl_workload.rollout.imported import imported
 
@@ -28,6 +29,8 @@ def load_tools(episode: Episode, environment: Mapping[str, str] = os.environ) ->
         where = f"episode.tools[{place}]"
         if tool.function is not None:
             found[tool.name] = PythonTool(tool, where)
+        elif tool.sandbox is not None:
+            found[tool.name] = SandboxTool(tool, place)
         else:
             found[tool.name] = HttpTool(tool, where, (environment.get(tool_authorization(place)) or "").strip() or None)
     return found

@@ -144,11 +144,11 @@ class Rollout:
     async def _rolled(self, talk: Conversation, request: GenerationRequest) -> None:
         limit_s = self._episode.timeout_seconds
         try:
-            async with asyncio.timeout(limit_s) as talk.clock:
+            async with self._tools.opened(talk) as tools, asyncio.timeout(limit_s) as talk.clock:
                 if self._function is None:
-                    await run_tools(talk, self._tools)
+                    await run_tools(talk, tools)
                 else:
-                    await self._function(_row(request), talk, self._tools)
+                    await self._function(_row(request), talk, tools)
         except EpisodeOver:
             pass
         except UserError:

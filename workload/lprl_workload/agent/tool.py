@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 LONGEST_ERROR = 500
 """Characters of an error the model is told."""
@@ -36,6 +36,22 @@ class Tool(Protocol):
 
     async def close(self) -> None:
         """Free what it holds."""
+
+
+class EpisodeTool(Tool, Protocol):
+    """A tool as one episode has it."""
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that its calls waited for the tool to be there."""
+
+
+@runtime_checkable
+class KeepsState(Protocol):
+    """A tool that every episode has one of its own of, from its first call to its end."""
+
+    def opened(self, episode: str) -> EpisodeTool:
+        """Return the tool of the episode named (a name no other episode has); its `close` ends it and never waits."""
 
 
 class ToolError(Exception):

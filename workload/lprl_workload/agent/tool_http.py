@@ -26,13 +26,13 @@ BUSY = frozenset({429, 502, 503, 504})
 class HttpTool:
     """Calls an address, with connections kept and a bounded number of them."""
 
-    def __init__(self, tool: spec.Tool, where: str, authorization: str | None) -> None:
-        """Args: authorization: value of the header, None without. Raises UserError naming the field."""
+    def __init__(self, tool: spec.Tool, where: str, authorization: str | None, direct: bool = False) -> None:
+        """Args: authorization: value of the header, None without; direct: by no proxy. Raises UserError naming the field."""
         self.name, self._url, self._limit_s, self._tries = tool.name, str(tool.url), tool.timeout_seconds, tool.retries + 1
         if tool.parameters is None or not tool.description:
             raise UserError(f"{where}: a url says nothing of itself", f"set {where}.description and {where}.parameters (JSON schema)")
         self.schema: Mapping[str, Any] = schema_of(tool.name, tool.description, tool.parameters)
-        self._headers = _headers(tool, where, authorization)
+        self._headers, self._direct = _headers(tool, where, authorization), direct
         logging.getLogger(httpx.__name__).setLevel(logging.WARNING)  # it writes a line for every call
         self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
         """One a loop: an engine may draw several batches at once, each in a loop of its own."""
@@ -84,7 +84,14 @@ class HttpTool:
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
             limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-            self._clients[loop] = httpx.AsyncClient(limits=limits, timeout=self._limit_s, follow_redirects=False, headers=self._headers)
+            self._clients[loop] = httpx.AsyncClient(
+                limits=limits,
+                timeout=self._limit_s,
+                follow_redirects=False,
+                headers=self._headers,
+                verify=self._url.startswith("https:"),  # certificates that nobody asks for take long to load
+                trust_env=not self._direct,
+            )
         return self._clients[loop]
 
     async def close(self) -> None:

@@ -1,11 +1,14 @@
 """The tools of an episode, as rollouts use them: what the model wrote -> calls -> answers behind its turn."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from lprl_workload.agent.conversation import Conversation
-from lprl_workload.agent.tool import Answer, Tool
+from lprl_workload.agent.tool import Answer, EpisodeTool, KeepsState, Tool
 from lprl_workload.agent.tool_calls import Style, ToolCall, sayable
+from lprl_workload.episode import WAITED
 
 CALLS_A_TURN = 16
 """Calls in one turn that are made; the model is told of those beyond."""
@@ -55,6 +58,23 @@ class Toolbox:
                 episode.fail(f"tool {call.name}: {answer.text}")
         if episode.finish is None:
             _put(episode, calls, answers)
+
+    @asynccontextmanager
+    async def opened(self, episode: Conversation) -> AsyncIterator["Toolbox"]:
+        """Give the tools of one episode: those that keep state are its own, and end with it however it ends."""
+        name = uuid.uuid4().hex
+        own: dict[str, EpisodeTool] = {key: t.opened(name) for key, t in self._tools.items() if isinstance(t, KeepsState)}
+        if not own:
+            yield self
+            return
+        try:
+            yield Toolbox({**self._tools, **own}, self._style)
+        finally:
+            for tool in own.values():
+                await tool.close()
+            waited_s = sum(tool.waited_s for tool in own.values())
+            if waited_s:
+                episode.counts[WAITED] = round(waited_s * 1000)
 
     async def close(self) -> None:
         """Free what the tools hold."""

@@ -20,6 +20,7 @@ from lprl_workload.data import Prompt
 from lprl_workload.folder.config import check_trainable
 from lprl_workload.folder.model import read_contents
 from lprl_workload.launch.backends import check_accelerator, check_backends, make_engine, make_trainer, set_up_process
+from lprl_workload.launch.sandboxes import open_clerk
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.rl.collect import Collector, Score
 from lprl_workload.rl.device import shares_devices
@@ -65,7 +66,7 @@ def local_groups(run: RunConfig, paths: ResolvedPaths) -> tuple[TrainGroup, Roll
     set_up_process()
     device = "cpu" if run.ranks.accelerator == "cpu" else "cuda:0"
     engines, rows, draw = run.ranks.engines, run.rollout.max_concurrency or ROWS, make_draw(run, paths)
-    made = engines, run.rollout_format, rows, draw
+    made = engines, run.rollout_format, rows, draw, open_clerk(run)
     rollout = LocalRolloutGroup(lambda fmt: make_engine(run, paths, fmt, device), *made)
     if shares_devices(run):
         rollout.sleep(ENGINE_PARTS)

@@ -13,6 +13,7 @@ import torch
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.agent.runner import abort_episodes, make_draw
+from lprl_workload.agent.sandbox_desk import Ask, Told, desk
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Bucket, GenerationRequest, Metrics, SamplingParams
@@ -196,6 +197,14 @@ class EngineHost(Host):
         """End every episode under way with what it has drawn."""
         abort_episodes(self._draw)
         asyncio.run(self.engine.abort())
+
+    def sandbox_asks(self) -> list[Ask]:
+        """Return what episodes of this process ask the driver for; waits a while for it."""
+        return desk.asks()
+
+    def sandbox_told(self, answers: Sequence[Told]) -> None:
+        """Take the driver's answers."""
+        desk.told(answers)
 
     def pause(self) -> None:
         """Stand still, requests kept; new ones wait."""

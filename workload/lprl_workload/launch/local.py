@@ -9,6 +9,8 @@ from lprl_api.derived.residency import EnginePart, TrainPart
 from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.agent.runner import Draw, abort_episodes, single_turns
+from lprl_workload.agent.sandbox_clerk import Clerk, DeskLink
+from lprl_workload.agent.sandbox_desk import desk
 from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.data import GenerationRequest, Metrics, SamplingParams, SyncReport
 from lprl_workload.episode import BatchRef, Episode, EpisodeRef, Float32
@@ -57,6 +59,7 @@ class LocalRolloutGroup:
         fmt: WeightFormat,
         rows: int = ROWS,
         draw: Draw = single_turns,
+        sandboxes: Clerk | None = None,
     ) -> None:
         """Build `count` engines.
 
@@ -66,9 +69,12 @@ class LocalRolloutGroup:
             fmt: they serve first.
             rows: responses one of them works at.
             draw: makes episodes of requests.
+            sandboxes: serves the desk of this process until the group is closed.
 
         """
-        self._make, self._rows, self._draw = make, rows, draw
+        self._make, self._rows, self._draw, self._sandboxes = make, rows, draw, sandboxes
+        if sandboxes is not None:
+            sandboxes.attach(DeskLink(desk))
         self.format = fmt
         self.engines = [make(fmt) for _ in range(count)]
         self._pool = Pool[RolloutEngine](rows)
@@ -162,12 +168,17 @@ class LocalRolloutGroup:
 
     def switch_format(self, fmt: WeightFormat) -> None:
         """Build every engine anew."""
-        self.close()
+        self._close_engines()
         self.format = fmt
         self.engines = [self._make(fmt) for _ in self.engines]
 
     def close(self) -> None:
-        """Close every engine; what waits for a tool is given up."""
+        """Close every engine; what waits for a tool is given up, and what episodes had is ended."""
+        self._close_engines()
+        if self._sandboxes is not None:
+            self._sandboxes.close()
+
+    def _close_engines(self) -> None:
         abort_episodes(self._draw)
         for engine in self.engines:
             engine.close()

@@ -20,6 +20,9 @@ from lprl_workload.launch.ray_calls import GENERATION, ActorCalls
 from lprl_workload.launch.ray_crew import Crew, call
 from lprl_workload.launch.ray_fan import Seat
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place, read
+from lprl_workload.launch.sandboxes import CALLS as SANDBOX_CALLS
+from lprl_workload.launch.sandboxes import GROUP as SANDBOXES
+from lprl_workload.launch.sandboxes import ActorLink, open_clerk
 from lprl_workload.launch.stillness import engine_limits, while_starting
 from lprl_workload.process.errors import DeadlineError, EngineLostError
 from lprl_workload.rollout.aside import Aside
@@ -59,6 +62,7 @@ class RayRolloutGroup:
         self._rows = run.rollout.max_concurrency or ROWS
         self._pool = Pool[Any](self._rows)
         self._aside = Aside(self._pool)
+        self._sandboxes = open_clerk(run)
         self._start(range(run.ranks.engines))
 
     @property
@@ -194,18 +198,23 @@ class RayRolloutGroup:
         self._set_up(range(len(self.handles)))
 
     def close(self) -> None:
-        """Stop every engine process."""
+        """Stop every engine process, and end what their episodes had."""
+        if self._sandboxes is not None:
+            self._sandboxes.close()
         for handle in self.handles:
             ray.kill(handle)
         self._bundles.remove()
 
     def _start(self, numbers: Sequence[int]) -> None:
         self.generation += 1
-        actor = ray.remote(concurrency_groups={"health": 1, GENERATION: CALLS}, **actor_options(self._run))(self.host)
+        groups = {"health": 1, GENERATION: CALLS} | ({SANDBOXES: SANDBOX_CALLS} if self._sandboxes is not None else {})
+        actor = ray.remote(concurrency_groups=groups, **actor_options(self._run))(self.host)
         handles, found = place([actor.options(**self._bundles.at(n)).remote for n in numbers], "placing engines", self._bundles.waits)
         before = list(self._places)
         for number, handle, where in zip(numbers, handles, found, strict=True):
             self.handles[number], self._places[number] = handle, where
+            if self._sandboxes is not None:
+                self._sandboxes.attach(ActorLink(handle))
         self._turns = turns(self._places, before, self._turns)
         self._set_up(numbers)
 

@@ -12,7 +12,7 @@ from lprl_api.derived.effective import least_of_group
 from lprl_api.spec.algorithm import Algorithm
 from lprl_api.wire.progress import FAILURE_CHARACTERS, FAILURES, EpisodeReport
 from lprl_workload.data import Metrics
-from lprl_workload.episode import EpisodeRef
+from lprl_workload.episode import WAITED, EpisodeRef
 from lprl_workload.metrics.reward_signal import fitted
 from lprl_workload.process.errors import EpisodesFailedError
 
@@ -38,6 +38,7 @@ def report_of(refs: Sequence[EpisodeRef]) -> EpisodeReport:
     calls: Counter[str] = Counter()
     for ref in refs:
         calls.update(dict(ref.calls))
+    waited = [dict(ref.calls)[WAITED] / 1000 for ref in refs if WAITED in dict(ref.calls)]
     lost = [ref for ref in refs if ref.finish == "failed"]
     kinds = list({ref.failure: ref for ref in reversed(lost)}.values())[::-1]
     return EpisodeReport(
@@ -46,6 +47,7 @@ def report_of(refs: Sequence[EpisodeRef]) -> EpisodeReport:
         aborted=sum(ref.finish == "abort" for ref in refs),
         turns=sum(ref.turns for ref in refs) / len(refs) if refs else 0.0,
         calls={how: calls[how] for how in ("ok", "error", "failed") if calls[how]},
+        sandbox_wait_seconds=sum(waited) / len(waited) if waited else None,
         failures=tuple(
             fitted(f"prompt {r.prompt}, sample {r.sample}: {r.failure}", FAILURE_CHARACTERS, head=0.5) for r in kinds[:FAILURES]
         ),
@@ -74,4 +76,6 @@ def none_left(what: str, report: EpisodeReport) -> EpisodesFailedError:
 def metrics_of(report: EpisodeReport) -> Metrics:
     """Return the columns of a step's row that runs of several turns have besides."""
     calls = {f"tool_calls_{how}": float(report.calls.get(how, 0)) for how in ("ok", "error", "failed")}
+    if report.sandbox_wait_seconds is not None:
+        calls["sandbox_wait_seconds"] = report.sandbox_wait_seconds
     return {"failed_episodes": float(report.failed), "aborted_episodes": float(report.aborted), "turns_per_episode": report.turns, **calls}

@@ -95,11 +95,11 @@ class Cache:
             self._shared.get(name.namespace, set()).discard(name.name)
         return gone
 
-    def document(self, key: Key) -> Document | None:
-        """The job's document."""
+    def document(self, key: Key, word: bytes = b"") -> Document | None:
+        """The job's document; None also where its text does not hold `word`, which is sooner looked at than the document made."""
         with self._lock:
             entry = self._shelves[names.KIND].entries.get(Name(*key))
-        return json.loads(entry.value.text) if entry is not None else None
+        return json.loads(entry.value.text) if entry is not None and word in entry.value.text else None
 
     def uid(self, key: Key) -> str:
         """The job's uid, empty when it is not known."""

@@ -70,6 +70,7 @@ class KubeCluster:
         self._verified.look(key, now)
         self._podless.look(key, now)
         self.queues.look(key, now)
+        self._reader.pools.look(key, now)
         if self._reader.is_due(key, now):
             document = self._cache.document(key)
             if document is not None:

@@ -18,6 +18,7 @@ from lprl_operator.kube import paths
 from lprl_operator.kube.api import ApiError, KubeApi, Unavailable
 from lprl_operator.places.kube import reduce
 from lprl_operator.places.kube.cache import Cache, Details
+from lprl_operator.places.kube.pools import Pools
 from lprl_operator.places.kube.shelf import Name
 from lprl_operator.resources import naming
 
@@ -36,7 +37,7 @@ class Reader:
     """Reads of jobs and their children. Thread-safe."""
 
     def __init__(self, api: KubeApi, cache: Cache) -> None:
-        self._api, self._cache = api, cache
+        self._api, self._cache, self.pools = api, cache, Pools(api, cache)
         self._lock = threading.Lock()
         self._missing: set[str] = set()
         self._refused: dict[str, str] = {}
@@ -107,7 +108,7 @@ class Reader:
             missing, refused, lost = frozenset(self._missing), dict(self._refused), dict(self._node_lost)
         clusters = tuple(replace(c, refused=refused[c.uid]) if c.uid in refused else c for c in seen.clusters)
         pods = tuple(replace(p, unreachable_since=lost[p.node]) if p.node in lost else p for p in seen.pods)
-        return replace(seen, clusters=clusters, pods=pods, missing_kinds=missing, refusals=refusals)
+        return replace(seen, clusters=clusters, pods=pods, missing_kinds=missing, refusals=refusals, pools=self.pools.of(key))
 
     def kind_is_missing(self, kind: str) -> None:
         """Note that the API server does not serve a kind; the next successful list takes it back. Others are listed by nobody."""
@@ -116,7 +117,8 @@ class Reader:
                 self._missing.add(kind)
 
     def forget(self, key: Key) -> None:
-        """Drop what is known of a job's clusters."""
+        """Drop what is known of a job's clusters and pools."""
+        self.pools.forget(key)
         with self._lock:
             for cluster in self._cache.clusters(key):
                 self._refused.pop(cluster.uid, None)

@@ -117,6 +117,8 @@ def resolve(
     env.update(context.env)
     env[names.ENV_VOLUMES_ROOT] = str(folders.mounts)
     env[names.ENV_LOCAL_CONFIGMAPS] = str(folders.configmaps)
+    if folders.sandboxes.exists():
+        env[names.ENV_SANDBOX_COMMANDS] = folders.sandboxes.read_text()
     env[names.ENV_TERMINATION_LOG] = str(context.folder / container["name"] / "termination-log")
     folders.mounts.mkdir(parents=True, exist_ok=True)
     there = {} if command else local

@@ -62,6 +62,11 @@ class Folders:
         """What $LPRL_VOLUMES_ROOT points to: a link per volume name."""
         return self.state / "mounts"
 
+    @property
+    def sandboxes(self) -> Path:
+        """Processes that stand for sandboxes, as $LPRL_SANDBOX_COMMANDS has them; missing where there are none."""
+        return self.state / "sandboxes.json"
+
     def claim(self, name: str) -> Path:
         """Folder that stands for a PersistentVolumeClaim; made when missing, as a claim is when it binds."""
         folder = self.volumes / name

@@ -9,11 +9,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lprl_api import names
 from lprl_operator.places.local import launcher
 from lprl_operator.places.local.files import read_json, write_json
 
-MARKER = "LPRL_LOCAL_CONTAINER"
-"""In the environment of every process of a container: STATE_ID:POD_UID:CONTAINER. Leftovers are found by it, never by name."""
+MARKER = names.ENV_LOCAL_CONTAINER
+"""STATE_ID:POD_UID:CONTAINER."""
 OOM_OR_KILLED = 137
 
 

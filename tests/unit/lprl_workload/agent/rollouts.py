@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import os
 import signal
 import threading
@@ -184,3 +185,13 @@ async def breaks(prompt: Any, policy: Any, tools: Any) -> None:
         await slow(prompt, policy, tools)
     except asyncio.CancelledError as error:
         raise LookupError("no board left") from error
+
+
+async def counts(prompt: Any, policy: Any, tools: Any) -> None:
+    """Call the tool in this episode's sandbox twice: it counts from one."""
+    text = await policy.draw()
+    for wanted in (1, 2):
+        found = json.loads((await tools.call("count")).text)
+        assert found["calls"] == wanted
+    await tools.answer(policy, [ToolCall("count", {}), ToolCall("count", {})])
+    assert text is not None
