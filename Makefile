@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-zoo test-faults test-demo test-cluster test-queue e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends test-learning setup-megatron test-megatron test-triton scale demo modes engines real test-real setup-real clean
+.PHONY: help setup fmt check test test-unit test-zoo test-zoo-learning test-faults test-demo test-cluster test-queue e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends test-learning setup-megatron test-megatron test-triton scale demo modes engines real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,7 +39,10 @@ test-faults: $(STAMP) ## Hangs and kills of real processes, found within their l
 	$(BIN)/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m faults tests/local
 
 test-zoo: $(STAMP) ## Every family of docs/families.md: converted to FP8 and INT4 and read back exactly, trained as its class computes it, or refused by name (five minutes on two cores).
-	$(BIN)/pytest -q tests/zoo
+	$(BIN)/pytest -q -m "not slow" tests/zoo
+
+test-zoo-learning: $(STAMP) ## Qwen3.5 (dense, MoE) and GLM-4.5 learn the demo's task in int4-qat/int4 and fp8/fp8 (half an hour on two cores).
+	$(BIN)/pytest -q -m slow tests/zoo
 
 test-demo: $(STAMP) ## The demo and the example with a tool learn; without fitting labels, and without the tool, they do not (ten minutes on two cores).
 	$(BIN)/pytest -q tests/demo

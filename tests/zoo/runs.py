@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,19 +84,36 @@ def rows(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What a run of the demo's task came to."""
+
+    rewards: tuple[float, ...]
+    """Of each step's samples."""
+    heldout: tuple[float, ...]
+    """Of greedy answers to questions that are not trained on: before the first step, then every 20."""
+    k3: float
+    """Mean mismatch of trainer and engine."""
+
+
+def learned(root: Path, case: Case, pair: str, steps: int) -> Learned:
+    """Train the demo's task in a folder that volumes are below."""
+    write_inputs(root, case, 4096)
+    evaluation = {"every_steps": 20, "at_start": True}
+    folder = ran(root, case, pair, merged(LEARNS, {"algorithm": {"steps": steps}, "evaluation": evaluation}))
+    found = rows(folder, "metrics.jsonl")
+    heldout = tuple(row["reward"] for row in rows(folder, "evaluations.jsonl"))
+    return Learned(tuple(row["reward"] for row in found), heldout, sum(row["k3"] for row in found) / len(found))
+
+
 def main(model_type: str, pair: str, steps: str) -> None:
-    """Train the demo's task."""
+    """Train the demo's task and say how it went."""
     case = next(case for case in ALL if case.model_type == model_type)
     with tempfile.TemporaryDirectory() as root:
         os.environ[ENV_VOLUMES_ROOT] = root
-        write_inputs(Path(root), case, 4096)
-        evaluation = {"every_steps": 20, "at_start": True}
-        folder = ran(Path(root), case, pair, merged(LEARNS, {"algorithm": {"steps": int(steps)}, "evaluation": evaluation}))
-        found = rows(folder, "metrics.jsonl")
-        rewards = [row["reward"] for row in found]
-        k3 = sum(row["k3"] for row in found) / len(found)
-        heldout = [round(row["reward"], 3) for row in rows(folder, "evaluations.jsonl")]
-        print(f"{model_type} {pair}: reward {rewards[0]:.3f} -> {sum(rewards[-10:]) / 10:.3f}, held out {heldout}, K3 {k3:.2e}")
+        found = learned(Path(root), case, pair, int(steps))
+    last, heldout = sum(found.rewards[-10:]) / 10, [round(reward, 3) for reward in found.heldout]
+    print(f"{model_type} {pair}: reward {found.rewards[0]:.3f} -> {last:.3f}, held out {heldout}, K3 {found.k3:.2e}")
 
 
 if __name__ == "__main__":

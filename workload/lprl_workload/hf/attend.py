@@ -23,6 +23,8 @@ class Attention:
     """Of the scores; 1 / sqrt(d) for None."""
     window: int | None = None
     """Keys that a query sees at most, itself included."""
+    chunk: int | None = None
+    """Tokens of a chunk, counted from the first key: a query sees keys of its own only."""
     softcap: float | None = None
     """Scores s become softcap * tanh(s / softcap)."""
     sinks: Tensor | None = None
@@ -32,6 +34,9 @@ class Attention:
         """Return [B, h, Q, d] of q [B, h, Q, d], k and v [B, g, K, d]; causal where no mask (added to scores, [..., Q, K]) is given."""
         if self.window is not None and k.shape[2] > self.window:
             band = _band(q.shape[2], k.shape[2], self.window, str(q.device))
+            mask = band if mask is None else mask + band
+        if self.chunk is not None and k.shape[2] > self.chunk and q.shape[2] > 1:
+            band = _chunks(q.shape[2], k.shape[2], self.chunk, str(q.device))
             mask = band if mask is None else mask + band
         if self.softcap is None and self.sinks is None:
             return self._torch(q, k, v, mask)
@@ -77,4 +82,13 @@ def _band(queries: int, keys: int, window: int, device: str) -> Tensor:
     column = torch.arange(keys, device=device)
     place = torch.arange(keys - queries, keys, device=device)[:, None]
     hidden = (column > place) | (column <= place - window)
+    return torch.zeros(hidden.shape, device=device).masked_fill_(hidden, float("-inf"))
+
+
+@lru_cache(maxsize=64)
+def _chunks(queries: int, keys: int, chunk: int, device: str) -> Tensor:
+    """Return what is added to scores [Q, K] so that each query sees itself and what is before it in its chunk: 0 or -inf, float32."""
+    column = torch.arange(keys, device=device)
+    place = torch.arange(keys - queries, keys, device=device)[:, None]
+    hidden = (column > place) | (column < place // chunk * chunk)
     return torch.zeros(hidden.shape, device=device).masked_fill_(hidden, float("-inf"))

@@ -18,6 +18,7 @@ from lprl_workload.folder.class_folder import layout_of_config
 from lprl_workload.folder.class_layout import ClassLayout
 from lprl_workload.folder.class_model import NoClass, class_of, configuration
 from lprl_workload.folder.config import read_config
+from lprl_workload.hf.by_position import take_temperatures
 from lprl_workload.hf.correction import keep_correction
 from lprl_workload.hf.experts import EXPERTS, are_usual, register_experts
 from lprl_workload.hf.head import use_float32_head
@@ -48,6 +49,7 @@ def build_by_class(folder: Path, tied: bool, device: torch.device | str, dtype: 
     model.tie_weights()
     use_float32_head(model)
     give_masks(model)
+    take_temperatures(model)
     setattr(model, LAYOUT, layout)
     for module in model.modules():
         _without_chance(module)

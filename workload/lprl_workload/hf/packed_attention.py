@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from lprl_workload.hf.attend import Attention, causal, chosen
+from lprl_workload.hf.by_position import chunk_of, tempered
 
 PACKED = "lprl_packed"
 """Name of this attention for transformers."""
@@ -154,7 +155,8 @@ def packed_attention(
 
     Window, cap and sinks come from layers whose class has them, indices (a tensor for each part of the layout) from indexed.py.
     """
-    how = Attention(dropout, scaling, sliding_window, softcap, s_aux)
+    how = Attention(dropout, scaling, sliding_window, chunk_of(module), softcap, s_aux)
+    query = tempered(module, query)
     sizes = [size for block in layout for size in block.sizes]
     split = [torch.split(x[0].transpose(0, 1), sizes) for x in (query, key, value)]
     parts = list(zip(*split, strict=True))

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from lprl_workload.hf.attend import Attention, chosen
+from lprl_workload.hf.by_position import chunk_of, last_chunk, tempered
 
 SERVED = "lprl_served"
 """Name of this attention for transformers."""
@@ -38,7 +39,11 @@ def served_attention(
         sliding_window = None
     if indices is not None and attention_mask is not None:
         attention_mask = attention_mask + chosen(indices, key.shape[2])
-    how = Attention(dropout, scaling, sliding_window, softcap, s_aux)
+    chunk = chunk_of(module)
+    if attention_mask is not None and chunk is not None and query.shape[2] == 1:
+        attention_mask, chunk = last_chunk(attention_mask, chunk), None
+    query = tempered(module, query)
+    how = Attention(dropout, scaling, sliding_window, chunk, softcap, s_aux)
     return how.product(query, key, value, attention_mask).transpose(1, 2).contiguous(), None
 
 
