@@ -31,6 +31,7 @@ ANNOTATION_NUDGED = f"{GROUP}/nudged"
 ANNOTATION_RECORDED_STEP = f"{GROUP}/recorded-step"
 """On head pods: step of the newest checkpoint that earlier attempts reported, which the driver must find."""
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+LABEL_PRIORITY = "kueue.x-k8s.io/priority-class"
 """On whatever Kueue holds and lets go."""
 FIELD_MANAGER = "lprl-operator"
 

@@ -1,7 +1,7 @@
 """What an administrator says by Kueue's means holds, is told in Kueue's words, and charges nobody."""
 
 from tests.control_plane.harness.world import World
-from tests.queue.team import FULL, ONE, TIME_LIMIT, Team
+from tests.queue.team import FULL, ONE, PRIORITIES, TIME_LIMIT, Team
 
 HOLDS = {"hold_at": 3}
 LIMIT_S = "60"
@@ -89,6 +89,24 @@ def converting(world: World) -> None:
     world.release("convert")
     world.wait_phase("slow", "Succeeded")
     team.uncharged("slow", 1)
+
+
+def shared(world: World) -> None:
+    """A conversion that two jobs need waits with the priority of the urgent one, whoever made it first."""
+    team = Team(world)
+    small = f"small-{world.namespace}"
+    team.cluster_queue(small, f"f-{world.namespace}", cpu="1", memory="4Gi")
+    team.local_queue("small", small)
+    wish = {"conversion": {"volume": "models", "parallelism": 2, "queueName": "small"}, "source": "c3" * 32}
+    team.submit("patient", priority="low", **wish)
+    team.says("patient", "queued: Pending", TOO_LITTLE)  # its inspection fits, two pods of the conversion do not
+    assert team.conversion()["spec"]["priority"] == PRIORITIES["low"]
+    team.submit("urgent", priority="high", **wish)
+    world.wait("the conversion is urgent", lambda: team.conversion()["spec"]["priority"] == PRIORITIES["high"])
+    team.resize(small, f"f-{world.namespace}", cpu="2", memory="4Gi")
+    for name in ("urgent", "patient"):
+        world.wait_phase(name, "Succeeded")
+        team.uncharged(name, 1)
 
 
 def one_after_the_other(world: World) -> None:

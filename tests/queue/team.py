@@ -23,6 +23,13 @@ FULL = "3"
 PRIORITIES = {"low": 10, "high": 1000}
 
 
+def quota(flavor: str, cpu: str, memory: str, gpu: str = "0") -> list[Document]:
+    """Resource groups of a ClusterQueue."""
+    amounts = {"cpu": cpu, "memory": memory, "nvidia.com/gpu": gpu}
+    resources = [{"name": kind, "nominalQuota": amount} for kind, amount in amounts.items()]
+    return [{"coveredResources": list(amounts), "flavors": [{"name": flavor, "resources": resources}]}]
+
+
 class Team:
     """One namespace with a ClusterQueue of its own, which the LocalQueue `team` leads to."""
 
@@ -40,11 +47,13 @@ class Team:
 
     def cluster_queue(self, name: str, flavor: str, cpu: str = "64", memory: str = "512Gi", gpu: str = "0", **spec: Any) -> None:
         """Add a ClusterQueue in which higher priorities preempt."""
-        amounts = {"cpu": cpu, "memory": memory, "nvidia.com/gpu": gpu}
-        resources = [{"name": kind, "nominalQuota": amount} for kind, amount in amounts.items()]
-        group = {"coveredResources": list(amounts), "flavors": [{"name": flavor, "resources": resources}]}
-        whole = {"namespaceSelector": {}, "preemption": {"withinClusterQueue": "LowerPriority"}, "resourceGroups": [group], **spec}
+        groups = quota(flavor, cpu, memory, gpu)
+        whole = {"namespaceSelector": {}, "preemption": {"withinClusterQueue": "LowerPriority"}, "resourceGroups": groups, **spec}
         self._ensure({"apiVersion": V1, "kind": "ClusterQueue", "metadata": {"name": name}, "spec": whole})
+
+    def resize(self, name: str, flavor: str, cpu: str, memory: str) -> None:
+        """Give a ClusterQueue another quota."""
+        self.api.patch("ClusterQueue", None, name, {"spec": {"resourceGroups": quota(flavor, cpu, memory)}})
 
     def local_queue(self, name: str, cluster_queue: str) -> None:
         """Add a queue to the namespace."""
@@ -84,6 +93,11 @@ class Team:
         name = self.world.status(job)["cluster"]
         uid = self.api.get("RayCluster", self.world.namespace, name)["metadata"]["uid"]
         return next(w for w in self.workloads() if any(o["uid"] == uid for o in w["metadata"].get("ownerReferences", ())))
+
+    def conversion(self) -> Document:
+        """The Workload of the one conversion of the namespace."""
+        (found,) = (w for w in self.workloads() if w["metadata"]["ownerReferences"][0]["name"].startswith("lprl-convert"))
+        return found
 
     def says(self, job: str, *words: str) -> None:
         """Wait until a job's message has all these words."""

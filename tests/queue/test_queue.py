@@ -15,6 +15,7 @@ ADMINISTRATORS = (
     administrators.limited,
     administrators.busy,
     administrators.converting,
+    administrators.shared,
     administrators.one_after_the_other,
 )
 

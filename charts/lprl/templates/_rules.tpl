@@ -11,7 +11,7 @@ The driver's Role, which it makes, holds a subset of these (configmaps: get, pat
 - apiGroups: [lprl.dev]
   resources: [lowprecisionrljobs/status]
   verbs: [update]
-# inspection, conversion; patch: a second owner of a shared conversion
+# inspection, conversion; patch: a second owner of a shared conversion, and his priority
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]

@@ -168,7 +168,22 @@ class Nudge:
         return f"nudge {self.ref}"
 
 
-HandOver = Hold | Begin | Nudge
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """Give a shared Job that a queue holds another priority class. Another resource version than given: Conflict."""
+
+    ref: ObjectRef
+    uid: str
+    resource_version: str
+    job: str
+    """Name of the job for whose sake."""
+    priority_class: str
+
+    def __str__(self) -> str:
+        return f"raise {self.ref} to priority class {self.priority_class}"
+
+
+HandOver = Hold | Begin | Nudge | Raise
 Action = Create | Apply | Delete | DeleteOwned | AddOwner | RemoveOwner | HandOver
 
 

@@ -11,7 +11,7 @@ from lprl_api.model.formats import Bf16
 from lprl_api.names import Condition, ExitCode, Reason
 from lprl_api.spec.operations import ConversionVerify
 from lprl_api.wire.answers import ConversionAnswers, Distance, settings_digest
-from lprl_operator.decide import endings
+from lprl_operator.decide import endings, priorities
 from lprl_operator.decide.actions import Action, AddOwner, Create, Delete
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
 from lprl_operator.decide.failures import Move, Verdict, job_verdict, parse_termination
@@ -101,13 +101,14 @@ def _step(case: Case, conversion: Conversion) -> Step:
             return Step(Reason.CONVERSION_FAILED, job.message, failed=job_verdict(job, Reason.CONVERSION_FAILED))
     if (again := _corrected(case, convert, final)) is not None:
         return again
-    joins = _join(case, convert)
+    joins = (*_join(case, convert), *priorities.raised(case, convert, final))
     if final is not None:
         return Step(Reason.FINALISING, trouble(final) or "verifying and publishing", conversion.shards, joins)
     done = sum(len(range(i, conversion.shards, convert.completions)) for i in convert.completed)
     if convert.finished != "Complete":
         return Step(_running_reason(convert), _words(convert, conversion, done), done, joins)
-    create = Create(annotated(case.wanted.finalise_document(conversion, convert.uid), made_from(case.job)))
+    document = priorities.inherited(case.wanted.finalise_document(conversion, convert.uid), convert)
+    create = Create(annotated(document, made_from(case.job)))
     return Step(Reason.FINALISING, "all shards are converted", done, (*joins, create))
 
 

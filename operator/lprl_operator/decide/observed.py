@@ -75,6 +75,12 @@ class JobState:
     """Held by a queue (Kueue flips spec.suspend)."""
     queue: str = ""
     """Why, in the queue's own words, where it says."""
+    priority_class: str = ""
+    """Label: what its queue ranks it by; empty for none."""
+    priority: int | None = None
+    """The rank that its queue gives it, while it is held and where the queue says."""
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """The same of priority classes that are in use in its namespace, by name."""
     deleting: bool = False
     exits: tuple[Exit, ...] = ()
     """Newest terminated container per index, failed ones and (for inspect and finalise) the successful one."""

@@ -1,10 +1,13 @@
-"""A RayCluster passes from one attempt to the next: the JSON patch for it, guarded by the uid and the attempt it was seen with."""
+"""A RayCluster passes from one attempt to the next: the JSON patch for it, guarded by the uid and the attempt it was seen with.
+
+Likewise a shared Job that is given another place in its queue.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lprl_api import names
-from lprl_operator.decide.actions import Begin, HandOver, Hold, Nudge
+from lprl_operator.decide.actions import Begin, HandOver, Hold, Nudge, Raise
 
 Operation = Mapping[str, Any]
 
@@ -14,13 +17,15 @@ class TestFailedError(Exception):
 
 
 def whose(action: HandOver) -> dict[str, Any]:
-    """What of a document says whose RayCluster it is."""
-    job = action.job if isinstance(action, Hold | Nudge) else action.document["metadata"]["labels"][names.LABEL_JOB]
+    """What of a document says whose it is, or for whose sake it is written to."""
+    job = action.job if isinstance(action, Hold | Nudge | Raise) else action.document["metadata"]["labels"][names.LABEL_JOB]
     return {"metadata": {"namespace": action.ref.namespace, "labels": {names.LABEL_JOB: job}}}
 
 
 def patch(action: HandOver) -> list[Operation]:
-    """Return the JSON patch (RFC 6902) of a RayCluster. One that is not what was seen any more is refused as a whole."""
+    """Return the JSON patch (RFC 6902) of an object. One that is not what was seen any more is refused as a whole."""
+    if isinstance(action, Raise):
+        return _raise(action)
     attempt = action.attempt if isinstance(action, Hold | Nudge) else action.seen_attempt
     tests: list[Operation] = [
         {"op": "test", "path": "/metadata/uid", "value": action.uid},
@@ -31,6 +36,14 @@ def patch(action: HandOver) -> list[Operation]:
     if isinstance(action, Hold):
         return [*tests, _add("true", "metadata", "annotations", names.ANNOTATION_HELD), _add(True, "spec", "suspend")]
     return [*tests, *_begin(action)]
+
+
+def _raise(action: Raise) -> list[Operation]:
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": action.uid},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": action.resource_version},
+        _add(action.priority_class, "metadata", "labels", names.LABEL_PRIORITY),
+    ]
 
 
 def _begin(action: Begin) -> Iterable[Operation]:

@@ -10,7 +10,10 @@ from tests.control_plane.harness.watching import Client, Document
 
 KINDS = ("Job", "RayCluster", "ConfigMap", "ServiceAccount")
 OWNED = ("RayCluster", "ServiceAccount")
-"""Made at most once for one job under one name, whatever happens; the others are made anew after a suspension."""
+"""Made at most once for one job under one name, whatever happens; the others are made anew after a suspension.
+
+But a RayCluster that a queue held as long as it was there, and its account: nothing ran, so that name and number are free again.
+"""
 OURS = "app.kubernetes.io/managed-by=lprl"
 
 
@@ -23,6 +26,7 @@ class Recorder:
         self.most_clusters: dict[str, int] = {}
         """Most RayClusters of a job at one moment that were not being deleted."""
         self._owned: dict[str, set[str]] = {}
+        self._never_ran: set[str] = set()
         self._live: dict[str, set[str]] = {}
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
@@ -47,9 +51,15 @@ class Recorder:
     def check(self) -> None:
         """No job made a second object under one name, nor had two clusters at once."""
         assert self._error is None, f"the recorder ended: {self._error!r}"
-        again = {name: uids for name, uids in self._owned.items() if len(uids) > 1}
+        again = {name: ran for name, uids in self._owned.items() if len(ran := uids - self._never_ran) > self._allowed(name)}
         assert not again, f"made twice for one job: {again}"
         assert set(self.most_clusters.values()) <= {1}, self.most_clusters
+
+    def _allowed(self, name: str) -> int:
+        """How many of a name there may be: of an account as many as there were RayClusters that it is named after."""
+        kind, whose, *owner = name.split(" ")
+        cluster = " ".join(("RayCluster", whose.removesuffix("-driver"), *owner))
+        return max(1, len(self._owned.get(cluster, ()))) if kind == "ServiceAccount" else 1
 
     def _run(self) -> None:
         assert self._task is not None
@@ -72,12 +82,18 @@ class Recorder:
 
     def _saw(self, kind: str, change: str, item: Document) -> None:
         meta = item["metadata"]
-        self.uids.setdefault(f"{kind} {meta['name']}", set()).add(meta["uid"])
+        known = self.uids.setdefault(f"{kind} {meta['name']}", set())
+        is_new = meta["uid"] not in known
+        known.add(meta["uid"])
         owner = next((o["uid"] for o in meta.get("ownerReferences", ()) if o.get("controller")), None)
         if owner is not None and kind in OWNED:
             self._owned.setdefault(f"{kind} {meta['name']} of {owner}", set()).add(meta["uid"])
         if kind != "RayCluster":
             return
+        if item["spec"].get("suspend") is not True:
+            self._never_ran.discard(meta["uid"])
+        elif is_new:
+            self._never_ran.add(meta["uid"])
         job = meta["labels"].get("lprl.dev/job", "")
         live = self._live.setdefault(job, set())
         if change == "DELETED" or "deletionTimestamp" in meta:

@@ -13,7 +13,7 @@ from tests.unit.lprl_operator.world_clusters import RayClusters, made_from
 
 from lprl_api.model.model_shape import Inspection
 from lprl_api.names import CONTROL_KEY, LABEL_CONTENT_KEY
-from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, HandOver, RemoveOwner
+from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, HandOver, Raise, RemoveOwner
 from lprl_operator.decide.observed import (
     ClusterState,
     JobState,
@@ -134,6 +134,8 @@ class ApiServer(RayClusters):
                 if name in self.config_maps:
                     self.config_maps[name] |= action.document["data"]
                     self.writes += 1
+            elif isinstance(action, Raise):
+                self._raise(action)
             elif isinstance(action, HandOver):
                 self._hand_over(action)
             elif isinstance(action, Delete):
@@ -234,6 +236,13 @@ class ApiServer(RayClusters):
                 raise Conflict(str(action.ref))
             owners = job.owner_uids - {action.owner_uid}
         self.change_job(job.name, owner_uids=owners)
+        self.writes += 1
+
+    def _raise(self, action: Raise) -> None:
+        job = self.jobs.get(action.ref.name)
+        if job is None or (job.uid, job.resource_version) != (action.uid, action.resource_version):
+            raise Conflict(str(action.ref))
+        self.change_job(job.name, priority_class=action.priority_class)
         self.writes += 1
 
     # Changing the world

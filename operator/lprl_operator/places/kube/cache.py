@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -270,8 +270,7 @@ class Cache:
     def _with_pods(self, job: JobState) -> JobState:
         entries = self._shelves["JobPod"].entries
         pods = [entries[n].value for n in self._pods_of_job.get(job.uid, ()) if n in entries]
-        told = replace(job, queue=self.queue_words.of(job.uid)) if job.suspended else job
-        return reduce.with_pods(told, pods, self.refused_pods.of(job.uid))
+        return reduce.with_pods(self.queue_words.told_job(job), pods, self.refused_pods.of(job.uid))
 
     def _put_job_pod(self, document: Document) -> Change:
         pod: JobPod = reduce.job_pod(document)

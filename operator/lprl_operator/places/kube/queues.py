@@ -4,7 +4,7 @@ Workloads are not watched: those of a namespace are listed, once for all of its 
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,11 +16,13 @@ from lprl_operator.kube.api import ApiError, KubeApi, Unavailable
 from lprl_operator.places.kube import reduce
 from lprl_operator.places.kube.cache import Cache
 from lprl_operator.places.kube.owners import controller_uid
+from lprl_operator.places.kube.refused import Said
 from lprl_operator.places.kube.waits import Waits
 
 EVICTED, RESERVED = str(Reason.EVICTED), "QuotaReserved"
 """Types of a Workload's conditions: Kueue and we have the same word for the first."""
 WORKLOAD = ("kueue.x-k8s.io/v1beta2", "Workload")
+PRIORITY_CLASS = "WorkloadPriorityClass"
 GROUP = "/apis/kueue.x-k8s.io"
 PERIOD_S, SOONEST_S = 15.0, 3.0
 """Between two lists of a namespace: while what is held is what it was at the last one, and when something else is."""
@@ -101,10 +103,18 @@ class Queues:
             return True
 
 
-def words(workloads: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return what is said, by the uid of what it is said of."""
-    found = {controller_uid(w): said(w) for w in workloads}
-    return {uid: text for uid, text in found.items() if uid and text}
+def words(workloads: Sequence[Mapping[str, Any]]) -> dict[str, Said]:
+    """Return what is said, by the uid of what it is said of. Any Workload tells what its class is worth; nobody asks for the class."""
+    ranks: dict[str, int] = {}
+    found: dict[str, Said] = {}
+    for workload in workloads:
+        spec = workload.get("spec") or {}
+        rank, named = spec.get("priority"), spec.get("priorityClassRef") or {}
+        if isinstance(rank, int) and named.get("kind") == PRIORITY_CLASS:
+            ranks[str(named.get("name"))] = rank
+        if (uid := controller_uid(workload)) and (text := said(workload)):
+            found[uid] = Said(text, rank if isinstance(rank, int) else None, ranks)
+    return found
 
 
 def said(workload: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from lprl_api.names import (
     ANNOTATION_MADE_FROM,
     CONTROL_KEY,
     LABEL_ATTEMPT,
+    LABEL_PRIORITY,
     PROGRESS_KEY,
     TERMINATION_MESSAGE_BYTES,
 )
@@ -115,6 +116,7 @@ def job_state(document: Document) -> JobState:
         reason=str(ending.get("reason", "")),
         message=str(ending.get("message", ""))[:MAX_TEXT],
         suspended=bool(spec.get("suspend")),
+        priority_class=label(document, LABEL_PRIORITY),
         deleting="deletionTimestamp" in meta(document),
         owner_job=owning_batch_job(document),
         foreign=is_foreign(document),

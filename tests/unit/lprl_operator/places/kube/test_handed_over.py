@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from lprl_operator.decide.actions import Hold
+from lprl_operator.decide.actions import Hold, Raise
 from lprl_operator.decide.observed import Key, ObjectRef
 from lprl_operator.kube.api import ApiError
+from lprl_operator.places import handover
 from lprl_operator.places.kube.cache import Cache
 from lprl_operator.places.kube.cluster import KubeCluster
 from lprl_operator.places.kube.eventlog import EventLog
@@ -39,3 +40,13 @@ def test_a_refused_patch_is_seen_until_it_succeeds() -> None:
     server.refuses = False
     cluster.apply([Hold(REF, "u", 1, "toy")])
     assert cluster.observe(Key("ns", "toy")).refusals == ()
+
+
+def test_a_shared_job_is_raised_only_as_it_was_seen() -> None:
+    job = {"metadata": {"uid": "u", "resourceVersion": "7", "labels": {"kueue.x-k8s.io/priority-class": "low", "mine": "x"}}}
+    ref = ObjectRef("batch/v1", "Job", "ns", "lprl-convert-1")
+    found = handover.patched(job, handover.patch(Raise(ref, "u", "7", "toy", "high")))
+    assert found["metadata"]["labels"] == {"kueue.x-k8s.io/priority-class": "high", "mine": "x"}
+    for uid, version in (("other", "7"), ("u", "8")):
+        with pytest.raises(handover.TestFailedError):
+            handover.patched(job, handover.patch(Raise(ref, uid, version, "toy", "high")))

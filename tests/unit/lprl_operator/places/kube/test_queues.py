@@ -171,3 +171,24 @@ def test_what_the_operator_holds_between_attempts_is_no_queues() -> None:
     cache.put("RayCluster", held_by_us)
     queues.look(KEY, NOW)
     assert (kueue.discovered, kueue.asked) == (0, 0)
+
+
+def ranked(uid: str, value: int, name: str | None, *conditions: dict[str, str]) -> dict[str, Any]:
+    found = workload(uid, *conditions)
+    found["spec"] |= {"priority": value}
+    if name is not None:
+        found["spec"] |= {"priorityClassRef": {"group": "kueue.x-k8s.io", "kind": "WorkloadPriorityClass", "name": name}}
+    return found
+
+
+def test_a_held_job_has_its_workloads_rank_and_those_of_the_classes_in_use() -> None:
+    """Also of a class that only a Workload of something that ended has."""
+    done = ranked("uid-done", 1000, "high", condition("Finished", "True", "Succeeded", ""), RESERVED)
+    pod_class = ranked("uid-pods", 7, None, RESERVED)
+    mine = held()
+    mine["metadata"]["labels"] = {names.LABEL_PRIORITY: "low"}
+    cache, queues = world(Kueue(done, ranked("uid-toy", 10, "low", PENDING), pod_class), mine)
+    queues.look(KEY, NOW)
+    found = cache.observed(KEY, "uid-job", NOW).inspect
+    assert found is not None
+    assert (found.priority_class, found.priority, dict(found.ranks)) == ("low", 10, {"high": 1000, "low": 10})
