@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from lprl_api import names
-from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, HandOver, RemoveOwner, ref_of
+from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, HandOver, Raise, RemoveOwner, ref_of
 from lprl_operator.decide.observed import Key, ObjectRef, Observed, Refusal
 from lprl_operator.kube import paths
 from lprl_operator.kube.api import APPLY, JSON_PATCH, STRATEGIC, ApiError, KubeApi, Unavailable, is_permanent
@@ -240,8 +240,7 @@ class KubeCluster:
                 self._cache_forget(action)
                 return
             if error.status == 409:
-                if action.ref.kind == "Job":
-                    self._verified.doubt(action.ref, action.uid, action.resource_version)
+                self._verified.doubt(action.ref, action.uid, action.resource_version)
                 raise Conflict(f"{action.ref}: {error.message}") from error
             raise
         log.info("deleted %s", action.ref, extra={"kind": action.ref.kind, "object": action.ref.name})
@@ -259,6 +258,9 @@ class KubeCluster:
         whose, ref = handover.whose(action), action.ref
         try:
             found = guarded(lambda: self._api.patch(paths.item(ref), handover.patch(action), JSON_PATCH), ref)
+        except Conflict:
+            self._verified.doubt(ref, action.uid, action.resource_version if isinstance(action, Raise) else None)
+            raise
         except ApiError as error:  # a missing right, or a policy: told, and tried again
             if not isinstance(error, Unavailable):
                 self._refuse(whose, ref, error.message, permanent=False)

@@ -52,7 +52,7 @@ class Verified:
 
         A thousand jobs that leave one conversion at the same time refuse each other all the time: each knows the other's answer.
         """
-        known = self._cache.conversion(Name(ref.namespace, ref.name))
+        known = self._cache.conversion(Name(ref.namespace, ref.name)) if ref.kind == "Job" else None
         if known is not None and known.uid == uid and version in (None, known.resource_version):
             self.read(ref, uid)
 

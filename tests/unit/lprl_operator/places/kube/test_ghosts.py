@@ -1,6 +1,7 @@
 """Objects that are gone and that no watch told of, or told of too early: what makes the cache keep one, and what it comes to."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,7 +10,7 @@ from tests.unit.lprl_operator.kube_memory import Document
 from tests.unit.lprl_operator.kube_place import JOBS, MINE, Place, converting
 
 from lprl_api import names
-from lprl_operator.decide.actions import AddOwner, Delete, RemoveOwner
+from lprl_operator.decide.actions import Action, AddOwner, Delete, Raise, RemoveOwner
 from lprl_operator.decide.observed import ObjectRef
 from lprl_operator.places.cluster import Conflict
 from lprl_operator.places.kube.cache import Cache
@@ -108,13 +109,16 @@ def test_a_deletion_refused_because_another_object_has_the_name_shows_that_one(p
     assert found is not None and found.uid == new
 
 
-def test_leaving_a_conversion_that_is_gone_forgets_it(place: Place) -> None:
+@pytest.mark.parametrize(
+    "change", [lambda ref, uid, version: RemoveOwner(ref, uid, version, "uid-a"), lambda *seen: Raise(*seen, "a", "urgent")]
+)
+def test_leaving_or_raising_a_conversion_that_is_gone_forgets_it(place: Place, change: Callable[..., Action]) -> None:
     path = converting(place, "a", "b")
     old = place.api.get(path)["metadata"]
     place.api.take_away(path)
     ref = ObjectRef("batch/v1", "Job", "rl", path.rpartition("/")[2])
     with pytest.raises(Conflict):
-        place.cluster.apply([RemoveOwner(ref, old["uid"], old["resourceVersion"], "uid-a")])
+        place.cluster.apply([change(ref, old["uid"], old["resourceVersion"])])
     assert place.cached(path) is None
 
 
