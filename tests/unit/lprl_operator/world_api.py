@@ -174,7 +174,7 @@ class ApiServer(RayClusters):
             self.missing,
             refusals,
             int(maps[-1].split("-")[-2][1:]) if maps else None,
-            dict(self.departed),
+            departed=dict(self.departed),
         )
 
     def _create(self, document: dict[str, Any]) -> bool:
