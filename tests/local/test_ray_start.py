@@ -40,5 +40,6 @@ def test_a_node_lives_whose_agents_start_slowly(ray_head: Ray, ray_nodes: Ray, t
     subprocess.run([sys.executable, "-c", ASK, ray_head.address], env=ray_nodes.env, check=True, timeout=CONNECT_DEADLINE_S)
     assert node.poll() is None, ray_nodes.said()
     ours = [command for command in commands() if str(ray_head.temp).encode() in command]
-    assert any(b"dashboard/agent.py" in command for command in ours) and not any(b"dashboard/dashboard.py" in command for command in ours)
+    assert any(b"runtime_env/agent/main.py" in command for command in ours)
+    assert not any(part in command for part in (b"dashboard/agent.py\0", b"dashboard/dashboard.py") for command in ours)
     assert not any(b"ray.util.client.server" in command and b":%d" % ray_head.port in command for command in commands())

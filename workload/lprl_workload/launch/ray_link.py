@@ -3,13 +3,13 @@
 import logging
 import os
 import socket
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # what Ray's own commands ask with; there is no public one
 from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 
 from lprl_api import names
@@ -85,24 +85,37 @@ def connect() -> None:
 
 
 def wait_healthy(address: str, deadline_s: float) -> None:
-    """Wait for `ray health-check`: ray.init against a head that is still starting hangs for a minute. Raises DeadlineError."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    """Wait until the head answers: ray.init against one that is still starting hangs for a minute. Raises DeadlineError."""
     until, said = time.monotonic() + deadline_s, ""
     while True:
         try:
             _listens(address)
-            found = subprocess.run(command, capture_output=True, text=True, timeout=HEALTH_CHECK_S)
-            if found.returncode == 0:
+            said = _asked(address)
+            if not said:
                 return
-            said = found.stderr.strip()[-300:]
-        except OSError as error:  # which costs nothing to find out, a health check a second of processor time
+        except OSError as error:  # which costs nothing to find out
             said = str(error)
-        except subprocess.TimeoutExpired:
-            said = f"ray health-check did not end in {HEALTH_CHECK_S:.0f} s"
         if time.monotonic() > until:
             raise DeadlineError(f"Ray at {address} did not become healthy in {deadline_s:.0f} s: {said}")
         log.info("waiting for Ray at %s", address)
         time.sleep(1.0)
+
+
+def _asked(address: str) -> str:
+    """Return why a head does not answer, empty where it does: what `ray health-check` asks, without a process that imports Ray anew."""
+    told: list[str] = []
+
+    def ask() -> None:
+        try:
+            GcsClient(address=address).internal_kv_keys(b"", namespace=None, timeout=HEALTH_CHECK_S)
+            told.append("")
+        except Exception as error:  # whatever Ray's client makes of a head that is not ready: it is asked again
+            told.append(last_words(str(error)) or type(error).__name__)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HEALTH_CHECK_S)
+    return told[0] if told else f"no answer in {HEALTH_CHECK_S:.0f} s"
 
 
 def _listens(address: str) -> None:
