@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from lprl_api.base import Contract
 from lprl_api.errors import UserError
-from lprl_api.names import DEFAULT_VOLUMES_ROOT, ENV_VOLUMES_ROOT
+from lprl_api.names import DEFAULT_VOLUMES_ROOT, ENV_LIVE_SETTINGS, ENV_VOLUMES_ROOT
 from lprl_api.spec.sources import DataFile, VolumePath
-from lprl_api.wire.runconfig import RunConfig
+from lprl_api.wire.runconfig import LiveSettings, RunConfig
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 """A ConfigMap holds at most 1 MiB; anything larger is not one of ours."""
@@ -95,3 +95,16 @@ def load_contract(path: Path, model: type[_C]) -> _C:
 def load_run_config(path: Path) -> RunConfig:
     """Parse a RunConfig document; raises UserError naming every field that does not fit."""
     return load_contract(path, RunConfig)
+
+
+def of_this_attempt(run: RunConfig) -> RunConfig:
+    """Put in what this attempt was told beside its RunConfig (LPRL_LIVE_SETTINGS, nothing by default); raises UserError."""
+    text = os.environ.get(ENV_LIVE_SETTINGS)
+    if not text:
+        return run
+    try:
+        return LiveSettings.model_validate_json(text).put_into(run)
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}" for e in error.errors())
+        remedy = "operator and workload image are of different versions: use one version of both"
+        raise UserError(f"{ENV_LIVE_SETTINGS}: {told}", remedy) from error

@@ -89,6 +89,35 @@ class RunConfig(Contract):
     """How long nothing may move; an engine or a trainer's ranks are given up after half of it. Earlier operators do not say it."""
 
 
+class LiveSettings(Contract):
+    """What of RunConfig takes effect at once when it is edited.
+
+    An attempt begins with what the spec said then; RunConfig keeps what the job was first given, so that an edit of these makes no
+    other pods, which a queue would admit anew.
+    """
+
+    steps: PositiveInt
+    stability: Stability
+    refill_steps: PositiveInt
+    stall_seconds: PositiveInt
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "LiveSettings":
+        """Return those of a RunConfig."""
+        return cls(
+            steps=config.algorithm.steps,
+            stability=config.stability,
+            refill_steps=config.refill_steps,
+            stall_seconds=config.stall_seconds,
+        )
+
+    def put_into(self, config: RunConfig) -> RunConfig:
+        """Return a RunConfig with these."""
+        algorithm = config.algorithm.model_copy(update={"steps": self.steps})
+        more = {"stability": self.stability, "refill_steps": self.refill_steps, "stall_seconds": self.stall_seconds}
+        return config.model_copy(update={"algorithm": algorithm, **more})
+
+
 class ConvertConfig(Contract):
     """One content-addressed conversion (or, with format bf16, a dequantisation)."""
 

@@ -56,8 +56,10 @@ def _begin(action: Begin) -> Iterable[Operation]:
         wanted = group["template"]["metadata"]
         at = ("spec", *place, "template", "metadata")
         yield _add(wanted["labels"][names.LABEL_ATTEMPT], *at, "labels", names.LABEL_ATTEMPT)
-        if names.ANNOTATION_RECORDED_STEP in wanted.get("annotations", {}):
-            yield _add(wanted["annotations"][names.ANNOTATION_RECORDED_STEP], *at, "annotations", names.ANNOTATION_RECORDED_STEP)
+        told = wanted.get("annotations", {})
+        for key in (names.ANNOTATION_RECORDED_STEP, names.ANNOTATION_LIVE_SETTINGS):
+            if key in told:
+                yield _add(told[key], *at, "annotations", key)
     if action.suspend is False:
         yield {"op": "remove", "path": _path("metadata", "annotations", names.ANNOTATION_HELD)}
     if action.suspend is not None:

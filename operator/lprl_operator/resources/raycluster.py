@@ -24,6 +24,8 @@ from lprl_operator.resources.settings import RenderSettings
 
 KEEP_LOST_HEAD = "ray.io/disable-provisioned-head-restart"
 """Ray custom resources, one unit per GPU (or process on cpu): the driver places actors by them."""
+TOLD = {names.ANNOTATION_RECORDED_STEP: names.ENV_RECORDED_STEP, names.ANNOTATION_LIVE_SETTINGS: names.ENV_LIVE_SETTINGS}
+"""Annotations that an attempt's driver reads through the downward API, and as which variable: no other pod for another value."""
 HOSTNAME = "kubernetes.io/hostname"
 HEAD_GRACE_S = 120
 """The driver ends within 75 s of a SIGTERM (workload: launch/departure.py)."""
@@ -68,12 +70,12 @@ def raycluster(
     run_config: str,
     attempt: int,
     settings: RenderSettings,
-    recorded_step: int = 0,
+    told: Mapping[str, str],
     name: str | None = None,
 ) -> dict[str, Any]:
     """Return the RayCluster for an attempt; `run_config` names the ConfigMap with runconfig.json.
 
-    `recorded_step`: of the checkpoint that earlier attempts reported, which its driver must find; 0 for none.
+    `told`: annotations with what its driver is told of this attempt, see TOLD.
     `name`: of the one that earlier attempts ran in; default: a new one's.
     """
     name = name or naming.cluster(job.metadata.name, attempt)
@@ -89,7 +91,7 @@ def raycluster(
             "headGroupSpec": {
                 # No actor lands on the head: its loss must not take a rank along.
                 "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},
-                "template": _head(job, name, run_config, attempt, settings, recorded_step),
+                "template": _head(job, name, run_config, attempt, settings, told),
             },
             "workerGroupSpecs": [_group(job, name, ranks, planned, group, attempt, settings) for group in groups(ranks)],
         },
@@ -104,12 +106,13 @@ def pods_digest(document: Mapping[str, Any]) -> str:
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         meta = group["template"]["metadata"]
         meta["labels"].pop(names.LABEL_ATTEMPT, None)
-        meta.get("annotations", {}).pop(names.ANNOTATION_RECORDED_STEP, None)
+        for key in TOLD:
+            meta.get("annotations", {}).pop(key, None)
     return naming.content_hash(spec, 16)
 
 
 def _head(
-    job: LowPrecisionRLJob, cluster: str, run_config: str, attempt: int, settings: RenderSettings, recorded_step: int
+    job: LowPrecisionRLJob, cluster: str, run_config: str, attempt: int, settings: RenderSettings, told: Mapping[str, str]
 ) -> dict[str, Any]:
     ray_volume, ray_mount = storage.scratch("ray", "/tmp/ray")
     shm_volume, shm_mount = storage.shared_memory("1Gi")
@@ -138,7 +141,7 @@ def _head(
         role="head",
         containers=(ray, driver),
         labels=metadata.labels(job, "head", attempt),
-        annotations={names.ANNOTATION_RECORDED_STEP: str(recorded_step)},
+        annotations=dict(told),
         volumes=(ray_volume, shm_volume, config_volume, token_volume, *storage.user_volumes(job.spec)),
         extra={"serviceAccountName": naming.driver_account(cluster), "shareProcessNamespace": True},
         grace_seconds=HEAD_GRACE_S,
@@ -157,7 +160,7 @@ def _driver_env(cluster: str) -> tuple[dict[str, Any], ...]:
     namespace = pods.field_of_pod("POD_NAMESPACE", "metadata.namespace")
     return (
         attempt_env(),
-        pods.field_of_pod(names.ENV_RECORDED_STEP, f"metadata.annotations['{names.ANNOTATION_RECORDED_STEP}']"),
+        *(pods.field_of_pod(variable, f"metadata.annotations['{key}']") for key, variable in TOLD.items()),
         pods.value("RAY_ADDRESS", "127.0.0.1:6379"),
         pods.value("RAY_AUTH_MODE", "token"),
         pods.value(names.ENV_PROMETHEUS_ADDRESS, "0.0.0.0"),  # scrapers come from other pods; the NetworkPolicy names the port

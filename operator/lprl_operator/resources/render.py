@@ -70,11 +70,11 @@ class Wanted:
         if self.plan is None or self.inspection is None:
             raise ValueError("an attempt is rendered after the inspection")
         cluster = cluster or naming.cluster(self.job.metadata.name, attempt)
-        config = self._run_config(self.plan, self.inspection)
+        config = runconfig.run_config(self.job, self.plan, self.inspection, self.settings)
+        name = runconfig.run_config_map(self.job, config)["metadata"]["name"]
+        told = {names.ANNOTATION_RECORDED_STEP: str(recorded_step), names.ANNOTATION_LIVE_SETTINGS: runconfig.live_settings(config)}
         needs = worker_needs(self.plan)
-        document = raycluster.raycluster(
-            self.job, self.plan.ranks, needs, config["metadata"]["name"], attempt, self.settings, recorded_step, cluster
-        )
+        document = raycluster.raycluster(self.job, self.plan.ranks, needs, name, attempt, self.settings, told, cluster)
         return (*self.surroundings(attempt, cluster), *self._protection(cluster, self.plan.ranks.nodes), document)
 
     def pods_digest(self, cluster: str) -> str:

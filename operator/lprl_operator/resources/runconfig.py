@@ -1,5 +1,6 @@
 """spec + plan + inspection -> what pods are told: complete, frozen, content-hashed."""
 
+import json
 from typing import Any
 
 from lprl_api import names
@@ -8,10 +9,13 @@ from lprl_api.derived.trained import trained_document
 from lprl_api.model.model_shape import Inspection
 from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_api.spec.sources import ModelSource, VolumePath
-from lprl_api.wire.runconfig import CheckpointConfig, InspectConfig, Preflight, RunConfig
+from lprl_api.spec.topology import Stability
+from lprl_api.wire.runconfig import CheckpointConfig, InspectConfig, LiveSettings, Preflight, RunConfig
 from lprl_operator.plan.types import JobPlan
 from lprl_operator.resources import conversions, jobs, metadata, naming, pods, sources
 from lprl_operator.resources.settings import RenderSettings
+
+_SAME_FOR_ALL = LiveSettings(steps=1, stability=Stability(), refill_steps=1, stall_seconds=1)
 
 
 def inspect_config(job: LowPrecisionRLJob, source: ModelSource, check: Preflight | None = None) -> InspectConfig:
@@ -98,7 +102,15 @@ def run_config(job: LowPrecisionRLJob, plan: JobPlan, inspection: Inspection, se
 
 
 def run_config_map(job: LowPrecisionRLJob, config: RunConfig) -> dict[str, Any]:
-    """The ConfigMap with runconfig.json; its name carries the content's hash, so a changed config is another object."""
-    content = {names.RUN_CONFIG_KEY: config.document()}
-    name = naming.run_config(job.metadata.name, naming.content_hash(content))
-    return jobs.config_map(metadata.metadata(job, name, "run"), content)
+    """The ConfigMap with runconfig.json; its name carries the content's hash, so a changed config is another object.
+
+    But for what takes effect at once: of that it says what it was first made with, and each attempt is told its own (`live_settings`).
+    """
+    fixed = _SAME_FOR_ALL.put_into(config).document()
+    name = naming.run_config(job.metadata.name, naming.content_hash({names.RUN_CONFIG_KEY: fixed}))
+    return jobs.config_map(metadata.metadata(job, name, "run"), {names.RUN_CONFIG_KEY: config.document()})
+
+
+def live_settings(config: RunConfig) -> str:
+    """Return what an attempt's driver puts into the RunConfig it finds, one line of JSON."""
+    return json.dumps(LiveSettings.of(config).document(), sort_keys=True)

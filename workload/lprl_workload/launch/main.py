@@ -13,7 +13,7 @@ from lprl_api.errors import UserError
 from lprl_api.names import ENV_ATTEMPT, ENV_RECORDED_STEP, ExitCode, Reason
 from lprl_api.text import one_line, shortened
 from lprl_api.wire.progress import MESSAGE_CHARACTERS
-from lprl_workload.config import load_run_config
+from lprl_workload.config import load_run_config, of_this_attempt
 from lprl_workload.launch.departure import Departure
 from lprl_workload.metrics.progress import Reporter, make_reporter
 from lprl_workload.process.arguments import Parser, called_as, count
@@ -65,7 +65,7 @@ def train_command(argv: Sequence[str]) -> int:
     reporter: Reporter | None = None
     departure = Departure(lambda saved, why: _vanish(reporter, saved, why))
     try:
-        run = load_run_config(arguments.config)
+        run = of_this_attempt(load_run_config(arguments.config))
         departure.listen(watch=not arguments.in_process)  # with everything in this process, nothing ends it from the side
         reporter = make_reporter(run, arguments.attempt)
         with loading(keep=True):
