@@ -89,7 +89,12 @@ ALL: tuple[Case, ...] = (
     Case("deepseek_v2", "DeepSeek-V2", {"num_experts_per_tok": 2}),
     Case("deepseek_v32", "DeepSeek-V3.2"),
     Case("deepseek_v4", "DeepSeek-V4"),
-    Case("kimi_linear", "Kimi-Linear", {"num_experts_per_token": 2, "num_experts_per_tok": 2}, unread=("int4-group",)),
+    Case(
+        "kimi_linear",
+        "Kimi-Linear",
+        {"num_experts_per_token": 2, "num_experts_per_tok": 2, "linear_num_heads": 4, "linear_head_dim": 32},
+        unread=("int4-group",),
+    ),
     Case("llama4_text", "Llama 4, text", refused=IN_OUT),
     Case("minimax", "MiniMax-M1, MiniMax-Text"),
     Case("mistral4", "Mistral 4, text", refused=ONE_TENSOR),

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tests.zoo.families import ALL, Case
 from tests.zoo.runs import ran, rows, write_inputs
 
-FAMILIES = ("glm4_moe", "qwen3_5", "qwen3_5_text", "qwen3_5_moe_text", "glm_moe_dsa")
+FAMILIES = ("glm4_moe", "qwen3_5", "qwen3_5_text", "qwen3_5_moe_text", "glm_moe_dsa", "kimi_linear")
 CASES = tuple(case for case in ALL if case.model_type in FAMILIES)
 
 

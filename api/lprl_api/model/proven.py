@@ -29,6 +29,7 @@ PROVEN: Mapping[str, str] = {
     "granitemoe": "GraniteMoeForCausalLM",
     "hunyuan_v1_dense": "HunYuanDenseV1ForCausalLM",
     "kimi_k25": "Kimi_K25ForConditionalGeneration",
+    "kimi_linear": "KimiLinearForCausalLM",
     "llama4_text": "Llama4ForCausalLM",
     "mimo_v2_flash": "MiMoV2FlashForCausalLM",
     "minimax_m2": "MiniMaxM2ForCausalLM",

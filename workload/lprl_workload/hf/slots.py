@@ -39,6 +39,12 @@ class WeightSlot:
     is_buffer: bool = False
     """Router correction biases: float32 in checkpoints, never trained, never rounded."""
 
+    @property
+    def rows(self) -> tuple[int, int] | None:
+        """The rows [first, last) of the parameter that it is; None where it is all of it, or lies in one expert's matrix."""
+        found = self.index[0] if len(self.index) == 1 else None
+        return (found.start, found.stop) if isinstance(found, slice) else None
+
     def read(self) -> Tensor:
         """Return a detached view, in the parameter's dtype."""
         whole = self.tensor.detach()

@@ -113,11 +113,12 @@ def _of_rows(saved: SavedParts, slots: Sequence[WeightSlot]) -> Iterator[NamedTe
         if parts[0].is_buffer:
             continue
         rows = parts[0].tensor.shape[0]
-        if not parts[0].index:
-            whole = torch.empty(parts[0].shape, dtype=torch.bfloat16)
+        if not parts[0].index or parts[0].rows is not None:
+            whole = torch.empty(parts[0].tensor.shape, dtype=torch.bfloat16)
             for row, values in saved.read(parameter, "master", 0, rows):
                 whole[row : row + values.shape[0]] = values
-            yield NamedTensor(parts[0].name, whole)
+            for slot in parts:
+                yield NamedTensor(slot.name, whole[slot.index] if slot.index else whole)
             continue
         for row, experts in saved.read(parameter, "master", 0, rows):
             for slot in parts:

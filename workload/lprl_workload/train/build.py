@@ -120,6 +120,12 @@ def fill(target: Tensor, first: int, slot: WeightSlot, tensor: Tensor) -> None:
     if not slot.index:
         target.copy_(tensor[first:last])
         return
+    if slot.rows is not None:
+        start, stop = slot.rows
+        low, high = max(first, start), min(last, stop)
+        if low < high:
+            target[low - first : high - first].copy_(tensor[low - start : high - start])
+        return
     expert, *rest = slot.index
     if isinstance(expert, int) and first <= expert < last:
         target[(expert - first, *rest)].copy_(tensor)

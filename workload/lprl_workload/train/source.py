@@ -49,7 +49,10 @@ class TorchSource:
             return self._trained.buffers[slot.name].detach().to(self.device, torch.float32, copy=True)
         master = self._trained.masters.items[slot.parameter]
         values = master.value
-        if slot.index:
+        if slot.rows is not None:
+            first = slot.rows[0] + piece.offset[0] - master.first
+            values = values[first : first + piece.shape[0]]
+        elif slot.index:
             expert, *rest = slot.index
             assert isinstance(expert, int)
             values = values[(expert - master.first, *rest)]
@@ -68,9 +71,15 @@ class TorchSource:
             return (Piece(share, whole, slot.shape),)
         rows = self._trained.masters.items[slot.parameter].parameter.shape[0]
         chunk = -(-rows // self._group.world)
-        if slot.index:
+        if slot.index and slot.rows is None:
             expert = slot.index[0]
             assert isinstance(expert, int)
             return (Piece(expert // chunk, whole, slot.shape),)
-        firsts = range(0, rows, chunk)
-        return tuple(Piece(n, (first, *whole[1:]), (min(chunk, rows - first), *slot.shape[1:])) for n, first in enumerate(firsts))
+        start, stop = slot.rows or (0, rows)
+        cut = cut_rows(start, stop, chunk)
+        return tuple(Piece(rank, (low - start, *whole[1:]), (high - low, *slot.shape[1:])) for rank, low, high in cut)
+
+
+def cut_rows(start: int, stop: int, chunk: int) -> list[tuple[int, int, int]]:
+    """Return (rank, first, last) of the rows [start, stop) of a parameter of which each rank holds `chunk`, those of one rank together."""
+    return [(rank, max(start, rank * chunk), min(stop, (rank + 1) * chunk)) for rank in range(start // chunk, -(-stop // chunk))]
