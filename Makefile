@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-zoo test-zoo-learning test-faults test-demo test-cluster test-queue e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends test-learning setup-megatron test-megatron test-triton scale demo modes engines real test-real setup-real clean
+.PHONY: help setup fmt check test test-unit test-zoo test-zoo-learning test-faults test-demo test-cluster test-queue e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends test-learning test-vllm setup-megatron test-megatron test-triton scale demo modes engines real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -137,6 +137,12 @@ test-backends: $(BACKENDS_STAMP) ## A real SGLang on this machine's CPU behind o
 
 test-learning: $(BACKENDS_STAMP) ## Two whole training runs with a real SGLang on this machine's CPU (half an hour on two cores; `make engines`: all of them).
 	$(BACKENDS_BIN)/python -m pytest -q tests/backends/test_learning.py
+
+# vLLM's wheel (340 MB) is fetched and read, and not installed: its functions about names are pure Python.
+VLLM ?= 0.33.0
+test-vllm: $(STAMP) ## vLLM's own functions skip what is stored plain and nothing else, of every family (three minutes, and the wheel).
+	$(BIN)/pip download -q --no-deps --dest .wheels vllm==$(VLLM)
+	LPRL_VLLM_WHEEL=$$(ls .wheels/vllm-$(VLLM)-*.whl) $(BIN)/pytest -q tests/vllm_wheel
 
 # Megatron on a CPU (gloo, no TransformerEngine) beside the workload: constraints-megatron.txt says why it is installed as it is.
 VENV_MEGATRON ?= .venv-megatron

@@ -2,6 +2,7 @@
 
 tests/tools/check_engine_rules.py takes the engines' own functions out of their wheels and compares them with these on the very lists
 and names of test_ignore_in_engines.py. Run against sglang 0.5.23 and vllm 0.33.0: no difference.
+make test-vllm runs vLLM's on those and on what the zoo's folders say.
 """
 
 import re
