@@ -14,6 +14,7 @@ this very process.
 In use as `line(...)`; standard library only, Ray is run as a module in this very process.
 """
 
+import importlib
 import logging
 import os
 import runpy
@@ -24,6 +25,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lprl_operator.places.local.ports import free_port
 
@@ -87,7 +89,8 @@ def main() -> None:
     os.environ[ENV_NODE] = node
     threading.Thread(target=tell, args=(*said(sys.argv), node), daemon=True).start()
     sys.modules["grpc"] = None  # type: ignore[assignment]
-    from ray._private import services
+    # By name: nothing of the command line imports Ray, and this process is Ray's.
+    services: Any = importlib.import_module("ray._private.services")
 
     taken = [without_dashboard(int(port))] if (port := given(sys.argv).get(DASHBOARD[1])) else []
     started = services.start_ray_process
