@@ -1,6 +1,5 @@
 """What a node's raylet is told of its agents' ports before they have opened them."""
 
-import os
 import shlex
 import socket
 import subprocess
@@ -60,7 +59,11 @@ def test_what_stands_in_for_the_dashboards_agent_lives_as_long_as_its_raylet() -
     with subprocess.Popen(parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as raylet:
         assert raylet.stdout is not None
         agent = int(raylet.stdout.readline())
-        os.kill(agent, 0)
+        deadline = time.monotonic() + 180
+        # Once it sleeps it has looked for its parent: before, it may not even have asked who that is.
+        while not Path(f"/proc/{agent}/task/{agent}/children").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         raylet.kill()
     deadline = time.monotonic() + 180
     while Path(f"/proc/{agent}/cmdline").exists() and Path(f"/proc/{agent}/cmdline").read_bytes():
