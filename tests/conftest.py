@@ -1,5 +1,6 @@
 """What all tests share: skips that CI refuses, and the API server of the control-plane tests."""
 
+import gc
 import os
 import shlex
 import shutil
@@ -18,6 +19,9 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Nor do control planes have time to collect garbage as often as Go likes to: a quarter less of an API server's time for twice its memory.
 os.environ.setdefault("GOGC", "300")
+# While libraries are imported there is no garbage to be found among a million objects (docs/log.md), later little.
+gc.disable()
+EVERY = 20_000, 20, 20
 USERS_KUBECONFIG = os.environ.get("KUBECONFIG")
 """The cluster tests are to use, as the user said before any fixture set it to one of our own."""
 
@@ -71,7 +75,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse to run lanes that are none: every process would start control planes and make long runs of its own."""
+    """Look for garbage from now on; refuse to run lanes that are none: every process would start control planes and runs of its own."""
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(*EVERY)
     grouped = (i for i in session.items if i.get_closest_marker("xdist_group"))
     if getattr(session.config.option, "loadgroup", False) and not all("@" in i.nodeid for i in grouped):
         raise pytest.UsageError("pytest-xdist did not take the groups of the tests: which versions fit together is in pyproject.toml")

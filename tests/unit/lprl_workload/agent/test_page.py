@@ -73,4 +73,4 @@ def test_the_manifests_shown_are_valid() -> None:
     import yaml
 
     found = [yaml.safe_load(b.text)["episode"] for b in blocks(PAGE) if b.language == "yaml" and b.text.startswith("# in spec")]
-    assert [Episode.model_validate(one).type for one in found] == ["tools", "python"]
+    assert [Episode.model_validate(one).type for one in found] == ["tools", "tools", "python"]
