@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check test test-unit test-zoo test-zoo-learning test-faults test-demo test-cluster test-queue e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends test-learning test-vllm setup-megatron test-megatron test-triton scale demo modes engines real test-real setup-real clean
+.PHONY: help setup fmt check test test-unit test-zoo test-zoo-learning test-faults test-demo test-cluster test-queue test-sandbox e2e cluster-tools images test-gpu golden crds bench bench-step setup-trl setup-backends test-backends test-learning test-vllm setup-megatron test-megatron test-triton scale demo modes engines real test-real setup-real clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ test-cluster: $(STAMP) ## Real pods: images, chart and examples on a node of thi
 
 test-queue: $(STAMP) ## Jobs under a real Kueue on a simulated cluster: who keeps the quota, what administrators say, topology (ten minutes on two cores).
 	$(BIN)/pytest -q tests/queue
+
+test-sandbox: $(STAMP) ## Tools in sandboxes of the real agent-sandbox on a simulated cluster: claims, pools, leftovers (two minutes on two cores).
+	$(BIN)/pytest -q tests/sandbox
 
 e2e: $(STAMP) ## The same on a cluster of yours that has KubeRay and this checkout's images: make e2e KUBECONFIG=/path.
 	@test -n "$(KUBECONFIG)" || { echo "which cluster? make e2e KUBECONFIG=/path/to/kubeconfig"; exit 2; }

@@ -58,7 +58,7 @@ def lane(path: Path) -> str | None:
         return RAYS.get(module, "ray-3")
     if folder == "chart" and module in LATE_CHART:
         return LAST
-    if folder in ("chart", "cluster", "gpu", "queue"):
+    if folder in ("chart", "cluster", "gpu", "queue", "sandbox"):
         return folder
     return "api-server" if folder == "contract" and module in API_SERVER else None
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from tests.local.conftest import SPLIT
+from tests.unit.lprl_workload.agent.sandboxes import COUNTER, TOLD
 
+from lprl_api.names import ENV_SANDBOX_COMMANDS
 from lprl_fixtures.runs import merged
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
@@ -33,3 +35,28 @@ def test_split_equals_one_process(driver: Any, ray_nodes: Any, train_root: Path,
     changes = merged(SPLIT, {"weight_sync": {"transport": transport}, "evaluation": {"engines": aside}})
     run = driver(ray_nodes, train_root, f"split-{transport}", changes=changes).wait()
     assert run.outcome() == plain.outcome()
+
+
+def test_episodes_of_two_engines_have_sandboxes_of_their_own_and_leave_none(
+    driver: Any, ray_nodes: Any, train_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines ask, the driver starts: processes in place of pods, at most three at a time."""
+    ray_nodes.worker(trainer=1)
+    ray_nodes.worker(rollout=2)
+    (tmp_path / "counter.py").write_text(COUNTER)
+    monkeypatch.setenv(ENV_SANDBOX_COMMANDS, json.dumps({"counters": {"command": "python counter.py {port}", "folder": str(tmp_path)}}))
+    sandbox = {"warm_pool": "counters", "max_concurrent": 3, "claim_seconds": 300}
+    episode = {"type": "python", "function": "lprl_fixtures.runs:counts_twice", "tools": [{"name": "count", "sandbox": sandbox, **TOLD}]}
+    changes = merged(SPLIT, {"episode": episode, "algorithm": {"steps": 1}, "evaluation": None, "sampling": {"max_response_tokens": 4}})
+    run = driver(ray_nodes, train_root, "sandboxes", changes=changes).wait()
+    row = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["failed_episodes"] == 0 and row["sandbox_wait_seconds"] > 0
+    left = [path for path in Path("/proc").glob("[0-9]*/cwd") if _points_to(path, tmp_path)]
+    assert not left, "processes of sandboxes run on"
+
+
+def _points_to(link: Path, folder: Path) -> bool:
+    try:
+        return link.readlink() == folder
+    except OSError:
+        return False

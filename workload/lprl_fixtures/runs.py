@@ -161,3 +161,11 @@ def even_share_then_hang(prompt: str, response: str, label: str | None, metadata
 
 
 _calls = itertools.count(1)
+
+
+async def counts_twice(prompt: Any, policy: Any, tools: Any) -> None:
+    """Call a tool `count` that counts its calls: an episode that has it for itself hears 1 and 2. Raises ValueError for another one's."""
+    await policy.draw()
+    said = [json.loads((await tools.call("count")).text)["calls"] for _ in range(2)]
+    if said != [1, 2]:
+        raise ValueError(f"the tool counted {said}: it is not this episode's own")

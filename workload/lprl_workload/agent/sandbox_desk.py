@@ -58,7 +58,10 @@ class Desk:
                 self._waiting.pop((episode, tool), None)
 
     def end(self, episode: str) -> None:
-        """Give up what an episode has and asked for. Never waits."""
+        """Give up what an episode has and asked for; who still waits for it is told so. Never waits."""
+        with self._lock:
+            left = [Told(*key, error="its episode is over") for key in self._waiting if key[0] == episode]
+        self.told(left)
         self._asks.put(Ask(episode, END))
 
     def asks(self, wait_s: float = POLL_S) -> list[Ask]:

@@ -205,6 +205,22 @@ def test_two_tools_with_one_sandbox_each_never_wait_for_each_other(api: Any, por
     assert (len(api[0].made), api[0].most) == (24, 2)
 
 
+def test_a_call_that_outlives_its_episode_is_told_so_and_holds_nothing(api: Any, port: int, tmp_path: Path) -> None:
+    async def outlives(tools: Toolbox) -> Any:
+        async with tools.opened(SimpleNamespace(counts={})) as mine:  # type: ignore[arg-type]
+            call = asyncio.create_task(mine.call("count"))
+            while not api[0].claims:
+                await asyncio.sleep(0.01)
+        answer = await call
+        await gone(api[0])
+        return answer
+
+    api[0].ready = False
+    with tools_of(claims(api[1], tmp_path), tool(port, claim_seconds=LIMIT_S)) as tools:
+        answer = run(outlives(tools))
+    assert (answer.how, answer.text) == ("failed", "error: count: its episode is over")
+
+
 def test_the_end_of_a_run_ends_what_its_episodes_hold(api: Any, port: int, tmp_path: Path) -> None:
     async def hold(tools: Toolbox) -> Any:
         opened = tools.opened(SimpleNamespace(counts={}))  # type: ignore[arg-type]
