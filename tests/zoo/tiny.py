@@ -80,7 +80,7 @@ SIZES: Mapping[str, int] = {
     "num_mel_bins": 16,
 }
 """Size key -> value; keys a config does not have are left alone. 128 is the least that the rule quantises."""
-TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
+TOWER = {"hidden_size": 64, "intermediate_size": 128, "mlp_ratio": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
 """Of what is no language model: towers stay below what the rule quantises nowhere, so that a wrong selection shows."""
 PER_LAYER = ("layer_types", "mlp_layer_types", "attention_types", "layers_block_type", "block_type", "moe_layer_freq", "layer_type_list")
 
@@ -95,7 +95,7 @@ def shrink(config: Any, changes: Mapping[str, Any], text: bool = True) -> Any:
         if hasattr(value, "to_dict"):
             shrink(value, changes, text=key in ("text_config", "thinker_config", "llm_config", "language_config"))
         elif key in sizes and value is not None and not isinstance(value, (list, tuple, dict)):
-            setattr(config, key, sizes[key])
+            setattr(config, key, float(sizes[key]) if isinstance(value, float) else sizes[key])
         elif key in PER_LAYER and isinstance(value, (list, tuple)) and key not in changes:
             setattr(config, key, spread(list(value), layers))
     for key, value in changes.items():

@@ -55,6 +55,9 @@ def thorough(case: Case) -> Case:
     """Return a family with what its configuration can say and its defaults leave out: every kind of layer, windows, scales."""
     text = CONFIG_MAPPING[case.model_type]().get_text_config()
     said = {key: value for key, value in SAID.items() if hasattr(text, key)}
+    rope = getattr(text, "rope_parameters", None) or {}
+    if "llama_4_scaling_beta" in rope:  # queries grow with every so many tokens
+        said["rope_parameters"] = {**rope, "original_max_position_embeddings": 16}
     changes = {"num_hidden_layers": LAYERS, **said, **case.changes}
     if "layer_types" in changes:
         changes["layer_types"] = changes["layer_types"] * (LAYERS // len(changes["layer_types"]))

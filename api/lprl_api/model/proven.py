@@ -36,6 +36,7 @@ PROVEN: Mapping[str, str] = {
     "ministral3": "Ministral3ForCausalLM",
     "mistral": "MistralForCausalLM",
     "mistral3": "Mistral3ForConditionalGeneration",
+    "mistral4": "Mistral4ForCausalLM",
     "mixtral": "MixtralForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
@@ -55,5 +56,6 @@ PROVEN: Mapping[str, str] = {
     "seed_oss": "SeedOssForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
     "solar_open": "SolarOpenForCausalLM",
+    "step3p7": "Step3p7ForConditionalGeneration",
 }
 """model_type -> class."""

@@ -41,8 +41,8 @@ class WeightSlot:
 
     @property
     def rows(self) -> tuple[int, int] | None:
-        """The rows [first, last) of the parameter that it is; None where it is all of it, or lies in one expert's matrix."""
-        found = self.index[0] if len(self.index) == 1 else None
+        """The rows [first, last) of the parameter that it is (a part of); None where it is all of it, or lies in one expert's."""
+        found = self.index[0] if self.index else None
         return (found.start, found.stop) if isinstance(found, slice) else None
 
     def read(self) -> Tensor:

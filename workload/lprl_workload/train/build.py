@@ -124,7 +124,7 @@ def fill(target: Tensor, first: int, slot: WeightSlot, tensor: Tensor) -> None:
         start, stop = slot.rows
         low, high = max(first, start), min(last, stop)
         if low < high:
-            target[low - first : high - first].copy_(tensor[low - start : high - start])
+            target[(slice(low - first, high - first), *slot.index[1:])].copy_(tensor[low - start : high - start])
         return
     expert, *rest = slot.index
     if isinstance(expert, int) and first <= expert < last:

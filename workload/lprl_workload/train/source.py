@@ -51,7 +51,7 @@ class TorchSource:
         values = master.value
         if slot.rows is not None:
             first = slot.rows[0] + piece.offset[0] - master.first
-            values = values[first : first + piece.shape[0]]
+            values = values[(slice(first, first + piece.shape[0]), *slot.index[1:])]
         elif slot.index:
             expert, *rest = slot.index
             assert isinstance(expert, int)

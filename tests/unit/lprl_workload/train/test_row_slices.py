@@ -29,6 +29,18 @@ def test_ranks_take_their_rows_of_each_tensor_and_give_them_back(world: int) -> 
         assert torch.equal(torch.cat(read), whole[start:stop]) and all(len(rows) for rows in read)
 
 
+def test_the_same_rows_of_all_experts_are_taken_expert_by_expert() -> None:
+    whole = torch.arange(5 * 4 * 3.0).view(5, 4, 3)
+    slots = [
+        WeightSlot(name, "gate_up_proj", (slice(0, 5), slice(*rows)), (5, 2, 3), whole) for name, rows in (("gate", (0, 2)), ("up", (2, 4)))
+    ]
+    part = torch.full((2, 4, 3), -1.0)
+    for slot in slots:
+        assert slot.rows == (0, 5)
+        fill(part, 3, slot, slot.read())
+    assert torch.equal(part, whole[3:5])
+
+
 def test_a_slot_of_a_whole_parameter_or_of_an_expert_has_no_rows() -> None:
     tensor = torch.zeros(4, 2, 3)
     assert WeightSlot("a", "a", (), (4, 2, 3), tensor).rows is None
