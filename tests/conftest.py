@@ -15,7 +15,8 @@ ENV_CI = "LPRL_CI"
 ENV_DEVCLUSTER = "LPRL_DEVCLUSTER"
 """Folder with up.sh and down.sh of a single-machine control plane; default: shared/devcluster beside the checkout."""
 ROOT = Path(__file__).parents[1]
-# Lanes outnumber processors: a thread that spins at a barrier takes the time of the thread it waits for.
+# Lanes outnumber processors: threads of one process only wait for each other, and one that spins at a barrier takes another's time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Nor do control planes have time to collect garbage as often as Go likes to: a quarter less of an API server's time for twice its memory.
 os.environ.setdefault("GOGC", "300")
