@@ -16,8 +16,8 @@ from tests.cluster.kube import Document, Kube, wait
 LEARNED = 0.8
 FINISH_S = 900
 ALWAYS = (*(() if OURS else ("cluster/two-workers.yaml",)), "00-cpu-quickstart.yaml")
-BESIDE = ("40-lookup-tool.yaml",)
-"""Examples that need a process of the laptop's beside the run (tests/demo/test_lookup.py)."""
+BESIDE = ("40-lookup-tool.yaml", "41-sandbox-tool.yaml")
+"""Examples that need a process of the laptop's beside the run (tests/demo/test_lookup.py), or a warm pool (tests/sandbox)."""
 AT_ONCE = 2
 """Jobs of one worker beside each other that fit into two cores: half of one more would only keep the others out."""
 

@@ -1,7 +1,13 @@
-"""The tool of the lookup task as a process of its own: POST {"name", "arguments": {"key": ...}} -> {"result": ...}, on loopback only."""
+"""The tool of the lookup task as a process of its own: POST {"name", "arguments": {"key": ...}} -> {"result": ...}, on loopback only.
+
+    python -m lprl_fixtures.lookup_server FOLDER PORT [HOST]
+
+does no more than that, and starts in a tenth of a second: one for each episode (HOST 0.0.0.0 in a sandbox's pod).
+"""
 
 import json
 import re
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,9 +26,9 @@ class LookupServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, folder: Path, port: int = PORT) -> None:
-        """Bind 127.0.0.1 (port 0: any free one)."""
-        super().__init__((HOST, port), _Handler)
+    def __init__(self, folder: Path, port: int = PORT, host: str = HOST) -> None:
+        """Bind an address (port 0: any free one)."""
+        super().__init__((host, port), _Handler)
         self.secret, self.calls, self.lock = read_secret(folder), 0, threading.Lock()
 
     @property
@@ -66,3 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Be quiet: hundreds of calls a second."""
+
+
+if __name__ == "__main__":
+    LookupServer(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:4]).serve_forever()
