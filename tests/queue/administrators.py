@@ -15,7 +15,7 @@ def never(world: World) -> None:
     team.submit("big")
     team.held("big", "Pending", TOO_LITTLE)
     team.uncharged("big", 1)
-    assert world.events("big")["Queued"] >= 1
+    world.wait("its event, which follows its status", lambda: world.events("big")["Queued"] >= 1)
 
 
 def deactivated(world: World) -> None:

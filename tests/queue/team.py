@@ -1,6 +1,7 @@
 """A team's queue in Kueue, and what happens in it: what an administrator and other users do beside lprl."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.control_plane.harness.api import PLURALS, ApiError, Document
@@ -93,6 +94,15 @@ class Team:
         name = self.world.status(job)["cluster"]
         uid = self.api.get("RayCluster", self.world.namespace, name)["metadata"]["uid"]
         return next(w for w in self.workloads() if any(o["uid"] == uid for o in w["metadata"].get("ownerReferences", ())))
+
+    def another_second(self) -> None:
+        """Wait until what is queued next is younger than all that queues: Kueue's order goes by whole seconds."""
+
+        def passed() -> bool:
+            made = [datetime.fromisoformat(w["metadata"]["creationTimestamp"]) for w in self.workloads()]
+            return not made or (datetime.now(UTC) - max(made)).total_seconds() >= 1
+
+        self.world.wait("another second", passed)
 
     def conversion(self) -> Document:
         """The Workload of the one conversion of the namespace."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.together import apart
 from tests.control_plane.harness.world import World
-from tests.queue import administrators, quota, topology
+from tests.queue import administrators, beside, quota, topology
 
 QUOTA = (quota.basic, quota.default_queue, quota.restarted, quota.preempted, quota.suspended, quota.reclaimed)
 ADMINISTRATORS = (
@@ -20,12 +20,19 @@ ADMINISTRATORS = (
 )
 
 
+BESIDE = (beside.first_come, beside.preempted, beside.preempted_job)
+
+
 def test_who_keeps_the_quota_and_who_gives_it(operator: Operator, make_world: Callable[..., World]) -> None:
     apart(make_world, {s.__name__: s for s in QUOTA})
 
 
 def test_what_an_administrator_says_holds(operator: Operator, make_world: Callable[..., World]) -> None:
     apart(make_world, {s.__name__: s for s in ADMINISTRATORS})
+
+
+def test_the_order_is_that_of_a_rayjob_beside_it(operator: Operator, make_world: Callable[..., World]) -> None:
+    apart(make_world, {s.__name__: s for s in BESIDE})
 
 
 def test_a_required_rack_is_kept_or_refused_in_kueues_words(operator: Operator, make_world: Callable[..., World]) -> None:
