@@ -34,8 +34,9 @@ FLAGS = {"runtime-env-agent-port": "runtime_env_agent_port"}
 UNUSED = ("dashboard_agent_listen_port", "metrics_agent_port", "metrics_export_port")
 """Names of such files for ports that nobody opens; Ray itself writes -1 where it has no dashboard."""
 DASHBOARD_AGENT = "--dashboard_agent_command="
-STAND_IN = "/bin/sh -c 'while kill -0 $PPID 2>/dev/null; do sleep 5; done'"
-"""A command that ends soon after its parent; a raylet refuses to start without an agent, and ends when it ends."""
+STAND_IN = "/bin/sh -c 'while kill -0 $PPID && kill -0 {node}; do sleep 5; done 2>/dev/null'"
+"""A command that ends soon after its parent, and after this process (a raylet may be gone before the shell asks who its parent is); a
+raylet refuses to start without an agent, and ends when it ends."""
 ENV_NODE = "RAY_OVERRIDE_NODE_ID_FOR_TESTING"
 """Ray's: the id of the node; the files' names end with it."""
 NODE_BYTES = 28
@@ -80,7 +81,8 @@ def tell(temp: Path, ports: Mapping[str, str], node: str) -> None:
 
 def without_agent(command: Sequence[str]) -> list[str]:
     """Return the command of one of Ray's processes; a raylet's gets the stand-in for the dashboard's agent."""
-    return [f"{DASHBOARD_AGENT}{STAND_IN}" if word.startswith(DASHBOARD_AGENT) else word for word in command]
+    stand_in = STAND_IN.format(node=os.getpid())
+    return [f"{DASHBOARD_AGENT}{stand_in}" if word.startswith(DASHBOARD_AGENT) else word for word in command]
 
 
 def main() -> None:

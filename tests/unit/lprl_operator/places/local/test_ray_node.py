@@ -1,11 +1,13 @@
 """What a node's raylet is told of its agents' ports before they have opened them."""
 
+import os
 import shlex
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,20 +54,40 @@ def test_a_heads_dashboard_finds_its_port_taken_and_a_workers_has_none(tmp_path:
 PARENT = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); sys.stdin.read()"
 
 
-def test_what_stands_in_for_the_dashboards_agent_lives_as_long_as_its_raylet() -> None:
-    command = without_agent(["raylet", "--dashboard_agent_command=python agent.py --head", "--runtime_env_agent_command=python main.py"])
-    assert command == ["raylet", f"--dashboard_agent_command={STAND_IN}", "--runtime_env_agent_command=python main.py"]
-    parent = [sys.executable, "-c", PARENT, *shlex.split(STAND_IN)]
-    with subprocess.Popen(parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as raylet:
-        assert raylet.stdout is not None
-        agent = int(raylet.stdout.readline())
-        deadline = time.monotonic() + 180
-        # Once it sleeps it has looked for its parent: before, it may not even have asked who that is.
-        while not Path(f"/proc/{agent}/task/{agent}/children").read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        raylet.kill()
+@pytest.mark.parametrize("ends", ["raylet", "node"])
+def test_what_stands_in_for_the_dashboards_agent_lives_no_longer_than_its_raylet_and_its_node(ends: str) -> None:
+    agents = ["--dashboard_agent_command=python agent.py --head", "--runtime_env_agent_command=python main.py"]
+    assert without_agent(["raylet", *agents]) == ["raylet", f"--dashboard_agent_command={STAND_IN.format(node=os.getpid())}", agents[1]]
+    with subprocess.Popen(["sleep", "600"]) as node:
+        parent = [sys.executable, "-c", PARENT, *shlex.split(STAND_IN.format(node=node.pid))]
+        with subprocess.Popen(parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as raylet:
+            assert raylet.stdout is not None
+            agent = int(raylet.stdout.readline())
+            assert waited(lambda: children(agent))  # it sleeps: before, it may not even have asked who its parent is
+            (raylet if ends == "raylet" else node).kill()
+            if ends == "node":
+                node.wait()  # else it is there, as a zombie
+                assert waited(lambda: not is_there(agent)) and raylet.poll() is None
+            raylet.kill()
+        assert waited(lambda: not is_there(agent))
+        node.kill()
+
+
+def children(pid: int) -> str:
+    """Pids of a process's children."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process runs; a zombie has no command line."""
+    return Path(f"/proc/{pid}/cmdline").exists() and bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def waited(check: Callable[[], object]) -> bool:
+    """Wait until something is true, for minutes on a busy machine."""
     deadline = time.monotonic() + 180
-    while Path(f"/proc/{agent}/cmdline").exists() and Path(f"/proc/{agent}/cmdline").read_bytes():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    while not check():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
