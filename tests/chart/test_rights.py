@@ -119,7 +119,7 @@ def lived(world: World) -> list[Asked]:
 
 
 def live(world: World) -> None:
-    """One job suspended while it is inspected; two that share a conversion: one edited and restarted, one deleted after its TTL."""
+    """One job suspended while it is inspected; two that share a conversion: one edited, restarted with other pods; one deleted after its TTL."""
     god, jobs = world.god, GROUP.format(JOBS)
     hand = Hand(god, JOBS)
     hand.roles = frozenset()
@@ -134,7 +134,8 @@ def live(world: World) -> None:
         god.post(jobs, manifest(name, JOBS, failurePolicy={"backoffSeconds": 0}, **more))
     hand.drives = False
     until(hand, lambda: phases(god, jobs).get("one") == phases(god, jobs).get("two") == "Running", "two running jobs")
-    god.patch(f"{jobs}/one", {"spec": {"stability": {"patience": 7}}}, MERGE)
+    # The one takes effect at once, the other with the next attempt, which so has a RayCluster of its own.
+    god.patch(f"{jobs}/one", {"spec": {"stability": {"patience": 7}, "podTemplate": {"env": [{"name": "NOTE", "value": "7"}]}}}, MERGE)
     control = f"/api/v1/namespaces/{JOBS}/configmaps/one-a1-progress"
     until(hand, lambda: '"patience": 7' in god.get(control)["data"]["control.json"], "the driver is told of the edit")
     hand.end_driver(1, "crashed")

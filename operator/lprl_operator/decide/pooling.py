@@ -6,9 +6,13 @@ from lprl_operator.decide.decision import LATER_S, Case, Decision, Finding
 
 
 def pool_stage(case: Case) -> Decision | None:
-    """Wait for the pools; None when all can give a sandbox, when none is named, and while an attempt runs, which waits by itself."""
+    """Wait for the pools; None when all can give a sandbox, when none is named, and while an attempt runs, which waits by itself.
+
+    Nor does a RayCluster wait that holds GPUs or may get them from a queue at any moment: pools are asked about before there is one,
+    and while it rests because we say so.
+    """
     pools = case.seen.pools
-    if pools is None or not attempts.over(case):
+    if pools is None or not attempts.over(case) or any(not (c.held and c.suspended) for c in case.seen.clusters):
         return None
     named = {t.sandbox.warm_pool: place for place, t in reversed(list(enumerate(case.job.spec.episode.tools))) if t.sandbox is not None}
     told = [

@@ -262,6 +262,9 @@ class KubeCluster:
             self._verified.doubt(ref, action.uid, action.resource_version if isinstance(action, Raise) else None)
             raise
         except ApiError as error:  # a missing right, or a policy: told, and tried again
+            if isinstance(action, Raise) and not isinstance(error, Unavailable):
+                log.info("%s: %s", action, error.message)  # a place in a queue is a wish: nothing waits for it
+                return
             if not isinstance(error, Unavailable):
                 self._refuse(whose, ref, error.message, permanent=False)
             raise

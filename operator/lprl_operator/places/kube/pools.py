@@ -10,6 +10,7 @@ from lprl_api import names
 from lprl_operator.decide.observed import Key, ObjectRef
 from lprl_operator.kube import paths
 from lprl_operator.kube.api import ApiError, KubeApi, Unavailable
+from lprl_operator.places.kube import reduce
 from lprl_operator.places.kube.cache import Cache
 
 PERIOD_S = 15.0
@@ -60,20 +61,19 @@ class Pools:
     def _trouble(self, namespace: str, pool: str) -> str:
         try:
             found = self._api.get(paths.item(ObjectRef(names.SANDBOX_API_VERSION, KIND, namespace, pool)))
-        except Unavailable:
-            raise
         except ApiError as error:
-            if error.status not in (403, 404):
-                raise
-            return self._missing(namespace, pool, error)
+            if error.status in (403, 404):
+                return self._missing(namespace, pool, error)
+            # Not raised: a webhook of agent-sandbox that is down must not keep the job from being suspended or ended.
+            return f"it cannot be read: {error.message[: reduce.MAX_TEXT]}"
         return trouble(found)
 
     def _missing(self, namespace: str, pool: str, error: ApiError) -> str:
         """Say why a pool cannot be read: who may not is refused either way, but which kinds there are is told to everybody."""
         try:
             self._api.get(GROUP)
-        except Unavailable:
-            raise
+        except Unavailable as error_of_group:
+            return f"it cannot be read: {error_of_group.message[: reduce.MAX_TEXT]}"
         except ApiError:
             return "the API server knows no such kind: install agent-sandbox, then upgrade the operator's release for the rights"
         if error.status == 403:

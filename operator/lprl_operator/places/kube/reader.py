@@ -54,8 +54,8 @@ class Reader:
         except Unavailable:
             raise
         except ApiError as error:
-            if error.status == 404:
-                return None
+            if error.status == 404:  # the kind is not served, which says nothing of the job
+                raise Unavailable(error.status, error.reason, error.message) from error
             raise
         if not found:
             return None
@@ -139,6 +139,7 @@ class Reader:
 
     def _progress(self, key: Key, attempt: int) -> None:
         ref = ObjectRef("v1", "ConfigMap", key.namespace, naming.progress(key.name, attempt))
+        known = self._cache.progress_uid(Name(key.namespace, ref.name))  # before it is read: not of one that came meanwhile
         try:
             self._cache.put("ConfigMap", self._api.get(paths.item(ref)))
         except Unavailable:
@@ -146,7 +147,6 @@ class Reader:
         except ApiError as error:
             if error.status != 404:
                 raise
-            known = self._cache.progress_uid(Name(key.namespace, ref.name))
             if known is not None:
                 gone = {"namespace": key.namespace, "name": ref.name, "uid": known}
                 self._cache.remove("ConfigMap", {"metadata": gone})

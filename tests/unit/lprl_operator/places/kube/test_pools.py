@@ -7,7 +7,7 @@ import pytest
 
 from lprl_api.names import API_VERSION, KIND, SANDBOX_API_VERSION
 from lprl_operator.decide.observed import Key
-from lprl_operator.kube.api import ApiError
+from lprl_operator.kube.api import ApiError, Unavailable
 from lprl_operator.places.kube.cache import Cache
 from lprl_operator.places.kube.pools import PERIOD_S, Pools, pools_of
 
@@ -46,7 +46,8 @@ def known(runs: bool = False, **spec: Any) -> Cache:
     meta = {"name": "toy", "namespace": "team", "uid": "1", "resourceVersion": "5"}
     found.put(KIND, {"metadata": meta, "spec": spec or JOB["spec"]})
     owner = {"apiVersion": API_VERSION, "kind": KIND, "name": "toy", "uid": "1", "controller": True}
-    cluster = {**meta, "name": "toy-a1", "uid": "2", "creationTimestamp": "2026-01-01T00:00:00Z", "ownerReferences": [owner]}
+    cluster: dict[str, Any] = {**meta, "name": "toy-a1", "uid": "2", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    cluster["ownerReferences"] = [owner]
     cluster["labels"] = {"lprl.dev/job": "toy", "lprl.dev/attempt": "1"}
     if runs:
         found.put("RayCluster", {"metadata": cluster, "spec": {}})
@@ -90,9 +91,13 @@ def test_a_pool_that_cannot_be_read_says_what_is_missing(refuses: int, group: bo
     assert words in looked(Sandboxes({"shell": pool(1)}, refuses, group))["python"]
 
 
-def test_an_api_server_in_trouble_tells_nothing_of_pools() -> None:
-    with pytest.raises(ApiError):
-        looked(Sandboxes({}, 422))
+@pytest.mark.parametrize("error", [ApiError(422, "Invalid", "conversion webhook: no"), Unavailable(500, "InternalError", "no webhook")])
+def test_a_pool_that_its_api_does_not_tell_of_keeps_nobody_from_looking_at_the_job(error: ApiError) -> None:
+    class Silent(Sandboxes):
+        def get(self, path: str) -> Any:
+            raise error
+
+    assert looked(Silent({})) == dict.fromkeys(("python", "shell"), f"it cannot be read: {error.message}")
 
 
 def test_pools_are_read_now_and_then_and_neither_for_jobs_that_run_nor_for_those_without() -> None:
