@@ -119,7 +119,7 @@ def lived(world: World) -> list[Asked]:
 
 
 def live(world: World) -> None:
-    """One job suspended while it is inspected; two that share a conversion: one edited, restarted with other pods; one deleted after its TTL."""
+    """One job suspended while it is inspected; two that share a conversion: one edited and made anew, one deleted after its TTL."""
     god, jobs = world.god, GROUP.format(JOBS)
     hand = Hand(god, JOBS)
     hand.roles = frozenset()
