@@ -88,9 +88,7 @@ class KubeCluster:
     def publish(self, key: Key, status: Mapping[str, Any], resource_version: str | None, events: Sequence[Event]) -> None:
         """Replace the status subresource, then post the events."""
         ref = ObjectRef(names.API_VERSION, names.KIND, key.namespace, key.name)
-        meta: dict[str, Any] = {"name": key.name, "namespace": key.namespace}
-        if resource_version is not None:
-            meta["resourceVersion"] = resource_version
+        meta = {"name": key.name, "namespace": key.namespace} | ({} if resource_version is None else {"resourceVersion": resource_version})
         body = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": meta, "status": dict(status)}
         written = guarded(lambda: self._api.put(f"{paths.item(ref)}/status", body), ref)
         self._cache.put(names.KIND, written)
@@ -251,8 +249,7 @@ class KubeCluster:
 
     def _cache_forget(self, action: Delete) -> None:
         if action.ref.kind in CACHED:
-            gone: dict[str, Any] = {"metadata": {"namespace": action.ref.namespace, "name": action.ref.name, "uid": action.uid}}
-            self._cache.remove(action.ref.kind, gone)
+            self._cache.remove(action.ref.kind, {"metadata": {"namespace": action.ref.namespace, "name": action.ref.name, "uid": action.uid}})
 
     def _hand_over(self, action: HandOver) -> None:
         whose, ref = handover.whose(action), action.ref
@@ -261,10 +258,9 @@ class KubeCluster:
         except Conflict:
             self._verified.doubt(ref, action.uid, action.resource_version if isinstance(action, Raise) else None)
             raise
-        except ApiError as error:  # a missing right, or a policy: told, and tried again
+        except ApiError as error:  # a missing right, or a policy: told, and tried again; a place in a queue is only a wish
             if isinstance(action, Raise) and not isinstance(error, Unavailable):
-                log.info("%s: %s", action, error.message)  # a place in a queue is a wish: nothing waits for it
-                return
+                return log.info("%s: %s", action, error.message)
             if not isinstance(error, Unavailable):
                 self._refuse(whose, ref, error.message, permanent=False)
             raise
