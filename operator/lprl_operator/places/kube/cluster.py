@@ -249,7 +249,8 @@ class KubeCluster:
 
     def _cache_forget(self, action: Delete) -> None:
         if action.ref.kind in CACHED:
-            self._cache.remove(action.ref.kind, {"metadata": {"namespace": action.ref.namespace, "name": action.ref.name, "uid": action.uid}})
+            gone: dict[str, Any] = {"namespace": action.ref.namespace, "name": action.ref.name, "uid": action.uid}
+            self._cache.remove(action.ref.kind, {"metadata": gone})
 
     def _hand_over(self, action: HandOver) -> None:
         whose, ref = handover.whose(action), action.ref

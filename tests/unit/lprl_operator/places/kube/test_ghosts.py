@@ -11,7 +11,8 @@ from tests.unit.lprl_operator.kube_place import JOBS, MINE, Place, converting
 
 from lprl_api import names
 from lprl_operator.decide.actions import Action, AddOwner, Delete, Raise, RemoveOwner
-from lprl_operator.decide.observed import ObjectRef
+from lprl_operator.decide.observed import Key, ObjectRef
+from lprl_operator.kube.api import ApiError
 from lprl_operator.places.cluster import Conflict
 from lprl_operator.places.kube.cache import Cache
 from lprl_operator.places.kube.shelf import Name
@@ -120,6 +121,19 @@ def test_leaving_or_raising_a_conversion_that_is_gone_forgets_it(place: Place, c
     with pytest.raises(Conflict):
         place.cluster.apply([change(ref, old["uid"], old["resourceVersion"])])
     assert place.cached(path) is None
+
+
+def test_a_refused_priority_keeps_nothing_waiting_that_comes_behind_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = converting(place, "a", "b")
+    old = place.api.get(path)["metadata"]
+    ref = ObjectRef("batch/v1", "Job", "rl", path.rpartition("/")[2])
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise ApiError(403, "Forbidden", "a policy forbids it")
+
+    monkeypatch.setattr(place.api, "patch", refused)
+    place.cluster.apply([Raise(ref, old["uid"], old["resourceVersion"], "a", "urgent"), Delete(ref, old["uid"])])
+    assert path not in place.api.objects and place.cluster.observe(Key("rl", "a")).refusals == ()
 
 
 def test_who_left_a_conversion_a_moment_after_somebody_else_knows_that_already(place: Place) -> None:
