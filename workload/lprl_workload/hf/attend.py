@@ -7,11 +7,12 @@ Legend: B rows, h heads, g key heads, Q queries, K keys, d channels of a head.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout, scaled_dot_product_attention
+
+from lprl_workload.hf import masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,14 @@ class Attention:
     def product(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return [B, h, Q, d] of q [B, h, Q, d], k and v [B, g, K, d]; causal where no mask (added to scores, [..., Q, K]) is given."""
         if self.window is not None and k.shape[2] > self.window:
-            band = _band(q.shape[2], k.shape[2], self.window, str(q.device))
+            band = masks.band(q.shape[2], k.shape[2], self.window, q.device)
             mask = band if mask is None else mask + band
-        if self.chunk is not None and k.shape[2] > self.chunk and q.shape[2] > 1:
-            band = _chunks(q.shape[2], k.shape[2], self.chunk, str(q.device))
+        if self.chunk is not None and k.shape[2] > self.chunk:
+            band = masks.chunks(q.shape[2], k.shape[2], self.chunk, q.device)
             mask = band if mask is None else mask + band
         if self.softcap is None and self.sinks is None:
             return self._torch(q, k, v, mask)
-        return self._spelt_out(q, k, v, _band(q.shape[2], k.shape[2], k.shape[2], str(q.device)) if mask is None else mask)
+        return self._spelt_out(q, k, v, causal(q.shape[2], k.shape[2], q.device) if mask is None else mask)
 
     def _torch(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         grouped = q.shape[1] != k.shape[1]
@@ -67,28 +68,10 @@ class Attention:
 
 def causal(queries: int, keys: int, device: torch.device) -> Tensor:
     """Return what is added to scores [Q, K] so that each query sees itself and what is before it: 0 or -inf, float32."""
-    return _band(queries, keys, keys, str(device))
+    return masks.band(queries, keys, keys, device)
 
 
 def chosen(indices: Tensor, keys: int) -> Tensor:
     """Return what is added to scores [B, 1, Q, K] so that a query sees only the keys `indices` [B, Q, n] name: 0 or -inf, float32."""
     hidden = torch.full((*indices.shape[:2], keys), float("-inf"), device=indices.device)
     return hidden.scatter_(-1, indices.long(), 0.0)[:, None]
-
-
-@lru_cache(maxsize=64)
-def _band(queries: int, keys: int, window: int, device: str) -> Tensor:
-    """Return what is added to scores [Q, K] so that each query sees itself and the window - 1 keys before it: 0 or -inf, float32."""
-    column = torch.arange(keys, device=device)
-    place = torch.arange(keys - queries, keys, device=device)[:, None]
-    hidden = (column > place) | (column <= place - window)
-    return torch.zeros(hidden.shape, device=device).masked_fill_(hidden, float("-inf"))
-
-
-@lru_cache(maxsize=64)
-def _chunks(queries: int, keys: int, chunk: int, device: str) -> Tensor:
-    """Return what is added to scores [Q, K] so that each query sees itself and what is before it in its chunk: 0 or -inf, float32."""
-    column = torch.arange(keys, device=device)
-    place = torch.arange(keys - queries, keys, device=device)[:, None]
-    hidden = (column > place) | (column < place // chunk * chunk)
-    return torch.zeros(hidden.shape, device=device).masked_fill_(hidden, float("-inf"))
