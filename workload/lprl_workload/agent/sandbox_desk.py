@@ -4,10 +4,10 @@
     episode's end -> end -> [asks] -> driver: its sandboxes are given up
 
 The driver comes for what is asked (`asks` waits for it), so that an engine's pod needs no credentials and no way to the driver.
+What it was given is kept until its next call says that it arrived: an answer may be lost on its way.
 """
 
 import asyncio
-import queue
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +40,11 @@ class Desk:
     """Thread-safe: episodes ask in their event loops, the driver's calls come in threads of their own."""
 
     def __init__(self) -> None:
-        self._asks: queue.SimpleQueue[Ask] = queue.SimpleQueue()
+        self._asks: list[Ask] = []
+        self._dropped = 0
+        """How many came before the first of `_asks`."""
         self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
         self._waiting: dict[tuple[str, int], tuple[asyncio.AbstractEventLoop, asyncio.Future[Told]]] = {}
 
     async def lease(self, episode: str, tool: int) -> Told:
@@ -50,7 +53,7 @@ class Desk:
         future: asyncio.Future[Told] = loop.create_future()
         with self._lock:
             self._waiting[episode, tool] = loop, future
-        self._asks.put(Ask(episode, tool))
+            self._put(Ask(episode, tool))
         try:
             return await future
         finally:
@@ -62,17 +65,24 @@ class Desk:
         with self._lock:
             left = [Told(*key, error="its episode is over") for key in self._waiting if key[0] == episode]
         self.told(left)
-        self._asks.put(Ask(episode, END))
+        with self._lock:
+            self._put(Ask(episode, END))
 
-    def asks(self, wait_s: float = POLL_S) -> list[Ask]:
-        """Return what was asked since the last call, after `wait_s` at the latest."""
-        found: list[Ask] = []
-        try:
-            found.append(self._asks.get(timeout=wait_s))
-            while True:
-                found.append(self._asks.get_nowait())
-        except queue.Empty:
-            return found
+    def _put(self, ask: Ask) -> None:
+        self._asks.append(ask)
+        self._news.notify_all()
+
+    def asks(self, had: int = 0, wait_s: float = POLL_S) -> tuple[int, list[Ask]]:
+        """Return what was asked, after `wait_s` at the latest, and the `had` of the next call, by which it arrived.
+
+        What nobody waits for any more is left out.
+        """
+        with self._news:
+            del self._asks[: max(0, had - self._dropped)]
+            self._dropped = max(self._dropped, had)
+            self._news.wait_for(lambda: bool(self._asks), wait_s)
+            wanted = [ask for ask in self._asks if ask.tool == END or (ask.episode, ask.tool) in self._waiting]
+            return self._dropped + len(self._asks), wanted
 
     def told(self, answers: Sequence[Told]) -> None:
         """Take the driver's answers; those nobody waits for any more are dropped."""

@@ -198,9 +198,9 @@ class EngineHost(Host):
         abort_episodes(self._draw)
         asyncio.run(self.engine.abort())
 
-    def sandbox_asks(self) -> list[Ask]:
-        """Return what episodes of this process ask the driver for; waits a while for it."""
-        return desk.asks()
+    def sandbox_asks(self, had: int) -> tuple[int, list[Ask]]:
+        """Return what episodes of this process ask the driver for; waits a while for it. See Desk.asks."""
+        return desk.asks(had)
 
     def sandbox_told(self, answers: Sequence[Told]) -> None:
         """Take the driver's answers."""

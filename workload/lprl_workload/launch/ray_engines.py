@@ -20,9 +20,10 @@ from lprl_workload.launch.ray_calls import GENERATION, ActorCalls
 from lprl_workload.launch.ray_crew import Crew, call
 from lprl_workload.launch.ray_fan import Seat
 from lprl_workload.launch.ray_link import ActorLostError, actor_options, get_all, place, read
-from lprl_workload.launch.sandboxes import CALLS as SANDBOX_CALLS
-from lprl_workload.launch.sandboxes import GROUP as SANDBOXES
-from lprl_workload.launch.sandboxes import ActorLink, open_clerk
+from lprl_workload.launch.ray_sandboxes import CALLS as SANDBOX_CALLS
+from lprl_workload.launch.ray_sandboxes import GROUP as SANDBOXES
+from lprl_workload.launch.ray_sandboxes import ActorLink
+from lprl_workload.launch.sandboxes import open_clerk
 from lprl_workload.launch.stillness import engine_limits, while_starting
 from lprl_workload.process.errors import DeadlineError, EngineLostError
 from lprl_workload.rollout.aside import Aside

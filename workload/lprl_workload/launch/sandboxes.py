@@ -1,8 +1,7 @@
-"""A run's sandboxes: which source its driver has, and the desks of engines in processes of their own."""
+"""A run's sandboxes: which source its driver has."""
 
 import json
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from lprl_api import names
@@ -10,13 +9,8 @@ from lprl_api.errors import UserError
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.agent.sandbox_claims import Api, Claims, Owner
 from lprl_workload.agent.sandbox_clerk import Clerk, Source
-from lprl_workload.agent.sandbox_desk import Ask, Told
 from lprl_workload.agent.sandbox_processes import Processes
 from lprl_workload.metrics.configmaps import SERVICE_ACCOUNT
-
-GROUP = "sandboxes"
-"""Concurrency group of an engine's actor: one call waits for what is asked, another brings answers."""
-CALLS = 2
 
 
 def has_sandboxes(run: RunConfig) -> bool:
@@ -53,19 +47,3 @@ def _processes(run: RunConfig, commands: dict[str, Any]) -> Processes:
                 f"lprl run FILE --sandbox '{pool}=COMMAND ... {{port}}' runs the tool as a process",
             )
     return Processes(commands)
-
-
-class ActorLink:
-    """The desk of an engine's actor."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-
-    async def asks(self) -> Sequence[Ask]:
-        """See Link. Raises RayError when the actor is gone."""
-        found: Sequence[Ask] = await self._handle.sandbox_asks.options(concurrency_group=GROUP).remote()
-        return found
-
-    async def told(self, answers: Sequence[Told]) -> None:
-        """See Link."""
-        await self._handle.sandbox_told.options(concurrency_group=GROUP).remote(list(answers))

@@ -79,15 +79,25 @@ class FakeApi:
 
     def add(self, claim: dict[str, Any]) -> None:
         """Take a claim; its sandbox is there at once, or never."""
-        number = next(self._numbers)
-        ready = {"type": "Ready", "status": "True"}
         waits = {"type": "Ready", "status": "False", "reason": "TemplateNotFound", "message": "no template t"}
-        there = {"name": "s", "podIPs": [f"127.0.{number // 250}.{number % 250 + 2}"]}
-        claim["status"] = {"conditions": [ready], "sandbox": there} if self.ready else {"conditions": [waits]}
+        claim["status"] = self._there() if self.ready else {"conditions": [waits]}
         with self._lock:
             self.claims[claim["metadata"]["name"]] = claim
             self.made.append(claim)
             self.most = max(self.most, len(self.claims))
+
+    def there(self) -> None:
+        """Let every claim have its sandbox, and those to come."""
+        self.ready = True
+        with self._lock:
+            for claim in self.claims.values():
+                if "sandbox" not in claim["status"]:
+                    claim["status"] = self._there()
+
+    def _there(self) -> dict[str, Any]:
+        number = next(self._numbers)
+        sandbox = {"name": "s", "podIPs": [f"127.0.{number // 250}.{number % 250 + 2}"]}
+        return {"conditions": [{"type": "Ready", "status": "True"}], "sandbox": sandbox}
 
     def answered(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         """Return status and document of a request."""

@@ -1,4 +1,4 @@
-"""Sandboxes of `lprl run --sandbox`: a process an episode, with the same limits; and what is left when a driver or an engine dies."""
+"""Sandboxes of `lprl run --sandbox`: a process an episode, with the same limits; and what is left when a driver dies."""
 
 import asyncio
 import json
@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +14,11 @@ import pytest
 from tests.unit.lprl_workload.agent.rollouts import STOPS
 from tests.unit.lprl_workload.agent.sandboxes import COUNTER, TOLD, claims, fake_api, tool, tool_server, tools_of
 from tests.unit.lprl_workload.agent.test_run import ROLLOUTS, Ran
-from tests.unit.lprl_workload.agent.test_sandbox_claims import episode, gone, run
+from tests.unit.lprl_workload.agent.test_sandbox_claims import episode, run
 
 from lprl_api.errors import UserError
 from lprl_api.names import ENV_SANDBOX_COMMANDS
 from lprl_fixtures.runs import write_inputs
-from lprl_workload.agent.sandbox_clerk import Clerk
-from lprl_workload.agent.sandbox_desk import END, Ask, Told
 from lprl_workload.agent.sandbox_processes import Processes
 from lprl_workload.launch.sandboxes import open_clerk
 
@@ -74,44 +71,6 @@ def test_outside_a_cluster_a_pool_without_a_command_is_refused_with_what_to_say(
         with pytest.raises(UserError, match=r"episode\.tools\[0\]\.sandbox: there is no SandboxWarmPool counters") as error:
             open_clerk(run_config)
         assert "--sandbox 'counters=COMMAND ... {port}'" in str(error.value.remedy)
-
-
-class Engine:
-    """The link to an engine that dies when it is told to."""
-
-    def __init__(self) -> None:
-        self.wanted = [Ask("a", 0)]
-        self.heard: list[Told] = []
-        self.dead = asyncio.Event()
-
-    async def asks(self) -> Sequence[Ask]:
-        """See Link."""
-        if not self.wanted:
-            await self.dead.wait()
-            raise RuntimeError("the actor died")
-        return [self.wanted.pop()]
-
-    async def told(self, answers: Sequence[Told]) -> None:
-        """See Link."""
-        self.heard += answers
-
-
-def test_sandboxes_of_an_engine_that_died_are_ended(tmp_path: Path) -> None:
-    with fake_api() as (api, url):
-        clerk = Clerk({0: tool(8080)}, claims(url, tmp_path))
-        engine = Engine()
-        clerk.attach(engine)
-
-        async def dies() -> None:
-            while not engine.heard:
-                await asyncio.sleep(0.01)
-            assert len(api.claims) == 1 and engine.heard[0].address.endswith(":8080")
-            clerk._loop.call_soon_threadsafe(engine.dead.set)
-            await gone(api)
-
-        run(dies())
-        clerk.close()
-    assert END < 0
 
 
 DRIVER = """
