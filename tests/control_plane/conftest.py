@@ -1,7 +1,6 @@
 """Fixtures of the control-plane tests: one control plane a session, an operator a module, a namespace with nodes a test."""
 
 import os
-import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.control_plane.harness.operator import Operator
-from tests.control_plane.harness.plane import ENV_DEVCLUSTER, ENV_KEEP, ControlPlane, kit, make_namespace, remove_namespace
+from tests.control_plane.harness.plane import ENV_DEVCLUSTER, ENV_KEEP, ControlPlane, kit, make_namespace, remove_namespace, started
 from tests.control_plane.harness.world import World
 
 MakeOperator = Callable[..., Operator]
@@ -34,15 +33,9 @@ def kit_is_there() -> None:
 @pytest.fixture(scope="session")
 def plane(kit_is_there: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane with KubeRay and kwok."""
-    # A time limit around pytest sends SIGTERM: end what was started here all the same.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     keep = os.environ.get(ENV_KEEP)
-    found = ControlPlane(Path(keep) if keep else tmp_path_factory.mktemp("plane"), keep=bool(keep))
-    try:
-        found.start_kwok()
+    with started(ControlPlane(Path(keep) if keep else tmp_path_factory.mktemp("plane"), keep=bool(keep))) as found:
         yield found
-    finally:
-        found.down()
 
 
 @pytest.fixture(scope="session")

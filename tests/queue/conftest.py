@@ -1,13 +1,12 @@
 """Fixtures of the tests under a real Kueue: the harness of tests/control_plane on a control plane that has one."""
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.control_plane.conftest import kit_is_there, make_world
 from tests.control_plane.harness.operator import Operator
-from tests.control_plane.harness.plane import ControlPlane
+from tests.control_plane.harness.plane import ControlPlane, started
 
 __all__ = ["kit_is_there", "make_world"]
 
@@ -33,13 +32,8 @@ def kueue_settings() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def plane(kit_is_there: None, kueue_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane with KubeRay, Kueue and kwok."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    found = ControlPlane(tmp_path_factory.mktemp("plane"), flags=("--kueue",), **kueue_settings)
-    try:
-        found.start_kwok()
+    with started(ControlPlane(tmp_path_factory.mktemp("plane"), flags=("--kueue",), **kueue_settings)) as found:
         yield found
-    finally:
-        found.down()
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """Fixtures of the tests under the real agent-sandbox: the harness of tests/control_plane on a control plane that has its controller."""
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.control_plane.conftest import kit_is_there, make_world, operator, world
-from tests.control_plane.harness.plane import ControlPlane
+from tests.control_plane.conftest import driver_log, kit_is_there, make_world, operator, world
+from tests.control_plane.harness.plane import ControlPlane, started
 
-__all__ = ["kit_is_there", "make_world", "operator", "world"]
+__all__ = ["driver_log", "kit_is_there", "make_world", "operator", "world"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,18 +22,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def plane(kit_is_there: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane with KubeRay, agent-sandbox and kwok."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    found = ControlPlane(tmp_path_factory.mktemp("plane"), flags=("--sandbox",))
-    try:
-        found.start_kwok()
+    with started(ControlPlane(tmp_path_factory.mktemp("plane"), flags=("--sandbox",))) as found:
         yield found
-    finally:
-        found.down()
-
-
-@pytest.fixture(scope="session")
-def driver_log(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the simulated drivers did."""
-    found = tmp_path_factory.mktemp("drivers") / "drivers.jsonl"
-    plane.start_drivers(found)
-    return found

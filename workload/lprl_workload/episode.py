@@ -28,8 +28,7 @@ Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-Finish = Literal["stop", "length", "abort", "turn-limit", "failed"]
-"""failed: a tool or an environment gave up, not the policy."""
+Finish = Literal["stop", "length", "abort", "turn-limit", "failed"]  # failed: a tool or an environment gave up, not the policy
 WAITED = "waited_ms"  # beside the counts of an episode's calls: how long they waited for a sandbox, where it asked for one
 FAILURE_CHARACTERS = 300  # of why an episode failed, as the driver holds it
 NOTHING: Float32 = np.zeros(0, np.float32)

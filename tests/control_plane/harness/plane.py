@@ -268,3 +268,15 @@ def remove_namespace(api: Api, name: str) -> None:
     api.delete("Namespace", None, name)
     for volume in api.list("PersistentVolume", selector=f"{POOL}={name}"):
         api.delete("PersistentVolume", None, volume["metadata"]["name"])
+
+
+@contextmanager
+def started(found: ControlPlane) -> Iterator[ControlPlane]:
+    """Have a control plane with simulated nodes, and end it."""
+    # A time limit around pytest sends SIGTERM: end what was started here all the same.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        found.start_kwok()
+        yield found
+    finally:
+        found.down()

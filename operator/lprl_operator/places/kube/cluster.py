@@ -1,9 +1,8 @@
 """The Cluster Protocol on a Kubernetes API server.
 
 Watches fill `kube.cache`; `observe` answers from it. `live_read` reads the job, its RayClusters, all their pods and the progress
-ConfigMap from the API server. Jobs (inspect, convert, finalise) come from the cache also then, as nothing a stale one can lead to is
-unsafe: their creation is create-once, their deletion guarded by uid and resource version, and a finished Job of ours stays finished.
-One that is gone although no watch said so is found out where a request about it is refused, and by `verify` while it is waited for.
+ConfigMap from the API server. Jobs (inspect, convert, finalise) come from the cache also then: their creation is create-once, their
+deletion guarded by uid and resource version, a finished Job of ours stays finished, and `verify` finds one that is gone without a word.
 """
 
 import logging

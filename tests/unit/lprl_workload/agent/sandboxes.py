@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,6 +18,12 @@ from lprl_workload.agent.sandbox_clerk import Clerk, DeskLink
 from lprl_workload.agent.sandbox_desk import Desk
 from lprl_workload.agent.tool_sandbox import SandboxTool
 from lprl_workload.agent.toolbox import Toolbox
+
+
+def talk() -> Any:
+    """Return what a toolbox asks of a conversation: a place to count in."""
+    return SimpleNamespace(counts={})
+
 
 TOLD = {"description": "Counts.", "parameters": {"type": "object"}}
 COUNTER = """

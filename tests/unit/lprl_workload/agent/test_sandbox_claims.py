@@ -4,11 +4,10 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.unit.lprl_workload.agent.sandboxes import FakeApi, claims, fake_api, tool, tool_server, tools_of
+from tests.unit.lprl_workload.agent.sandboxes import FakeApi, claims, fake_api, talk, tool, tool_server, tools_of
 
 from lprl_workload.agent import sandbox_clerk
 from lprl_workload.agent.sandbox_clerk import SandboxError
@@ -37,10 +36,10 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def episode(tools: Toolbox, name: str = "count", calls: int = 3, **arguments: object) -> list[Any]:
     """Make calls in one episode; returns what they said, and the answer itself of those that were none."""
-    talk: Any = SimpleNamespace(counts={})
-    async with tools.opened(talk) as mine:
+    spoken = talk()
+    async with tools.opened(spoken) as mine:
         answers = [await mine.call(name, **arguments) for _ in range(calls)]
-    assert talk.counts[WAITED] >= 0
+    assert spoken.counts[WAITED] >= 0
     return [json.loads(answer.text) if answer.how == "ok" else answer for answer in answers]
 
 
@@ -80,10 +79,10 @@ def test_a_claim_says_whose_it_is_and_goes_with_the_drivers_pod(api: Any, port: 
 
 def test_an_episode_without_calls_claims_nothing(api: Any, port: int, tmp_path: Path) -> None:
     async def no_calls(tools: Toolbox) -> dict[str, int]:
-        talk: Any = SimpleNamespace(counts={})
-        async with tools.opened(talk):
+        spoken = talk()
+        async with tools.opened(spoken):
             pass
-        return dict(talk.counts)
+        return dict(spoken.counts)
 
     with tools_of(claims(api[1], tmp_path), tool(port)) as tools:
         assert run(no_calls(tools)) == {} and not api[0].made
@@ -91,7 +90,7 @@ def test_an_episode_without_calls_claims_nothing(api: Any, port: int, tmp_path: 
 
 def test_calls_side_by_side_share_the_sandbox_of_their_episode(api: Any, port: int, tmp_path: Path) -> None:
     async def together(tools: Toolbox) -> list[str]:
-        async with tools.opened(SimpleNamespace(counts={})) as mine:  # type: ignore[arg-type]
+        async with tools.opened(talk()) as mine:
             return [answer.text for answer in await asyncio.gather(*(mine.call("count") for _ in range(8)))]
 
     with tools_of(claims(api[1], tmp_path), tool(port)) as tools:
@@ -102,7 +101,7 @@ def test_calls_side_by_side_share_the_sandbox_of_their_episode(api: Any, port: i
 @pytest.mark.parametrize("how", ["fails", "is cancelled", "is over its time"])
 def test_a_sandbox_goes_however_its_episode_ends(api: Any, port: int, tmp_path: Path, how: str) -> None:
     async def ends(tools: Toolbox) -> None:
-        async with tools.opened(SimpleNamespace(counts={})) as mine:  # type: ignore[arg-type]
+        async with tools.opened(talk()) as mine:
             assert (await mine.call("count")).how == "ok"
             assert len(api[0].claims) == 1
             if how == "fails":
@@ -126,7 +125,7 @@ def test_a_sandbox_goes_however_its_episode_ends(api: Any, port: int, tmp_path: 
 
 def test_an_episode_that_gives_up_while_it_waits_leaves_its_place_to_others(api: Any, port: int, tmp_path: Path) -> None:
     async def turns(tools: Toolbox) -> list[Any]:
-        async with tools.opened(SimpleNamespace(counts={})) as mine:  # type: ignore[arg-type]
+        async with tools.opened(talk()) as mine:
             await mine.call("count")
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(episode(tools), 0.2)  # there is one place, and it is taken
@@ -192,7 +191,7 @@ def test_a_start_that_cannot_look_for_leftovers_fails(api: Any, port: int, tmp_p
 
 def test_two_tools_with_one_sandbox_each_never_wait_for_each_other(api: Any, port: int, tmp_path: Path) -> None:
     async def both(tools: Toolbox, first: str, second: str) -> None:
-        async with tools.opened(SimpleNamespace(counts={})) as mine:  # type: ignore[arg-type]
+        async with tools.opened(talk()) as mine:
             assert [(await mine.call(name)).how for name in (first, second)] == ["ok", "ok"]
 
     async def crosswise(tools: Toolbox) -> None:
@@ -207,7 +206,7 @@ def test_two_tools_with_one_sandbox_each_never_wait_for_each_other(api: Any, por
 
 def test_a_call_that_outlives_its_episode_is_told_so_and_holds_nothing(api: Any, port: int, tmp_path: Path) -> None:
     async def outlives(tools: Toolbox) -> Any:
-        async with tools.opened(SimpleNamespace(counts={})) as mine:  # type: ignore[arg-type]
+        async with tools.opened(talk()) as mine:
             call = asyncio.create_task(mine.call("count"))
             while not api[0].claims:
                 await asyncio.sleep(0.01)
@@ -223,7 +222,7 @@ def test_a_call_that_outlives_its_episode_is_told_so_and_holds_nothing(api: Any,
 
 def test_the_end_of_a_run_ends_what_its_episodes_hold(api: Any, port: int, tmp_path: Path) -> None:
     async def hold(tools: Toolbox) -> Any:
-        opened = tools.opened(SimpleNamespace(counts={}))  # type: ignore[arg-type]
+        opened = tools.opened(talk())
         mine = await opened.__aenter__()  # and never left
         assert (await mine.call("count")).how == "ok" and len(api[0].claims) == 1
         return opened

@@ -5,11 +5,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.unit.lprl_workload.agent.sandboxes import FakeApi, claims, fake_api, tool, tool_server, tools_of
+from tests.unit.lprl_workload.agent.sandboxes import FakeApi, claims, fake_api, talk, tool, tool_server, tools_of
 from tests.unit.lprl_workload.agent.test_sandbox_claims import LIMIT_S, episode, gone, run
 
 from lprl_api.spec.episode import Tool
@@ -84,7 +83,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 def test_sandboxes_of_an_engine_that_died_are_ended_and_it_is_asked_no_more(api: Any, tmp_path: Path) -> None:
     async def dies(tools: Toolbox, link: Link) -> None:
-        async with tools.opened(SimpleNamespace(counts={})) as mine:  # type: ignore[arg-type]
+        async with tools.opened(talk()) as mine:
             assert (await mine.call("count")).how == "ok" and len(api[0].claims) == 1
             link.gone.set()
             await gone(api[0])
@@ -101,7 +100,7 @@ def test_an_engine_that_was_out_of_reach_is_served_again(api: Any, tmp_path: Pat
     """What it held is given up, as it might have died; what it asked for meanwhile it gets."""
 
     async def comes_back(tools: Toolbox, link: Link) -> None:
-        async with tools.opened(SimpleNamespace(counts={})) as mine:  # type: ignore[arg-type]
+        async with tools.opened(talk()) as mine:
             assert (await mine.call("count")).how == "ok" and len(api[0].claims) == 1
             link.lost["asks"] = [RuntimeError("the actor is unavailable")] * 3
             assert (await episode(tools, calls=1))[0]["calls"] == 1
@@ -139,7 +138,7 @@ def test_an_answer_that_did_not_arrive_is_brought_again(api: Any, tmp_path: Path
 def test_a_call_that_gave_up_and_is_made_again_has_the_one_sandbox_of_its_episode(api: Any, tmp_path: Path, ready: str) -> None:
     async def gives_up(tools: Toolbox, link: Link) -> None:
         api[0].ready = False
-        async with tools.opened(SimpleNamespace(counts={})) as mine:  # type: ignore[arg-type]
+        async with tools.opened(talk()) as mine:
             first = asyncio.create_task(mine.call("count"))
             await until(lambda: len(api[0].claims) == 1)
             first.cancel()
@@ -183,7 +182,7 @@ class Never:
 
 def test_the_end_of_an_episode_ends_all_it_asked_for_in_calls_that_gave_up() -> None:
     async def gives_up(tools: Toolbox, link: Link, source: Never) -> None:
-        async with tools.opened(SimpleNamespace(counts={})) as mine:  # type: ignore[arg-type]
+        async with tools.opened(talk()) as mine:
             for count in (1, 2):
                 call = asyncio.create_task(mine.call("count"))
                 while link.given < count:
