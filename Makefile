@@ -89,7 +89,8 @@ crds: $(STAMP) ## Regenerate crds/ from the contract.
 golden: $(STAMP) ## Rewrite the goldens; the diff is the review.
 	LPRL_UPDATE_GOLDENS=1 $(BIN)/pytest -q tests/golden
 
-bench: setup-real setup-trl ## Plans of a step for 256 ranks; the operator's looks; the driver's memory; continuous batching; training while generating; converter against a plain one (makes a 2 GB model); a step against TRL (a quarter of an hour).
+bench: setup-real setup-trl ## What start-up costs; plans of a step for 256 ranks; the operator's looks; the driver's memory; continuous batching; training while generating; converter against a plain one (makes a 2 GB model); a step against TRL (a quarter of an hour).
+	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/schedule.py
 	$(BIN)/python benchmarks/looks/run.py
 	$(BIN)/python benchmarks/handover.py

@@ -1,8 +1,6 @@
 """Commands: exit codes, one line of cause and one of remedy, no tracebacks, cheap start-up."""
 
 import json
-import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -127,17 +125,26 @@ def test_init_does_not_overwrite(tmp_path: Path) -> None:
     assert main(["validate", str(out)]) == exits.OK
 
 
-@pytest.mark.parametrize("line", [["--help"], ["validate"]], ids=["help", "validate"])
-def test_start_up_stays_cheap(line: list[str], manifest: Path) -> None:
-    """Under 0.5 s of CPU, the best of three: other processes may share the cores."""
-    arguments = [*line, str(manifest)] if line == ["validate"] else line
-    used = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "lprl_cli.main", *arguments], check=True, capture_output=True, env={**os.environ})
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(used) < 0.5, used
+LOADED = """
+import sys
+from lprl_cli.main import main
+before = {name.partition(".")[0] for name in sys.modules}
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+found = {name.partition(".")[0] for name in sys.modules} - before - sys.stdlib_module_names
+print(*sorted(name for name in found if not name.startswith("_") and name != "cython_runtime"), file=sys.stderr)
+"""
+SPEC = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+
+
+@pytest.mark.parametrize(("line", "may_load"), [("--help", set[str]()), ("validate JOB", {*SPEC, "yaml"})], ids=["help", "validate"])
+def test_start_up_stays_cheap(line: str, may_load: set[str], manifest: Path) -> None:
+    """What is loaded decides the time, which `benchmarks/start.py` measures: a busy machine makes it any number here."""
+    arguments = [str(manifest) if word == "JOB" else word for word in line.split()]
+    done = subprocess.run([sys.executable, "-c", LOADED, *arguments], check=True, capture_output=True, text=True)
+    assert set(done.stderr.split()) <= may_load
 
 
 def test_the_command_line_imports_no_heavy_library() -> None:

@@ -85,7 +85,7 @@ def test_closing_wakes_waiting_workers() -> None:
     thread = threading.Thread(target=lambda: found.append(q.get(60)))
     thread.start()
     q.close()
-    thread.join(5)
+    thread.join(50)
     assert found == [None]
 
 
@@ -116,7 +116,7 @@ def test_no_two_workers_hold_one_key_and_none_is_lost() -> None:
         q.add_all(range(20))
         time.sleep(0.002)
     for worker in workers:
-        worker.join(30)
+        worker.join(180)
     assert not clashes
     assert all(count >= 1 for count in handled.values())
     assert q.depth == 0

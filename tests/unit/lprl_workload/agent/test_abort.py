@@ -159,7 +159,7 @@ def aborted(made: Any, policy: Any, count: int, ready: Callable[[], bool]) -> li
         if ready():
             abort_episodes(made)
         time.sleep(0.02)
-    drawing.join(1)
+    drawing.join(LIMIT_S)
     assert len(found) == count, "it waits still"
     return found
 

@@ -142,7 +142,7 @@ def test_other_versions_and_other_work_are_refused(make_model: Any, tmp_path: Pa
 
 def test_workers_that_start_together_all_get_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each finds no identity and writes it: none may take the file the other is about to rename."""
-    rename, both = os.rename, threading.Barrier(2, timeout=20)
+    rename, both = os.rename, threading.Barrier(2, timeout=180)
 
     def together(src: Any, dst: Any) -> None:
         both.wait()

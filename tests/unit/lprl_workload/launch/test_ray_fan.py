@@ -104,7 +104,7 @@ def test_one_engine_that_does_not_come_lets_everybody_else_go_at_once() -> None:
         abandon(meeting)
         for call in waiting:
             with pytest.raises(DeadlineError, match="given up, somebody will not come"):
-                call.result(timeout=10)
+                call.result(timeout=50)
 
 
 def test_meeting_again_closes_what_there_was() -> None:
@@ -114,10 +114,10 @@ def test_meeting_again_closes_what_there_was() -> None:
     groups = []
     with ThreadPoolExecutor(1) as pool:
         for number in range(3):
-            meeting = rank.open_meeting(2, f"m{number}", 20.0, "127.0.0.1")
+            meeting = rank.open_meeting(2, f"m{number}", 180.0, "127.0.0.1")
             joining = pool.submit(engine.join_broadcast, [meeting], 1)
             rank.join_broadcast(meeting)
-            joining.result(timeout=20)
+            joining.result(timeout=180)
             groups.append((rank._group, engine._groups[0]))
     assert len(engine._groups) == 1
     assert all(mine is not None and mine.closed and theirs.closed for mine, theirs in groups[:-1])

@@ -30,7 +30,7 @@ class Server:
         self.patches.append((uid, [o["uid"] for o in owners]))
         if len(self.patches) == 1:
             self.first.set()
-            assert self.go.wait(10)
+            assert self.go.wait(180)
         if uid == "gone":
             raise Conflict("another object")
 
@@ -40,14 +40,14 @@ def test_those_who_come_during_a_patch_share_the_next_one() -> None:
     joins = Joins(server.patch)
     with ThreadPoolExecutor(8) as pool:
         leader = pool.submit(joins.add, join("a"))
-        assert server.first.wait(10)
+        assert server.first.wait(180)
         others = [pool.submit(joins.add, join(uid)) for uid in "bcdefg"]
         while len(joins._next.get((SHARED, "u1"), _nobody).owners) < 6:
             pass
         assert not any(f.done() for f in others)
         server.go.set()
         for future in (leader, *others):
-            future.result(10)
+            future.result(180)
     assert server.patches[0] == ("u1", ["a"])
     assert [uid for uid, _ in server.patches] == ["u1", "u1"] and sorted(server.patches[1][1]) == list("bcdefg")
 
