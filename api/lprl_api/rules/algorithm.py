@@ -167,7 +167,7 @@ def _stability(case: Case) -> Iterator[FieldError]:
     if stability.action == "fallback-bf16" and spec.precision.rollout == "bf16":
         yield wrong("stability.action", stability.action, "warn, correct, hold or rollback: the rollout serves BF16 already")
     if stability.action == "rollback":
-        # The guard acts patience steps into a drift; the checkpoints written meanwhile must not push out the one before it.
+        # The guard acts patience steps into a drift; the run keeps the checkpoint before it beyond `keep`, which is seldom to be needed.
         meanwhile = -(-(stability.patience - 1) // spec.checkpoint.every_steps)
         least = max(2, meanwhile + 1)
         if spec.checkpoint.keep < least:

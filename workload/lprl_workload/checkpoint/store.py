@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from lprl_api.derived.run_folder import FENCE, step_name, steps_of
@@ -83,11 +84,13 @@ class CheckpointStore:
         aside.mkdir()
         return aside
 
-    def publish(self, step: int, files: Iterable[FileRecord], source: str = "", shape: ModelShape | None = None) -> Manifest:
+    def publish(
+        self, step: int, files: Iterable[FileRecord], source: str = "", shape: ModelShape | None = None, drift: int | None = None
+    ) -> Manifest:
         """Make what was begun visible as this step's checkpoint, now that all its files are durable, and prune older ones.
 
-        `source`, `shape`: of the model that is trained. An existing checkpoint of the step (a rollback went back to it) is replaced.
-        Raises FencedError.
+        `source`, `shape`: of the model that is trained. `drift`: first step of a drift that lasts; the newest checkpoint before it is
+        kept beyond `keep`. An existing checkpoint of the step (a rollback went back to it) is replaced. Raises FencedError.
         """
         self.check_fence()
         aside = self._aside(step)
@@ -96,7 +99,7 @@ class CheckpointStore:
         write_manifest(aside, manifest)
         self.check_fence()
         self._publish(aside, self.folder(step))
-        self._prune()
+        self._prune({step, *[s for s in self.steps() if drift is not None and s < drift][-1:]})
         return manifest
 
     def newest(self, at_most: int | None = None) -> tuple[Path, Manifest] | None:
@@ -147,9 +150,11 @@ class CheckpointStore:
             else:
                 os.rename(old, final)
 
-    def _prune(self) -> None:
+    def _prune(self, spared: AbstractSet[int]) -> None:
+        """Remove all but the newest `keep` checkpoints and `spared`: what a rollback published lies below steps it has yet to drop."""
         for step in self.steps()[: -self._keep]:
-            self._remove(step)
+            if step not in spared:
+                self._remove(step)
 
     def _remove(self, step: int) -> None:
         # Renamed first: a folder that is half deleted must not look complete.

@@ -88,6 +88,11 @@ def _under(guard: Guard, settings: Stability) -> tuple[Guard, Action]:
             return replace(guard, state=state, over=0, since_step=None), "none"
 
 
+def before_drift(guard: Guard) -> int:
+    """Return the last step before the current drift."""
+    return (guard.since_step or 1) - 1
+
+
 def acted(guard: Guard, action: Action) -> Guard:
     """Return the state after `action` was decided."""
     match action:

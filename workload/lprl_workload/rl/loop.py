@@ -23,7 +23,7 @@ from lprl_workload.episode import BatchRef
 from lprl_workload.metrics.metric import finite, reduce_metrics
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.metrics.reward_signal import watch
-from lprl_workload.metrics.stability import Action, observe
+from lprl_workload.metrics.stability import Action, before_drift, observe
 from lprl_workload.process.errors import TrainerLostError
 from lprl_workload.rl.ahead import Ahead
 from lprl_workload.rl.collect import Collected, Collector
@@ -201,10 +201,11 @@ class Loop:
             found = "is no number" if value is None else value
             log.warning("stability guard at step %d: %s (%s %s)", self.state.step, action, self._stability.metric, found)
         match action:
-            case "correct":
-                self._trainer.set_correction(True)
-            case "rollback":
+            case "rollback" if self._saving.can_go_back(before_drift(self.state.guard)):
                 self._roll_back()
+            case "correct" | "rollback":
+                self._trainer.set_correction(True)
+                self.state = replace(self.state, guard=replace(self.state.guard, state="corrected"))
             case "fallback-bf16":
                 self._evaluations.settle()
                 self._ahead.drop()
@@ -218,7 +219,7 @@ class Loop:
         self._evaluations.drop()
         self._ahead.drop()
         self._device.enter("training")
-        earlier = self._saving.go_back((guard.since_step or 1) - 1)
+        earlier = self._saving.go_back(before_drift(guard))
         self._trainer.set_correction(True)
         report = self._push(earlier.step)
         self.state = replace(earlier, guard=replace(guard, over=0), weight_version=report.version)

@@ -16,7 +16,7 @@ from lprl_workload.checkpoint.manifest import Damage, Manifest, verify
 from lprl_workload.checkpoint.store import CheckpointStore
 from lprl_workload.config import resolve
 from lprl_workload.io.parts import FileRecord
-from lprl_workload.process.errors import DamagedError
+from lprl_workload.process.errors import DamagedError, TrainerLostError
 from lprl_workload.rl.groups import TrainGroup
 from lprl_workload.rl.run_state import RunState, origin
 
@@ -58,10 +58,24 @@ class Saving:
         self.saved = state if own else None
         return folder, state
 
-    def go_back(self, at_most: int) -> RunState:
-        """Have the trainer load the newest intact checkpoint of step <= `at_most`, else begin anew; returns the state there."""
+    def can_go_back(self, at_most: int) -> bool:
+        """Return whether `go_back` loses no more than it must: a checkpoint of step <= `at_most` is there, or none was due by then."""
         self.finish()
-        folder, state, _ = self._load_newest(at_most)
+        can = self.store.newest(at_most) is not None or self._none_due(at_most)
+        if not can:
+            log.warning("no intact checkpoint of step %d or before is left to go back to: nothing is begun anew for that", at_most)
+        return can
+
+    def go_back(self, at_most: int) -> RunState:
+        """Have the trainer load the newest intact checkpoint of step <= `at_most`, else begin anew; returns the state there.
+
+        Raises TrainerLostError when those that were there turn out to be damaged: the trainer holds part of one, and goes on from the
+        newest checkpoint.
+        """
+        self.finish()
+        folder, state, own = self._load_newest(at_most)
+        if not own and not self._none_due(at_most):
+            raise TrainerLostError(f"it holds part of a damaged checkpoint, and none of step {at_most} or before is left to go back to")
         if folder is None:
             self.trainer.rebuild()
         return state
@@ -119,9 +133,15 @@ class Saving:
             self._pending = pending
             return False
         state, parts = pending.state, (record.below(TRAINER) for record in files)
-        self.store.publish(state.step, (*pending.files, *parts), str(resolve(self.run.model_path)), self.run.shape)
+        drift = state.guard.since_step if state.guard.state == "drifting" else None
+        self.store.publish(state.step, (*pending.files, *parts), str(resolve(self.run.model_path)), self.run.shape, drift)
         self.saved, self.recorded_step = state, state.step
         return True
+
+    def _none_due(self, step: int) -> bool:
+        """Return whether no checkpoint was due by `step` since the run began."""
+        first, every = RunState.read(self.load_from).step if self.load_from else 0, self.run.checkpoint.every_steps
+        return step < (first // every + 1) * every
 
     def _load_newest(self, at_most: int | None) -> tuple[Path | None, RunState, bool]:
         """Have the trainer load where the run goes on from; returns that, its state, and whether it is this run's own checkpoint."""

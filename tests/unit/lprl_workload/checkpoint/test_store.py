@@ -24,12 +24,12 @@ def write_text(text: str):  # type: ignore[no-untyped-def]
     return write
 
 
-def save(store: CheckpointStore, step: int, write: Any) -> Manifest:
+def save(store: CheckpointStore, step: int, write: Any, drift: int | None = None) -> Manifest:
     """Write a checkpoint as several writers do: each says what it wrote."""
     folder = store.begin(step)
     write(folder)
     written = sorted(path for path in folder.rglob("*") if path.is_file())
-    return store.publish(step, [record_of(path, path.relative_to(folder).as_posix()) for path in written])
+    return store.publish(step, [record_of(path, path.relative_to(folder).as_posix()) for path in written], drift=drift)
 
 
 def store_at(root: Path, attempt: int = 1, keep: int = 2) -> CheckpointStore:
@@ -138,6 +138,25 @@ def test_rollback_replaces_one_and_drops_the_later_ones(tmp_path: Path) -> None:
     assert content(store) == "corrected"
     found = store.newest(at_most=3)
     assert found is not None and found[1].step == 2
+
+
+def test_what_a_rollback_publishes_below_newer_steps_is_there_until_they_are_dropped(tmp_path: Path) -> None:
+    store = store_at(tmp_path, keep=2)
+    for step in (52, 54):
+        save(store, step, write_text(f"w{step}"))
+    save(store, 50, write_text("w50"))
+    assert store.steps() == [50, 52, 54]
+    store.drop_after(50)
+    assert store.steps() == [50] and content(store) == "w50"
+
+
+def test_the_newest_checkpoint_before_a_drift_is_kept_while_it_lasts(tmp_path: Path) -> None:
+    store = store_at(tmp_path, keep=2)
+    kept = []
+    for step, drift in ((4, None), (5, None), (9, 8), (10, 8), (15, 8), (20, None)):
+        save(store, step, write_text(f"w{step}"), drift)
+        kept.append(store.steps())
+    assert kept[2:] == [[5, 9], [5, 9, 10], [5, 10, 15], [15, 20]]
 
 
 @pytest.mark.parametrize("published", [True, False])
