@@ -17,7 +17,7 @@ from lprl_workload.launch.ray_crew import Crew, call
 from lprl_workload.launch.ray_link import CONNECT_DEADLINE_S, ActorLostError, get_all, place, wait_healthy
 from lprl_workload.launch.ray_vigil import Vigil
 from lprl_workload.launch.stillness import Limits
-from lprl_workload.process.errors import EngineLostError, RemoteError
+from lprl_workload.process.errors import DamagedElsewhereError, DamagedError, EngineLostError, FailedElsewhereError, RemoteError
 from lprl_workload.process.movement import Moved
 
 pytestmark = pytest.mark.ray
@@ -47,6 +47,10 @@ class Host:
             "attribute": AttributeError("'C' object has no attribute 'decoder'"),
             "memory": RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
             "gloo": RuntimeError("[gloo] Connection closed by peer"),
+            "damaged": DamagedError("/v/step-000002/trainer/a: no such file"),
+            "damaged elsewhere": DamagedElsewhereError("1 other ranks found their part damaged"),
+            "io": OSError(errno.EIO, "Input/output error", "/v/step-000002/trainer/a"),
+            "elsewhere": FailedElsewhereError("1 other ranks could not read their part"),
             "unpicklable": Unpicklable("tensor 7", Host.fail.__globals__["Unpicklable"]),
         }
         raise errors[what]
@@ -107,6 +111,27 @@ def test_what_an_actor_raises_arrives_in_one_line(
     assert getattr(caught.value, "blame", "") == blame
     if isinstance(caught.value, UserError) and what == "user":
         assert caught.value.remedy == "copy the folder again"
+
+
+ECHOES = [
+    ("io", "elsewhere", RemoteError, "load: process 0: OSError: [Errno 5] Input/output error: '/v/step-000002/trainer/a'"),
+    ("damaged", "damaged elsewhere", DamagedError, "/v/step-000002/trainer/a: no such file"),
+    ("io", "damaged elsewhere", DamagedElsewhereError, "1 other ranks found their part damaged"),
+    ("io", "damaged", DamagedError, "/v/step-000002/trainer/a: no such file"),
+]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize(("one", "other", "kind", "words"), ECHOES, ids=[f"{c[0]}, {c[1]}" for c in ECHOES])
+def test_what_echoes_another_ranks_failure_does_not_replace_it(
+    hosts: list[Any], one: str, other: str, kind: type[Exception], words: str, swapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lprl_workload.launch.ray_link.LATE_VERDICT_S", 20.0)
+    calls = [hosts[0].fail.remote(one), hosts[1].fail.remote(other)]
+    ray.wait(calls, num_returns=2, timeout=60)
+    with pytest.raises(kind) as caught:
+        get_all(calls[::-1] if swapped else calls, "load")
+    assert type(caught.value) is kind and str(caught.value) == words.replace("process 0", f"process {int(swapped)}")
 
 
 def test_a_users_error_is_told_though_another_rank_dies_of_it(hosts: list[Any]) -> None:

@@ -20,9 +20,11 @@ from lprl_workload.launch.hosts import Place
 from lprl_workload.launch.ray_vigil import POLL_S, Vigil
 from lprl_workload.process.blame import blame_of
 from lprl_workload.process.errors import (
+    DamagedElsewhereError,
     DamagedError,
     DeadlineError,
     EngineLostError,
+    FailedElsewhereError,
     FencedError,
     NonFiniteError,
     RemoteError,
@@ -159,11 +161,17 @@ def get_all(
             if error is not None and failure is None:
                 failure, until = error, time.monotonic() + LATE_VERDICT_S
                 vigil = None if vigil is None else vigil.after_failure()
-            elif error is not None and isinstance(failure, RemoteError) and not isinstance(error, RemoteError):
-                failure = error  # ours say what happened; a broken connection comes of it
+            elif error is not None and failure is not None and _tells(error) > _tells(failure):
+                failure = error
     if failure is not None:
         raise failure
     return list(ray.get(list(refs)))
+
+
+def _tells(error: Exception) -> int:
+    """Return how much an error says of what happened: ours most, a broken connection comes of it, and what echoes another rank's least."""
+    kinds = (FailedElsewhereError, RemoteError, DamagedElsewhereError)
+    return next((place for place, kind in enumerate(kinds) if isinstance(error, kind)), len(kinds))
 
 
 def _wait(pending: list[Any], until: float | None, vigil: Vigil | None) -> tuple[list[Any], list[Any], bool]:

@@ -22,6 +22,10 @@ class DamagedError(RuntimeError):
     """A file of a checkpoint is not what was written; the checkpoint before it may be."""
 
 
+class DamagedElsewhereError(DamagedError):
+    """Another rank read a damaged file, and says which."""
+
+
 class EngineLostError(RuntimeError):
     """A rollout engine died or stopped answering; `engine` is its number."""
 
@@ -75,3 +79,7 @@ class RemoteError(RuntimeError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class FailedElsewhereError(RemoteError):
+    """Another rank failed, by chance as far as this one knows, and says why: no cause of anything."""

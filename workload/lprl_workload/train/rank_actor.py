@@ -16,7 +16,7 @@ from lprl_workload.config import ResolvedPaths
 from lprl_workload.data import Metrics
 from lprl_workload.io.parts import FileRecord
 from lprl_workload.process.background import Background
-from lprl_workload.process.errors import DamagedError, NonFiniteError
+from lprl_workload.process.errors import DamagedElsewhereError, DamagedError, FailedElsewhereError, NonFiniteError
 from lprl_workload.sync.peers import Peers
 from lprl_workload.train.diagnostics import TOKEN_SUMS, largest_difference, means, token_sums
 from lprl_workload.train.group import Group
@@ -125,7 +125,11 @@ class RankActor(ABC):
         return self._writing.result() if wait or self._writing.done else None
 
     def load(self, directory: Path, records: Sequence[FileRecord] = ()) -> None:
-        """Restore what was saved, by any number of ranks; on CPU training then goes on bit-identically."""
+        """Restore what was saved, by any number of ranks; on CPU training then goes on bit-identically.
+
+        Raises DamagedError on every rank when what one read is not what was written; when some could not read for another reason, that
+        there and FailedElsewhereError on the others: the checkpoint may be as good as ever.
+        """
         self.masters.require("weights", "optimizer")
         failure: Exception | None = None
         try:
@@ -133,11 +137,14 @@ class RankActor(ABC):
         except Exception as error:
             failure = error
         # Refreshing is a collective where ranks share parameters: they begin it together, or not at all.
-        failed = self._group.sum_(torch.tensor(float(failure is not None), device=self._group.device))
+        flags = [float(isinstance(failure, DamagedError)), float(failure is not None)]
+        damaged, failed = self._group.sum_(torch.tensor(flags, device=self._group.device)).tolist()
         if failure is not None:
             raise failure
+        if damaged:
+            raise DamagedElsewhereError(f"{directory}: {int(damaged)} other ranks found their part damaged")
         if failed:
-            raise DamagedError(f"{directory}: {int(failed)} other ranks could not read their part")
+            raise FailedElsewhereError(f"{directory}: {int(failed)} other ranks could not read their part")
         self.masters.refresh()
 
     def _finish_writing(self) -> None:

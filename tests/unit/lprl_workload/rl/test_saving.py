@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lprl_api.errors import StorageFullError, UserError
-from lprl_workload.process.errors import TrainerLostError
+from lprl_workload.process.errors import RemoteError, TrainerLostError
 
 Make = Callable[..., Any]
 
@@ -138,6 +138,16 @@ def test_damage_that_only_the_rank_sees_costs_one_checkpoint(bench: Make, new_wo
     assert loop.run(never) == "finished" and loop.resumed_from == 6
     assert (run.root / "step-000007.damaged").is_dir() and trainer.w
     assert [call for call in world.journal if call == "load"] == ["load", "load"]
+
+
+def test_a_checkpoint_that_cannot_be_read_by_chance_is_left_alone(bench: Make, new_world: Make) -> None:
+    run = bench()
+    run.attempt()[0].run(never)
+    before, world = visible(run), new_world()
+    world.faults["load"] = [RemoteError("load: rank 0: OSError: [Errno 5] Input/output error")]
+    with pytest.raises(RemoteError, match="Errno 5"):
+        run.attempt(2, world)[0].run(never)
+    assert visible(run) == before and run.attempt(3)[0].run(never) == "finished"
 
 
 def test_when_every_checkpoint_is_damaged_nothing_begins_at_step_0(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
