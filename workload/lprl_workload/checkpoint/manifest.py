@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Literal
 
 from lprl_api.base import Contract, NonNegativeInt
@@ -82,13 +83,16 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def verify(folder: Path, how: How = "full") -> Manifest | Damage:
-    """Return the manifest of a complete checkpoint that is as recorded, as far as `how` says, else what is wrong with it."""
+    """Return the manifest of a complete checkpoint that is as recorded, as far as `how` says, else what is wrong with it.
+
+    Raises OSError when the volume does not say: that is no damage, and goes by.
+    """
     path = folder / MANIFEST
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             return Damage(folder, f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes")
         manifest = Manifest.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         return Damage(folder, f"{MANIFEST}: {error}")
     wrong = next((reason for record in manifest.files if (reason := _misplaced(folder, record))), "")
     if not wrong and how != "sizes":
@@ -102,15 +106,17 @@ def verify(folder: Path, how: How = "full") -> Manifest | Damage:
 
 
 def _misplaced(folder: Path, record: FileRecord) -> str:
-    """Return what is wrong with a file's place, size or record, empty when nothing is."""
+    """Return what is wrong with a file's place, size or record, empty when nothing is. Raises OSError."""
     file = (folder / record.path).resolve()
     if not file.is_relative_to(folder.resolve()):
         return f"{record.path}: outside the checkpoint"
     if record.chunks and len(record.chunks) != -(-record.nbytes // parts.CHUNK_BYTES):
         return f"{record.path}: {len(record.chunks)} hashes for {record.nbytes} bytes"
-    if not file.is_file() or file.stat().st_size != record.nbytes:
-        return f"{record.path}: missing or not {record.nbytes} bytes"
-    return ""
+    try:
+        found = file.stat()  # is_file() takes any error for an absent file
+    except FileNotFoundError:
+        return f"{record.path}: missing"
+    return "" if S_ISREG(found.st_mode) and found.st_size == record.nbytes else f"{record.path}: not {record.nbytes} bytes"
 
 
 def sampled(files: Iterable[FileRecord], budget: int) -> dict[str, Sequence[int] | None]:

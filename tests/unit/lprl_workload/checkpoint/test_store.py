@@ -1,5 +1,6 @@
 """A checkpoint is complete or absent, whatever happens while it is written; late attempts are kept out."""
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -101,6 +102,25 @@ def test_a_damaged_checkpoint_is_kept_aside_and_the_one_before_is_used(
     assert "step-000004 is damaged" in caplog.text
     save(store, 4, write_text("again"))
     assert content(store) == "again"
+
+
+@pytest.mark.parametrize(("method", "name"), [("read_bytes", "manifest.json"), ("stat", "manifest.json"), ("stat", "weights")])
+def test_a_volume_that_does_not_answer_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, name: str) -> None:
+    store = store_at(tmp_path)
+    for step in (2, 4):
+        save(store, step, write_text(f"w{step}"))
+    before, inner = sorted(tmp_path.iterdir()), getattr(Path, method)
+
+    def fails(path: Path, *args: Any, **more: Any) -> Any:
+        if path.name == name:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return inner(path, *args, **more)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, method, fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            store.newest()
+    assert sorted(tmp_path.iterdir()) == before and content(store) == "w4"
 
 
 def test_an_older_attempt_is_refused(tmp_path: Path) -> None:
