@@ -41,7 +41,8 @@ class VocabHead:
             hidden = copy_to_tensor_model_parallel_region(hidden, group=self._group)
         # index_select: its backward adds in index order on a CPU, the backward of x[i] in thread order.
         chosen, rows = hidden[:, 0].index_select(0, batch.predictors), weight[: self._rows]
-        each = max(1, LOGIT_ELEMENTS // max(1, self._rows))
+        # Of the padded rows, equally many on every rank: each piece is a few collectives.
+        each = max(1, LOGIT_ELEMENTS // weight.shape[0])
         if chosen.shape[0] <= each:
             return self._piece(chosen, rows, batch.rows, batch.targets, temperature, entropy_gradient)
         counts = torch.bincount(batch.rows // each).tolist()
