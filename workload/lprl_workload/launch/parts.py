@@ -21,6 +21,7 @@ def work_of(update: Update, step: int, share: Share) -> TrainWork:
         has_reference=batch.reference is not None,
         global_samples=whole.last - whole.first,
         global_tokens=int(batch.drawn[whole.first : whole.last].sum()),
+        steps=update.steps,
     )
 
 

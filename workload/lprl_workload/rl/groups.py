@@ -30,6 +30,8 @@ class Update:
     """One per episode; `rule` makes advantages of them on the rank."""
     rule: Rule
     plan: StepPlan
+    steps: int | None = None
+    """Rollout steps of the run as of now, which learning rates follow."""
 
 
 class TrainGroup(Protocol):

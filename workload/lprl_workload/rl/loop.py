@@ -160,7 +160,7 @@ class Loop:
         run = self.run_config
         if self._held:
             return measure(batch, self._trainer, run.sampling.temperature)[1]
-        update, found = prepare(batch, run, self._trainer)
+        update, found = prepare(batch, run, self._trainer, self.steps)
         return reduce_metrics(self._trainer.train(update, number) for number in range(len(update.plan.steps))) | found
 
     def _push(self, step: int, least: int = 0) -> SyncReport:

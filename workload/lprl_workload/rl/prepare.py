@@ -19,8 +19,10 @@ def measure(batch: BatchRef, trainer: TrainGroup, temperature: float) -> tuple[B
     return BatchRef(batch.episodes, rows, batch.reference), sum(sums, MismatchSums()).means()
 
 
-def prepare(batch: BatchRef, run: RunConfig, trainer: TrainGroup) -> tuple[Update, Metrics]:
+def prepare(batch: BatchRef, run: RunConfig, trainer: TrainGroup, steps: int) -> tuple[Update, Metrics]:
     """Return the optimizer steps of a rollout, and its mismatch where the trainer's log-probabilities were needed anyway (else empty).
+
+    `steps`: rollout steps of the run as of now.
 
     The reference is consulted when KL has a coefficient or is measured; the trainer's own log-probabilities are when several
     optimizer steps share the rollout (they are then the fixed `old` ones) or KL is part of the reward.
@@ -41,4 +43,4 @@ def prepare(batch: BatchRef, run: RunConfig, trainer: TrainGroup) -> tuple[Updat
 
     values, rule = signals(batch, algorithm, moments if in_reward else None)
     plan = schedule(batch.lengths, mesh_of(run), budget_of(run, size))
-    return Update(batch, tuple(values), rule, plan), found
+    return Update(batch, tuple(values), rule, plan, steps), found

@@ -31,13 +31,14 @@ class TrainActor(Protocol):
     def reference_logprobs(self, parts: MicroBatches, temperature: float) -> list[list[Float32]]:
         """Return the reference policy's log-probabilities; the reference is loaded on first use."""
 
-    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int) -> Metrics:
+    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int, steps: int | None = None) -> Metrics:
         """Do one optimizer step on this rank's micro-batches of a global batch.
 
         Args:
             parts: this rank's micro-batches, run in order; equally many on every rank (train/step_plan.py), some may be empty.
             global_samples: samples of the global batch over all ranks, a loss denominator.
             global_tokens: drawn tokens of the global batch over all ranks, the other one.
+            steps: rollout steps of the run as of now, which its learning rate follows; None: as the ranks were told at first.
 
         Returns:
             Metrics averaged over ranks: loss, pg_loss, entropy, kl, clip_fraction, grad_norm, learning_rate,

@@ -69,7 +69,7 @@ class TorchTrainActor(RankActor):
             self._reference = build_reference(self._paths.reference, self._run.shape, self._group, self._shard)
         return self._logprobs(self._reference, parts, temperature)
 
-    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int) -> Metrics:
+    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int, steps: int | None = None) -> Metrics:
         """Do one optimizer step on this rank's micro-batches of a global batch; see TrainActor; RankActor._apply says what it raises."""
         masters = self._trained.masters
         masters.require("weights", "optimizer")
@@ -82,7 +82,7 @@ class TorchTrainActor(RankActor):
             here.tick()
             masters.collect()
             sums.add(terms, tokens)
-        return self._apply(sums, masters.reduce_and_norm(self._shard), global_tokens)
+        return self._apply(sums, masters.reduce_and_norm(self._shard), global_tokens, steps)
 
     def source(self) -> WeightSource:
         """Return this rank's weights, as they are now and become later."""

@@ -42,6 +42,8 @@ class TrainWork:
     has_reference: bool
     global_samples: int
     global_tokens: int
+    steps: int | None = None
+    """Rollout steps of the run as of now."""
 
 
 def share_of(plan: StepPlan, step: int, rank: int) -> Share:
@@ -92,7 +94,7 @@ def rank_train(
     for number, (episode, value) in enumerate(zip(episodes, work.values, strict=True)):
         o, r = old[number] if work.has_old else None, reference[number] if work.has_reference else None
         samples.append(train_sample(episode, value, work.rule, o, r))
-    return actor.train(nested(samples, work.sizes), work.global_samples, work.global_tokens)
+    return actor.train(nested(samples, work.sizes), work.global_samples, work.global_tokens, work.steps)
 
 
 def train_sample(episode: Episode, value: float, rule: Rule, old: Float32 | None, reference: Float32 | None) -> TrainSample:

@@ -158,20 +158,21 @@ class RankActor(ABC):
         longest = most_drawn(run.episode, run.sampling.max_response_tokens, context_length(run.rollout, run.shape))
         return Denominators(samples, tokens, longest)
 
-    def _apply(self, sums: StepSums, norm: float, global_tokens: int) -> Metrics:
+    def _apply(self, sums: StepSums, norm: float, global_tokens: int, steps: int | None = None) -> Metrics:
         """End an optimizer step: clip, update, count; returns its metrics.
 
         Args:
             sums: of this rank's micro-batches.
             norm: of the whole gradient, the same on every rank.
             global_tokens: drawn tokens of the global batch.
+            steps: rollout steps of the run as of now; None: as configured.
 
         Raises NonFiniteError, on every rank and before anything changed, when the loss or a gradient is not finite and
         algorithm.checkForNan is set; otherwise such a step leaves the weights alone (metric skipped_steps 1).
 
         """
         loss, *token_values = self._group.sum_(sums.values).tolist()
-        rate = learning_rate(self._run.optimizer, self._steps, total_steps(self._run.algorithm))
+        rate = learning_rate(self._run.optimizer, self._steps, total_steps(self._run.algorithm, steps))
         finite = self._check(loss, norm)
         if finite:
             self.masters.step(rate, norm)

@@ -6,9 +6,9 @@ from lprl_api.derived.effective import optimizer_steps
 from lprl_api.spec.algorithm import Algorithm, Optimizer
 
 
-def total_steps(algorithm: Algorithm) -> int:
-    """Return the optimizer steps of a run: rollout steps times optimizer steps per rollout."""
-    return optimizer_steps(algorithm)
+def total_steps(algorithm: Algorithm, steps: int | None = None) -> int:
+    """Return the optimizer steps of a run: rollout steps (`steps`, where they were raised since) times optimizer steps per rollout."""
+    return optimizer_steps(algorithm if steps is None else algorithm.model_copy(update={"steps": steps}))
 
 
 def learning_rate(optimizer: Optimizer, step: int, total: int) -> float:

@@ -153,7 +153,7 @@ class Trainer:
             self.w += float(sample.advantage[0] * sample.ids[sample.mask][0]) / 1000
         self.w += self.corrected
         self.steps += 1
-        return {"loss": self.w, "k3": self.world.k3(self.steps), "logprob_diff": 0.5, "learning_rate": 1e-3}
+        return {"loss": self.w, "k3": self.world.k3(self.steps), "logprob_diff": 0.5, "learning_rate": 1 / (update.steps or 0)}
 
     def set_correction(self, enabled: bool) -> None:
         self.world.note(f"correction {enabled}")

@@ -115,6 +115,23 @@ def test_control_may_raise_the_steps(bench: Make) -> None:
     assert loop.state.step == 9 and run.evaluations()[-1]["step"] == 9
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_learning_rates_follow_raised_steps_at_once_with_and_without_a_restart(bench: Make, restarted: bool) -> None:
+    run = bench()
+    loop, _, _, _ = run.attempt()
+
+    def raised() -> bool:
+        if loop.state.step == 3:
+            loop._reporter.control = Control(steps=9, stability=Stability())
+        return restarted and loop.state.step == 4
+
+    assert loop.run(raised) == ("suspended" if restarted else "finished")
+    if restarted:
+        run.run = run.run.model_copy(update={"algorithm": run.run.algorithm.model_copy(update={"steps": 9})})
+        assert run.attempt(2)[0].run(never) == "finished"
+    assert [row["learning_rate"] for row in run.series()] == [1 / 7] * 3 + [1 / 9] * 6
+
+
 def test_a_finished_run_resumed_does_nothing_again(bench: Make) -> None:
     run, _ = whole(bench)
     loop, world, _, _ = run.attempt(2)

@@ -32,3 +32,4 @@ def test_learning_rate(settings: dict[str, Any], step: int, want: float) -> None
 def test_total_steps(global_batch: int | None, want: int) -> None:
     algorithm = Algorithm(steps=5, rollout_batch_size=32, samples_per_prompt=8, global_batch_size=global_batch)
     assert total_steps(algorithm) == want
+    assert total_steps(algorithm, 10) == 2 * want, "where the steps were raised since"

@@ -77,13 +77,13 @@ class MegatronTrainActor(RankActor):
             self._reference.freeze()
         return logprobs(self._reference, self._ranks, parts, temperature)
 
-    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int) -> Metrics:
+    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int, steps: int | None = None) -> Metrics:
         """Do one optimizer step on this rank's micro-batches of a global batch; see TrainActor, RankActor._apply says what it raises."""
         self._masters.require("weights", "optimizer")
         self._masters.zero_grad()
         denominators = self._denominators(global_samples, global_tokens)
         sums = backward(self._run, self._model, self._ranks, parts, denominators, self._correction)
-        return self._apply(sums, reduce_and_norm(self._model, self._ranks, self._masters), global_tokens)
+        return self._apply(sums, reduce_and_norm(self._model, self._ranks, self._masters), global_tokens, steps)
 
     def source(self) -> WeightSource:
         """Return this rank's weights, as they are now and become later."""
