@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.initialization import no_init_weights
 
 from lprl_api.errors import UserError
 from lprl_api.model.known import text_section
@@ -28,6 +27,7 @@ from lprl_workload.hf.naming import named
 from lprl_workload.hf.part_of_whole import part_of_whole
 from lprl_workload.hf.served_attention import SERVED, register_served_attention
 from lprl_workload.hf.slots import LAYOUT
+from lprl_workload.hf.unfilled import unfilled
 
 
 def build_by_class(folder: Path, tied: bool, device: torch.device | str, dtype: torch.dtype) -> Any:
@@ -71,7 +71,7 @@ def _built(
         whole = configuration(document)
         whole.tie_word_embeddings = tied
         return part_of_whole(class_of(document, whole), whole, layout_of_config(document, folder), device, **how)
-    with no_init_weights(), torch.device(device):
+    with unfilled(device):
         model = model_class._from_config(config, **how)
     setattr(model, BY_CLASS, True)
     return named(model, folder), layout_of_config(text, folder)

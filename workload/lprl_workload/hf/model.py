@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers.initialization import no_init_weights
 
 from lprl_api.errors import UserError
 from lprl_api.model.known import text_section
@@ -21,6 +20,7 @@ from lprl_workload.hf.correction import keep_correction
 from lprl_workload.hf.experts import EXPERTS, register_experts
 from lprl_workload.hf.head import use_float32_head
 from lprl_workload.hf.naming import named
+from lprl_workload.hf.unfilled import unfilled
 
 MODELS = {
     "llama": "Llama",
@@ -66,7 +66,7 @@ def build_model(folder: Path, shape: ModelShape, device: torch.device | str, dty
     _, model_class = model_classes(shape.family)
     config = model_config(folder, shape)
     register_experts()
-    with no_init_weights(), torch.device(device):
+    with unfilled(device):
         model = model_class._from_config(
             config, dtype=dtype or compute_dtype(device), attn_implementation="sdpa", experts_implementation=EXPERTS
         )

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.initialization import no_init_weights
 
 from lprl_api.errors import UserError
 from lprl_workload.folder.class_layout import ClassLayout
+from lprl_workload.hf.unfilled import unfilled
 
 
 class PartOfWhole(nn.Module):
@@ -54,7 +54,7 @@ def part_of_whole(model_class: Any, config: Any, layout: ClassLayout, device: to
 
     Raises UserError for a class that does not say which part it is.
     """
-    with no_init_weights(), torch.device(device):
+    with unfilled(device):
         whole = model_class._from_config(config, **how)
     whole.tie_weights()
     decoder, head = whole.get_decoder(), whole.get_output_embeddings()
