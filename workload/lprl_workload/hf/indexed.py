@@ -40,10 +40,14 @@ def _with_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def use_packed_indexers(model: nn.Module) -> None:
-    """Have a trained model's indexers keep sequences apart where their layer is given a `layout`, in place."""
+    """Have a trained model's indexers keep sequences apart where their layer is given a `layout`, in place.
+
+    A choice has no gradient, so their weights are not trained: they stay as published.
+    """
     for layer in indexed_layers(model):
         if layer.indexer is not None:
             layer.register_forward_pre_hook(_hand_layout, with_kwargs=True)
+            layer.indexer.requires_grad_(False)  # type: ignore[union-attr]
             layer.indexer.forward = partial(_packed, layer.indexer, layer.indexer.forward)  # type: ignore[union-attr]
 
 

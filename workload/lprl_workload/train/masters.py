@@ -90,7 +90,7 @@ class Masters:
     def __init__(
         self, parameters: Mapping[str, nn.Parameter], quantised: frozenset[str], fmt: WeightFormat, settings: Optimizer, group: Group
     ) -> None:
-        """Make masters of `parameters`; those named in `quantised` are fake-quantised in `fmt`."""
+        """Make masters of `parameters`; those named in `quantised` are fake-quantised in `fmt`, those without gradients stay as read."""
         self._fmt, self._settings, self._group = fmt, settings, group
         self._device = torch.device("cpu") if settings.cpu_offload else group.device
         self.items: dict[str, Master] = {}
@@ -98,8 +98,8 @@ class Masters:
         before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
         self.places = {name: (before[name], sum(sizes.values())) for name in sizes}
         """Of each parameter: the elements of all parameters before it, and of all there are."""
-        decayed = {name: p for name, p in parameters.items() if p.ndim > 1}
-        others = {name: p for name, p in parameters.items() if p.ndim <= 1}
+        decayed = {name: p for name, p in parameters.items() if p.ndim > 1 and p.requires_grad}
+        others = {name: p for name, p in parameters.items() if name not in decayed}
         self._flats = [self._lay_out(chosen, quantised) for chosen in (decayed, others)]
         decays = (settings.weight_decay, 0.0)
         groups = [{"params": [f.value], "weight_decay": d} for f, d in zip(self._flats, decays, strict=True)]
