@@ -180,5 +180,5 @@ class Reader:
 
 
 def _is_suspect(pod: PodState) -> bool:
-    """Whether a pod looks as if its node went away: it should run, but is not ready or does not go."""
-    return bool(pod.node) and pod.alive and pod.phase != "Pending" and (pod.deleting or not pod.ready)
+    """Whether a pod looks as if its node went away: it does not go, or it ran and is not ready. Pulling an image may take its time."""
+    return bool(pod.node) and pod.alive and (pod.deleting or (pod.phase != "Pending" and not pod.ready))

@@ -127,3 +127,27 @@ def test_pods_of_a_cluster_that_is_suspended_are_listed_until_they_are_gone() ->
     api.items = {"rayclusters": [emptied], "pods": []}
     reader.children(TOY, {"metadata": meta("toy"), "status": {"attempt": 1}}, NOW)
     assert not reader.is_due(TOY, NOW + timedelta(minutes=1)), "a job that waits in a queue is not listed again"
+
+
+DEAD = {"status": {"conditions": [{"type": "Ready", "status": "Unknown", "lastTransitionTime": "2025-12-31T23:00:00Z"}]}}
+
+
+class DeadNode(Lists):
+    """An API server whose one node does not answer any more."""
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        listed = super().get(path, **query)
+        return DEAD if "/nodes/" in path else listed
+
+
+@pytest.mark.parametrize(("phase", "deleting", "lost"), [("Pending", True, True), ("Running", True, True), ("Pending", False, False)])
+def test_a_pod_that_does_not_go_from_a_dead_node_is_lost_though_it_never_ran(phase: str, deleting: bool, lost: bool) -> None:
+    """Its image was being pulled when the node died: it stays Pending, and nothing but its node tells that it will never go."""
+    pod = worker()
+    pod["spec"], pod["status"] = {"nodeName": "dead"}, {"phase": phase}
+    pod["metadata"] |= {"deletionTimestamp": "2025-12-31T23:05:00Z"} if deleting else {}
+    cache = Cache()
+    reader = Reader(DeadNode(rayclusters=[suspended()], pods=[pod]), cache)  # type: ignore[arg-type]
+    reader.children(TOY, {"metadata": meta("toy"), "status": {"attempt": 1}}, NOW)
+    (seen,) = reader.completed(TOY, cache.observed(TOY, "uid-toy", NOW), ()).pods
+    assert seen.unreachable_since == (datetime(2025, 12, 31, 23, tzinfo=UTC) if lost else None)
