@@ -119,6 +119,15 @@ class PlanStatus(Documented):
     """The plan in one line."""
 
 
+class PodTrouble(Documented):
+    """A pod of the current attempt whose image cannot be pulled, or whose container cannot be made."""
+
+    pod: str
+    """Its name."""
+    since: str
+    """When that was first seen, RFC 3339 UTC."""
+
+
 class FailureRecord(Documented):
     """One entry of the attempt history (the newest ten are kept)."""
 
@@ -183,6 +192,8 @@ class LowPrecisionRLJobStatus(Documented):
     """When that counter last changed, by the operator's clock: a run that stands still since then is stalled."""
     attempt_started_at: str | None = None
     """When the current attempt started, RFC 3339 UTC."""
+    pod_trouble: PodTrouble | None = None
+    """What keeps a pod of it from starting; ten minutes of that before the run begins end the job."""
     start_time: str | None = None
     """When the job first started, RFC 3339 UTC; from then on what decides the result may not change."""
     training_start_time: str | None = None

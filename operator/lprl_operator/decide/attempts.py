@@ -81,7 +81,7 @@ def next_attempt(case: Case) -> Decision:
     before, gone = case.status.cluster or naming.cluster(case.job.metadata.name, case.status.attempt), case.status.attempt
     number = next_number(case)
     started: dict[str, object] = {"restart_not_before": None, "attempt_started_at": None, "attempt_unused": False}
-    started |= {"progress_sequence": 0, "progress_moved": None, "progress_time": None, "head": ""}
+    started |= {"progress_sequence": 0, "progress_moved": None, "progress_time": None, "head": "", "pod_trouble": None}
     started["prepared_claims"] = made_from(case.job).claims
     case = case.remember(attempt=number, **started)
     stays = home is not None and number == gone

@@ -15,8 +15,20 @@ from lprl_operator.decide.failures import Move, Verdict
 Stage = Callable[[Case], Decision | None]
 LAST_CHECKPOINT_S = 300.0
 """What a driver is given for a checkpoint once the active deadline is over."""
-REMEMBERED = ("attempt", "attempt_unused", "cluster", "completion_time", "restart_not_before", "failures", "active_since", "inspection")
-"""Fields of status that decisions read back and that cannot be found out again."""
+REMEMBERED = (
+    "attempt",
+    "attempt_unused",
+    "cluster",
+    "completion_time",
+    "restart_not_before",
+    "failures",
+    "active_since",
+    "inspection",
+    "pod_trouble",
+)
+"""Fields of status that decisions read back and that cannot be found out again. Workers are not watched: only a live read says that one
+has its image.
+"""
 
 
 def decide(case: Case) -> Decision:

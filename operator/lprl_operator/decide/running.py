@@ -5,7 +5,7 @@ from math import inf
 from lprl_api.names import Condition, Reason
 from lprl_api.text import shortened
 from lprl_api.wire.progress import Progress
-from lprl_operator.decide import rehoming
+from lprl_operator.decide import pulling, rehoming
 from lprl_operator.decide.actions import Action, Apply, Create
 from lprl_operator.decide.attempts import GOING_S, end_attempt, provision, waiting
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
@@ -18,8 +18,6 @@ from lprl_operator.resources import progress as progress_map
 
 CALM_S = 300.0
 """Between two looks at a job that runs and says nothing: a thousand of them must cost next to nothing."""
-IMAGE_PULL_PATIENCE_S = 600
-"""Registries have bad minutes; GPUs held longer than this for an image that is not there are wasted."""
 NO_REPORT = "the driver's newest report is gone or cannot be read"
 
 
@@ -43,6 +41,7 @@ def current_attempt(case: Case) -> Decision:
         if coming is not None:
             return coming
         case = case.remember(attempt_started_at=case.stamp())
+    case = pulling.noted(case, cluster)
     lost = _lost(case, cluster, head)
     if lost is not None:
         return end_attempt(case, lost)
@@ -154,12 +153,11 @@ def _lost(case: Case, cluster: ClusterState, head: PodState | None) -> Verdict |
 
 
 def _out_of_time(case: Case, cluster: ClusterState) -> Verdict | None:
-    policy = case.job.spec.failure_policy
-    pull = next((p for p in case.seen.pods if p.attempt == cluster.attempt and p.image_pull), None)
-    if pull is not None and case.seconds_since(case.status.attempt_started_at) >= IMAGE_PULL_PATIENCE_S:
-        return Verdict(Move.FAIL, Reason.IMAGE_PULL_FAILED, f"pod {pull.name}: {pull.image_pull}")
+    policy, progress = case.job.spec.failure_policy, case.progress()
+    imageless = pulling.gives_up(case, cluster) if not begun(case, progress) else None
+    if imageless is not None:
+        return imageless
     timeout, waited = policy.provision_timeout_seconds, case.seconds_since(case.status.attempt_started_at)
-    progress = case.progress()
     if timeout is not None and not begun(case, progress) and not _ready(cluster) and waited >= timeout:
         return Verdict(Move.RESTART, Reason.PROVISION_TIMEOUT, f"not ready after {timeout} s: {_workers(case, cluster)}")
     still = progress is None or not has_moved(case, progress) or _waits_in_vain(case, cluster, progress)
@@ -258,7 +256,7 @@ def _ready(cluster: ClusterState) -> bool:
 def _cluster_finding(case: Case, cluster: ClusterState, ready: bool) -> Finding:
     if ready:
         return Finding(Condition.CLUSTER_READY, "True", Reason.CLUSTER_READY, f"{cluster.name}: {_workers(case, cluster)}")
-    pull = next((p for p in case.seen.pods if p.attempt == cluster.attempt and p.image_pull), None)
+    pull = pulling.troubled(case, cluster)
     if pull is not None:
         return Finding(Condition.CLUSTER_READY, "False", Reason.IMAGE_PULL_FAILED, f"pod {pull.name}: {pull.image_pull}")
     return Finding(Condition.CLUSTER_READY, "False", Reason.WAITING_FOR_WORKERS, _workers(case, cluster))
