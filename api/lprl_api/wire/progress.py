@@ -1,13 +1,14 @@
 """Progress (driver -> operator) and Control (operator -> driver), two keys of one ConfigMap."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from lprl_api.base import Contract, Documented, NonNegativeFloat, NonNegativeInt
 from lprl_api.checkpoint_ref import CheckpointRef
 from lprl_api.spec.topology import Stability
 from lprl_api.wire.answers import ConversionAnswers, LargestError
+from lprl_api.wire.lenient import LENIENT
 
 MESSAGE_CHARACTERS = 500
 """Longest message of a report."""
@@ -149,6 +150,12 @@ class Progress(Contract):
     engine_restarts: NonNegativeInt = 0
     trainer_restarts: NonNegativeInt = 0
     message: str = ""
+
+    @field_validator("phase", mode="before")
+    @classmethod
+    def _known(cls, phase: Any, info: ValidationInfo) -> Any:
+        """Take a phase that only another version's driver knows for one of a run that goes on, where it is read leniently."""
+        return "training" if info.context == LENIENT and isinstance(phase, str) and phase not in get_args(DriverPhase) else phase
 
 
 class Control(Contract):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from lprl_api import names
 from lprl_api.errors import UserError
 from lprl_api.spec.job import LowPrecisionRLJob
+from lprl_api.wire import lenient
 from lprl_api.wire.progress import Progress
 from lprl_api.wire.status import LowPrecisionRLJobStatus
 from lprl_operator.decide.actions import Action
@@ -123,7 +124,7 @@ class Case:
 def _read(text: str) -> Progress | None:
     """Return a report; None for what cannot be read. Remembered: it is asked for several times a look, and by looks between reports."""
     try:
-        return Progress.model_validate_json(text)
+        return lenient.read_json(Progress, text)
     except ValidationError:
         return None
 

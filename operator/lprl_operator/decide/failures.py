@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lprl_api.names import ExitCode, Reason
 from lprl_api.text import last_words, one_line, shortened
+from lprl_api.wire import lenient
 from lprl_api.wire.progress import Termination
 from lprl_api.wire.status import FailureRecord
 from lprl_operator.decide.observed import ContainerState, Exit, JobState, PodState
@@ -131,7 +132,7 @@ def newest_attempt(verdict: Verdict) -> int | None:
 def parse_termination(message: str) -> Termination | None:
     """Parse a termination message; None when the container died without writing one (it may hold the end of its log)."""
     try:
-        return Termination.model_validate_json(message)
+        return lenient.read_json(Termination, message)
     except ValidationError:
         return None
 

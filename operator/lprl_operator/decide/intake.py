@@ -15,6 +15,7 @@ from lprl_api.names import Reason
 from lprl_api.rules.check import check
 from lprl_api.rules.parse import parse_job
 from lprl_api.spec.job import LowPrecisionRLJob, LowPrecisionRLJobSpec
+from lprl_api.wire import lenient
 from lprl_api.wire.status import LowPrecisionRLJobStatus
 from lprl_operator.decide.decision import Case, judged_valid
 from lprl_operator.decide.inspecting import inspection_of
@@ -50,9 +51,7 @@ def intake(document: Mapping[str, Any], seen: Observed, now: datetime, settings:
 
 def status_of(document: Mapping[str, Any]) -> LowPrecisionRLJobStatus:
     """Return the status of a document; a job that was never looked at has an empty one."""
-    known = {field.alias or name for name, field in LowPrecisionRLJobStatus.model_fields.items()}
-    # Fields of another version say nothing here.
-    return LowPrecisionRLJobStatus.model_validate({k: v for k, v in (document.get("status") or {}).items() if k in known})
+    return lenient.read(LowPrecisionRLJobStatus, document.get("status") or {})
 
 
 @dataclass(frozen=True, slots=True)

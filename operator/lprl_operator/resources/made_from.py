@@ -10,6 +10,7 @@ from lprl_api.base import Contract, NonNegativeInt
 from lprl_api.derived import effects
 from lprl_api.names import ANNOTATION_MADE_FROM
 from lprl_api.spec.job import LowPrecisionRLJob
+from lprl_api.wire import lenient
 from lprl_api.wire.status import LowPrecisionRLJobStatus
 
 
@@ -51,7 +52,7 @@ def annotated(document: Mapping[str, Any], made: MadeFrom) -> dict[str, Any]:
 def read(text: str) -> MadeFrom | None:
     """Return what an annotation says, None when it says nothing that can be read."""
     try:
-        return MadeFrom.model_validate_json(text) if text else None
+        return lenient.read_json(MadeFrom, text) if text else None
     except ValidationError:
         return None
 

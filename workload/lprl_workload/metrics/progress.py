@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lprl_api import names
+from lprl_api.wire import lenient
 from lprl_api.wire.progress import Control, DriverPhase, Progress
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.metrics.configmaps import ConfigMapStore, FileStore, open_store
@@ -109,7 +110,7 @@ class Reporter:
     def _try(self, exchange: Callable[[str], str | None], document: str) -> None:
         try:
             answer = exchange(document)
-            control = Control.model_validate_json(answer) if answer else None
+            control = lenient.read_json(Control, answer) if answer else None
         except (OSError, ValueError, ValidationError) as error:
             if not self._failing:
                 log.warning("progress report failed (%s); trying again with every report", error)
