@@ -9,36 +9,20 @@ driver's own clock; no back-off. Writes: requests of the operator that are no GE
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from sides import LIMIT_S, Found, answer, ask, calls, two_sides, waited
+
 BEFORE = "b49aa95"
 """The last commit with a RayCluster for each attempt."""
 NAMESPACE, JOB = "restarts", "toy"
-LIMIT_S = 900.0
 REST_S = 4.0
 """Without a write for so long the operator rests."""
 HOLDS = {"step_s": 0.1, "report_s": 900, "hold_at": 2}
-Found = dict[str, Any]
-
-
-def waited(what: str, check: Callable[[], Any]) -> Any:
-    """Return the first answer that is not empty."""
-    deadline = time.monotonic() + LIMIT_S
-    while time.monotonic() < deadline:
-        if found := check():
-            return found
-        time.sleep(0.1)
-    raise SystemExit(f"{what}: not within {LIMIT_S:.0f} s")
 
 
 class Side:
@@ -73,14 +57,7 @@ class Side:
 
     def writes(self) -> dict[str, float]:
         """Count the operator's writes so far, by verb and kind."""
-        found: dict[str, float] = {}
-        for name, value in self.operator.metrics().items():
-            if name.startswith("lprl_api_requests_total"):
-                labels = dict(part.split("=", 1) for part in name[name.index("{") + 1 : -1].split(","))
-                verb, kind = labels["verb"].strip('"'), labels["resource"].strip('"')
-                if verb != "GET" and kind != "leases":
-                    found[f"{verb} {kind}"] = found.get(f"{verb} {kind}", 0) + value
-        return found
+        return {name: value for name, value in calls(self.operator.metrics()).items() if not name.startswith("GET ")}
 
     def rested(self) -> dict[str, float]:
         """Wait until nothing is written any more, and return what was."""
@@ -110,33 +87,20 @@ class Side:
 
 
 def one_side(tree: Path, nodes: int) -> None:
-    """Restart once for each line of standard input, and answer with what it took."""
+    """Restart once for each question, and answer with what it took."""
     with tempfile.TemporaryDirectory(prefix="lprl-restart-") as folder:
-        side = Side(tree, Path(folder), nodes)
+        side, attempt = Side(tree, Path(folder), nodes), 0
+
+        def again(_: str) -> Found:
+            nonlocal attempt
+            attempt += 1
+            return side.restart(attempt)
+
         try:
-            print("ready", flush=True)
-            for attempt, _ in enumerate(sys.stdin, 1):
-                print(json.dumps(side.restart(attempt)), flush=True)
+            answer(again)
         finally:
             side.operator.stop()
             side.plane.down()
-
-
-def started(tree: Path, nodes: int) -> "subprocess.Popen[str]":
-    """Start one side."""
-    paths = os.pathsep.join(str(tree / name) for name in ("api", "operator"))
-    kit = os.environ.get("LPRL_DEVCLUSTER", str(ROOT.parent / "shared" / "devcluster"))
-    environment = {**os.environ, "PYTHONPATH": paths, "LPRL_DEVCLUSTER": kit}
-    command = [sys.executable, str(Path(__file__)), "--side", str(tree), "--nodes", str(nodes)]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def asked(side: "subprocess.Popen[str]") -> Found:
-    """Have a side restart once."""
-    assert side.stdin is not None and side.stdout is not None
-    print("go", file=side.stdin, flush=True)
-    found: Found = json.loads(side.stdout.readline())
-    return found
 
 
 def table(before: list[Found], now: list[Found]) -> str:
@@ -172,24 +136,11 @@ def main() -> None:
     if chosen.side is not None:
         one_side(chosen.side, chosen.nodes)
         return
-    with tempfile.TemporaryDirectory(prefix="lprl-before-") as folder:
-        subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "-q", "--detach", f"{folder}/tree", chosen.against], check=True)
-        sides = [started(Path(folder) / "tree", chosen.nodes), started(ROOT, chosen.nodes)]
-        try:
-            for side in sides:
-                assert side.stdout is not None
-                if side.stdout.readline().strip() != "ready":
-                    raise SystemExit("a side did not start")
-            found: list[list[Found]] = [[], []]
-            for number in range(chosen.restarts):
-                for which in (0, 1) if number % 2 else (1, 0):
-                    found[which].append(asked(sides[which]))
-        finally:
-            for side in sides:
-                assert side.stdin is not None
-                side.stdin.close()
-                side.wait()
-            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", f"{folder}/tree"], check=False)
+    found: list[list[Found]] = [[], []]
+    with two_sides(Path(__file__), chosen.against, "--nodes", str(chosen.nodes)) as sides:
+        for number in range(chosen.restarts):
+            for which in (0, 1) if number % 2 else (1, 0):
+                found[which].append(ask(sides[which], "restart")())
     print(table(*found))
 
 
