@@ -3,13 +3,16 @@
 python benchmarks/queued.py [--against COMMIT] [--jobs N] [--admitted N] [--windows N] [--seconds S]
 
 Each side is a control plane of its own (etcd, API server, controllers, KubeRay, Kueue, kwok) with an operator of that side's sources.
-A few jobs are admitted, train and report nothing; then the rest is submitted, as inspected already, and waits for GPUs. Measured is what
-the operator spends, its processor time and its requests without leases and watches, both sides in the same windows of time:
-with nobody waiting, with all of them, and while the quota moves to and fro each few seconds, so that Kueue tells each of them a new amount.
+A few jobs are admitted, train and report nothing; one more is inspected and waits for GPUs. Then Kueue and KubeRay, which do nothing while
+jobs wait, are stopped, and that job, its RayCluster and its Workload, as they left them, are copied to the number asked for: it is waiting
+that is measured, and two hundred inspections at once take a small machine half an hour. Measured is what the operator spends, its processor
+time and its requests without leases and watches, both sides in the same windows of time: with nobody waiting, and with all of them.
 """
 
 import argparse
+import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -24,8 +27,8 @@ NAMESPACE, GROUP = "queued", "kueue.x-k8s.io"
 GPUS = 8
 """Of one job: a node."""
 HOLDS = {"step_s": 0.1, "report_s": 3600, "hold_at": 2}
-REST_S, MOVES_S, LOOK_S, PATIENCE_S = 30.0, 10.0, 10.0, 3600.0
-WIDE = {"ResourceFlavor": "resourceflavors", "ClusterQueue": "clusterqueues"}
+REST_S, SETTLE_S, LOOK_S, PATIENCE_S = 30.0, 60.0, 5.0, 3600.0
+KINDS = {"ResourceFlavor": "resourceflavors", "ClusterQueue": "clusterqueues", "LocalQueue": "localqueues", "Workload": "workloads"}
 MANY = {"cpu": "100000", "memory": "1000Ti"}
 
 
@@ -36,8 +39,7 @@ class Waiting:
         sys.path.insert(0, str(tree))
         from tests.control_plane.harness import api, manifests, operator, plane, world
 
-        api.PLURALS.update({kind: f"/apis/{GROUP}/v1beta2/{{}}{plural}" for kind, plural in WIDE.items()})
-        api.PLURALS["LocalQueue"] = f"/apis/{GROUP}/v1beta2/{{}}localqueues"
+        api.PLURALS.update({kind: f"/apis/{GROUP}/v1beta2/{{}}{plural}" for kind, plural in KINDS.items()})
         self.manifests, self.admitted, self.submitted = manifests, admitted, 0
         self.plane = plane.ControlPlane(folder / "plane")
         try:
@@ -62,38 +64,28 @@ class Waiting:
         self.plane.down()
 
     def act(self, line: str) -> Found:
-        """`submit N`, `measure SECONDS`, or `move SECONDS`."""
+        """`submit N`, `copy N`, or `measure SECONDS`."""
         verb, _, amount = line.partition(" ")
-        if verb == "submit":
-            return self._submit(int(amount))
-        return self._measure(float(amount), moving=verb == "move")
+        if verb == "measure":
+            return self._measure(float(amount))
+        return self._submit(int(amount)) if verb == "submit" else self._copy(int(amount))
 
     def _queues(self) -> None:
-        """A ClusterQueue for each admitted job, with GPUs for it alone; CPUs and memory are for everybody, so that all are inspected.
-
-        Kueue looks at one Workload of a queue at a time, and at all that wait there again when one has ended.
-        """
-        version, api = f"{GROUP}/v1beta2", self.plane.api
-        api.ensure({"apiVersion": version, "kind": "ResourceFlavor", "metadata": {"name": "any"}})
-        for team in range(self.admitted):
-            name = f"team-{team}"
-            whole = {"namespaceSelector": {}, "resourceGroups": _quota(0)}
-            api.ensure({"apiVersion": version, "kind": "ClusterQueue", "metadata": {"name": name}, "spec": whole})
-            local = {"apiVersion": version, "kind": "LocalQueue", "metadata": {"name": name}, "spec": {"clusterQueue": name}}
-            api.ensure(local, NAMESPACE)
+        """GPUs for the admitted; CPUs and memory for everybody, so that all are inspected."""
+        version, amounts = f"{GROUP}/v1beta2", {**MANY, "nvidia.com/gpu": str(GPUS * self.admitted)}
+        resources = [{"name": kind, "nominalQuota": amount} for kind, amount in amounts.items()]
+        groups = [{"coveredResources": list(amounts), "flavors": [{"name": "any", "resources": resources}]}]
+        wide = {"namespaceSelector": {}, "resourceGroups": groups}
+        local = {"apiVersion": version, "kind": "LocalQueue", "metadata": {"name": "team"}, "spec": {"clusterQueue": "training"}}
+        self.plane.api.ensure({"apiVersion": version, "kind": "ResourceFlavor", "metadata": {"name": "any"}})
+        self.plane.api.ensure({"apiVersion": version, "kind": "ClusterQueue", "metadata": {"name": "training"}, "spec": wide})
+        self.plane.api.ensure(local, NAMESPACE)
 
     def _submit(self, count: int) -> Found:
-        """Add jobs; all but the first few begin as inspected, for two hundred inspections at once are not what is measured."""
-        names = [f"job-{number:03d}" for number in range(self.submitted, self.submitted + count)]
-        self.operator.freeze()
-        for number, name in enumerate(names, self.submitted):
+        for number in range(self.submitted, self.submitted + count):
             manifest = self.manifests.preset("qwen3-4b-fp8", NAMESPACE, HOLDS)
-            manifest["metadata"] |= {"name": name, "labels": {f"{GROUP}/queue-name": f"team-{number % self.admitted}"}}
-            made = self.world.apply(manifest)
-            if self.submitted:
-                known = {"inspection": self.world.status("job-000")["inspection"]}
-                self.plane.api.send("PUT", self.plane.api.path(made["kind"], NAMESPACE, name) + "/status", {**made, "status": known})
-        self.operator.thaw()
+            manifest["metadata"] |= {"name": f"job-{number:03d}", "labels": {f"{GROUP}/queue-name": "team"}}
+            self.world.apply(manifest)
         self.submitted += count
         began = time.monotonic()
         self.world.wait("all run or wait for GPUs", self._settled, PATIENCE_S, LOOK_S)
@@ -106,25 +98,51 @@ class Waiting:
         held = sum(bool(c["spec"].get("suspend")) for c in clusters)
         return (ready, held) == (min(self.admitted, self.submitted), self.submitted - ready)
 
-    def _measure(self, seconds: float, moving: bool) -> Found:
+    def _copy(self, count: int) -> Found:
+        """Copy the last job with all that waits of it; nobody but the operator and the API server's own controllers acts from now on."""
+        api = self.plane.api
+        for name in ("kueue", "ray-operator"):
+            os.kill(self.plane.pid(name), signal.SIGSTOP)
+        for kind in ("validating", "mutating"):
+            path = f"/apis/admissionregistration.k8s.io/v1/{kind}webhookconfigurations"
+            for found in api.send("GET", path)["items"]:
+                api.send("DELETE", f"{path}/{found['metadata']['name']}")
+        last = f"job-{self.submitted - 1:03d}"
+        job = api.get("LowPrecisionRLJob", NAMESPACE, last)
+        cluster = api.get("RayCluster", NAMESPACE, f"{last}-a1")
+        workload = next(
+            w for w in api.list("Workload", NAMESPACE) if w["metadata"]["ownerReferences"][0]["uid"] == cluster["metadata"]["uid"]
+        )
+        self.operator.freeze()
+        for number in range(self.submitted, self.submitted + count):
+            owner = ""
+            for document in (job, cluster, workload):
+                owner = self._copied(document, last, f"job-{number:03d}", owner)
+        self.operator.thaw()
+        self.submitted += count
+        time.sleep(SETTLE_S)
+        return {"settled_s": SETTLE_S}
+
+    def _copied(self, document: Found, old: str, new: str, owner: str) -> str:
+        """Make an object like `document` under another job's name, its status too; returns its uid. `owner`: that of its controller."""
+        found = json.loads(json.dumps(document).replace(old, new))
+        for key in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
+            found["metadata"].pop(key, None)
+        for reference in found["metadata"].get("ownerReferences", ()):
+            reference["uid"] = owner
+        api = self.plane.api
+        made = api.create(found, NAMESPACE)
+        api.send("PUT", api.path(found["kind"], NAMESPACE, made["metadata"]["name"]) + "/status", {**made, "status": found["status"]})
+        return str(made["metadata"]["uid"])
+
+    def _measure(self, seconds: float) -> Found:
         assert self.operator.process is not None
-        before, cpu, began, moves = calls(self.operator.metrics()), self.operator.process.cpu_s(), time.monotonic(), 0
-        while (left := began + seconds - time.monotonic()) > 0:
-            if moving:
-                moves += 1
-                for team in range(self.admitted):
-                    self.plane.api.patch("ClusterQueue", None, f"team-{team}", {"spec": {"resourceGroups": _quota(moves % 2)}})
-            time.sleep(min(MOVES_S if moving else left, left))
+        before, cpu, began = calls(self.operator.metrics()), self.operator.process.cpu_s(), time.monotonic()
+        time.sleep(seconds)
         minutes = (time.monotonic() - began) / 60
         after = calls(self.operator.metrics())
         made = {name: (after[name] - before.get(name, 0.0)) / minutes for name in sorted(after) if after[name] != before.get(name, 0.0)}
         return {"cpu_ms": (self.operator.process.cpu_s() - cpu) * 1000 / minutes, "calls": made, "load": os.getloadavg()[0]}
-
-
-def _quota(more: int) -> list[Found]:
-    amounts = {**MANY, "nvidia.com/gpu": str(GPUS + more)}
-    resources = [{"name": kind, "nominalQuota": amount} for kind, amount in amounts.items()]
-    return [{"coveredResources": list(amounts), "flavors": [{"name": "any", "resources": resources}]}]
 
 
 def table(names: list[str], found: dict[str, list[list[Found]]], waiting: int) -> str:
@@ -155,7 +173,7 @@ def main() -> None:
     options.add_argument("--against", default=BEFORE, metavar="COMMIT")
     options.add_argument("--jobs", type=int, default=200)
     options.add_argument("--admitted", type=int, default=4)
-    options.add_argument("--windows", type=int, default=5, help="with jobs that wait; two each before them and while the quota moves")
+    options.add_argument("--windows", type=int, default=5, help="each way")
     options.add_argument("--seconds", type=float, default=60.0, help="of a window")
     options.add_argument("--side", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
@@ -168,19 +186,15 @@ def main() -> None:
                 side.end()
         return
     waiting, found = chosen.jobs - chosen.admitted, dict[str, list[list[Found]]]()
-    fewer = min(2, chosen.windows)
-    stages = {
-        "nobody waits": (chosen.admitted, "measure", fewer),
-        f"{waiting} wait": (waiting, "measure", chosen.windows),
-        "the quota moves": (0, "move", fewer),
-    }
+    stages = {"nobody waits": (("submit", chosen.admitted),), f"{waiting} wait": (("submit", 1), ("copy", waiting - 1))}
     with two_sides(Path(__file__), chosen.against, "--admitted", str(chosen.admitted)) as both:
-        for what, (count, verb, windows) in stages.items():
-            settled = [ask(side, f"submit {count}") for side in both]
-            print(what, *(f"{s()['settled_s']:.0f} s" for s in settled), file=sys.stderr, flush=True)
+        for what, steps in stages.items():
+            for verb, count in steps:
+                done = [ask(side, f"{verb} {count}") for side in both]
+                print(f"{what}: {verb}", *(f"{found_by()['settled_s']:.0f} s" for found_by in done), file=sys.stderr, flush=True)
             found[what] = [[], []]
-            for _ in range(windows):
-                for side, measured in zip(found[what], [ask(s, f"{verb} {chosen.seconds:g}") for s in both], strict=True):
+            for _ in range(chosen.windows):
+                for side, measured in zip(found[what], [ask(s, f"measure {chosen.seconds:g}") for s in both], strict=True):
                     side.append(measured())
     print(table([chosen.against, "this checkout"], found, waiting))
 

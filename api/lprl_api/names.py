@@ -35,6 +35,15 @@ ANNOTATION_LIVE_SETTINGS = f"{GROUP}/live-settings"
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_PRIORITY = "kueue.x-k8s.io/priority-class"
 """On whatever Kueue holds and lets go."""
+KUEUE_POD_SET = "kueue.x-k8s.io/podset-"
+"""Prefix of annotations that Kueue reads from pod templates: the topology that a group of pods asks for."""
+LABEL_KAI_QUEUE = "kai.scheduler/queue"
+KAI_TOPOLOGY = "kai.scheduler/topology"
+KAI_PLACEMENTS = ("kai.scheduler/topology-required-placement", "kai.scheduler/topology-preferred-placement")
+"""Annotations: the name of a Topology, and levels of it."""
+VOLCANO, VOLCANO_TOPOLOGY = "volcano.sh/", "volcano.sh/network-topology-"
+VOLCANO_MODE, VOLCANO_TIER = f"{VOLCANO_TOPOLOGY}mode", f"{VOLCANO_TOPOLOGY}highest-tier-allowed"
+"""Labels that KubeRay makes Volcano's PodGroup from."""
 FIELD_MANAGER = "lprl-operator"
 
 PROGRESS_KEY = "progress.json"
@@ -77,6 +86,8 @@ def tool_authorization(place: int) -> str:
     return f"LPRL_TOOL_AUTHORIZATION_{place}"
 
 
+ENV_NODE_GROUP = "LPRL_NODE_GROUP"
+"""Which group of nodes (podTemplate.topology.groupNodes) a worker is of, from 0; absent: the only one."""
 ENV_LOCAL_CONTAINER = "LPRL_LOCAL_CONTAINER"
 """In the environment of every process of a local container: whose it is. Leftovers are found by it, never by name."""
 ENV_SANDBOX_COMMANDS = "LPRL_SANDBOX_COMMANDS"

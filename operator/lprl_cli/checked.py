@@ -6,6 +6,7 @@ from lprl_api.errors import UserError
 from lprl_api.field_error import FieldError, InvalidJob
 from lprl_api.rules.check import check
 from lprl_api.rules.parse import parse_job
+from lprl_api.rules.queueing import check_queueing
 from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_cli.manifest import Manifest
 
@@ -21,7 +22,7 @@ def checked_job(manifest: Manifest, *, planned: bool = False) -> LowPrecisionRLJ
         job = parse_job(manifest.document)
     except InvalidJob as error:
         raise invalid(manifest, error.errors) from None
-    errors = check(job.spec, planned=planned)
+    errors = [*check(job.spec, planned=planned), *check_queueing(job)]
     if errors:
         raise invalid(manifest, errors)
     return job

@@ -14,6 +14,7 @@ from lprl_api.field_error import InvalidJob
 from lprl_api.rules.advice import advise
 from lprl_api.rules.check import check
 from lprl_api.rules.parse import parse_job
+from lprl_api.rules.queueing import check_queueing
 from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_operator.decide.intake import changed_after_start, status_of
 from lprl_operator.plan.plan import make_plan
@@ -48,10 +49,11 @@ def _is_judged(request: Document) -> bool:
 def _warnings(request: Document) -> dict[str, Any]:
     """Judge a job; return the warnings as the API server takes them, or raise UserError."""
     job, before = request.get("object") or {}, request.get("oldObject") or {}
-    spec = parse_job(job).spec
+    parsed = parse_job(job)
+    spec = parsed.spec
     if before and (fields := _refused(before, spec)):
         raise changed_after_start(fields)
-    errors = check(spec)
+    errors = [*check(spec), *check_queueing(parsed)]
     if errors:
         raise InvalidJob(errors)
     inspection = status_of(before).inspection if before else None

@@ -1,11 +1,12 @@
 """The scenarios under one Kueue with the settings it has by default, each in a namespace with a ClusterQueue of its own."""
 
 from collections.abc import Callable
+from functools import partial
 
 from tests.control_plane.harness.operator import Operator
-from tests.control_plane.harness.together import apart
+from tests.control_plane.harness.together import apart, side_by_side
 from tests.control_plane.harness.world import World
-from tests.queue import administrators, beside, quota, topology
+from tests.queue import administrators, beside, quota, racks, topology
 
 QUOTA = (quota.basic, quota.default_queue, quota.restarted, quota.preempted, quota.suspended, quota.reclaimed)
 ADMINISTRATORS = (
@@ -35,5 +36,7 @@ def test_the_order_is_that_of_a_rayjob_beside_it(operator: Operator, make_world:
     apart(make_world, {s.__name__: s for s in BESIDE})
 
 
-def test_a_required_rack_is_kept_or_refused_in_kueues_words(operator: Operator, make_world: Callable[..., World]) -> None:
-    topology.required_rack(make_world(gpu_nodes=topology.NODES, cpu_nodes=2))
+def test_a_required_level_is_kept_or_refused_in_kueues_words(operator: Operator, make_world: Callable[..., World]) -> None:
+    small = partial(topology.required_rack, make_world(gpu_nodes=topology.NODES, cpu_nodes=2))
+    large = partial(racks.large_preset, make_world(gpu_nodes=racks.NODES, cpu_nodes=3))
+    side_by_side({"required_rack": small, "large_preset": large})

@@ -77,6 +77,7 @@ OBJECT_RULES: dict[str, tuple[Cel, ...]] = {
             "exactly one of secretKeyRef, configMapKeyRef and fieldRef",
         ),
     ),
+    "NodeTopology": (Cel("has(self.required) != has(self.preferred)", "exactly one of required and preferred"),),
     "Toleration": (
         Cel("self.operator != 'Exists' || self.value == ''", "must be left out with operator Exists", ".value"),
         Cel("self.key != '' || self.operator == 'Exists'", "must be Exists where key is empty", ".operator"),

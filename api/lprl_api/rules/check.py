@@ -12,6 +12,7 @@ from lprl_api.rules import (
     megatron,
     pods,
     precision,
+    queueing,
     references,
     sampling,
     servable,
@@ -26,6 +27,7 @@ __all__ = ["RULES", "FieldError", "check", "check_partial", "untrained"]
 RULES: tuple[Rule, ...] = (
     *references.RULES,
     *pods.RULES,
+    *queueing.RULES,
     *algorithm.RULES,
     *sampling.RULES,
     *episode.RULES,

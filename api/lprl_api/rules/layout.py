@@ -83,9 +83,9 @@ def model_parallel(case: Case) -> int:
 
 
 def node_step(case: Case) -> int:
-    """Return the nodes a trainer grows by: whole copies of the model on whole nodes."""
-    slots = case.gpus_per_node
-    step = lcm(model_parallel(case), slots) // slots
+    """Return the nodes a trainer grows by: whole copies of the model on whole nodes, and whole groups of podTemplate.topology."""
+    slots, near = case.gpus_per_node, case.spec.pod_template.topology
+    step = lcm(lcm(model_parallel(case), slots) // slots, (near.group_nodes if near is not None else None) or 1)
     return lcm(step, engine_step(case)) if case.spec.topology.placement == "colocated" else step
 
 

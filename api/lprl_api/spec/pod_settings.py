@@ -120,6 +120,28 @@ class Rdma(Contract):
     count: PositiveInt = Field(1, description="Devices per worker pod. Default 1.")
 
 
+class NodeTopology(Contract):
+    """Where a queue places workers in the topology of its nodes; one of required and preferred."""
+
+    required: LabelKey | None = Field(
+        None,
+        description="Node label of a level, such as a rack's: nodes of a group are in one domain of it, or the job waits. Default none.",
+    )
+    preferred: LabelKey | None = Field(
+        None, description="The same where there is room; else the queue takes the next wider level. Default none."
+    )
+    group_nodes: PositiveInt | None = Field(
+        None,
+        description="Nodes of a group, count; ranks are numbered group by group. Default: all trainer nodes are one group, all rollout "
+        "nodes of a split placement another.",
+    )
+
+    @property
+    def level(self) -> str:
+        """The node label."""
+        return self.required or self.preferred or ""
+
+
 class PodTemplate(PodSettings):
     """Settings for all pods, and per role on top. `resources` here are those of every container without its own."""
 
@@ -130,7 +152,10 @@ class PodTemplate(PodSettings):
     conversion: PodSettings | None = Field(None, description="Only inspect, conversion and finalise pods. Default none.")
     rdma: Rdma | None = Field(None, description="RDMA devices for workers. Default none.")
     shared_memory: Quantity | None = Field(None, description="Size of /dev/shm. Default: planned.")
-    topology_key: LabelKey | None = Field(None, description="Node label workers are kept together by. Default none.")
+    topology_key: LabelKey | None = Field(
+        None, description="Node label all workers are kept together by, where no queue places them: by pod affinity. Default none."
+    )
+    topology: NodeTopology | None = Field(None, description="Where a queue (Kueue, KAI) places workers. Default none.")
 
     def own_resources(self, container: str) -> tuple[tuple[str, Resources], ...]:
         """(path below spec, resources) of a container, weakest first: ray-head, driver, workers, rollout or conversion."""

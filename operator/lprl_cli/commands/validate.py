@@ -26,12 +26,13 @@ def judged(manifest: Manifest) -> tuple[list[FieldError], list[FieldError]]:
     from lprl_api.rules.advice import advise
     from lprl_api.rules.check import check
     from lprl_api.rules.parse import parse_job
+    from lprl_api.rules.queueing import check_queueing
 
     try:
-        spec = parse_job(manifest.document).spec
+        job = parse_job(manifest.document)
     except InvalidJob as error:
         return list(error.errors), []
-    return check(spec), advise(spec)
+    return [*check(job.spec), *check_queueing(job)], advise(job.spec)
 
 
 def run(args: argparse.Namespace) -> int:

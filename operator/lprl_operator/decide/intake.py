@@ -14,6 +14,7 @@ from lprl_api.model.model_shape import Inspection
 from lprl_api.names import Reason
 from lprl_api.rules.check import check
 from lprl_api.rules.parse import parse_job
+from lprl_api.rules.queueing import check_queueing
 from lprl_api.spec.job import LowPrecisionRLJob, LowPrecisionRLJobSpec
 from lprl_api.wire import lenient
 from lprl_api.wire.status import LowPrecisionRLJobStatus
@@ -46,6 +47,9 @@ def intake(document: Mapping[str, Any], seen: Observed, now: datetime, settings:
     inspection = known or inspection_of(seen, job)
     status = status.model_copy(update={"inspection": inspection, "spec_parts": parts})
     plan, problem, reason = _plan(_question(job, status, settings.image))
+    # What nobody reads harms nothing that runs already: labels can be edited at any time.
+    if problem is None and status.attempt == 0 and (unread := check_queueing(job)):
+        plan, problem, reason = None, InvalidJob(unread), Reason.INVALID_SPEC
     return Case(job, status, seen, render(job, plan, inspection, settings), now, problem, reason)
 
 

@@ -2,8 +2,9 @@
 
 import textwrap
 
+from lprl_api.derived.spans import counted
 from lprl_api.model.formats import described
-from lprl_operator.plan.types import GpuGroup, Item, JobPlan, MemoryPhase, Push
+from lprl_operator.plan.types import GpuGroup, Item, JobPlan, MemoryPhase, Push, Together
 
 _BAR = 40
 _LETTERS = {
@@ -62,7 +63,18 @@ def _roles(plan: JobPlan) -> list[str]:
         f"  rollout  {plan.ranks.engines} engines of {engine.slots}: tensor {engine.tensor}, expert {engine.expert}; weights "
         f"{gigabytes(engine.weight_bytes)} an engine, KV cache {engine.kv_tokens} tokens = {engine.concurrency} longest sequences"
     )
-    return lines
+    return [*lines, *_wrapped(f"  nodes    {_together(plan.together)}", " " * 11)] if plan.together is not None else lines
+
+
+def _together(found: Together) -> str:
+    where = found.spans
+    if found.nodes > 1:
+        where += f"; a level of a queue's topology must hold {counted(found.nodes)} to cut none"
+    if not found.level:
+        return where
+    each = "each group of nodes" if found.groups > 1 else "all trainer nodes"
+    rule = "required" if found.required else "preferred"
+    return f"{where}: {found.groups} group{'s' if found.groups > 1 else ''}, {each} within one {found.level} ({rule})"
 
 
 def _gpus(plan: JobPlan) -> list[str]:

@@ -17,7 +17,7 @@ from lprl_operator.plan.memory import Sizing, gpu_groups, make_engine
 from lprl_operator.plan.notes import limit_notes, plan_notes
 from lprl_operator.plan.parallel import make_groups
 from lprl_operator.plan.push import plan_push
-from lprl_operator.plan.topology import candidates, roles
+from lprl_operator.plan.topology import candidates, roles, together
 from lprl_operator.plan.types import JobPlan
 
 
@@ -116,6 +116,7 @@ def _plan(case: Case, shape: ModelShape, inspection: Inspection | None, host_lim
         disk=host.disk(case, shape, inspection),
         rollout_format=case.rollout_format(shape),
         training_format=case.training_format(shape),
+        together=together(case.spec, ranks),
         push=plan_push(shape, case.rollout_format(shape), ranks, case.spec.weight_sync.bucket_bytes),
         notes=(*plan_notes(sizing), *limit_notes(case.spec, ranks, planned)),
     )

@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 
 from lprl_api.derived import effective
+from lprl_api.derived.spans import spans, told, whole_nodes
 from lprl_api.rules.case import Case
 from lprl_api.rules.layout import engine_step, node_step
+from lprl_api.rules.queueing import groups_of
+from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_api.wire.runconfig import Ranks
-from lprl_operator.plan.types import Role
+from lprl_operator.plan.types import Role, Together
 
 MAX_NODES = 1024
 
@@ -56,6 +59,19 @@ def _ranks(case: Case, trainer_nodes: int, rollout_nodes: int) -> Ranks:
         trainer_nodes=trainer_nodes,
         rollout_nodes=rollout_nodes,
     )
+
+
+def together(spec: LowPrecisionRLJobSpec, ranks: Ranks) -> Together | None:
+    """Return which trainer nodes belong together, and what a queue is asked for."""
+    trainer, slots, near = spec.topology.trainer, ranks.slots_per_node, spec.pod_template.topology
+    nodes = ranks.trainer_nodes
+    if near is None and (nodes == 1 or not spans(trainer, slots)):
+        return None
+    found = Together(nodes=whole_nodes(trainer, slots), spans=told(trainer, slots))
+    if near is None:
+        return found
+    count = groups_of(nodes, near.group_nodes)
+    return found.model_copy(update={"groups": count, "level": near.level, "required": near.required is not None})
 
 
 def roles(ranks: Ranks) -> tuple[Role, ...]:

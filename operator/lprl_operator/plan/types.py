@@ -80,6 +80,20 @@ class Groups(Contract):
     stage_layers: tuple[PositiveInt, ...]
 
 
+class Together(Contract):
+    """Trainer nodes that belong together."""
+
+    nodes: PositiveInt
+    """Of the smallest group of nodes that cuts no group of ranks which talk in every layer."""
+    spans: str
+    """Of each such group, in words."""
+    groups: PositiveInt = 1
+    """How many groups of nodes a queue keeps together."""
+    level: str = ""
+    """Within a domain of which level: a node label; empty where no queue is asked."""
+    required: bool = False
+
+
 class Engine(Contract):
     """One rollout engine."""
 
@@ -147,6 +161,8 @@ class JobPlan(Contract):
     training_format: WeightFormat
     push: Push | None = None
     """None on a CPU."""
+    together: Together | None = None
+    """None where the trainer has one node, or no rank talks to another in a layer."""
     notes: tuple[str, ...] = Field(())
 
     @property

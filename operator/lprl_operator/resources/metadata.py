@@ -9,8 +9,6 @@ QUEUE_PREFIXES = ("kueue.x-k8s.io/", "volcano.sh/", "scheduling.volcano.sh/", "y
 """Labels and annotations of batch schedulers, handed from the job to what they queue."""
 KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 KUEUE_TIME_LIMIT = "kueue.x-k8s.io/max-exec-time-seconds"
-KUEUE_POD_SET = "kueue.x-k8s.io/podset-"
-"""Prefix of what Kueue reads from pods, not from what they are queued as: the topology that a group of pods asks for."""
 QUEUE_LABELS = ("ray.io/priority-class-name", "ray.io/gang-scheduling-enabled")
 
 
@@ -44,12 +42,20 @@ def preparing_queue_labels(job: LowPrecisionRLJob) -> dict[str, str]:
 
 def queue_annotations(job: LowPrecisionRLJob) -> dict[str, str]:
     """The job's batch-scheduler annotations, for its RayCluster."""
-    return {k: v for k, v in sorted(job.metadata.annotations.items()) if is_queue_key(k) and not k.startswith(KUEUE_POD_SET)}
+    return {k: v for k, v in sorted(job.metadata.annotations.items()) if is_queue_key(k) and not k.startswith(names.KUEUE_POD_SET)}
 
 
 def worker_annotations(job: LowPrecisionRLJob) -> dict[str, str]:
-    """Those that act on worker pods alone, for their templates."""
-    return {k: v for k, v in sorted(job.metadata.annotations.items()) if k.startswith(KUEUE_POD_SET)}
+    """Those that act on worker pods alone, for their templates: the job's, or what podTemplate.topology says to each queue it is in."""
+    topology, notes = job.spec.pod_template.topology, job.metadata.annotations
+    if topology is None:
+        return {k: v for k, v in sorted(notes.items()) if k.startswith(names.KUEUE_POD_SET)}
+    word, found = "required" if topology.required is not None else "preferred", dict[str, str]()
+    if KUEUE_QUEUE in job.metadata.labels:
+        found[f"{names.KUEUE_POD_SET}{word}-topology"] = topology.level
+    if names.LABEL_KAI_QUEUE in job.metadata.labels:
+        found |= {names.KAI_TOPOLOGY: notes.get(names.KAI_TOPOLOGY, ""), f"{names.KAI_TOPOLOGY}-{word}-placement": topology.level}
+    return found
 
 
 def owner(job: LowPrecisionRLJob, controller: bool = True) -> dict[str, Any]:

@@ -10,7 +10,6 @@ The head never restarts in place (restartPolicy Never and the annotation below),
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from lprl_api import names
@@ -18,7 +17,8 @@ from lprl_api.catalog.accelerators import ACCELERATORS
 from lprl_api.spec.job import LowPrecisionRLJob
 from lprl_api.spec.precision import Rollout, Training
 from lprl_api.wire.runconfig import Ranks
-from lprl_operator.resources import metadata, naming, needs, network, pods, storage
+from lprl_operator.resources import groups, metadata, naming, needs, network, pods, storage
+from lprl_operator.resources.groups import Group
 from lprl_operator.resources.needs import WorkerNeeds
 from lprl_operator.resources.settings import RenderSettings
 
@@ -39,28 +39,6 @@ RAYLET_LEAVES = (
     'for p in /proc/[0-9]*; do read -r c 2>/dev/null <$p/comm && [ "$c" = raylet ] && kill -TERM "${p#/proc/}"; done; true',
 )
 """A node that says goodbye is missed at once; one that is killed is only after Ray's health checks ran out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One worker group: all its pods are alike."""
-
-    name: str
-    role: pods.Role
-    replicas: int
-    slots: Mapping[str, int]
-    """Ray custom resources of one pod."""
-
-
-def groups(ranks: Ranks) -> tuple[Group, ...]:
-    """Worker groups of a placement. The replicas of all groups sum up to `ranks.nodes`."""
-    slots = ranks.slots_per_node
-    if ranks.placement == "colocated":
-        return (Group("workers", "workers", ranks.nodes, {names.TRAINER_SLOT: slots, names.ROLLOUT_SLOT: slots}),)
-    return (
-        Group("trainer", "workers", ranks.trainer_nodes, {names.TRAINER_SLOT: slots}),
-        Group("rollout", "rollout", ranks.rollout_nodes, {names.ROLLOUT_SLOT: slots}),
-    )
 
 
 def raycluster(
@@ -93,7 +71,7 @@ def raycluster(
                 "rayStartParams": {"num-cpus": "0", "num-gpus": "0", "dashboard-host": "0.0.0.0"},
                 "template": _head(job, name, run_config, attempt, settings, told),
             },
-            "workerGroupSpecs": [_group(job, name, ranks, planned, group, attempt, settings) for group in groups(ranks)],
+            "workerGroupSpecs": [_group(job, name, ranks, planned, group, attempt, settings) for group in groups.groups(job, ranks)],
         },
     }
     meta["annotations"] = {KEEP_LOST_HEAD: "true", names.ANNOTATION_PODS: pods_digest(document), **metadata.queue_annotations(job)}
@@ -228,7 +206,7 @@ def _worker(
     rdma = job.spec.pod_template.rdma
     container = pods.Container(
         name="ray-worker",
-        env=(*worker_env(job, ranks, trains=names.TRAINER_SLOT in group.slots), *tracking_env(job)),
+        env=(*worker_env(job, ranks, trains=names.TRAINER_SLOT in group.slots), *groups.environment(group), *tracking_env(job)),
         resources=needs.worker(job.spec, ranks, planned, group.role, settings),
         mounts=(ray_mount, shm_mount, *storage.user_mounts(job.spec)),
         capabilities=("IPC_LOCK",) if rdma is not None else (),
@@ -237,19 +215,13 @@ def _worker(
     pod = pods.Pod(
         role=group.role,
         containers=(container,),
-        labels=metadata.labels(job, group.name, attempt),
-        annotations=_topology(job, group.role),
+        labels=metadata.labels(job, group.side, attempt),
+        annotations=groups.annotations(job, group.role),
         volumes=(ray_volume, shm_volume, *storage.user_volumes(job.spec)),
         extra=_placement(job, cluster, ranks),
         grace_seconds=WORKER_GRACE_S,
     )
     return pods.pod_template(pod, job.spec.pod_template, settings)
-
-
-def _topology(job: LowPrecisionRLJob, role: pods.Role) -> dict[str, str]:
-    """What the job asks of a queue's topology for all workers; nothing where it says something of this group."""
-    said = {key for layer in pods.layers(job.spec.pod_template, role) for key in layer.annotations}
-    return {} if any(key.startswith(metadata.KUEUE_POD_SET) for key in said) else metadata.worker_annotations(job)
 
 
 def worker_env(job: LowPrecisionRLJob, ranks: Ranks, trains: bool) -> tuple[dict[str, Any], ...]:

@@ -12,15 +12,16 @@ Scenario = Callable[[World, str], None]
 
 def together(world: World, scenarios: Mapping[str, Scenario]) -> None:
     """Run all at once in one namespace, each with a job named after it; fail with every failure."""
-    _run({name: partial(scenario, world, name) for name, scenario in scenarios.items()})
+    side_by_side({name: partial(scenario, world, name) for name, scenario in scenarios.items()})
 
 
 def apart(make_world: Callable[[], World], scenarios: Mapping[str, Callable[[World], None]]) -> None:
     """Run all at once, each in a namespace of its own."""
-    _run({name: partial(scenario, make_world()) for name, scenario in scenarios.items()})
+    side_by_side({name: partial(scenario, make_world()) for name, scenario in scenarios.items()})
 
 
-def _run(scenarios: Mapping[str, Callable[[], None]]) -> None:
+def side_by_side(scenarios: Mapping[str, Callable[[], None]]) -> None:
+    """Run all at once, whatever each is bound to; fail with every failure."""
     with ThreadPoolExecutor(len(scenarios)) as pool:
         running = {name: pool.submit(scenario) for name, scenario in scenarios.items()}
         failures = [(name, error) for name, one in running.items() if (error := one.exception()) is not None]

@@ -43,6 +43,13 @@ class Place:
     node: str
     address: str
     pid: int
+    group: int = 0
+    """Of the nodes that a queue keeps together."""
+
+
+def node_by_node(places: Sequence[Place]) -> list[int]:
+    """Return the order in which actors that landed there are numbered: a node's are neighbours, and so are those of a group of nodes."""
+    return sorted(range(len(places)), key=lambda n: (places[n].group, places[n].address, places[n].node, n))
 
 
 class Host:

@@ -25,7 +25,7 @@ from lprl_workload.episode import BatchRef
 from lprl_workload.hf.chosen import chosen_of
 from lprl_workload.io.parts import FileRecord
 from lprl_workload.launch.deal import spans
-from lprl_workload.launch.hosts import EngineHost, Place, TrainHost
+from lprl_workload.launch.hosts import EngineHost, Place, TrainHost, node_by_node
 from lprl_workload.launch.parts import arrays_of, in_order, work_of
 from lprl_workload.launch.ray_bundles import Bundles, Wanted
 from lprl_workload.launch.ray_crew import Crew, call
@@ -237,7 +237,7 @@ class RayTrainGroup:
         actor = ray.remote(concurrency_groups=groups, **actor_options(self._run))(self.host)
         make = [actor.options(**self._bundles.at(0, rank)).remote for rank in range(self._run.ranks.trainer_ranks)]
         handles, found = place(make, "placing trainer ranks", self._bundles.waits)
-        order = sorted(range(len(handles)), key=lambda n: (found[n].address, found[n].node, n))
+        order = node_by_node(found)
         self._handles[:], self._places[:] = [handles[n] for n in order], [found[n] for n in order]
         port = int(self._crew.gather([call(self._handles[0], TrainHost.open_rendezvous)], "open rendezvous")[0])
         given = [(self._run, self._paths, self._rank(number, port)) for number in range(len(order))]

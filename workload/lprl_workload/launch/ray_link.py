@@ -285,4 +285,4 @@ def place(make: Sequence[Callable[[], Any]], what: str, waits: Callable[[], str]
 def _place(host: Any) -> Place:
     context = ray.get_runtime_context()
     address = os.environ.get(names.ENV_HOST_ADDRESS) or ray.util.get_node_ip_address()
-    return Place(context.get_node_id(), address, os.getpid())
+    return Place(context.get_node_id(), address, os.getpid(), int(os.environ.get(names.ENV_NODE_GROUP, "0")))

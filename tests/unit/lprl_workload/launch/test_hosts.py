@@ -119,3 +119,10 @@ def test_an_engine_whose_server_is_lost_answers_with_the_error_and_is_found_by_w
     assert host.generate([None, None], None) == [lost, None, None], "as many objects as a call that went well"
     with pytest.raises(ServerLostError, match="signal 9"):
         host.moved()
+
+
+def test_ranks_are_numbered_node_by_node_and_group_by_group() -> None:
+    """Addresses say nothing of racks: what a queue keeps together is known by its group."""
+    at = [("c", "10.0.0.3", 0), ("a", "10.0.0.1", 1), ("c", "10.0.0.3", 0), ("b", "10.0.0.2", 0), ("a", "10.0.0.1", 1)]
+    places = [hosts.Place(node, address, pid, group) for pid, (node, address, group) in enumerate(at)]
+    assert [places[n].node for n in hosts.node_by_node(places)] == ["b", "c", "c", "a", "a"]
