@@ -24,6 +24,7 @@ from tests.cluster import images_built
 from tests.cluster.furnish import WORKLOAD_IMAGE, demo_data, furnish, remove, wait_job, world_may_pass
 from tests.cluster.jobs import Job, submitting
 from tests.cluster.kube import Document, Kube
+from tests.cluster.queued import preempted_and_back
 from tests.cluster.reproducers import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
@@ -32,11 +33,20 @@ SYSTEM, NAMESPACE = "lprl-system", "lprl-e2e"
 OPERATOR_IMAGE = os.environ.get("LPRL_E2E_OPERATOR_IMAGE", "ghcr.io/lprl/operator:0.1.0")
 OURS = "LPRL_E2E_KUBECONFIG" not in os.environ
 """The cluster is a node of this machine, for this session alone."""
-ORDER = ("test_first_job", "test_training_job", "test_reproducers", "test_examples", "test_faults", "test_pages")
+ORDER = (
+    "test_first_job",
+    "test_training_job",
+    "test_reproducers",
+    "test_examples",
+    "test_faults",
+    "test_sandboxes",
+    "test_queue",
+    "test_pages",
+)
 """The first installs on an empty cluster, as documented, and the last takes everything away; the rest share one installation."""
 AT_ONCE = 1
 """Reproducers at a time, beside a job that trains: two Rays that start keep two cores busy, four keep each other from ever starting."""
-ONLY_OURS = ("test_first_job", "test_training_job", "test_pages")
+ONLY_OURS = ("test_first_job", "test_training_job", "test_sandboxes", "test_queue", "test_pages")
 REQUESTS = {
     "headCpu": "100m",
     "headMemory": "1Gi",
@@ -106,7 +116,9 @@ def node(folder: Path, *flags: str) -> Kube:
 
 @pytest.fixture(scope="session")
 def chart(kube: Kube) -> Iterator[None]:
-    """The operator, installed with helm as a user would."""
+    """The operator, installed with helm as a user would; on a node of ours beside Kueue and agent-sandbox, for rights on their kinds."""
+    if OURS:
+        node(kube.kubeconfig.parent, "--kuberay", "--kueue", "--sandbox")
     repository, _, tag = OPERATOR_IMAGE.rpartition(":")
     values = {
         "image": {"repository": repository, "tag": tag},
@@ -183,3 +195,10 @@ def beside(request: pytest.FixtureRequest, kube: Kube, namespace: str, place: Ca
     }
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {name: pool.submit(run, kube, namespace, place) for name, run in SCENARIOS.items() if name in chosen}
+
+
+@pytest.fixture(scope="session")
+def in_queue(kube: Kube, namespace: str) -> Iterator["Future[None]"]:
+    """A job that queues, in a thread from when this is asked for."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(preempted_and_back, kube, namespace)

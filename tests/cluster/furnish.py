@@ -1,5 +1,6 @@
 """Namespaces as a user of one has them: enforcing `restricted`, with bound claims and the demo's model and prompts on them."""
 
+import json
 import os
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def volumes(namespace: str, folder: str) -> list[Document]:
         claim["spec"]["storageClassName"] = storage_class
         del claim["spec"]["volumeName"]
     return claims
+
+
+def volume(kube: Kube, namespace: str, claim: str) -> Path:
+    """Return the folder of this machine, which is the node, that a claim of a furnished namespace is."""
+    found = json.loads(kube.run("get", "pv", f"{namespace}-{claim}", "-o", "json"))
+    return Path(found["spec"]["hostPath"]["path"])
 
 
 def demo_data(namespace: str) -> Document:

@@ -33,6 +33,10 @@ PATHS = {
     "roles": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
     "rolebindings": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
     "networkpolicies": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "workloads": "/apis/kueue.x-k8s.io/v1beta2/namespaces/{}/workloads",
+    "claims": "/apis/extensions.agents.x-k8s.io/v1beta1/namespaces/{}/sandboxclaims",
+    "sandboxes": "/apis/agents.x-k8s.io/v1beta1/namespaces/{}/sandboxes",
+    "warmpools": "/apis/extensions.agents.x-k8s.io/v1beta1/namespaces/{}/sandboxwarmpools",
 }
 
 
@@ -77,6 +81,10 @@ class Kube:
         chosen = {name: value for name, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
         found = self._ask(PATHS[kind].format(namespace), **chosen) or {"kind": "List", "items": []}
         return [{"kind": found["kind"].removesuffix("List"), **item} for item in found["items"]]
+
+    def every(self, path: str) -> Sequence[Document]:
+        """Return the objects that a path of the API lists."""
+        return tuple((self._ask(path) or {})["items"])
 
     def _ask(self, path: str, **query: str) -> Document | None:
         try:

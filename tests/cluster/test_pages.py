@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.cluster.conftest import SYSTEM, node
+from tests.cluster.conftest import SYSTEM
 from tests.cluster.jobs import START_S, Job, tiny
 from tests.cluster.kube import Kube, wait
 from tests.cluster.reader import follow, leave
@@ -36,11 +36,6 @@ def nothing_installed(kube: Kube) -> None:
     no_release(kube)
     kube.run("delete", "crd", "lowprecisionrljobs.lprl.dev", "--ignore-not-found")
     leave(kube)
-
-
-def kueue(kube: Kube) -> None:
-    """Kueue, beside what the first job left."""
-    node(kube.kubeconfig.parent, "--kuberay", "--kueue")
 
 
 def upgraded(kube: Kube) -> None:
@@ -99,7 +94,7 @@ def team_is_served(kube: Kube) -> None:
     job.delete()
 
 
-GIVEN: dict[Section, Callable[[Kube], None]] = {BY_HAND: no_release, README: nothing_installed, KUEUE: kueue}
+GIVEN: dict[Section, Callable[[Kube], None]] = {BY_HAND: no_release, README: nothing_installed}
 """What a section takes for granted, beside what the sections before it left."""
 THEN: dict[Section, Callable[[Kube], None]] = {
     ("docs/upgrade.md", "The upgrade"): upgraded,

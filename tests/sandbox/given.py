@@ -8,7 +8,7 @@ import yaml
 from tests.control_plane.harness.api import PLURALS, Document
 from tests.control_plane.harness.plane import POOL
 from tests.control_plane.harness.world import World
-from tests.pages import ROOT
+from tests.sandbox.documented import documented
 
 from lprl_api import names
 from lprl_api.spec.episode import Tool
@@ -19,14 +19,6 @@ EXTENSIONS = ("SandboxClaim", "SandboxTemplate", "SandboxWarmPool")
 PLURALS.update({kind: f"/apis/{names.SANDBOX_API_VERSION}/{{}}{kind.lower()}s" for kind in EXTENSIONS})
 PLURALS["Sandbox"] = "/apis/agents.x-k8s.io/v1beta1/{}sandboxes"
 RBAC = "rbac.authorization.k8s.io"
-
-
-def documented() -> tuple[Document, Document]:
-    """Template and pool as docs/rollouts.md has them."""
-    text = (ROOT / "docs" / "rollouts.md").read_text()
-    block = next(part.partition("```")[0] for part in text.split("```yaml\n") if part.startswith("apiVersion: extensions.agents"))
-    template, pool = yaml.safe_load_all(block)
-    return template, pool
 
 
 def template(world: World) -> None:
