@@ -6,7 +6,7 @@ The RayJob of a simulated cluster is admitted and has pods, but never ends: it i
 from tests.control_plane.harness.api import PLURALS, Document
 from tests.control_plane.harness.plane import POOL
 from tests.control_plane.harness.world import World
-from tests.queue.team import ONE, PRIORITY, QUEUE, Team
+from tests.queue.team import ONE, PRIORITY, QUEUE, Team, admitted
 
 PLURALS["RayJob"] = "/apis/ray.io/v1/{}rayjobs"
 HOLDS = {"hold_at": 3}
@@ -37,10 +37,9 @@ class RayJob:
 
     def is_admitted(self) -> bool:
         """Whether it has the quota now."""
-        conditions = ((self.workload() or {}).get("status") or {}).get("conditions", ())
-        return any(c["type"] == "Admitted" and c["status"] == "True" for c in conditions)
+        return admitted(self.workload())
 
-    def admitted(self) -> None:
+    def wait_admitted(self) -> None:
         """Wait for its turn."""
         self.team.world.wait(f"{self.name} is admitted", self.is_admitted)
 
@@ -60,14 +59,14 @@ def first_come(world: World) -> None:
     team.held("second", "Pending")
     third = RayJob(team, "third")
     team.finish("owner")
-    first.admitted()
+    first.wait_admitted()
     team.held("second", "Pending")
     assert not third.is_admitted() and team.order() == [("owner", 1)]
     first.delete()
     world.wait_phase("second", "Running")
     assert not third.is_admitted()
     team.finish("second")
-    third.admitted()
+    third.wait_admitted()
     team.uncharged("second", 1)
     third.delete()
 
@@ -76,14 +75,14 @@ def preempted(world: World) -> None:
     """A RayJob that is preempted is back before a job that queued later, as a job is before whatever queued later (quota.preempted)."""
     team = Team(world, cpu=ONE)
     first = RayJob(team, "first", priority="low")
-    first.admitted()
+    first.wait_admitted()
     team.submit("later", priority="low")
     team.held("later", "Pending")
     team.submit("urgent", HOLDS, priority="high")
     world.wait_phase("urgent", "Running")
     assert not first.is_admitted()
     team.finish("urgent")
-    first.admitted()
+    first.wait_admitted()
     team.held("later", "Pending")
     first.delete()
     world.wait_phase("later", "Succeeded")
@@ -103,6 +102,6 @@ def preempted_job(world: World) -> None:
     world.wait("the first is back", lambda: ("first", 2) in team.order())
     assert not later.is_admitted()
     team.finish("first")
-    later.admitted()
+    later.wait_admitted()
     team.uncharged("first", 2, "Evicted")
     later.delete()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.control_plane.conftest import kit_is_there, make_world
 from tests.control_plane.harness.operator import Operator
-from tests.control_plane.harness.plane import ControlPlane, started
+from tests.control_plane.harness.plane import ControlPlane, kit, started
 
 __all__ = ["kit_is_there", "make_world"]
 
@@ -21,6 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.cluster)
             item.add_marker(pytest.mark.slow)
+
+
+def settings_of(folder: Path, more: str) -> dict[str, str]:
+    """Environment of the kit for a Kueue with more settings than it has by default; they are written into a folder."""
+    found, settings = kit(), folder / "kueue.yaml"
+    assert found is not None
+    settings.write_text((found / "manifests" / "kueue-config.yaml").read_text() + more + "\n")
+    return {"LPRL_KUEUE_CONFIG": str(settings)}
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,23 @@ def suspended(world: World) -> None:
     team.uncharged("waiter", 1)
 
 
+def corrected(world: World) -> None:
+    """Edited while it is queued: a new RayCluster, so another Workload, and still the same attempt: nothing ran."""
+    team = Team(world, cpu=ONE)
+    team.submit("owner", HOLDS)
+    world.wait_phase("owner", "Running")
+    team.submit("waiter")
+    team.held("waiter", "Pending", "insufficient")
+    before = team.uid("waiter")
+    world.patch("waiter", podTemplate={"env": [{"name": "A", "value": "b"}]})
+    world.wait("another Workload", lambda: team.uid("waiter") not in (before, ""))
+    team.held("waiter", "Pending", "insufficient")
+    assert world.status("waiter")["cluster"] == "waiter-a1"
+    team.finish("owner")
+    world.wait_phase("waiter", "Succeeded")
+    team.uncharged("waiter", 1)
+
+
 def reclaimed(world: World) -> None:
     """Two teams of a cohort: what one borrowed the other takes back, and the borrower goes on when it is free again."""
     team = Team(world, cpu=FULL)

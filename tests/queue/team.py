@@ -31,6 +31,12 @@ def quota(flavor: str, cpu: str, memory: str, gpu: str = "0") -> list[Document]:
     return [{"coveredResources": list(amounts), "flavors": [{"name": flavor, "resources": resources}]}]
 
 
+def admitted(workload: Document | None) -> bool:
+    """Whether a Workload has its quota now."""
+    conditions = ((workload or {}).get("status") or {}).get("conditions", ())
+    return any(c["type"] == "Admitted" and c["status"] == "True" for c in conditions)
+
+
 class Team:
     """One namespace with a ClusterQueue of its own, which the LocalQueue `team` leads to."""
 
@@ -78,11 +84,12 @@ class Team:
         steps: int = 4,
         **more: Any,
     ) -> None:
-        """Submit a small job that waits in a queue. `labels`: more of them; else of its spec."""
+        """Submit a small job that waits in a queue. `labels`, `notes`: more labels, annotations; else of its spec."""
         labels = {**({QUEUE: queue} if queue else {}), **({PRIORITY: priority} if priority else {}), **more.pop("labels", {})}
+        notes = more.pop("notes", {})
         sim = annotations(inspection(SHAPE, more.pop("source", "ab" * 32)), {"step_s": 0.2, **(driver or {})}, **more.pop("pods", {}))
         manifest = toy(name, self.world.namespace, steps=steps, sim=sim, **more)
-        manifest["metadata"]["labels"] = labels
+        manifest["metadata"] |= {"labels": labels, "annotations": notes}
         self.world.apply(manifest)
 
     def workloads(self) -> list[Document]:
@@ -91,9 +98,22 @@ class Team:
 
     def workload(self, job: str) -> Document:
         """The one of a job's RayCluster."""
-        name = self.world.status(job)["cluster"]
-        uid = self.api.get("RayCluster", self.world.namespace, name)["metadata"]["uid"]
-        return next(w for w in self.workloads() if any(o["uid"] == uid for o in w["metadata"].get("ownerReferences", ())))
+        found = self._find(job)
+        assert found is not None, f"{job} has no Workload"
+        return found
+
+    def uid(self, job: str) -> str:
+        """That one's uid; empty while there is none."""
+        return str((self._find(job) or {"metadata": {"uid": ""}})["metadata"]["uid"])
+
+    def _find(self, job: str) -> Document | None:
+        cluster = self.api.find("RayCluster", self.world.namespace, self.world.status(job)["cluster"])
+        uid = cluster["metadata"]["uid"] if cluster is not None else ""
+        return next((w for w in self.workloads() if any(o["uid"] == uid for o in w["metadata"].get("ownerReferences", ()))), None)
+
+    def is_admitted(self, job: str) -> bool:
+        """Whether a job's RayCluster has its quota now."""
+        return admitted(self.workload(job))
 
     def another_second(self) -> None:
         """Wait until what is queued next is younger than all that queues: Kueue's order goes by whole seconds."""

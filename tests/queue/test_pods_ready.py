@@ -1,12 +1,12 @@
 """Kueue's own limit for pods that do not come (`waitForPodsReady`): its back-off and its count are kept, and its end is told."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from tests.control_plane.harness.operator import Operator
-from tests.control_plane.harness.plane import KIND, POOL, kit
+from tests.control_plane.harness.plane import KIND, POOL
 from tests.control_plane.harness.world import World
+from tests.queue.conftest import settings_of
 from tests.queue.team import Team
 
 PATIENCE = "{timeout: 20s, blockAdmission: false, requeuingStrategy: {timestamp: Eviction, backoffLimitCount: 1, backoffBaseSeconds: 2}}"
@@ -15,11 +15,7 @@ PATIENCE = "{timeout: 20s, blockAdmission: false, requeuingStrategy: {timestamp:
 @pytest.fixture(scope="module")
 def kueue_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The kit's, and a limit."""
-    found = kit()
-    assert found is not None
-    settings = tmp_path_factory.mktemp("kueue") / "kueue.yaml"
-    settings.write_text((found / "manifests" / "kueue-config.yaml").read_text() + f"waitForPodsReady: {PATIENCE}\n")
-    return {"LPRL_KUEUE_CONFIG": str(Path(settings))}
+    return settings_of(tmp_path_factory.mktemp("kueue"), f"waitForPodsReady: {PATIENCE}")
 
 
 def test_nodes_that_never_come_end_in_kueues_words(operator: Operator, make_world: Callable[..., World]) -> None:

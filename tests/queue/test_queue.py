@@ -6,9 +6,9 @@ from functools import partial
 from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.together import apart, side_by_side
 from tests.control_plane.harness.world import World
-from tests.queue import administrators, beside, quota, racks, topology
+from tests.queue import administrators, beside, lost, quota, racks, topology
 
-QUOTA = (quota.basic, quota.default_queue, quota.restarted, quota.preempted, quota.suspended, quota.reclaimed)
+QUOTA = (quota.basic, quota.default_queue, quota.restarted, quota.preempted, quota.suspended, quota.corrected, quota.reclaimed)
 ADMINISTRATORS = (
     administrators.never,
     administrators.deactivated,
@@ -19,8 +19,7 @@ ADMINISTRATORS = (
     administrators.shared,
     administrators.one_after_the_other,
 )
-
-
+LOST = (lost.head_deleted, lost.trainer_lost, lost.worker_deleted, lost.drained, lost.cluster_deleted)
 BESIDE = (beside.first_come, beside.preempted, beside.preempted_job)
 
 
@@ -30,6 +29,10 @@ def test_who_keeps_the_quota_and_who_gives_it(operator: Operator, make_world: Ca
 
 def test_what_an_administrator_says_holds(operator: Operator, make_world: Callable[..., World]) -> None:
     apart(make_world, {s.__name__: s for s in ADMINISTRATORS})
+
+
+def test_what_is_lost_keeps_its_quota(operator: Operator, make_world: Callable[..., World]) -> None:
+    apart(make_world, {s.__name__: s for s in LOST})
 
 
 def test_the_order_is_that_of_a_rayjob_beside_it(operator: Operator, make_world: Callable[..., World]) -> None:

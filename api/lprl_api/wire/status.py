@@ -159,7 +159,7 @@ class LowPrecisionRLJobStatus(Documented):
     attempt: NonNegativeInt = 0
     """Number of the current attempt, 0 before the first; written before anything carries it."""
     attempt_unused: bool = False
-    """Whether no pod of that attempt was ever made: suspended while its queue held it, so the next attempt has its number."""
+    """Whether no pod of that attempt was ever made: suspended or corrected while its queue held it, so the next attempt has its number."""
     cluster: str = ""
     """RayCluster that attempts run in; named after the first of them."""
     head: str = ""

@@ -179,6 +179,14 @@ def attempt_removals(case: Case, attempt: int, cluster: str | None) -> tuple[Act
     )
 
 
+def unused_removals(case: Case) -> tuple[Action, ...]:
+    """What lies ready for an attempt that never ran. It goes before the RayCluster does, whose account its rights may be given to."""
+    if not case.status.attempt_unused:
+        return ()
+    going = (c for c in case.seen.clusters if not c.deleting and case.uid in c.owner_uids)
+    return tuple(a for c in going for a in attempt_removals(case, case.status.attempt, c.name))
+
+
 def _refilled(case: Case) -> Case:
     step = endings.reached_step(case)
     if step - case.status.refill_step < case.job.spec.failure_policy.refill_steps:

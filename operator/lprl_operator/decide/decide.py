@@ -108,7 +108,8 @@ def _passed(case: Case) -> tuple[Finding, ...]:
     found = [suspending.not_suspended(case)]
     plan = case.wanted.plan
     if plan is not None:
-        found.append(Finding(Condition.VALIDATED, "True", Reason.VALID, "; ".join(filter(None, (plan.summary, corrections.pending(case))))))
+        words = (plan.summary, corrections.pending(case), corrections.queueing(case))
+        found.append(Finding(Condition.VALIDATED, "True", Reason.VALID, "; ".join(filter(None, words))))
     elif case.problem is None:
         found.append(Finding(Condition.VALIDATED, "Unknown", Reason.INSPECTING, "the rules that need the model's shape wait for it"))
     inspection = case.status.inspection

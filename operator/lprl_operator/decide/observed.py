@@ -176,6 +176,8 @@ class ClusterState:
     """Suspended by this operator, between two attempts."""
     queued: bool = False
     """Under a queue that suspends it and lets go."""
+    queue_name: str = ""
+    """Label with that queue's name; it is there also where no Kueue is."""
     nudged: str = ""
     """When KubeRay was asked last to look at it, RFC 3339."""
     pods: str = ""

@@ -12,7 +12,7 @@ quota and its place. Two ways, by who suspends it and lets go:
 import re
 from typing import Any
 
-from lprl_api.names import Reason
+from lprl_api.names import Condition, Reason
 from lprl_api.text import shortened
 from lprl_operator.decide.actions import Action, Begin, Hold, Nudge
 from lprl_operator.decide.decision import Case
@@ -25,6 +25,9 @@ NUDGE_S = 10.0
 """KubeRay makes a head within a second or two once it looks."""
 _TIME_IS_UP = re.compile(r"^Deactivated\w*: .*maximum execution time", re.IGNORECASE)
 """What Kueue says of a Workload that it made inactive because of `max-exec-time-seconds`."""
+
+_GIVEN_UP = re.compile(r"by its queue: (Deactivated\w*: .*)")
+"""What was told of a RayCluster whose Workload is inactive."""
 
 
 def home(case: Case) -> ClusterState | None:
@@ -118,6 +121,16 @@ def out_of_queue_time(cluster: ClusterState) -> Verdict | None:
     return Verdict(
         Move.FAIL, Reason.EXECUTION_TIME_EXCEEDED, shortened(f"{cluster.name} was stopped by its queue: {cluster.queue}", MAX_MESSAGE)
     )
+
+
+def taken_away(case: Case) -> Verdict | None:
+    """The end of a job whose RayCluster is gone after its queue stopped it: nobody can activate it, a new one walks around it."""
+    told = next((c for c in case.status.conditions if c.type == Condition.CLUSTER_READY and c.reason == Reason.QUEUED), None)
+    stopped = _GIVEN_UP.search(told.message) if told is not None else None
+    if stopped is None:
+        return None
+    message = f"{case.status.cluster} was stopped by its queue and deleted since: {stopped[1]}"
+    return Verdict(Move.FAIL, Reason.CLUSTER_DELETED, shortened(message, MAX_MESSAGE))
 
 
 def is_born_for(case: Case, cluster: ClusterState) -> bool:

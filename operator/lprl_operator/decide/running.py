@@ -115,6 +115,8 @@ def control_update(case: Case, suspend: bool) -> tuple[Action, ...]:
 
 def _without_cluster(case: Case) -> Decision:
     attempt = case.status.attempt
+    if (over := rehoming.taken_away(case)) is not None:
+        return end_attempt(case, over)
     if case.status.attempt_started_at is not None:
         verdict = Verdict(Move.RESTART, Reason.CLUSTER_DELETED, f"the RayCluster of attempt {attempt} was deleted by somebody else")
         return end_attempt(case, verdict)

@@ -2,8 +2,7 @@
 
 from lprl_api.names import Condition, Reason
 from lprl_operator.decide import endings
-from lprl_operator.decide.actions import Action
-from lprl_operator.decide.attempts import GOING_S, attempt_removals, over
+from lprl_operator.decide.attempts import GOING_S, over, unused_removals
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Decision, Finding
 from lprl_operator.decide.failures import Move
 from lprl_operator.decide.movement import clocked, has_moved, stands_still
@@ -71,7 +70,7 @@ def _clocked(case: Case) -> Case:
 def _released(case: Case) -> Decision:
     case = case.remember(attempt_unused=case.status.attempt_unused and is_unused(case))
     memory = endings.pause(case, case.status)
-    actions = (*_unused_removals(case), *endings.cleanup(case))
+    actions = (*unused_removals(case), *endings.cleanup(case))
     pods = lingering(case)
     gone = not case.seen.clusters and not pods
     left = ", ".join(sorted([c.name for c in case.seen.clusters] or [p.name for p in pods])[:3])
@@ -83,14 +82,6 @@ def _released(case: Case) -> Decision:
         Finding(Condition.PROGRESSING, "False", Reason.SUSPENDED if gone or _ran(case) else Reason.NOT_STARTED),
     )
     return Decision(memory, findings, actions, SOON_S if actions else None if gone else GOING_S)
-
-
-def _unused_removals(case: Case) -> tuple[Action, ...]:
-    """What lies ready for an attempt that never ran. It goes before the RayCluster does, whose account its rights may be given to."""
-    if not case.status.attempt_unused:
-        return ()
-    going = (c for c in case.seen.clusters if not c.deleting and case.uid in c.owner_uids)
-    return tuple(a for c in going for a in attempt_removals(case, case.status.attempt, c.name))
 
 
 def _ran(case: Case) -> bool:

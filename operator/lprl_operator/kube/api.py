@@ -27,6 +27,8 @@ ANYTHING = "application/json, */*"
 ERROR_BYTES = 64 * 1024
 """Read of a refused stream."""
 OPERATOR = "lprl-operator"
+WEBHOOK_IS_DOWN = "failed calling webhook"
+"""The API server is there and says so of this one object: it passes on that somebody's admission webhook does not answer."""
 
 Document = dict[str, Any]
 Observer = Callable[[str, str, int, float], None]
@@ -34,7 +36,7 @@ Observer = Callable[[str, str, int, float], None]
 
 
 class ApiError(Exception):
-    """The API server refused a request: 4xx other than 429."""
+    """The API server refused a request: 4xx other than 429, or an admission webhook does not answer (500)."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}")
@@ -45,7 +47,7 @@ class ApiError(Exception):
 
 
 class Unavailable(ApiError):
-    """The request may succeed later: no connection, a time-out, 429 or 5xx."""
+    """The API server is away or busy: no connection, a time-out, 429 or 5xx."""
 
     def __init__(self, status: int, reason: str, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(status, reason, message)
@@ -175,7 +177,7 @@ def _checked(answer: Any, data: bytes) -> Document:
     if 200 <= status < 300:
         return found
     reason, message = str(found.get("reason", answer.reason)), str(found.get("message") or data[:500].decode(errors="replace"))
-    if status == 429 or status >= 500:
+    if status == 429 or (status >= 500 and WEBHOOK_IS_DOWN not in message):
         wait = answer.headers.get("Retry-After", "")
         raise Unavailable(status, reason, message, float(wait) if wait.isdigit() else None)
     raise ApiError(status, reason, message)

@@ -9,12 +9,14 @@ QUEUE_PREFIXES = ("kueue.x-k8s.io/", "volcano.sh/", "scheduling.volcano.sh/", "y
 """Labels and annotations of batch schedulers, handed from the job to what they queue."""
 KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 KUEUE_TIME_LIMIT = "kueue.x-k8s.io/max-exec-time-seconds"
+KUEUE_UNFIT = frozenset(f"kueue.x-k8s.io/{name}" for name in ("job-min-parallelism", "elastic-job", "prebuilt-workload-name"))
+"""What Kueue offers that is not for these jobs: fewer pods than asked for, one Workload made by hand for all children."""
 QUEUE_LABELS = ("ray.io/priority-class-name", "ray.io/gang-scheduling-enabled")
 
 
 def is_queue_key(key: str) -> bool:
-    """Whether a label or annotation of the job belongs to a batch scheduler."""
-    return key.startswith(QUEUE_PREFIXES) or key in QUEUE_LABELS
+    """Whether a label or annotation of the job belongs to a batch scheduler, and is handed on to it."""
+    return key not in KUEUE_UNFIT and (key.startswith(QUEUE_PREFIXES) or key in QUEUE_LABELS)
 
 
 def labels(job: LowPrecisionRLJob, role: str, attempt: int | None = None) -> dict[str, str]:

@@ -125,6 +125,17 @@ def test_init_does_not_overwrite(tmp_path: Path) -> None:
     assert main(["validate", str(out)]) == exits.OK
 
 
+def test_init_names_queues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "job.yaml"
+    assert main(["init", "qwen3-4b-fp8", "--queue", "blue", "--preparing-queue", "small", "--out", str(out)]) == exits.OK
+    found = yaml.safe_load(out.read_text())
+    assert found["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "blue"} and found["spec"]["conversion"]["queueName"] == "small"
+    assert main(["validate", str(out)]) == exits.OK
+    for line in (["--queue", "Blue Team"], ["--preparing-queue", "small"], ["--queue", "blue", "--preparing-queue", "Not So"]):
+        assert main(["init", "qwen3-4b-fp8", *line]) == exits.USER_ERROR, line
+    assert "queueName" in capsys.readouterr().err
+
+
 LOADED = """
 import sys
 from lprl_cli.main import main

@@ -32,6 +32,7 @@ def cluster_state(document: Document) -> ClusterState | None:
         emptied=reduce.is_true(found, "RayClusterSuspended"),
         held=bool(reduce.annotation(document, ANNOTATION_HELD)),
         queued=bool(reduce.label(document, LABEL_QUEUE)),
+        queue_name=reduce.label(document, LABEL_QUEUE),
         nudged=reduce.annotation(document, ANNOTATION_NUDGED),
         pods=reduce.annotation(document, ANNOTATION_PODS),
         template_attempt=template_attempt(spec),

@@ -30,3 +30,44 @@ def test_what_somebody_made_inactive_waits_until_it_is_active_again(queued, lib)
     world.change_cluster("toy-a1", queue="Deactivated: The workload is deactivated")
     look(world, lib)
     assert (status(world)["attempt"], condition(world, "Failed")["status"]) == (2, "False")
+
+
+GIVEN_UP = "DeactivatedDueToRequeuingLimitExceeded: The workload is deactivated due to exceeding the maximum number of re-queuing retries"
+
+
+@pytest.mark.parametrize("ran", [False, True], ids=["never-ran", "ran"])
+def test_what_its_queue_gave_up_on_and_took_away_has_ended(queued, lib, ran):
+    """Kueue deletes what it deactivated where it is told to (objectRetentionPolicies): another RayCluster would walk around it."""
+    world = queued()
+    world.full = not ran
+    advance(world, lib, "Running" if ran else "Provisioning")
+    world.full = True
+    for _ in range(10):
+        if ran and status(world)["attempt"] == 1:
+            world.evict(world.clusters["toy-a1"])
+        look(world, lib)
+        world.tick()
+    assert condition(world, "ClusterReady")["reason"] == "Queued"
+    world.change_cluster("toy-a1", queue=GIVEN_UP)
+    look(world, lib)
+    attempt = status(world)["attempt"]
+    del world.clusters["toy-a1"]
+    for _ in range(5):
+        look(world, lib)
+        world.tick()
+    failed = condition(world, "Failed")
+    assert (failed["status"], failed["reason"], status(world)["attempt"]) == ("True", "ClusterDeleted", attempt)
+    assert GIVEN_UP in failed["message"] and status(world)["restartsUsed"] == 0
+    assert not world.clusters
+
+
+def test_what_somebody_deletes_while_it_queues_is_made_anew(queued, lib):
+    world = queued()
+    world.full = True
+    advance(world, lib, "Provisioning")
+    for _ in range(5):
+        look(world, lib)
+        world.tick()
+    del world.clusters["toy-a1"]
+    world.full = False
+    assert status(advance(world, lib, "Succeeded"))["attempt"] == 2

@@ -47,3 +47,10 @@ def test_what_kueue_reads_from_pods_is_put_on_worker_pods(rendered):
     (cluster,) = by_kind(rendered(annotations=note, podTemplate={"workers": {"annotations": own}}), "RayCluster")
     found = cluster["spec"]["workerGroupSpecs"][0]["template"]["metadata"]["annotations"]
     assert {k: v for k, v in found.items() if k.startswith("kueue")} == own, "Kueue takes one of them"
+
+
+def test_what_kueue_offers_that_is_not_for_a_gang_reaches_nothing(rendered):
+    keys = dict.fromkeys(("kueue.x-k8s.io/job-min-parallelism", "kueue.x-k8s.io/elastic-job", "kueue.x-k8s.io/prebuilt-workload-name"), "1")
+    for document in rendered(labels={**QUEUED, **keys}, annotations=keys).values():
+        meta = document["metadata"]
+        assert not keys.keys() & {*meta["labels"], *meta.get("annotations", {})}, meta["name"]
