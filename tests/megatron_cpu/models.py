@@ -1,26 +1,41 @@
 """Small real models of transformers with random weights (norms included), and what transformers says of samples."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from safetensors.torch import load_file
+from tests.zoo.tiny import save, tiny_model
+from tests.zoo.trained import published_names
 
+from lprl_api.model.config_file import shape_of
 from lprl_api.model.model_shape import ModelShape
-from lprl_fixtures.architectures import Architecture, model_config
+from lprl_fixtures.architectures import ARCHITECTURES, Architecture, model_config
 from lprl_fixtures.shape import model_shape
 from lprl_workload.episode import Float32, TrainSample, token_ids
+from lprl_workload.folder.class_model import class_of, configuration
+from lprl_workload.folder.config import read_config
 from lprl_workload.hf.model import model_classes
+from lprl_workload.hf.naming import naming_of
+from lprl_workload.train.megatron.mapping import Mapping as Parts
+from lprl_workload.train.megatron.stages import Stages
+from lprl_workload.train.mesh import TrainMesh
 
 VOCAB = 70
 
 
-def write_model(folder: Path, architecture: Architecture, layers: int = 4, **changes: Any) -> ModelShape:
+BY_CLASS = ("glm4_moe", "glm4_moe_lite", "kimi_k25")
+"""Families without a table of their own, by model_type."""
+
+
+def write_model(folder: Path, architecture: Architecture | str, layers: int = 4, **changes: Any) -> ModelShape:
     """Save a model of 4 heads in 2 groups unless `changes` (of config.json) say otherwise; returns its shape."""
+    if architecture in BY_CLASS:
+        return write_by_class(folder, architecture, {"vocab_size": VOCAB, "num_hidden_layers": layers, **changes})
+    assert architecture in ARCHITECTURES
     document = model_config(architecture, "demo", VOCAB, 0, 1) | {"num_hidden_layers": layers} | changes
     config_class, model_class = model_classes(model_shape(document).family)
     torch.manual_seed(0)
@@ -29,12 +44,26 @@ def write_model(folder: Path, architecture: Architecture, layers: int = 4, **cha
         drawn = torch.randn(parameter.shape)
         parameter.data = (1 + 0.1 * drawn if "norm" in name else 0.08 * drawn).to(torch.bfloat16)
     model.to(torch.bfloat16)
-    for module in model.modules():
-        if hasattr(module, "e_score_correction_bias"):
-            module.e_score_correction_bias = torch.nn.Buffer(0.1 * torch.randn(module.e_score_correction_bias.shape))
+    _steer(model)
     model.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(document))
     return model_shape(document)
+
+
+def _steer(model: Any) -> None:
+    """Give routers correction biases that matter."""
+    for module in model.modules():
+        if hasattr(module, "e_score_correction_bias"):
+            module.e_score_correction_bias = torch.nn.Buffer(0.1 * torch.randn(module.e_score_correction_bias.shape))
+
+
+def write_by_class(folder: Path, model_type: str, changes: dict[str, Any]) -> ModelShape:
+    """Save a small model of a class, under the names it is published with; returns its shape."""
+    model = tiny_model(model_type, changes)
+    torch.manual_seed(0)
+    _steer(model)
+    published_names(save(model, folder))
+    return shape_of(read_config(folder), "config.json")
 
 
 def samples(count: int = 6) -> list[TrainSample]:
@@ -52,7 +81,8 @@ def samples(count: int = 6) -> list[TrainSample]:
 
 def reference_logprobs(folder: Path, of: Sequence[TrainSample], temperature: float) -> list[Float32]:
     """Return what transformers says, in float32, one sample at a time."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    document = read_config(folder)
+    model = class_of(document, configuration(document)).from_pretrained(folder, dtype=torch.float32).eval()
     found = []
     for sample in of:
         with torch.no_grad():
@@ -61,6 +91,11 @@ def reference_logprobs(folder: Path, of: Sequence[TrainSample], temperature: flo
         chosen = logp.gather(1, torch.tensor(sample.ids[1:, None], dtype=torch.int64))[:, 0]
         found.append(chosen.numpy()[sample.mask[1:]])
     return found
+
+
+def tensors_of(folder: Path, shape: ModelShape) -> Mapping[str, tuple[int, ...]]:
+    """Return every tensor that is trained of a folder's model, as the folder calls it, and its shape."""
+    return Parts(shape, TrainMesh(), Stages((shape.layers,)), naming=naming_of(folder)).tensors
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:

@@ -9,18 +9,17 @@ import pytest
 import torch
 from tests.contract.trainer_bench import paths_of, run_config
 from tests.megatron_cpu.crew import Job, run
-from tests.megatron_cpu.models import samples, write_model
+from tests.megatron_cpu.models import samples, tensors_of, write_model
 from tests.megatron_cpu.test_layouts import batch
 
 from lprl_api.errors import UserError
-from lprl_api.model.checkpoint_tensors import checkpoint_tensors
 from lprl_api.model.formats import Fp8Block, Fp8Channel, Int4Group, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.precision import Scope
 from lprl_fixtures.architectures import Architecture
 from lprl_workload.config import RankInfo
+from lprl_workload.hf.chosen import chosen_of
 from lprl_workload.quant.scheme import dequantize, module_of, quantize
-from lprl_workload.quant.select import Selection
 from lprl_workload.train.actor_torch import TorchTrainActor
 from lprl_workload.train.megatron import masters
 from lprl_workload.train.megatron.parts import Part
@@ -32,12 +31,14 @@ WIDE = {"hidden_size": 256, "head_dim": 128, "intermediate_size": 256, "moe_inte
 """Whole blocks of 128 on each of two tensor ranks."""
 INT4 = Int4Group(group_size=32, scope=Scope.ALL_LINEAR)
 EXPERTS_ONLY = Int4Group(group_size=64, scope=Scope.ROUTED_EXPERTS)
-CASES: dict[str, tuple[Architecture, dict[str, Any], WeightFormat, TrainMesh, tuple[int, ...], bool]] = {
+CASES: dict[str, tuple[Architecture | str, dict[str, Any], WeightFormat, TrainMesh, tuple[int, ...], bool]] = {
     "fp8-qat-tp2": ("qwen3", WIDE, Fp8Block(activations="none"), TrainMesh(tp=2), (2,), False),
     "fp8-tp2-sp": ("qwen3", WIDE, Fp8Block(), TrainMesh(tp=2), (2,), True),
     "fp8-ep2": ("qwen3-moe", {}, Fp8Block(), TrainMesh(dp=2, ep=2), (2,), False),
     "fp8-channel-qat-pp2": ("qwen3", {}, Fp8Channel(activations="none"), TrainMesh(pp=2), (1, 1), False),
     "int4-qat-tp2-ep2-sp": ("qwen3-moe", {}, INT4, TrainMesh(tp=2, ep=2), (2,), True),
+    "glm-4.6-fp8-ep2": ("glm4_moe", {"use_qk_norm": True, "attention_bias": True}, Fp8Block(), TrainMesh(dp=2, ep=2), (2,), False),
+    "kimi-k2.5-int4-qat-experts-pp2": ("kimi_k25", {}, EXPERTS_ONLY, TrainMesh(pp=2), (1, 1), False),
     "int4-qat-experts-pp2": ("deepseek-v3", {}, EXPERTS_ONLY, TrainMesh(pp=2), (1, 1), False),
 }
 STEPS = 3
@@ -91,7 +92,7 @@ def test_ranks_compute_with_the_conversion_of_what_they_hand_out(case: str, tmp_
     shape = write_model(tmp_path, kind, sum(layers), **changes)
     wanted = on_torch(tmp_path, shape, fmt)
     answers = run(Job(tmp_path, shape, mesh, Stages(layers, mesh.vpp), (), sequence_parallel, fmt=fmt), trained)
-    selection, tensors = Selection(fmt, shape), checkpoint_tensors(shape)
+    selection, tensors = chosen_of(tmp_path, fmt, shape), tensors_of(tmp_path, shape)
     for number in range(STEPS):
         assert answers[0][0][number]["loss"] == pytest.approx(wanted[number]["loss"], abs=1e-4), number
         whole = {name: torch.full(size, torch.nan) for name, size in tensors.items()}

@@ -25,11 +25,14 @@ from lprl_workload.train.megatron.stages import Stages
 from lprl_workload.train.megatron.weights import read
 from lprl_workload.train.mesh import TrainMesh
 
-MODELS: dict[str, tuple[Architecture, dict[str, Any]]] = {
+MODELS: dict[str, tuple[Architecture | str, dict[str, Any]]] = {
     "qwen2-tied": ("qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", {}),
     "qwen3-moe": ("qwen3-moe", {}),
     "deepseek-v3": ("deepseek-v3", {}),
+    "glm-4.6": ("glm4_moe", {"use_qk_norm": True, "attention_bias": True}),
+    "glm-4.7-flash": ("glm4_moe_lite", {}),
+    "kimi-k2.5": ("kimi_k25", {}),
     "deepseek-v3-dense": ("deepseek-v3", {"first_k_dense_replace": 4}),
 }
 CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
@@ -44,6 +47,9 @@ CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
     "tp2-ep2-pp2-sp": ("qwen3-moe", TrainMesh(tp=2, ep=2, pp=2), (2, 2), True),
     "latent-tp2": ("deepseek-v3-dense", TrainMesh(tp=2), (4,), False),
     "latent-tp2-ep2-sp": ("deepseek-v3", TrainMesh(tp=2, ep=2), (4,), True),
+    "glm-4.6-tp2-ep2-sp": ("glm-4.6", TrainMesh(tp=2, ep=2), (4,), True),
+    "glm-4.7-flash-pp2": ("glm-4.7-flash", TrainMesh(pp=2), (3, 1), False),
+    "kimi-k2.5-ep2": ("kimi-k2.5", TrainMesh(dp=2, ep=2), (4,), False),
     "pp4": ("qwen3", TrainMesh(pp=4), (1, 1, 1, 1), False),
 }
 STEPS = 3

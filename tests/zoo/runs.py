@@ -5,6 +5,8 @@
 
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ from typing import Any
 import torch
 from tests.zoo.families import ALL, Case
 from tests.zoo.tiny import save, tiny_config
+from tests.zoo.trained import published_names
 
+from lprl_api.errors import UserError
 from lprl_api.names import ENV_VOLUMES_ROOT
 from lprl_api.spec.topology import Stability
 from lprl_api.wire.progress import Control, Progress
@@ -54,8 +58,25 @@ def write_inputs(root: Path, case: Case, prompts: int) -> None:
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.pad_token_id}
     config = tiny_config(case.model_type, {**case.changes, **ids, "vocab_size": len(tokenizer)})
     torch.manual_seed(0)
-    save(class_of({}, config)(config).to(torch.bfloat16), folder)
+    published_names(save(class_of({}, config)(config).to(torch.bfloat16), folder))
     generate_task(root / VOLUME / "data", TaskOptions(train=prompts, heldout=max(16, prompts // 16)))
+
+
+def left_out(root: Path, case: Case, pair: str) -> list[str]:
+    """Return the patterns of modules that a conversion's refusals name one after the other, until there is none."""
+    found: list[str] = []
+    while True:
+        own = {"precision": {**PAIRS[pair], "exclude_modules": found}, "rollout_path": {"volume": VOLUME, "path": "model"}}
+        fmt = run_config(root, own).rollout_format
+        try:
+            convert_folder(root / VOLUME / "model", root / "tried", fmt, 1)
+        except UserError as error:
+            told = re.search("--exclude '(.+)'", error.remedy or "")
+            assert case.refused and case.refused in str(error) and told and told[1] not in found, error
+            found.append(told[1])
+        else:
+            shutil.rmtree(root / "tried")
+            return found
 
 
 def ran(root: Path, case: Case, pair: str, changes: dict[str, Any]) -> Path:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from tests.zoo.families import ALL, TABLES_INSIDE, Case
+from tests.zoo.tiny import tiny_config
 
-from lprl_api.catalog.images import HELD
+from lprl_api.errors import UserError
 from lprl_api.model.hf_config import ARCHITECTURES, FAMILIES
-from lprl_api.model.layouts.decoders import DECODERS
-from lprl_api.model.layouts.planned import BUILDERS
+from lprl_api.model.layouts.planned import planned_shape
+from lprl_api.model.megatron import STAGED
 from lprl_api.model.proven import PROVEN
 
 PAGE = Path(__file__).with_name("page.md")
@@ -24,22 +25,34 @@ TABLES = {
 
 def row(case: Case) -> str:
     """Return a model type's row."""
-    plan = "yes" if case.model_type in DECODERS or case.model_type in BUILDERS else "no"
     convert = f"experts refused: {case.refused}" if case.refused else "exact"
     convert += f" ({', '.join(case.unread)}: by the decoder alone)" if case.unread else ""
-    return f"| {case.model_type} | {case.models} | {convert} | {case.way} | {plan} | {_train(case)} | not tried |"
+    names = "table of its text_config" if case in TABLES_INSIDE else case.way
+    return f"| {case.model_type} | {case.models} | {convert} | {names} | {_plan(case)} | {_torch(case)} | {_megatron(case)} | no |"
 
 
-def _train(case: Case) -> str:
-    return "torch, by its class" if case.model_type in PROVEN else "no"
+def _plan(case: Case) -> str:
+    try:
+        shape = planned_shape(tiny_config(case.model_type, case.changes).to_dict())
+    except UserError:
+        return "no"
+    return "yes" if shape.tower_parameters is not None else "language model"
+
+
+def _torch(case: Case) -> str:
+    return "by its class" if case.model_type in PROVEN else "no"
+
+
+def _megatron(case: Case) -> str:
+    return "on CPUs" if case.model_type in STAGED else "no"
 
 
 def page() -> str:
     """Return docs/families.md."""
-    trainers = ", ".join(HELD["trainer"])
-    rows = [f"| {t} | {TABLES[t]} | exact | table ({ARCHITECTURES[family]}) | yes | {trainers} | yes |" for t, family in FAMILIES.items()]
-    rows += [row(case) for case in sorted(ALL, key=lambda case: case.model_type)]
-    rows += [f"| {c.model_type} | {c.models} | exact | table of its text_config | yes | {_train(c)} | not tried |" for c in TABLES_INSIDE]
+    rows = [
+        f"| {t} | {TABLES[t]} | exact | table ({ARCHITECTURES[family]}) | yes | yes | on CPUs | yes |" for t, family in FAMILIES.items()
+    ]
+    rows += [row(case) for case in (*sorted(ALL, key=lambda case: case.model_type), *TABLES_INSIDE)]
     return PAGE.read_text().replace("ROWS", "\n".join(rows))
 
 

@@ -1,15 +1,17 @@
-"""Families that people train without a table: three steps of a run in two precision pairs (`make test-zoo`)."""
+"""Every family that is trained by its class: three steps of a run in two precision pairs (`make test-zoo`)."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.zoo.families import ALL, Case
-from tests.zoo.runs import ran, rows, write_inputs
+from tests.zoo.families import ALL, TABLES_INSIDE, Case
+from tests.zoo.runs import PAIRS, left_out, ran, rows, write_inputs
 
-FAMILIES = ("glm4_moe", "qwen3_5", "qwen3_5_text", "qwen3_5_moe_text", "glm_moe_dsa", "kimi_linear")
-CASES = tuple(case for case in ALL if case.model_type in FAMILIES)
+from lprl_api.model.proven import PROVEN
+
+CASES = tuple(case for case in (*ALL, *TABLES_INSIDE) if case.model_type in PROVEN)
 
 
 @pytest.mark.parametrize("pair", ["int4-qat/int4", "fp8/fp8"])
@@ -17,9 +19,13 @@ CASES = tuple(case for case in ALL if case.model_type in FAMILIES)
 def test_three_steps_of_a_run_train_and_serve_what_the_class_computes(
     case: Case, pair: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where its experts are refused, the rest: with what the refusals say to leave out, and nothing more."""
     monkeypatch.setenv("LPRL_VOLUMES_ROOT", str(tmp_path))
     write_inputs(tmp_path, case, 16)
-    folder = ran(tmp_path, case, pair, {"algorithm": {"steps": 3}})
+    patterns = left_out(tmp_path, case, pair)
+    assert bool(patterns) == bool(case.refused)
+    precision = {**PAIRS[pair], "exclude_modules": patterns}
+    folder = ran(tmp_path, case, pair, {"algorithm": {"steps": 3}, "precision": precision})
     found = rows(folder, "metrics.jsonl")
     assert [row["step"] for row in found] == [1, 2, 3]
     for row in found:
@@ -28,4 +34,11 @@ def test_three_steps_of_a_run_train_and_serve_what_the_class_computes(
     source, exported = (load_file(path) for path in (tmp_path / "all/model/model.safetensors", folder / "export/bf16/model.safetensors"))
     assert exported.keys() == source.keys()
     moved = {name for name, tensor in exported.items() if not torch.equal(tensor, source[name])}
-    assert any(".layers.1." in name for name in moved) and not any("visual" in name for name in moved), "towers are copied"
+    text = json.loads((tmp_path / "all/model/config.json").read_text())
+    assert any(".layers.1." in name for name in moved), moved
+    if "text_config" in text:
+        assert not any(part in name for name in moved for part in ("visual", "vision", "projector")), "towers are copied"
+
+
+def test_every_family_that_is_trained_is_run() -> None:
+    assert {case.model_type for case in CASES} == set(PROVEN)

@@ -21,9 +21,15 @@ def trained_types() -> str:
     return ", ".join((*FAMILIES, *PROVEN))
 
 
+def proven_type(architecture: str) -> str | None:
+    """Return the model_type of a class, or of a config.json that names none; None where it is no proven one."""
+    known = _known(architecture)
+    return next((model_type for model_type, name in PROVEN.items() if known in (_known(model_type), _known(name))), None)
+
+
 def is_proven(architecture: str) -> bool:
     """Return whether a class, or the model_type of a config.json that names none, is a proven one."""
-    return _known(architecture) in {_known(name) for pair in PROVEN.items() for name in pair}
+    return proven_type(architecture) is not None
 
 
 def _known(name: str) -> str:

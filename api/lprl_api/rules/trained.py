@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from lprl_api.field_error import FieldError, wrong
-from lprl_api.model.by_class import is_proven, trained_types
+from lprl_api.model.by_class import proven_type, trained_types
+from lprl_api.model.megatron import why_not_staged
 from lprl_api.rules.case import Case, Rule
 
 
@@ -13,10 +14,14 @@ def _trained(case: Case) -> Iterator[FieldError]:
         return
     inside = case.inspection.model_class if case.inspection is not None else None
     by_class = shape.family == "other" or shape.tower_parameters != 0 or inside is not None
-    if by_class and is_proven(inside or shape.architecture):
-        if (trainer, case.spec.backends.rollout) == ("torch", "torch"):
+    name = inside or shape.architecture
+    if by_class and (model_type := proven_type(name)):
+        if case.spec.backends.rollout != "torch":
+            why = f"backends.rollout torch alone serves {name}, which is built by its class"
+        elif trainer == "torch" or (reason := why_not_staged(model_type)) is None:
             return
-        why = f"backends.trainer torch and backends.rollout torch alone take {inside or shape.architecture}, which is built by its class"
+        else:
+            why = f"backends.trainer torch alone trains {name}; megatron does not: {reason}"
     elif shape.family == "other":
         why = f"no trainer of this version trains {shape.architecture}; families that are trained: {trained_types()}"
     elif by_class:

@@ -130,7 +130,8 @@ def _list() -> int:
     from lprl_api.catalog.accelerators import ACCELERATORS
     from lprl_api.catalog.presets import PRESETS
     from lprl_api.catalog.presets_planned import PLANNED
-    from lprl_api.model.by_class import is_proven
+    from lprl_api.model.by_class import proven_type
+    from lprl_api.model.megatron import STAGED
     from lprl_api.model.shapes import SHAPES
     from lprl_api.model.weights import whole_parameters
 
@@ -138,7 +139,9 @@ def _list() -> int:
     for name, shape in SHAPES.items():
         experts = f", {shape.moe.experts} experts" if shape.moe else ""
         by_class = shape.family == "other" or shape.tower_parameters
-        only = "" if not by_class else ", by its class (torch)" if is_proven(shape.architecture) else ", planned only"
+        proven = proven_type(shape.architecture) if by_class else None
+        trainers = "torch" if proven not in STAGED else "torch, megatron"
+        only = "" if not by_class else f", by its class ({trainers})" if proven else ", planned only"
         print(f"  {name:<24} {shape.architecture:<34} {whole_parameters(shape) / 1e9:8.1f} B, {shape.layers} layers{experts}{only}")
     print("accelerators (spec.topology.accelerator)")
     print(f"  {', '.join(ACCELERATORS)}")

@@ -5,7 +5,9 @@ from tests.unit.lprl_api.layouts.published import published
 
 from lprl_api.catalog.presets import preset_manifest
 from lprl_api.field_error import FieldError
+from lprl_api.model.megatron import NOT_STAGED, STAGED, why_not_staged
 from lprl_api.model.model_shape import Inspection
+from lprl_api.model.proven import PROVEN
 from lprl_api.model.shapes import SHAPES
 from lprl_api.model.shapes_planned import PLANNED_SHAPES
 from lprl_api.rules.check import check, untrained
@@ -64,15 +66,40 @@ def test_models_that_are_trained_are_not_asked_about() -> None:
     assert [name for name in SHAPES if untrained(spec(name))] == list(PLANNED_SHAPES)
 
 
-BY_CLASS = {"glm-4.7-flash": "glm4_moe_lite", "glm-4.6": "glm4_moe"}
+ALONE = {
+    "glm-4.7-flash": "",
+    "glm-4.6": "",
+    "qwen3.5-9b": "megatron does not: megatron-core's gated delta net has GPU kernels alone (package fla)",
+    "qwen3.5-35b-a3b": "megatron does not: megatron-core's gated delta net has GPU kernels alone (package fla)",
+}
+"""Shape -> why Megatron refuses it, of families that are proven."""
 
 
-@pytest.mark.parametrize("name", BY_CLASS)
-def test_a_proven_family_is_trained_and_served_by_the_torch_backends_alone(name: str) -> None:
-    document = preset_manifest("qwen3-4b-fp8")
-    document["spec"]["model"]["shape"] = name
-    for trainer, rollout in (("torch", "torch"), ("torch", "sglang"), ("megatron", "torch")):
+@pytest.mark.parametrize("name", ALONE)
+def test_a_proven_family_is_served_by_the_torch_engine_alone_and_trained_by_who_has_a_table(name: str) -> None:
+    for trainer, rollout, said in (
+        ("torch", "torch", ""),
+        ("megatron", "torch", ALONE[name]),
+        ("torch", "sglang", "backends.rollout torch alone serves"),
+        ("megatron", "sglang", "backends.rollout torch alone serves"),
+    ):
+        document = preset_manifest("qwen3-4b-fp8")
+        document["spec"]["model"]["shape"] = name
         document["spec"]["backends"] |= {"trainer": trainer, "rollout": rollout}
         found = untrained(parse_job(document).spec)
-        assert bool(found) == ((trainer, rollout) != ("torch", "torch"))
-        assert all("backends.trainer torch and backends.rollout torch alone take" in error.need for error in found)
+        assert bool(found) == bool(said) and all(said in error.need for error in found)
+
+
+def test_a_model_that_kimi_k25_is_a_part_of_is_trained_by_both_trainers_after_its_inspection() -> None:
+    shape = SHAPES["kimi-k2.5"]
+    seen = Inspection(shape=shape, fingerprint="0" * 64, total_bytes=1, tensors=1, shards=1, model_class="KimiK25ForConditionalGeneration")
+    for trainer in ("torch", "megatron"):
+        document = preset_manifest("qwen3-4b-fp8")
+        document["spec"]["model"]["shape"] = None
+        document["spec"]["backends"] |= {"trainer": trainer, "rollout": "torch"}
+        assert about_the_model(check(parse_job(document).spec, shape, seen)) == []
+
+
+def test_why_megatron_refuses_a_family_is_said_of_proven_ones() -> None:
+    assert not STAGED & set(NOT_STAGED) and STAGED | set(NOT_STAGED) <= set(PROVEN)
+    assert why_not_staged("olmo3") == "it has no table of this family"

@@ -23,7 +23,7 @@ from lprl_workload.folder.quantized import PARTNERS, check_codes, check_config_f
 from lprl_workload.quant.rule import Kind, Matrix, Ruled, is_expert, is_fused_expert, is_linear, place_of
 
 MIXED = "config.json and weights are of different models: copy both from the same place again"
-IN_OUT = "its experts are stored [experts, in, out], which no engine reads as codes"
+IN_OUT = "its experts are stored [experts, in, out], and transformers reads no codes in that order"
 ONE_TENSOR = "{} keeps a layer's experts in one tensor, and transformers reads no codes of single ones for it"
 UNSAID = "the class does not say whether its experts are stored [experts, out, in]"
 

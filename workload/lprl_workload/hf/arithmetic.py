@@ -13,7 +13,6 @@ from lprl_workload.hf.activations import InputQuantizer
 from lprl_workload.hf.chosen import chosen_of
 from lprl_workload.hf.experts import DOWN_GROUP, GATE_UP_GROUP, uses_ours
 from lprl_workload.hf.slots import GATE_UP, WeightSlot
-from lprl_workload.quant.select import Selection
 
 
 def selected_slots(slots: Sequence[WeightSlot], fmt: WeightFormat, shape: ModelShape, folder: Path) -> frozenset[str]:
@@ -21,16 +20,14 @@ def selected_slots(slots: Sequence[WeightSlot], fmt: WeightFormat, shape: ModelS
     return selected_names({slot.name: slot.shape for slot in slots}, fmt, shape, folder)
 
 
-def selected_names(
-    tensors: Mapping[str, tuple[int, ...]], fmt: WeightFormat, shape: ModelShape, folder: Path | None = None
-) -> frozenset[str]:
-    """Return which of a checkpoint's tensors (shapes by name) `fmt` quantises; empty for bf16.
+def selected_names(tensors: Mapping[str, tuple[int, ...]], fmt: WeightFormat, shape: ModelShape, folder: Path) -> frozenset[str]:
+    """Return which tensors (shapes by name) of a folder's model `fmt` quantises; empty for bf16.
 
-    `folder`: of the model; None where its family has a table. Raises UserError when a format selects nothing.
+    Raises UserError when a format selects nothing.
     """
     if isinstance(fmt, Bf16):
         return frozenset()
-    selection = Selection(fmt, shape) if folder is None else chosen_of(folder, fmt, shape)
+    selection = chosen_of(folder, fmt, shape)
     names = frozenset(name for name, size in tensors.items() if selection.selects(name, size))
     if not names:
         raise UserError(

@@ -14,6 +14,8 @@ import transformers
 from lprl_api.errors import UserError
 from lprl_api.model.known import text_section
 from lprl_api.model.model_shape import ModelShape
+from lprl_workload.folder.class_model import configuration
+from lprl_workload.folder.config import read_config
 from lprl_workload.folder.header import read_json
 from lprl_workload.hf.by_class import build_by_class
 from lprl_workload.hf.correction import keep_correction
@@ -46,6 +48,8 @@ def compute_dtype(device: torch.device | str) -> torch.dtype:
 
 def model_config(folder: Path, shape: ModelShape) -> Any:
     """Return transformers' configuration of a folder's model, from its config.json; raises UserError naming the file."""
+    if shape.family == "other":
+        return configuration(dict(text_section(read_config(folder))) | {"tie_word_embeddings": shape.tied_embeddings})
     document = {k: v for k, v in text_section(read_json(folder / "config.json")).items() if k not in NOT_FIELDS}
     document["tie_word_embeddings"] = shape.tied_embeddings
     config_class, _ = model_classes(shape.family)

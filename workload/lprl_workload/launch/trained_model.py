@@ -22,6 +22,7 @@ from lprl_workload.data import NamedTensor
 from lprl_workload.folder.config import read_shape
 from lprl_workload.hf.folder import read_folder
 from lprl_workload.hf.model import build_model
+from lprl_workload.hf.naming import naming_of
 from lprl_workload.hf.slots import WeightSlot, weight_slots
 from lprl_workload.io.parts import FileRecord
 from lprl_workload.process.errors import DamagedError
@@ -86,10 +87,11 @@ def _trained(folder: Path, records: Sequence[FileRecord], model: Path, shape: Mo
     """Yield every tensor of the model's checkpoint, whichever trainer saved it."""
     if schema_of(folder) == saved_pieces.SCHEMA:
         with SavedPieces(folder, records) as pieces:
-            names = checkpoint_tensors(shape)
+            naming = naming_of(model)
+            names = {naming.stored(name) if naming is not None else name for name in checkpoint_tensors(shape)}
             kept = frozenset(name for name in names if name.endswith(CORRECTION))
             yield from _kept(model, kept)
-            for name in sorted(names.keys() - kept):
+            for name in sorted(names - kept):
                 yield NamedTensor(name, pieces.whole(name, "master").to(torch.bfloat16))
         return
     slots = weight_slots(build_model(model, shape, "meta"), shape)

@@ -43,7 +43,7 @@ class MegatronTrainActor(RankActor):
         self._ranks = Ranks(rank, mesh_here(run, rank.world), run.stall_seconds)
         super().__init__(run, paths, self._ranks.group)
         self._model = self._staged(paths.model, filled=False)
-        self._masters = StagedMasters(self._model, self._ranks, run.training_format, run.optimizer)
+        self._masters = StagedMasters(self._model, self._ranks, run.training_format, run.optimizer, paths.model)
         self._model.fill(paths.model, self._masters.values)
         self._masters.refresh()
         self._reference: StagedModel | None = None

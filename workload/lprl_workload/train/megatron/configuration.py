@@ -1,6 +1,6 @@
 """Model shape, config.json and layout -> Megatron's configuration and layer specs."""
 
-import sys
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,10 +15,10 @@ from lprl_api.errors import UserError
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.topology import TrainerLayout
 from lprl_workload.hf.model import compute_dtype
-from lprl_workload.train.megatron.families import FAMILIES
+from lprl_workload.train.megatron.families import family_of
 from lprl_workload.train.megatron.families.family import Config, Fields
 from lprl_workload.train.megatron.latent import LatentAttention
-from lprl_workload.train.megatron.packed import HeadNorm, PackedAttention, RmsNorm
+from lprl_workload.train.megatron.packed import HeadNorm, LatentNorm, PackedAttention, RmsNorm
 from lprl_workload.train.megatron.stages import Stages
 from lprl_workload.train.mesh import TrainMesh
 
@@ -33,7 +33,7 @@ def transformer_config(
     dtype = compute_dtype(device)
     made = MLATransformerConfig if shape.mla else TransformerConfig
     return made(
-        **FAMILIES[shape.family].fields(shape, config),
+        **family_of(shape).fields(shape, config),
         **_ranks(mesh, stages, layout),
         **(_experts(mesh) if shape.moe else {}),
         **_recompute(layout, shape.layers // mesh.pp),
@@ -110,7 +110,7 @@ def layer_specs(config: TransformerConfig, chunk: int | None) -> TransformerBloc
         attention.core_attention = PackedAttention
         if config.multi_latent_attention:
             submodules.self_attention.module = LatentAttention
-            attention.q_layernorm, attention.kv_layernorm = RmsNorm if config.q_lora_rank else IdentityOp, RmsNorm
+            attention.q_layernorm, attention.kv_layernorm = LatentNorm if config.q_lora_rank else IdentityOp, LatentNorm
         elif config.qk_layernorm:
             attention.q_layernorm = attention.k_layernorm = HeadNorm
     return block
@@ -123,7 +123,7 @@ def rotary_frequencies(config: Any) -> Tensor:
     """
     parameters = config.rope_parameters
     kind = parameters.get("rope_type", "default")
-    module = sys.modules[type(config).__module__.replace("configuration_", "modeling_")]
+    module = import_module(type(config).__module__.replace("configuration_", "modeling_"))
     (rotary_class,) = (value for name, value in vars(module).items() if name.endswith("RotaryEmbedding"))
     rotary = rotary_class(config)
     if kind not in ("default", "linear", "llama3", "yarn") or rotary.attention_scaling != 1.0:

@@ -18,11 +18,12 @@ from functools import cache
 
 from lprl_api.model.checkpoint_tensors import CORRECTION, EMBEDDING, HEAD, checkpoint_tensors
 from lprl_api.model.model_shape import ModelShape
-from lprl_workload.quant.select import Selection
+from lprl_workload.hf.naming import Naming
+from lprl_workload.quant.select import Chosen
 from lprl_workload.quant.specs import spec_bytes
 from lprl_workload.sync.manifest import Entry, Piece, WeightManifest
 from lprl_workload.train.megatron import parts
-from lprl_workload.train.megatron.families import FAMILIES
+from lprl_workload.train.megatron.families import family_of
 from lprl_workload.train.megatron.parts import Cutting, Dimensions, Part, Tensor
 from lprl_workload.train.megatron.stages import Stages
 from lprl_workload.train.megatron.table import Cut, Modules, Row
@@ -57,12 +58,23 @@ class Mapping:
     mesh: TrainMesh
     stages: Stages
     modules: Modules = "local"
+    naming: Naming | None = None
+    """What the folder calls a language model that is a part of another; None for a model of its own."""
 
     def __post_init__(self) -> None:
         if len(self.stages.layers) != self.mesh.pp or self.stages.vpp != self.mesh.vpp:
             raise ValueError(f"{self.stages}: the mesh has {self.mesh.pp} stages of {self.mesh.vpp} chunks")
         if sum(self.stages.layers) != self.shape.layers:
             raise ValueError(f"{self.stages}: the model has {self.shape.layers} layers")
+
+    @property
+    def tensors(self) -> ReadOnly[str, Dimensions]:
+        """Every tensor of the checkpoint, as the folder calls it, and its shape."""
+        return _tensors(self.shape, self.naming)
+
+    def stored(self, name: str) -> str:
+        """Return what the folder calls a tensor."""
+        return name if self.naming is None else self.naming.stored(name)
 
     @property
     def padded_vocab(self) -> int:
@@ -90,11 +102,12 @@ class Mapping:
                 yield self._outside(chunk, head, EMBEDDING if self.shape.tied_embeddings else HEAD, tensor)
 
     def _outside(self, chunk: int, row: Row, source: str, tensor: int) -> Held:
-        sources = [Tensor(source, checkpoint_tensors(self.shape)[source])]
+        name = self.stored(source)
+        sources = [Tensor(name, self.tensors[name])]
         return Held(chunk, row.parameter, self._cut(row.cut, sources, tensor, self.mesh.tp))
 
     def _layer(self, layer: int, rank: int, tensor: int) -> Iterator[tuple[str, Cutting]]:
-        prefix, tensors = f"model.layers.{layer}.", checkpoint_tensors(self.shape)
+        prefix, tensors = self.stored(f"{_LAYERS}{layer}."), self.tensors
         expert, expert_tensor = self.mesh.expert_coordinates(rank)
         for row in self._rows(layer):
             cut = row.cut_by(self.modules)
@@ -111,7 +124,7 @@ class Mapping:
     def _rows(self, layer: int) -> list[Row]:
         """Return the rows of the family's table that a layer has."""
         there = _by_layer(self.shape)[layer]
-        rows = FAMILIES[self.shape.family].layer
+        rows = family_of(self.shape).layer
         return [row for row in rows if row.sources[0].format(0) in there and (row.beside is None or row.beside in there)]
 
     def _cut(self, cut: Cut, sources: list[Tensor], rank: int, ranks: int) -> Cutting:
@@ -143,6 +156,12 @@ class Mapping:
 
 
 @cache
+def _tensors(shape: ModelShape, naming: Naming | None) -> ReadOnly[str, Dimensions]:
+    found = checkpoint_tensors(shape)
+    return found if naming is None else {naming.stored(name): size for name, size in found.items()}
+
+
+@cache
 def _by_layer(shape: ModelShape) -> tuple[frozenset[str], ...]:
     """Return the names of each layer's tensors, without what they begin with."""
     found: list[set[str]] = [set() for _ in range(shape.layers)]
@@ -156,7 +175,7 @@ def _by_layer(shape: ModelShape) -> tuple[frozenset[str], ...]:
 @cache
 def _manifest(mapping: Mapping) -> WeightManifest:
     """Deal rectangles that several ranks hold out over them: each to the holder with the fewest bytes so far."""
-    holders: dict[str, dict[Dimensions, tuple[Dimensions, list[int]]]] = {name: {} for name in checkpoint_tensors(mapping.shape)}
+    holders: dict[str, dict[Dimensions, tuple[Dimensions, list[int]]]] = {name: {} for name in mapping.tensors}
     for rank in range(mapping.mesh.world):
         for held in mapping.held(rank):
             for part in held.cutting.parts:
@@ -171,17 +190,17 @@ def _manifest(mapping: Mapping) -> WeightManifest:
             load[owner] += spec_bytes(dtype, shape)
             pieces.append(Piece(owner, offset, shape))
         if not pieces:
-            raise ValueError(f"{name}: no row of the table of {mapping.shape.family} has it")
-        entries.append(Entry(name, dtype, checkpoint_tensors(mapping.shape)[name], tuple(pieces)))
+            raise ValueError(f"{name}: no row of the table of {mapping.shape.architecture} has it")
+        entries.append(Entry(name, dtype, mapping.tensors[name], tuple(pieces)))
     return WeightManifest(mapping.mesh.world, tuple(entries))
 
 
-def quantised(mapping: Mapping, rank: int, selection: Selection) -> frozenset[tuple[int, str]]:
+def quantised(mapping: Mapping, rank: int, selection: Chosen) -> frozenset[tuple[int, str]]:
     """Return (chunk, name) of a rank's parameters that `selection` quantises.
 
     Raises ValueError where it takes some of the tensors that make one parameter, and leaves others.
     """
-    tensors, found = checkpoint_tensors(mapping.shape), set[tuple[int, str]]()
+    tensors, found = mapping.tensors, set[tuple[int, str]]()
     for held in mapping.held(rank):
         taken = {selection.selects(part.name, tensors[part.name]) for part in held.cutting.parts}
         if len(taken) > 1:

@@ -4,17 +4,18 @@ A parameter holds parts of several checkpoint tensors (query, key and value by g
 by the functions that convert a checkpoint, and only where no block or group of the checkpoint's tensor reaches over two ranks.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from lprl_api.errors import UserError
-from lprl_api.model.checkpoint_tensors import checkpoint_tensors
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.spec.algorithm import Optimizer
 from lprl_workload.hf.activations import InputQuantizer
 from lprl_workload.hf.arithmetic import selected_names
+from lprl_workload.hf.chosen import chosen_of
 from lprl_workload.quant.scheme import fake_quantize
-from lprl_workload.quant.select import Selection
 from lprl_workload.train.masters import Master, Masters
 from lprl_workload.train.megatron.mapping import Held, Mapping, quantised
 from lprl_workload.train.megatron.model import StagedModel
@@ -31,14 +32,15 @@ def key_of(chunk: int, name: str) -> str:
 class StagedMasters(Masters):
     """Masters of one rank's model; forward weights are filled by `refresh`."""
 
-    def __init__(self, model: StagedModel, ranks: Ranks, fmt: WeightFormat, settings: Optimizer) -> None:
+    def __init__(self, model: StagedModel, ranks: Ranks, fmt: WeightFormat, settings: Optimizer, folder: Path) -> None:
         """Make masters of a model's parameters, rows still zero, and of linear layers that `fmt` quantises the inputs it asks for.
 
+        `folder`: of the model.
         Raises UserError where the format selects nothing of the model, or a tensor is cut inside a block or group.
         """
         mapping, self._model = model.mapping, model
         self._cuttings: dict[str, Cutting] = {key_of(h.chunk, h.name): h.cutting for h in mapping.held(ranks.rank)}
-        chosen = selected(mapping, ranks.rank, fmt)
+        chosen = selected(mapping, ranks.rank, fmt, folder)
         trained = {key_of(*key): p for key, p in model.parameters.items() if isinstance(p, nn.Parameter)}
         super().__init__(trained, frozenset(key_of(h.chunk, h.name) for h in chosen), fmt, settings, ranks.group)
         emulate_inputs(model, chosen, fmt)
@@ -64,19 +66,19 @@ class StagedMasters(Masters):
         return found
 
 
-def selected(mapping: Mapping, rank: int, fmt: WeightFormat) -> tuple[Held, ...]:
+def selected(mapping: Mapping, rank: int, fmt: WeightFormat, folder: Path) -> tuple[Held, ...]:
     """Return what of a rank's parameters `fmt` quantises; raises UserError as StagedMasters says."""
     if isinstance(fmt, Bf16):
         return ()
-    selected_names(checkpoint_tensors(mapping.shape), fmt, mapping.shape)
+    selected_names(mapping.tensors, fmt, mapping.shape, folder)
     try:
-        keys = quantised(mapping, rank, Selection(fmt, mapping.shape))
+        keys = quantised(mapping, rank, chosen_of(folder, fmt, mapping.shape))
     except ValueError as error:
         raise UserError(f"precision.excludeModules: {error}", "exclude all of them or none") from error
     found = tuple(held for held in mapping.held(rank) if (held.chunk, held.name) in keys)
     for held in found:
         for part in held.cutting.parts:
-            _check_tiles(part, checkpoint_tensors(mapping.shape)[part.name], fmt)
+            _check_tiles(part, mapping.tensors[part.name], fmt)
     return found
 
 

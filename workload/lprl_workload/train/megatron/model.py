@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.topology import TrainerLayout
 from lprl_workload.hf.model import model_config
+from lprl_workload.hf.naming import naming_of
 from lprl_workload.train.batch import MicroBatch
 from lprl_workload.train.megatron.configuration import layer_specs, rotary_frequencies, transformer_config
 from lprl_workload.train.megatron.cpu import on_device
@@ -31,7 +32,7 @@ class StagedModel:
 
     def __init__(self, folder: Path, shape: ModelShape, stages: Stages, layout: TrainerLayout, ranks: Ranks, filled: bool = True) -> None:
         """Build this rank's chunks of `folder`'s model, in the device's own dtype; unless `filled`, weights are what memory held."""
-        self.mapping, self._ranks, mesh = Mapping(shape, ranks.mesh, stages), ranks, ranks.mesh
+        self.mapping, self._ranks, mesh = Mapping(shape, ranks.mesh, stages, naming=naming_of(folder)), ranks, ranks.mesh
         written = model_config(folder, shape)
         self._config = transformer_config(shape, written.to_dict(), mesh, stages, layout, ranks.device)
         frequencies = rotary_frequencies(written).to(ranks.device)

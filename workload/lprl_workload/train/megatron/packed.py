@@ -82,6 +82,14 @@ class RmsNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
+class LatentNorm(RmsNorm):
+    """A norm of what latent attention compresses: transformers' classes take their default there, whatever rms_norm_eps says."""
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-6, **_: Any) -> None:
+        """Take what Megatron builds a norm with, but for its epsilon."""
+        super().__init__(config, hidden_size)
+
+
 class HeadNorm(RmsNorm):
     """A norm of heads: every tensor rank has its own heads, and so a share of the gradient."""
 

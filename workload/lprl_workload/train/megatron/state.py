@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from lprl_api.errors import UserError
-from lprl_api.model.checkpoint_tensors import checkpoint_tensors
 from lprl_workload.io.parts import FileRecord
 from lprl_workload.process.movement import here
 from lprl_workload.train.megatron.mapping import Mapping
@@ -25,7 +24,7 @@ def take_pieces(masters: StagedMasters, mapping: Mapping, rank: int, steps: int)
     for (name, _), (held, part) in mapping.owned(rank).items():
         if (key := key_of(held.chunk, held.name)) in masters.items:
             owned.setdefault(name, []).append((key, part))
-    shapes, tensors = checkpoint_tensors(mapping.shape), dict[str, Tensor]()
+    shapes, tensors = mapping.tensors, dict[str, Tensor]()
     copies: dict[tuple[str, str], Tensor] = {}
     for name, pieces in owned.items():
         for number, (key, part) in enumerate(pieces):
@@ -50,7 +49,7 @@ def load_pieces(directory: Path, masters: StagedMasters, mapping: Mapping, rank:
     See load_state for what it raises. Forward weights are still to be refreshed.
     """
     with SavedPieces(directory, records) as saved:
-        wanted = checkpoint_tensors(mapping.shape)
+        wanted = mapping.tensors
         for name, shape in saved.shapes.items():
             if wanted.get(name) != shape:
                 raise UserError(f"{directory}: {name} of shape {list(shape)} is not this model's", "load a checkpoint of the same model")

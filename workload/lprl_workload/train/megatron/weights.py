@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lprl_api.errors import UserError
-from lprl_api.model.checkpoint_tensors import checkpoint_tensors
 from lprl_workload.folder.model import read_contents
-from lprl_workload.hf.folder import read_folder
-from lprl_workload.hf.slots import is_known_extra, per_expert
+from lprl_workload.hf.folder_weights import published_weights
+from lprl_workload.hf.naming import has_more
+from lprl_workload.hf.slots import is_known_extra
 from lprl_workload.quant.select import is_fused
 from lprl_workload.sync.manifest import Shard, WeightManifest
 from lprl_workload.train.megatron.mapping import Held, Mapping
@@ -64,7 +64,7 @@ def load(tensors: Iterable[tuple[str, Tensor]], mapping: Mapping, rank: int, par
 
 def _check(name: str, tensor: Tensor, mapping: Mapping) -> None:
     _check_name(name, mapping)
-    shape = checkpoint_tensors(mapping.shape).get(name)
+    shape = mapping.tensors.get(name)
     if shape is None:
         return
     if tuple(tensor.shape) != shape:
@@ -75,7 +75,7 @@ def _check(name: str, tensor: Tensor, mapping: Mapping) -> None:
 
 
 def _check_name(name: str, mapping: Mapping) -> None:
-    if name not in checkpoint_tensors(mapping.shape) and not is_known_extra(name, mapping.shape) and not is_fused(name):
+    if name not in mapping.tensors and not is_known_extra(name, mapping.shape) and not is_fused(name):
         raise UserError(f"tensor {name} is not in a {mapping.shape.architecture}", "restore the config.json the model was published with")
 
 
@@ -84,12 +84,15 @@ def stored(folder: Path, mapping: Mapping, rank: int) -> Iterator[tuple[str, Ten
 
     Raises what `read_contents` raises: for the whole folder, whatever the rank has of it.
     """
-    for tensors in read_contents(folder).shards.values():
-        for tensor in tensors:
-            _check_name(tensor.name, mapping)
+    contents = read_contents(folder)
+    if not has_more(folder, mapping.shape.family):
+        for name in contents.tensors:
+            _check_name(name, mapping)
     mine = {part.name for held in mapping.held(rank) for part in held.cutting.parts}
-    for stored_name, stored_tensor in read_folder(folder, lambda name: name in mine or is_fused(name)):
-        yield from ((name, tensor) for name, tensor in per_expert(stored_name, stored_tensor) if name in mine)
+    fused = contents.ruled.fused.keys() if contents.ruled is not None else ()
+    for name, tensor in published_weights(folder, mapping.shape, lambda name: name in mine or name in fused or is_fused(name)):
+        if name in mine:
+            yield name, tensor
 
 
 class PartsSource:

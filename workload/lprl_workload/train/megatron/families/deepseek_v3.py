@@ -2,10 +2,22 @@
 
 from lprl_api.errors import UserError
 from lprl_api.model.model_shape import ModelShape
-from lprl_workload.train.megatron.families.family import GATED_MLP, MLP_NORMS, ROUTED_EXPERTS, Config, Family, Fields, routed_experts, usual
+from lprl_workload.train.megatron.families.family import (
+    GATED_MLP,
+    MLP_NORMS,
+    REMEDY,
+    ROUTED_EXPERTS,
+    SHARED_EXPERTS,
+    Config,
+    Family,
+    Fields,
+    routed_experts,
+    sigmoid_router,
+    usual,
+)
 from lprl_workload.train.megatron.table import Row
 
-_ATTENTION, _MLP = "self_attention.", "mlp."
+_ATTENTION = "self_attention."
 
 LATENT_ATTENTION = (
     Row("input_layernorm.weight", ("input_layernorm.weight",)),
@@ -18,21 +30,12 @@ LATENT_ATTENTION = (
     Row(f"{_ATTENTION}linear_kv_up_proj.weight", ("self_attn.kv_b_proj.weight",), "rows"),
     Row(f"{_ATTENTION}linear_proj.weight", ("self_attn.o_proj.weight",), "columns"),
 )
-SHARED_EXPERTS = (
-    Row(f"{_MLP}router.expert_bias", ("mlp.gate.e_score_correction_bias",)),
-    Row(
-        f"{_MLP}shared_experts.linear_fc1.weight",
-        ("mlp.shared_experts.gate_proj.weight", "mlp.shared_experts.up_proj.weight"),
-        "rows",
-    ),
-    Row(f"{_MLP}shared_experts.linear_fc2.weight", ("mlp.shared_experts.down_proj.weight",), "columns"),
-)
-REMEDY = "use backends.trainer torch"
 
 
-def _fields(shape: ModelShape, config: Config) -> Fields:
+def latent_fields(shape: ModelShape, config: Config) -> Fields:
+    """Return the fields of a model with latent attention."""
     assert shape.mla is not None
-    for key, needed in (("attention_bias", False), ("rope_interleave", True), ("norm_topk_prob", True)):
+    for key, needed in (("attention_bias", False), ("rope_interleave", True)):
         if config.get(key, needed) is not needed:
             what = f"config.json: {key} {str(config[key]).lower()}: backends.trainer megatron trains {str(needed).lower()} only"
             raise UserError(what, REMEDY)
@@ -40,7 +43,7 @@ def _fields(shape: ModelShape, config: Config) -> Fields:
     return {
         **usual(shape, config),
         **routed_experts(shape, config),
-        **_router(shape, config),
+        **sigmoid_router(shape, config),
         "num_attention_heads": shape.heads,
         "multi_latent_attention": True,
         "q_lora_rank": shape.mla.q_lora_rank,
@@ -56,22 +59,4 @@ def _fields(shape: ModelShape, config: Config) -> Fields:
     }
 
 
-def _router(shape: ModelShape, config: Config) -> Fields:
-    if shape.moe is None:
-        return {}
-    groups, chosen = config["n_group"], config["topk_group"]
-    if groups > 1 and shape.moe.experts_per_token != 2 * chosen:
-        # Megatron scores a group by its best (experts a token / groups chosen), transformers by its best two.
-        what = f"config.json: num_experts_per_tok {shape.moe.experts_per_token} of topk_group {chosen} groups"
-        raise UserError(f"{what}: backends.trainer megatron needs {2 * chosen}", REMEDY)
-    return {
-        "moe_router_score_function": "sigmoid",
-        "moe_router_enable_expert_bias": True,
-        "moe_router_num_groups": groups if groups > 1 else None,
-        "moe_router_group_topk": chosen if groups > 1 else None,
-        "moe_router_topk_scaling_factor": config["routed_scaling_factor"],
-        "moe_shared_expert_intermediate_size": shape.moe.shared_expert_ffn or None,
-    }
-
-
-DEEPSEEK_V3 = Family("deepseek-v3", (*LATENT_ATTENTION, *GATED_MLP, *ROUTED_EXPERTS, *SHARED_EXPERTS, *MLP_NORMS), _fields)
+DEEPSEEK_V3 = Family("deepseek-v3", (*LATENT_ATTENTION, *GATED_MLP, *ROUTED_EXPERTS, *SHARED_EXPERTS, *MLP_NORMS), latent_fields)

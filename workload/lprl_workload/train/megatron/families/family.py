@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lprl_api.errors import UserError
+from lprl_api.model.checkpoint_tensors import checkpoint_tensors
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.train.megatron.table import Row
 
@@ -21,7 +23,7 @@ class Family:
     """One family."""
 
     name: str
-    """As in ModelShape.family."""
+    """As in ModelShape.family, or the model_type of a family that is built by its class."""
     layer: tuple[Row, ...]
     """Every tensor a layer of its checkpoints can have; rows whose sources a layer lacks are left out."""
     fields: Callable[[ModelShape, Config], Fields]
@@ -74,6 +76,18 @@ ROUTED_EXPERTS = (
 )
 
 
+REMEDY = "use backends.trainer torch"
+SHARED_EXPERTS = (
+    Row(f"{_MLP}router.expert_bias", ("mlp.gate.e_score_correction_bias",)),
+    Row(
+        f"{_MLP}shared_experts.linear_fc1.weight",
+        ("mlp.shared_experts.gate_proj.weight", "mlp.shared_experts.up_proj.weight"),
+        "rows",
+    ),
+    Row(f"{_MLP}shared_experts.linear_fc2.weight", ("mlp.shared_experts.down_proj.weight",), "columns"),
+)
+
+
 def usual_attention(shape: ModelShape, config: Config) -> Fields:
     """Return the fields of attention with query groups."""
     return {
@@ -99,10 +113,31 @@ def routed_experts(shape: ModelShape, config: Config) -> Fields:
     """Return the fields of routed experts; empty without any."""
     if shape.moe is None:
         return {}
-    dense = shape.moe.dense_layers
+    tensors = checkpoint_tensors(shape)
     return {
         "num_moe_experts": shape.moe.experts,
         "moe_router_topk": shape.moe.experts_per_token,
         "moe_ffn_hidden_size": shape.moe.expert_ffn,
-        "moe_layer_freq": [0] * dense + [1] * (shape.layers - dense),
+        "moe_layer_freq": [int(f"model.layers.{layer}.mlp.gate.weight" in tensors) for layer in range(shape.layers)],
+    }
+
+
+def sigmoid_router(shape: ModelShape, config: Config) -> Fields:
+    """Return the fields of experts chosen by sigmoids with a correction bias, shared ones beside; empty without experts."""
+    if shape.moe is None:
+        return {}
+    if config.get("norm_topk_prob", True) is not True:
+        raise UserError("config.json: norm_topk_prob false: backends.trainer megatron trains true only", REMEDY)
+    groups, chosen = config["n_group"], config["topk_group"]
+    if groups > 1 and shape.moe.experts_per_token != 2 * chosen:
+        # Megatron scores a group by its best (experts a token / groups chosen), transformers by its best two.
+        what = f"config.json: num_experts_per_tok {shape.moe.experts_per_token} of topk_group {chosen} groups"
+        raise UserError(f"{what}: backends.trainer megatron needs {2 * chosen}", REMEDY)
+    return {
+        "moe_router_score_function": "sigmoid",
+        "moe_router_enable_expert_bias": True,
+        "moe_router_num_groups": groups if groups > 1 else None,
+        "moe_router_group_topk": chosen if groups > 1 else None,
+        "moe_router_topk_scaling_factor": config["routed_scaling_factor"],
+        "moe_shared_expert_intermediate_size": shape.moe.shared_expert_ffn or None,
     }
