@@ -38,7 +38,7 @@ test-unit: $(STAMP) ## The tests that need neither Ray nor an API server (a minu
 test-faults: $(STAMP) ## Hangs and kills of real processes, found within their limits: nothing else should run (ten minutes on two cores).
 	$(BIN)/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m faults tests/local
 
-test-zoo: $(STAMP) ## Every family of docs/families.md: converted to FP8 and INT4 and read back exactly, trained as its class computes it, or refused by name (five minutes on two cores).
+test-zoo: $(STAMP) ## Every family of docs/families.md: converted to FP8 and INT4 and read back exactly, trained as its class computes it, or refused by name, and three steps of a run in each low-precision pair (ten minutes on two cores).
 	$(BIN)/pytest -q -m "not slow" tests/zoo
 
 test-zoo-learning: $(STAMP) ## Qwen3.5 (dense, MoE) and GLM-4.5 learn the demo's task in int4-qat/int4 and fp8/fp8 (half an hour on two cores).
@@ -161,7 +161,7 @@ $(MEGATRON_STAMP): pyproject.toml constraints.txt constraints-megatron.txt
 	$(MEGATRON_BIN)/pip install -q --no-deps --ignore-requires-python -c constraints-megatron.txt megatron-core triton
 	@touch $@
 
-test-megatron: $(MEGATRON_STAMP) ## The trainer's contract, layouts, killed ranks and learning with Megatron on processes of this machine (four minutes on two cores).
+test-megatron: $(MEGATRON_STAMP) ## The trainer's contract, layouts, killed ranks and learning with Megatron on processes of this machine (five minutes on two cores).
 	$(MEGATRON_BIN)/python -m pytest -q tests/megatron_cpu
 
 engines: $(BACKENDS_STAMP) ## Train four precision pairs with the torch engine and with SGLang on the CPU, side by side: docs/precision/engines/ (hours on two cores; ENGINES="--pairs fp8/fp8 --models qwen3": some of it).

@@ -1,4 +1,4 @@
-"""Families without a table of their own that the Megatron trainer cuts over ranks, and why it refuses others that are trained by their class.
+"""Families that are built by their class and that the Megatron trainer cuts over ranks, too; why it refuses others.
 
 The trainer's tables are its own (workload, train/megatron/families); a test holds these lists against them and against megatron-core.
 """

@@ -1,0 +1,45 @@
+"""Families that are built by their class and have a table for Megatron, or the reason why not."""
+
+import pytest
+from tests.unit.lprl_workload.train.megatron.meshes import numbered
+from tests.unit.lprl_workload.train.megatron.test_mapping import loaded
+from tests.zoo.tiny import tiny_config
+
+from lprl_api.errors import UserError
+from lprl_api.model.hf_config import ARCHITECTURES
+from lprl_api.model.layouts.planned import planned_shape
+from lprl_api.model.megatron import STAGED
+from lprl_api.model.model_shape import ModelShape
+from lprl_workload.hf.naming import Naming
+from lprl_workload.train.megatron.families import FAMILIES, family_of
+from lprl_workload.train.megatron.mapping import Mapping
+from lprl_workload.train.megatron.stages import Stages
+from lprl_workload.train.mesh import TrainMesh
+
+INSIDE = {"kimi_k25": Naming("language_model.model.", "language_model.lm_head.weight")}
+
+
+def shape_of(model_type: str) -> ModelShape:
+    return planned_shape({**tiny_config(model_type, {"num_hidden_layers": 4}).to_dict(), "model_type": model_type})
+
+
+def test_rules_know_every_table_and_no_other() -> None:
+    assert {name for name in FAMILIES if name not in ARCHITECTURES} | set(INSIDE) == STAGED
+    assert all(family_of(shape_of(name)).name in FAMILIES for name in STAGED)
+
+
+@pytest.mark.parametrize("model_type", sorted(STAGED))
+def test_every_element_of_a_checkpoint_is_owned_once_under_the_folders_name(model_type: str) -> None:
+    mapping = Mapping(shape_of(model_type), TrainMesh(tp=2, pp=2, ep=2), Stages((3, 1)), naming=INSIDE.get(model_type))
+    manifest = mapping.manifest()
+    assert manifest.faults() == [] and [e.name for e in manifest.entries] == sorted(mapping.tensors)
+    plain = numbered(mapping.shape)
+    stored = {mapping.stored(name): tensor for name, tensor in plain.items()}
+    assert set(stored) == set(mapping.tensors) and (stored.keys() == plain.keys()) == (model_type not in INSIDE)
+    for rank in range(mapping.mesh.world):
+        assert all((values >= 0).all() for values in loaded(mapping, rank, stored).values()), "nothing is left out"
+
+
+def test_a_family_without_a_table_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"Olmo3ForCausalLM: backends\.trainer megatron has no table of it"):
+        family_of(shape_of("olmo3").model_copy(update={"architecture": "Olmo3ForCausalLM"}))
