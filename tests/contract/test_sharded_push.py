@@ -3,7 +3,6 @@
 And the push after one that failed on a rank in its middle is right, bit for bit: ranks out of step would give rows of other layers.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import torch
 from tests import forking
 
 from lprl_api.model.formats import Bf16, Fp8Block, Fp8Channel, Fp8Tensor, Int4Group, WeightFormat
-from lprl_api.model.hf_config import shape_from_config
 from lprl_api.spec.precision import Scope
 from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.generate import ModelOptions, generate_model
@@ -25,8 +23,9 @@ from lprl_workload.checkpoint.hf_folder import write_trained
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Bucket
 from lprl_workload.episode import TrainSample
+from lprl_workload.folder.config import read_shape
+from lprl_workload.hf.chosen import chosen_of
 from lprl_workload.hf.folder import read_folder
-from lprl_workload.quant.select import Selection
 from lprl_workload.sync.buckets import as_bytes
 from lprl_workload.sync.manifest import ServedAs
 from lprl_workload.sync.peers import AbandonedError
@@ -65,12 +64,12 @@ class Spoilt(DiskTransport):
 class Rank:
     """One rank's trainer and what it pushes, in folders of `root`."""
 
-    def __init__(self, actor: Any, run: RunConfig, rank: int, root: Path) -> None:
-        self.actor, self.run, self.rank, self.root = actor, run, rank, root
+    def __init__(self, actor: Any, run: RunConfig, rank: int, root: Path, model: Path) -> None:
+        self.actor, self.run, self.rank, self.root, self.model = actor, run, rank, root, model
 
     def push(self, fmt: WeightFormat, folder: str, version: int, at: int = -1) -> None:
         source = self.actor.source()
-        routes = route(source.manifest(), LAYOUTS, BUCKET_BYTES, ServedAs(fmt, Selection(fmt, self.run.shape)))
+        routes = route(source.manifest(), LAYOUTS, BUCKET_BYTES, ServedAs(fmt, chosen_of(self.model, fmt, self.run.shape)))
         transport = Spoilt(self.root / folder, self.rank, routes, version, lambda v: lambda: None)
         transport.at = at
         push(Session(routes, transport, self.actor.peers()), source, version, strong=True)
@@ -97,7 +96,7 @@ def stepped(rank: int, world: int, root: Path, port: int, shard: bool) -> Rank:
     values = [np.asarray(row, np.float32) for row in ((-3.0, -3.0), (1.0, -1.0))]
     sample = TrainSample(np.asarray((3, 4, 5, 6, 7), np.int32), np.arange(5) > 2, *values)
     actor.train([[sample]], world, 2 * world)
-    return Rank(actor, run, rank, root)
+    return Rank(actor, run, rank, root, root / "all" / "model")
 
 
 def worker(rank: int, world: int, root: str, port: int, shard: bool) -> None:
@@ -116,8 +115,7 @@ def worker(rank: int, world: int, root: str, port: int, shard: bool) -> None:
 
 def offline(folder: Path, fmt: WeightFormat) -> dict[str, torch.Tensor]:
     """The offline conversion of an export."""
-    selection = Selection(fmt, shape_from_config(json.loads((folder / "config.json").read_text())))
-    return converted(dict(read_folder(folder)), ServedAs(fmt, selection))
+    return converted(dict(read_folder(folder)), ServedAs(fmt, chosen_of(folder, fmt, read_shape(folder))))
 
 
 def assert_served(root: Path, folder: str, version: int, want: dict[str, torch.Tensor]) -> None:

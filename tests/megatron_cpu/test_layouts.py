@@ -87,7 +87,7 @@ def go_on(job: Job, rank: RankInfo) -> tuple[list[dict[str, float]], int]:
     found = [train(job, actor, rank.rank, number) for number in range(STEPS)]
     actor.begin_save(folder_of(root / "saved"))
     actor.finish_save(wait=True)
-    pushing = Rank(actor, job.run(**CHANGES), rank.rank, root)
+    pushing = Rank(actor, job.run(**CHANGES), rank.rank, root, job.folder)
     for number, fmt in enumerate(FORMATS if rank.world > 1 else ()):
         pushing.push(fmt, f"f{number}", 7)
     write_trained(folder_of(root / "export"), actor.source(), actor.peers(), job.folder, job.shape)
