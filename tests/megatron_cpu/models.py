@@ -93,6 +93,11 @@ def reference_logprobs(folder: Path, of: Sequence[TrainSample], temperature: flo
     return found
 
 
+def is_beside(name: str) -> bool:
+    """Return whether a tensor of a whole model is none of its language model's."""
+    return "vision" in name or "projector" in name
+
+
 def tensors_of(folder: Path, shape: ModelShape) -> Mapping[str, tuple[int, ...]]:
     """Return every tensor that is trained of a folder's model, as the folder calls it, and its shape."""
     return Parts(shape, TrainMesh(), Stages((shape.layers,)), naming=naming_of(folder)).tensors

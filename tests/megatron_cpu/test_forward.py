@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tests.megatron_cpu.crew import Job, run
-from tests.megatron_cpu.models import reference_logprobs, samples, stored, write_model
+from tests.megatron_cpu.models import is_beside, reference_logprobs, samples, stored, write_model
 
 from lprl_fixtures.architectures import Architecture
 from lprl_workload.config import RankInfo
@@ -100,7 +100,7 @@ def test_a_model_on_ranks_is_transformers_model(case: str, folders: dict[str, tu
                 wanted = reference_logprobs(folder, part, TEMPERATURE)
                 for row, want in zip(rows, wanted, strict=True):
                     np.testing.assert_allclose(row, want, atol=1e-5, rtol=0)
-    whole = {name: tensor for name, tensor in stored(folder).items() if "vision" not in name and "projector" not in name}
+    whole = {name: tensor for name, tensor in stored(folder).items() if not is_beside(name)}
     handed_out = {name: torch.full(tensor.shape, torch.nan, dtype=tensor.dtype) for name, tensor in whole.items()}
     for _, shards in answers:
         for tensor_name, offset, values in shards:
