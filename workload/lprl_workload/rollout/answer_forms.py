@@ -50,9 +50,10 @@ _CHOSEN = re.compile(
 )
 _FURTHER = re.compile(r"\([A-J]\)|(?<!\w)[A-J][).:]|^ ?(?:[,;&]|and\b|or\b)")
 _SAID = re.compile(
-    r"(?:[Aa]nswer|ANSWER|[Oo]ption|[Cc]hoice)\W*(?:is|are)?\W*(?:[Oo]ption|[Cc]hoice)?"
-    r"\W*(?<!\w)([A-J])(?:\)|(?=[.,:;*$}\]]|\s*(?:\n|$)))(?!\w)"
+    r"(?:[Aa]nswer|ANSWER|[Oo]ption|[Cc]hoice)\W*+(?:(?:is|are)\W*+)?(?:(?:[Oo]ption|[Cc]hoice)\W*+)?"
+    r"(?<!\w)([A-J])(?:\)|(?=[.,:;*$}\]]|[^\S\n]*+(?:\n|$)))(?!\w)"
 )
+"""What separates is possessive: a row of dashes is read once, not once for each way of sharing it out."""
 
 
 def latex(text: str) -> str:

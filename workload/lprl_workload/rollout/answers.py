@@ -29,7 +29,7 @@ _IN_TEXT = re.compile(
     r"(?<![\w.,/^\\])(?:\d+ \d+/\d+(?!\d|\.\d)|(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d{1,3}(?!\w)|\d{1,3}(?: \d{3})+(?![\d/])"
     rf"|\d+(?:\.\d+)? (?:{'|'.join(SCALES)})s?(?!\w))",
 )
-_STUCK = re.compile(r"(?<![\w.^])\d(?:[\d.]|,(?=\d))* \d")
+_STUCK = re.compile(rf"(?<![\w.^])\d(?:[\d.]|,(?=\d)){{0,{MAX_NUMBER_CHARACTERS}}}+ \d")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
 _UNITS = {
     **dict.fromkeys(("mm", "cm", "dm", "m", "km", "in", "ft", "mi", "yd"), "length"),

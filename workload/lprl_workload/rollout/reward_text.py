@@ -8,7 +8,8 @@ from lprl_workload.rollout.answers import canonical, same_answer
 TAIL_CHARACTERS = 300
 """DAPO looks for `Answer:` in this many last characters only."""
 _ANSWER = re.compile(r"answer\W{0,3}?:\s*([^\n]+)", re.IGNORECASE)
-_BOXED = ("\\boxed", "\\fbox")
+_BRACE = re.compile(r"(\\boxed|\\fbox)\s*+\{|[{}]")
+"""A brace, with the command whose argument it opens."""
 _MATH_MODE = re.compile(r"^\\[(\[]\s*(.*?)\s*\\[)\]]\.?$")
 _FRACTION = re.compile(r"([-+]?)\\[dt]?frac ?(?:\{(\d+)\}|(\d)) ?(?:\{(\d+)\}|(\d))")
 _LISTED = re.compile(r", (?!\d{3}(?!\d))")
@@ -24,28 +25,19 @@ _DAPO_UNITS = re.compile(
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Return what the last complete \boxed{...} (or \fbox) holds, braces balanced; None when there is none."""
-    end = len(text)
-    while True:
-        start = max(text.rfind(command, 0, end) for command in _BOXED)
-        if start < 0:
-            return None
-        inner = _braced(text, start)
-        if inner is not None:
-            return inner
-        end = start
+    r"""Return what the last complete \boxed{...} (or \fbox) holds, braces balanced; None when there is none.
 
-
-def _braced(text: str, start: int) -> str | None:
-    opening = text.find("{", start)
-    if opening < 0 or text[start:opening].strip() not in _BOXED:
-        return None
-    depth = 0
-    for place in range(opening, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if depth == 0:
-            return text[opening + 1 : place]
-    return None
+    Takes one pass: a response that opens boxes without end costs its length, not the square of it.
+    """
+    opened: list[tuple[int, int]] = []
+    last = (-1, 0, 0)
+    for found in _BRACE.finditer(text):
+        if found[0] != "}":
+            opened.append((found.start() if found[1] else -1, found.end()))
+        elif opened:
+            start, inner = opened.pop()
+            last = max(last, (start, inner, found.start()))
+    return text[last[1] : last[2]] if last[0] >= 0 else None
 
 
 def after_thinking(response: str) -> str | None:
