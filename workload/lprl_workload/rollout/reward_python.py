@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 from lprl_api.errors import UserError
@@ -43,27 +44,41 @@ class PythonScorer:
 
     def _one(self, item: RewardItem) -> float:
         label = json.dumps(item.label) if isinstance(item.label, tuple) else item.label
+        metadata = _own(item)
         with _blamed(self._where, item, self._file):
             try:
                 with time_limit(self._limit_s):
-                    value = self._function(item.prompt, item.response, label, dict(item.metadata))
+                    value = self._function(item.prompt, item.response, label, metadata)
+                    if inspect.iscoroutine(value):
+                        value.close()
+                    reward = finite(value, f"{self._where} returned", item)  # which calls what the value's class defines
             except TimeLimitError:
                 raise UserError(
                     f"{self._where} took more than {self._limit_s:g} s{item.row}", "make it faster, or raise data.reward.timeoutSeconds"
                 ) from None
-        if inspect.iscoroutine(value):
-            value.close()
         here.finished()
-        return finite(value, f"{self._where} returned", item)
+        return reward
+
+
+def _own(item: RewardItem) -> dict[str, Any]:
+    """Return metadata that the function may change: a row's are those of all its samples and of later epochs. Raises UserError."""
+    try:
+        return deepcopy(dict(item.metadata))
+    except RecursionError:
+        raise UserError(f"data.metadataKey: nested too deep{item.row}", "leave out what the reward does not read") from None
 
 
 @contextmanager
 def _blamed(where: str, item: RewardItem, file: str) -> Iterator[None]:
+    """Turn whatever a user's code raises into their error, asyncio's CancelledError included, which is no Exception.
+
+    What ends this process stays: KeyboardInterrupt is the terminal's, MemoryError the machine's.
+    """
     try:
         yield
-    except (UserError, MemoryError):
+    except (UserError, MemoryError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise UserError(f"{where} raised {said(error)}{raised_at(error, file)}{item.row}", "correct the function") from error
 
 

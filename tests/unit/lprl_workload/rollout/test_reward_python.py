@@ -19,15 +19,21 @@ Make = Callable[..., list[float]]
 
 
 @pytest.fixture
-def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def score(score_all: Callable[..., list[float]]) -> Make:
     """score(body, name="f", limit=30): the rewards of one item by function `name` of a module with this text."""
+    return lambda body, name="f", limit=30.0: score_all(body, [ITEM], name, limit)
+
+
+@pytest.fixture
+def score_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """score_all(body, items, name="f", limit=30): the rewards of several."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def make(body: str, name: str = "f", limit: float = 30.0) -> list[float]:
+    def make(body: str, items: list[RewardItem], name: str = "f", limit: float = 30.0) -> list[float]:
         sys.modules.pop("judge_it", None)
         (tmp_path / "judge_it.py").write_text(body)
         scorer = make_scorer(Reward(type="python", function=f"judge_it:{name}", timeout_seconds=limit))
-        return scorer.score([ITEM])
+        return scorer.score(items)
 
     yield make
     sys.modules.pop("judge_it", None)
@@ -74,6 +80,21 @@ def test_what_is_no_finite_number_is_told_with_function_and_row(score: Make, val
     assert caught.value.message.endswith(", for /data/p.jsonl row 17, needs a finite number") and "\n" not in caught.value.message
 
 
+def test_metadata_that_a_function_changes_are_its_own_copy(score_all: Callable[..., list[float]]) -> None:
+    metadata = {"tests": [1, {"deep": [2, 3]}]}
+    item = RewardItem("p", "abc", "7", metadata, "/data/p.jsonl row 17")
+    body = "def f(prompt, response, label, metadata):\n    return metadata['tests'][1]['deep'].pop()\n"
+    assert score_all(body, [item] * 3) == [3.0] * 3 and metadata == {"tests": [1, {"deep": [2, 3]}]}
+
+
+def test_metadata_too_deep_to_copy_are_told_with_their_row(score_all: Callable[..., list[float]]) -> None:
+    deep: list[object] = []
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(UserError, match=r"data.metadataKey: nested too deep, for /data/p.jsonl row 17"):
+        score_all("def f(p, r, l, m):\n    return 1\n", [RewardItem("p", "abc", "7", {"x": deep}, "/data/p.jsonl row 17")])
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -87,6 +108,16 @@ def test_what_is_no_finite_number_is_told_with_function_and_row(score: Make, val
         pytest.param("    import sys\n    sys.exit(1)", "raised SystemExit: 1", id="exit"),
         pytest.param("    def g(n):\n        return g(n + 1)\n    return g(0)", "raised RecursionError", id="recursion"),
         pytest.param("    raise KeyError('x' * 5000)", "raised KeyError: 'x{250,}", id="long-message"),
+        pytest.param(
+            "    import asyncio\n    raise asyncio.CancelledError('late')", r"CancelledError: late \(.*py line 3\)", id="cancelled"
+        ),
+        pytest.param("    raise BaseException('own')", r"raised BaseException: own \(.*py line 2\)", id="base"),
+        pytest.param(
+            "    class R(float):\n        def __float__(self):\n            raise TypeError('no float')\n    return R(1)",
+            r"raised TypeError: no float \(.*py line 4\)",
+            id="in-its-value",
+        ),
+        pytest.param("    import torch\n    return torch.tensor(1.0, device='meta')", "raised .*[Mm]eta", id="meta"),
         pytest.param("    assert label == '8', 'no'", "raised AssertionError: no", id="assertion"),
         pytest.param("    return response.encode('utf-8') + 1", "raised TypeError", id="type"),
         pytest.param(
