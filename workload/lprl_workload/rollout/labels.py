@@ -83,7 +83,7 @@ def _answer(value: Any, where: str, reward: str) -> str:
             f"{where}: found {json.dumps(value)}, needs text", "write the answer as the response is to say it, such as yes or no"
         )
     if isinstance(value, int | float | Decimal):
-        if not math.isfinite(value):
+        if not isinstance(value, int) and not math.isfinite(value):  # an int of 309 digits is no float
             raise UserError(f"{where}: found {value}, needs a finite number or text")
         return number_text(value)
     if not isinstance(value, str):

@@ -34,16 +34,27 @@ def check_text(text: str, where: str) -> str:
 
 
 def check_texts(value: object, where: str) -> None:
-    """Check every text in a value of mappings and lists, keys included; raises UserError as `check_text`."""
+    """Check every text in a value of mappings and lists, keys included; raises UserError as `check_text`, or where it is too deep."""
+    try:
+        _check_parts(value, where)
+    except RecursionError:
+        raise _too_deep(where) from None
+
+
+def _check_parts(value: object, where: str) -> None:
     if isinstance(value, str):
         check_text(value, where)
     elif isinstance(value, Mapping):
         for key, part in value.items():
-            check_texts(key, where)
-            check_texts(part, f"{where}, {key!s}")
+            _check_parts(key, where)
+            _check_parts(part, f"{where}, {key!s}")
     elif isinstance(value, list | tuple):
         for part in value:
-            check_texts(part, where)
+            _check_parts(part, where)
+
+
+def _too_deep(where: str) -> UserError:
+    return UserError(f"{where}: nested too deep", "give it as text, or leave out what is not needed")
 
 
 def kind(value: object) -> str:
@@ -85,13 +96,20 @@ def jsonable(value: object, where: str) -> Any:
     """Return a row's value as JSON has it: NaN is null, dates are ISO text, decimals numbers.
 
     Raises:
-        UserError: bytes or another type that JSON has no form for; starts with `where`.
+        UserError: bytes or another type that JSON has no form for, or more levels than Python takes; starts with `where`.
 
     """
+    try:
+        return _as_json(value, where)
+    except RecursionError:
+        raise _too_deep(where) from None
+
+
+def _as_json(value: object, where: str) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): jsonable(part, f"{where}, {key}") for key, part in value.items()}
+        return {str(key): _as_json(part, f"{where}, {key}") for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [jsonable(part, where) for part in value]
+        return [_as_json(part, where) for part in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
@@ -107,7 +125,10 @@ def jsonable(value: object, where: str) -> Any:
 
 def json_text(value: object, where: str) -> str:
     """Return a value as JSON text (see `jsonable`)."""
-    return json.dumps(jsonable(value, where), ensure_ascii=False)
+    try:
+        return json.dumps(jsonable(value, where), ensure_ascii=False)
+    except RecursionError:
+        raise _too_deep(where) from None
 
 
 def says(text: str, content: str) -> bool:

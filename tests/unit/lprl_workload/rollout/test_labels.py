@@ -38,6 +38,7 @@ def load(path: Path, rows: list[Any], **more: Any) -> PromptDataset:
         pytest.param(["7", "seven", "7"], "math", ("7", "seven"), id="list-is-any-of"),
         pytest.param([1, 2.5], "dapo", ("1", "2.5"), id="list-of-numbers"),
         pytest.param(7, "exact", "7", id="int"),
+        pytest.param(10**400 + 7, "math", str(10**400 + 7), id="int-beyond-floats"),
         pytest.param(7.0, "exact", "7", id="whole-float-as-pandas-makes-of-ints"),
         pytest.param(-0.5, "exact", "-0.5", id="float"),
         pytest.param(1e-7, "exact", "0.0000001", id="no-exponent"),
@@ -62,6 +63,14 @@ def load(path: Path, rows: list[Any], **more: Any) -> PromptDataset:
 )
 def test_a_label_is_what_the_row_says(value: Any, reward: str, label: Any) -> None:
     assert label_of(value, "row", "label", reward) == label
+
+
+def test_a_label_too_deep_to_read_is_told_with_row_and_key() -> None:
+    deep: list[Any] = [1]
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(UserError, match=r"^p.jsonl row 3 key 'label': nested too deep$"):
+        label_of(deep, "p.jsonl row 3 key 'label'", "label", "python")
 
 
 @pytest.mark.parametrize(
