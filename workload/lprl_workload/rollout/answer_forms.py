@@ -33,10 +33,17 @@ _NO_UNIT = frozenset(
     {
         "or", "and", "to", "more", "less", "most", "least", "at", "than", "percent", "dozen", "hundred", "thousand", "million", "billion",
         "trillion", "half", "halves", "third", "thirds", "fourths", "fifths", "sixths", "eighths", "tenths", "hundredths", "thousandths",
-        "factorial", "squared", "cubed", "mod", "times", "plus", "minus", "over", "sqrt", "sin", "cos", "tan", "log", "ln", "exp", "base",
-        "binary", "alpha", "beta", "gamma", "theta", "phi", "infinity", "infty",
+        "factorial", "squared", "cubed", "mod", "times", "plus", "minus", "over", "sqrt", "log", "ln", "exp", "base", "binary",
+        "infinity", "infty", "inf", "below", "not", "negative", "zero", "nan",
+        "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota", "kappa", "lambda", "mu",
+        "nu", "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "varphi", "chi", "psi", "omega",
     }
-)  # fmt: skip
+) | {
+    f"{before}{name}{after}"
+    for before in ("", "arc", "ar", "a")
+    for name in ("sin", "cos", "tan", "cot", "sec", "csc", "cosec")
+    for after in ("", "h")
+} - {"sec"}  # fmt: skip
 """Words after a number that make another one of it, or an expression."""
 _UNIT_RATIO = re.compile(r" ?\\[dt]?frac ?\{ ?([A-Za-z]+) ?\} ?\{ ?([A-Za-z]+(?:\^\d)?) ?\}$")
 _FACTOR = re.compile(r"\d[A-Za-z](?:\^(?:\d|\{\d\}))?$")

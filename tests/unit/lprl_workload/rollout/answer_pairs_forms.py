@@ -223,6 +223,15 @@ SAID: list[Pair] = [
 ]
 """Responses without a box."""
 
+WORDS = [
+    (answer, answer.split()[0], 0)
+    for answer in (
+        "5 below zero", "20 below", "3 sigma", "2 lambda", "3 omega", "5 delta", "2 cot", "2 arcsin", "2 tanh", "3 acot", "5 inf",
+        "4 not", "7 negative",
+    )
+] + [("3 sec", "3", 1), ("4 squares", "4", 1)]  # fmt: skip
+"""Words after a number, boxed as `FORMS` are; slime and verl were not asked."""
+
 DAPO_FORMS: list[Pair] = [
     ("Answer: 45°", "45", 1, 0, 0),
     ("Answer: (B)", "B", 1, None, 0),
