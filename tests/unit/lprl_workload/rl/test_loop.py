@@ -122,7 +122,7 @@ def test_learning_rates_follow_raised_steps_at_once_with_and_without_a_restart(b
 
     def raised() -> bool:
         if loop.state.step == 3:
-            loop._reporter.control = Control(steps=9, stability=Stability())
+            loop._reporter._control = Control(steps=9, stability=Stability())
         return restarted and loop.state.step == 4
 
     assert loop.run(raised) == ("suspended" if restarted else "finished")
