@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.contract.trainer_bench import batch, export_of, paths_of, run_config, step
-from tests.zoo.families import ALL
+from tests.zoo.families import ALL, Case
 from tests.zoo.tiny import save, tiny_model
 
 from lprl_api.model.formats import Bf16
@@ -15,7 +15,7 @@ from lprl_workload.train.actor_torch import TorchTrainActor
 
 
 @pytest.mark.parametrize("case", [c for c in ALL if c.model_type in ("deepseek_v32", "glm_moe_dsa")], ids=lambda c: c.model_type)
-def test_an_indexers_weights_stay_as_published(case, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_indexers_weights_stay_as_published(case: Case, tmp_path: Path) -> None:
     folder = save(tiny_model(case.model_type, case.changes), tmp_path / "model")
     run = run_config(folder, Bf16(), optimizer={"learning_rate": 1e-2, "weight_decay": 0.5}, backends={"trainer": "torch"})
     actor = TorchTrainActor(run, paths_of(folder), RankInfo(0, 1, "cpu"))
