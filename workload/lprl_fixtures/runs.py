@@ -1,5 +1,6 @@
 """A small complete run on disk: model, task and the RunConfig the operator would write for it. For tests and experiments."""
 
+import asyncio
 import itertools
 import json
 import os
@@ -169,3 +170,10 @@ async def counts_twice(prompt: Any, policy: Any, tools: Any) -> None:
     said = [json.loads((await tools.call("count")).text)["calls"] for _ in range(2)]
     if said != [1, 2]:
         raise ValueError(f"the tool counted {said}: it is not this episode's own")
+
+
+async def asks_and_stays(prompt: Any, policy: Any, tools: Any) -> None:
+    """Have a tool `python` say something, and keep its sandbox until the episode is ended from without."""
+    await policy.draw()
+    await tools.call("python", code="print(6 * 7)")
+    await asyncio.sleep(3600)
