@@ -37,6 +37,11 @@ INT64_MAX = 2**63 - 1
 """Largest integer of a Kubernetes object."""
 PositiveInt = Annotated[int, Field(ge=1, le=INT64_MAX)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=INT64_MAX)]
+MOST_NODES, MOST_DEVICES, MOST_RANKS = 16_384, 1_024, 65_536
+"""Nodes of a job, devices of a node, ranks of a group: far above what anybody has, and few enough to count."""
+Nodes = Annotated[int, Field(ge=1, le=MOST_NODES)]
+Devices = Annotated[int, Field(ge=1, le=MOST_DEVICES)]
+ParallelSize = Annotated[int, Field(ge=1, le=MOST_RANKS)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]

@@ -78,9 +78,7 @@ class _Converter:
             if [(branch.get("type"), branch.get("const")) for branch in real] != [("integer", None), ("string", "auto")]:
                 raise TypeError(f"no structural schema is known for the union {json.dumps(real)[:300]}: teach `_union` to write it")
             found: Schema = {**described, "x-kubernetes-int-or-string": True}
-            found["x-kubernetes-validations"] = [
-                Cel("type(self) == int ? self >= 1 : self == 'auto'", "must be a number of at least 1, or auto").document()
-            ]
+            found["x-kubernetes-validations"] = [_number_or_auto(real[0]).document()]
         else:
             found = {**self.convert(real[0]), **described}
         if len(real) < len(branches):
@@ -125,6 +123,13 @@ def _keys_rule(node: Schema) -> Cel | None:
     matches, words = f"key.matches({json.dumps(pattern)})", f"must be {PATTERN_WORDS[pattern]}"
     named = f"self.filter(key, !{matches})[0] + {json.dumps(f': {words}')}"
     return Cel(f"self.all(key, {matches})", expression=named)
+
+
+def _number_or_auto(number: Schema) -> Cel:
+    rule, bounds = f"self >= {number['minimum']}", f"of at least {number['minimum']}"
+    if number["maximum"] != INT64_MAX:
+        rule, bounds = f"{rule} && self <= {number['maximum']}", f"from {number['minimum']} to {number['maximum']}"
+    return Cel(f"type(self) == int ? {rule} : self == 'auto'", f"must be a number {bounds}, or auto")
 
 
 def _also(node: Schema, found: Schema) -> Schema:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import isqrt
 
 from lprl_api.catalog.accelerators import ACCELERATORS, Accelerator
 from lprl_api.derived import effective
@@ -70,7 +71,12 @@ def _known(read: Callable[[], str | None]) -> str | None:
 Rule = Callable[[Case], Iterator[FieldError]]
 
 
+_TRIED = 1 << 16
+"""Divisors are looked for up to here, so that no number takes longer than milliseconds."""
+
+
 def divisors(number: int) -> str:
-    """Return the divisors of a number as text for a remedy."""
-    found = [d for d in range(1, number + 1) if number % d == 0]
+    """Return the divisors of a number as text for a remedy: all of up to twelve, else the eleven smallest that were found and itself."""
+    small = [d for d in range(1, min(isqrt(number), _TRIED) + 1) if number % d == 0]
+    found = sorted({*small, *(number // d for d in small)})
     return ", ".join(map(str, found if len(found) <= 12 else [*found[:11], found[-1]]))

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lprl_api.base import Contract, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from lprl_api.base import MOST_RANKS, Contract, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from lprl_api.spec.sources import DataFile, SecretKey
 
 
@@ -176,7 +176,7 @@ class Evaluation(Contract):
     )
     pass_at: tuple[PositiveInt, ...] = Field((1,), description="k of pass@k; each at most samplesPerPrompt. Default [1].")
     sampling: Sampling | None = Field(None, description="Sampling of the evaluation. Default: the job's, greedy.")
-    engines: NonNegativeInt = Field(
+    engines: Annotated[int, Field(ge=0, le=MOST_RANKS)] = Field(
         0,
         description="Engines that draw an evaluation beside training, with the weights of its step, and take part in no batch and no push "
         "meanwhile (split placement, fewer than there are); 0: all engines draw it and training waits. Default 0.",

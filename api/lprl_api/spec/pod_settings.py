@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lprl_api.base import Contract, PositiveInt
+from lprl_api.base import Contract, Nodes, PositiveInt
 from lprl_api.kube_names import (
     DEVICE_PATTERN,
     FIELD_PATTERN,
@@ -130,7 +130,7 @@ class NodeTopology(Contract):
     preferred: LabelKey | None = Field(
         None, description="The same where there is room; else the queue takes the next wider level. Default none."
     )
-    group_nodes: PositiveInt | None = Field(
+    group_nodes: Nodes | None = Field(
         None,
         description="Nodes of a group, count; ranks are numbered group by group. Default: all trainer nodes are one group, all rollout "
         "nodes of a split placement another.",

@@ -70,7 +70,7 @@ class NodeAffinity(Contract):
 
 
 class Requirement(Contract):
-    """A condition on one label of pods or namespaces."""
+    """A condition on a label."""
 
     key: LabelKey = Field(description="Label.")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="Operator.")

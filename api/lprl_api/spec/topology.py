@@ -4,20 +4,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lprl_api.base import INT64_MAX, Contract, Fraction, NonNegativeFloat, PositiveInt
+from lprl_api.base import INT64_MAX, Contract, Devices, Fraction, Nodes, NonNegativeFloat, ParallelSize, PositiveInt
 
 
 class TrainerLayout(Contract):
     """Parallel layout of the trainer (Megatron terms)."""
 
-    tensor: PositiveInt = Field(1, description="Tensor-parallel size. Default 1.")
-    pipeline: PositiveInt = Field(1, description="Pipeline-parallel size. Default 1.")
-    virtual_pipeline: PositiveInt = Field(
+    tensor: ParallelSize = Field(1, description="Tensor-parallel size. Default 1.")
+    pipeline: ParallelSize = Field(1, description="Pipeline-parallel size. Default 1.")
+    virtual_pipeline: ParallelSize = Field(
         1, description="Model chunks of a pipeline stage, count: stages take turns at them, and wait less for each other. Default 1."
     )
-    context: PositiveInt = Field(1, description="Context-parallel size. Default 1.")
-    expert: PositiveInt = Field(1, description="Expert-parallel size. Default 1.")
-    expert_tensor: PositiveInt = Field(1, description="Tensor-parallel size inside an expert. Default 1.")
+    context: ParallelSize = Field(1, description="Context-parallel size. Default 1.")
+    expert: ParallelSize = Field(1, description="Expert-parallel size. Default 1.")
+    expert_tensor: ParallelSize = Field(1, description="Tensor-parallel size inside an expert. Default 1.")
     sequence_parallel: bool = Field(False, description="Shard norms and residuals over the tensor group; needs tensor > 1. Default false.")
     last_stage_layers: PositiveInt | None = Field(
         None, description="Layers on the last pipeline stage when layers do not divide evenly. Default: even split."
@@ -30,20 +30,20 @@ class TrainerLayout(Contract):
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Attention dropout. Default 0.")
     hidden_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Hidden dropout. Default 0.")
     deep_ep: bool = Field(False, description="DeepEP token dispatcher (flex) for experts. Default false.")
-    nodes: PositiveInt | None = Field(None, description="Nodes of the trainer under split placement. Default: planned.")
+    nodes: Nodes | None = Field(None, description="Nodes of the trainer under split placement. Default: planned.")
 
 
 class RolloutLayout(Contract):
     """Layout of the rollout engines."""
 
-    gpus_per_engine: PositiveInt = Field(1, description="GPUs of one engine. Default 1.")
-    tensor: PositiveInt | None = Field(None, description="Tensor-parallel size inside an engine. Default gpusPerEngine.")
-    expert: PositiveInt = Field(1, description="Expert-parallel size inside an engine. Default 1.")
+    gpus_per_engine: ParallelSize = Field(1, description="GPUs of one engine. Default 1.")
+    tensor: ParallelSize | None = Field(None, description="Tensor-parallel size inside an engine. Default gpusPerEngine.")
+    expert: ParallelSize = Field(1, description="Expert-parallel size inside an engine. Default 1.")
     memory_fraction: Fraction = Field(0.7, description="Share of device memory for weights and KV cache. Default 0.7.")
     cuda_graph_batch_sizes: tuple[PositiveInt, ...] = Field((), description="Batch sizes captured as CUDA graphs. Default: the engine's.")
     max_concurrency: PositiveInt | None = Field(None, description="Requests in flight per engine. Default: the engine's.")
     context_length: PositiveInt | None = Field(None, description="Longest sequence served, tokens. Default: the model's.")
-    nodes: PositiveInt | None = Field(None, description="Nodes of the rollout engines under split placement. Default: planned.")
+    nodes: Nodes | None = Field(None, description="Nodes of the rollout engines under split placement. Default: planned.")
     health_check_seconds: PositiveInt = Field(30, description="Interval of engine health checks, seconds. Default 30.")
 
 
@@ -54,8 +54,8 @@ class Topology(Contract):
         "colocated", description="Trainer and engines share the GPUs in turn, or have nodes of their own. Default colocated."
     )
     accelerator: str = Field("cpu", max_length=63, description="A row of the accelerator table; `cpu` for a laptop. Default cpu.")
-    nodes: PositiveInt | Literal["auto"] = Field("auto", description="Worker nodes in all, or auto for the fewest that fit. Default auto.")
-    gpus_per_node: PositiveInt | None = Field(
+    nodes: Nodes | Literal["auto"] = Field("auto", description="Worker nodes in all, or auto for the fewest that fit. Default auto.")
+    gpus_per_node: Devices | None = Field(
         None, description="GPUs (worker processes when accelerator is cpu) per node. Default: the accelerator's, 1 for cpu."
     )
     trainer: TrainerLayout = Field(TrainerLayout(), description="Trainer layout.")

@@ -1,5 +1,7 @@
 """make_plan: a legal spec and a shape to the whole plan, or every reason why not."""
 
+from itertools import takewhile
+
 from lprl_api.derived import effective
 from lprl_api.errors import UserError
 from lprl_api.field_error import FieldError, wrong
@@ -17,7 +19,7 @@ from lprl_operator.plan.memory import Sizing, gpu_groups, make_engine
 from lprl_operator.plan.notes import limit_notes, plan_notes
 from lprl_operator.plan.parallel import make_groups
 from lprl_operator.plan.push import plan_push
-from lprl_operator.plan.topology import candidates, roles, together
+from lprl_operator.plan.topology import MAX_NODES, candidates, least_engine_nodes, roles, together
 from lprl_operator.plan.types import JobPlan
 
 
@@ -60,25 +62,48 @@ def make_plan(
 
 
 def _first_fit(case: Case, shape: ModelShape, inspection: Inspection | None, host_limit: int | None) -> tuple[JobPlan | None, list[Misfit]]:
-    """Return the first layout that fits, else the one with the smallest peak and what is wrong with it."""
+    """Return the first layout that fits, else the one with the smallest peak and what is wrong with it.
+
+    More nodes never need more memory each, so not every layout is planned: steps double until one fits, and halve back to the first.
+    """
+    layouts = _layouts(case)
     best: tuple[JobPlan | None, list[Misfit]] = (None, [])
     least: int | None = None
-    for ranks in candidates(case):
-        if not _enough_samples(case, ranks.data_parallel):
-            break
-        plan = _plan(case, shape, inspection, host_limit, ranks)
+    below, at = -1, 0
+    while at < len(layouts):
+        plan = _plan(case, shape, inspection, host_limit, layouts[at])
         found = misfits(case, shape, plan, host_limit)
         if not found:
-            return plan, []
+            best = plan, []
+            break
         excess = max(misfit.excess_bytes for misfit in found)
         if least is not None and excess >= least:
-            break  # more nodes no longer help
-        best, least = (plan, found), excess
+            return best  # more nodes no longer help
+        best, least, below = (plan, found), excess, at
+        at = max(at + 1, min(2 * at + 1, len(layouts) - 1))
+    while at < len(layouts) and at - below > 1:
+        middle = (below + at) // 2
+        plan = _plan(case, shape, inspection, host_limit, layouts[middle])
+        if misfits(case, shape, plan, host_limit):
+            below = middle
+        else:
+            best, at = (plan, []), middle
     return best
 
 
+def _layouts(case: Case) -> list[Ranks]:
+    return list(takewhile(lambda ranks: _enough_samples(case, ranks.data_parallel), candidates(case)))
+
+
 def _no_layout(case: Case) -> str:
-    return f"more nodes, or auto: the trainer takes multiples of {node_step(case)}, the engines of {engine_step(case)}"
+    """Return what nodes would have to be: written ones are too few or do not divide, `auto` is tried up to a limit."""
+    steps = f"the trainer takes multiples of {node_step(case)}, the engines of {engine_step(case)}"
+    if case.spec.topology.nodes != "auto":
+        return f"more nodes, or auto: {steps}"
+    evaluation = case.spec.evaluation
+    if evaluation is not None and evaluation.engines:
+        steps += f", with evaluation.engines {evaluation.engines} at least {least_engine_nodes(case)}"
+    return f"a layout of at most {MAX_NODES} nodes a side: {steps}"
 
 
 def _enough_samples(case: Case, data_parallel: int) -> bool:
@@ -86,12 +111,12 @@ def _enough_samples(case: Case, data_parallel: int) -> bool:
 
 
 def _fits(spec: LowPrecisionRLJobSpec, shape: ModelShape | None, inspection: Inspection | None, host_limit: int | None) -> bool:
-    """Whether a changed spec is legal and fits."""
+    """Whether a changed spec is legal and fits: if any layout does, the one with the most nodes does."""
     case = Case.of(spec, shape, inspection)
     if case.shape is None or check(spec, case.shape, inspection, planned=True):
         return False
-    plan, found = _first_fit(case, case.shape, inspection, host_limit)
-    return plan is not None and not found
+    most = _layouts(case)[-1:]
+    return bool(most) and not misfits(case, case.shape, _plan(case, case.shape, inspection, host_limit, most[0]), host_limit)
 
 
 def _plan(case: Case, shape: ModelShape, inspection: Inspection | None, host_limit: int | None, ranks: Ranks) -> JobPlan:

@@ -25,20 +25,24 @@ def candidates(case: Case) -> Iterator[Ranks]:
         return
     trainer, rollout = effective.side_nodes(topology)
     step, engines = node_step(case), engine_step(case)
-    evaluating = case.spec.evaluation.engines if case.spec.evaluation is not None else 0
+    least = least_engine_nodes(case)
     if isinstance(topology.nodes, int) and trainer is None and rollout is None:
-        shares = ((t, topology.nodes - t) for t in range(step, topology.nodes, step))
-        pairs = [(t, r) for t, r in shares if r % engines == 0 and _engines(case, r) > evaluating]
+        shares = ((t, topology.nodes - t) for t in range(step, min(topology.nodes, MAX_NODES + 1), step))
+        pairs = ((t, r) for t, r in shares if r % engines == 0 and r >= least)
+    elif rollout is None and least > MAX_NODES * engines:
+        return
     else:
-        sizes = [trainer] if trainer is not None else list(range(step, MAX_NODES + 1, step))
-        least = next(nodes for nodes in range(engines, MAX_NODES * engines, engines) if _engines(case, nodes) > evaluating)
-        pairs = [(t, rollout or least) for t in sizes]
+        sizes = [trainer] if trainer is not None else range(step, MAX_NODES + 1, step)
+        pairs = ((t, rollout or least) for t in sizes)
     for t, r in pairs:
         yield _ranks(case, t, r)
 
 
-def _engines(case: Case, nodes: int) -> int:
-    return nodes * case.gpus_per_node // case.spec.topology.rollout.gpus_per_engine
+def least_engine_nodes(case: Case) -> int:
+    """Return the fewest nodes with an engine more than evaluate beside training."""
+    evaluating = case.spec.evaluation.engines if case.spec.evaluation is not None else 0
+    devices, step = (evaluating + 1) * case.spec.topology.rollout.gpus_per_engine, engine_step(case)
+    return -(-devices // (case.gpus_per_node * step)) * step
 
 
 def _ranks(case: Case, trainer_nodes: int, rollout_nodes: int) -> Ranks:

@@ -1,10 +1,10 @@
 """What a plan is made of: frozen values, all bytes as integers."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lprl_api.base import Contract, NonNegativeFloat, NonNegativeInt, PositiveInt
+from lprl_api.base import Contract, NonNegativeFloat, PositiveInt
 from lprl_api.derived.residency import Phase
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
@@ -12,12 +12,15 @@ from lprl_api.wire.runconfig import Ranks
 
 PhaseName = Phase
 
+Amount = Annotated[int, Field(ge=0)]
+"""What is computed from fields may be more than any field: it does not fit, and is told."""
+
 
 class Item(Contract):
     """Bytes of one cause."""
 
     cause: str
-    bytes: NonNegativeInt
+    bytes: Amount
 
 
 class MemoryPhase(Contract):
@@ -36,13 +39,13 @@ class GpuGroup(Contract):
     """GPUs (or processes) that hold the same: one pipeline stage, or the engines."""
 
     role: Literal["trainer", "rollout", "trainer+rollout"]
-    first_rank: NonNegativeInt
+    first_rank: Amount
     count: PositiveInt
-    stage: NonNegativeInt | None = None
+    stage: Amount | None = None
     """Pipeline stage; None for engines."""
-    layers: NonNegativeInt = 0
+    layers: Amount = 0
     """Decoder layers of the stage."""
-    limit_bytes: NonNegativeInt
+    limit_bytes: Amount
     """Usable bytes of the device; 0 when it is not known (accelerator cpu without a host memory limit)."""
     phases: tuple[MemoryPhase, ...]
 
@@ -62,7 +65,7 @@ class Role(Contract):
 
     name: Literal["head", "workers", "trainer", "rollout"]
     nodes: PositiveInt
-    slots_per_node: NonNegativeInt
+    slots_per_node: Amount
     """GPUs of a pod; processes with accelerator cpu; 0 for the head."""
     description: str
 
@@ -100,13 +103,13 @@ class Engine(Contract):
     slots: PositiveInt
     tensor: PositiveInt
     expert: PositiveInt
-    weight_bytes: NonNegativeInt
+    weight_bytes: Amount
     """Served weights of one engine, all slots."""
-    kv_tokens: NonNegativeInt
+    kv_tokens: Amount
     """Tokens the cache of one engine holds, in sequences as long as the job's longest."""
-    sequence_tokens: NonNegativeInt
+    sequence_tokens: Amount
     """Longest sequence of the job: prompt limit and response limit."""
-    concurrency: NonNegativeInt
+    concurrency: Amount
     """Longest sequences the KV cache holds at a time."""
 
 
@@ -131,9 +134,9 @@ class Push(Contract):
     """One weight push, predicted from measured rates (push.py)."""
 
     seconds: NonNegativeFloat
-    nbytes: NonNegativeInt
+    nbytes: Amount
     """Served bytes."""
-    tensors: NonNegativeInt
+    tensors: Amount
     """Under Hugging Face names."""
     bound: str
     """What takes most of it."""
@@ -154,7 +157,7 @@ class JobPlan(Contract):
     gpus: tuple[GpuGroup, ...]
     host: tuple[Item, ...]
     """Host memory of the fullest worker node, by cause."""
-    shared_memory_bytes: NonNegativeInt
+    shared_memory_bytes: Amount
     """Size of /dev/shm of a worker pod."""
     disk: Disk
     rollout_format: WeightFormat
