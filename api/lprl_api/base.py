@@ -33,6 +33,8 @@ class Documented(Contract):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
+MAX_STRING = 2048
+"""Characters of a text in a Kubernetes object of ours, where nothing else is said."""
 INT64_MAX = 2**63 - 1
 """Largest integer of a Kubernetes object."""
 PositiveInt = Annotated[int, Field(ge=1, le=INT64_MAX)]

@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lprl_api.base import INT64_MAX
+from lprl_api.base import INT64_MAX, MAX_STRING
 from lprl_api.crd.cel import Cel
 from lprl_api.kube_names import PATTERN_WORDS
 
-MAX_STRING, MAX_ITEMS, MAX_ENTRIES = 2048, 256, 64
+MAX_ITEMS, MAX_ENTRIES = 256, 64
 _KEPT = ("type", "description", "enum", "minimum", "maximum", "minLength", "maxLength", "pattern", "minItems", "maxItems")
 Schema = dict[str, Any]
 REQUIRED = {"ConditionStatus": ("type", "status", "reason", "lastTransitionTime")}

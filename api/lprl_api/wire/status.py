@@ -1,13 +1,19 @@
 """Status of a LowPrecisionRLJob: a projection, never an input of decisions except attempt, restarts and times."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from lprl_api.base import Documented, NonNegativeInt
+from pydantic import AfterValidator
+
+from lprl_api.base import MAX_STRING, Documented, NonNegativeInt
 from lprl_api.checkpoint_ref import CheckpointRef
 from lprl_api.model.model_shape import Inspection
+from lprl_api.text import shortened
 from lprl_api.wire.answers import AnswersStatus
 from lprl_api.wire.progress import EvaluationResult
+
+Message = Annotated[str, AfterValidator(lambda text: shortened(text, MAX_STRING))]
+"""For people, and of any origin: a status with more than the schema lets through is never written, and the job stands still."""
 
 
 class Phase(StrEnum):
@@ -33,7 +39,7 @@ class ConditionStatus(Documented):
     """True, False or Unknown."""
     reason: str
     """One word for why; docs/failure-modes.md explains each."""
-    message: str = ""
+    message: Message = ""
     """The same for people: what was found and what fits."""
     last_transition_time: str
     """When status last changed, RFC 3339 UTC."""
@@ -135,7 +141,7 @@ class FailureRecord(Documented):
     """Attempt that ended."""
     reason: str
     """One word for why; docs/failure-modes.md explains each."""
-    message: str
+    message: Message
     """What was seen."""
     step: NonNegativeInt
     """Finished rollout steps at that time."""

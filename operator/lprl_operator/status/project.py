@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from lprl_api.base import MAX_STRING
 from lprl_api.errors import UserError
 from lprl_api.names import Condition, Reason
-from lprl_api.text import one_line
+from lprl_api.text import one_line, shortened
 from lprl_api.wire.answers import AnswersStatus
 from lprl_api.wire.progress import Progress
 from lprl_api.wire.status import ConditionStatus, ConversionStatus, LowPrecisionRLJobStatus, NodesStatus, Phase, PlanStatus, TrainingStatus
@@ -45,7 +46,7 @@ def project(case: Case, decision: Decision) -> LowPrecisionRLJobStatus:
             "conversion": _conversion(case, decision, memory, found),
             "nodes": _nodes(case, decision, memory),
             "training": _training(case, _resumed(memory), progress),
-            "message": one_line(message(found)),
+            "message": _line(found),
         }
     )
 
@@ -58,7 +59,7 @@ def refuse(document: Mapping[str, Any], before: LowPrecisionRLJobStatus, error: 
         findings.append(Finding(Condition.FAILED, "True", Reason.INVALID_SPEC, message_text))
     generation = document["metadata"].get("generation", 0)
     found = of.set_conditions(before.conditions, findings, format_time(now), generation)
-    update = {"observed_generation": generation, "conditions": found, "phase": phase(found), "message": one_line(message(found))}
+    update = {"observed_generation": generation, "conditions": found, "phase": phase(found), "message": _line(found)}
     return before.model_copy(update=update)
 
 
@@ -97,6 +98,10 @@ def message(conditions: Sequence[ConditionStatus]) -> str:
     }
     text = of.message(conditions, Condition.SUSPENDED if _is_suspending(conditions) else order[phase(conditions)])
     return f"{text}; {hint}" if (hint := rewards.hint(conditions)) and phase(conditions) in (Phase.RUNNING, Phase.SUCCEEDED) else text
+
+
+def _line(conditions: Sequence[ConditionStatus]) -> str:
+    return shortened(one_line(message(conditions)), MAX_STRING)
 
 
 def _is_suspending(conditions: Sequence[ConditionStatus]) -> bool:

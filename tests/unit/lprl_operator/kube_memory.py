@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from tests.unit.lprl_operator.status_schema import refused
 from tests.unit.lprl_operator.world_api import START
 
+from lprl_api import names
 from lprl_operator.kube.api import ApiError
 
 Document = dict[str, Any]
@@ -45,6 +47,8 @@ class MemoryApi:
     def put(self, path: str, document: Mapping[str, Any], **_: str) -> Document:
         self._count("PUT", path)
         item = path.removesuffix("/status")
+        if f"/{names.PLURAL}/" in path and (wrong := refused(document["status"])):
+            raise ApiError(422, "Invalid", "; ".join(wrong))
         return self._stored(item, {**self._there(item), "status": document["status"]})
 
     def patch(self, path: str, document: Any, kind: str, **_: str) -> Document:

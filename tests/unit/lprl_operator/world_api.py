@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.toy import SHAPE
+from tests.unit.lprl_operator.status_schema import refused
 from tests.unit.lprl_operator.world_clusters import RayClusters, made_from
 
 from lprl_api.model.model_shape import Inspection
@@ -112,6 +113,7 @@ class ApiServer(RayClusters):
         assert self.document is not None
         if self.document["metadata"]["resourceVersion"] != resource_version:
             raise Conflict("stale")
+        assert not (wrong := refused(status)), wrong
         before = self.document.get("status", {})
         assert status.get("attempt", 0) >= before.get("attempt", 0), "attempts are monotone"
         if before.get("completionTime"):
