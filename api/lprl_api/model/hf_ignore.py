@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_api.model.model_shape import ModelShape
@@ -20,6 +21,8 @@ _EXPERTS = "mlp.experts"
 _PARENT = re.compile(r"(?:^|\.)layers\.\d+(?:\.self_attn|\.mlp(?:\.shared_experts?|\.experts\.\d+)?)?$")
 _PLACES = ("", "self_attn.", "mlp.", f"{_EXPERTS}.0.")
 """Where in a layer a rule that names the end of a path may apply."""
+_FEW = 8
+"""Repetitions that may be repeated themselves."""
 _LAYERS = 128
 """Layers asked about where the shape is not known."""
 
@@ -39,10 +42,30 @@ def matcher(rules: Iterable[str]) -> Callable[[str], bool]:
 
 
 def _compiled(rule: str) -> re.Pattern[str]:
+    """Return the regular expression of a rule. Raises UserError where it is none, or may take for ever on a module's name."""
     try:
-        return re.compile(rule[3:])
-    except re.error as error:
+        found = re.compile(rule[3:])
+        endless = _repeats_within(re._parser.parse(rule[3:]), False)  # type: ignore[attr-defined]  # sre_parse is deprecated
+    except (re.error, RecursionError, OverflowError) as error:
         raise UserError(f"quantization_config: {rule}: no regular expression ({error})", "restore the model's own config.json") from error
+    if endless:
+        what = f"quantization_config: {rule}: a repetition inside a repetition, which may take for ever"
+        raise UserError(what, "list the modules by name")
+    return found
+
+
+def _repeats_within(part: Any, inside: bool) -> bool:
+    """Return whether a parsed regular expression repeats without bound what repeats without bound: `(a+)+`.
+
+    `part`: what `re`'s own parser makes of it, tuples and lists of operations.
+    """
+    if isinstance(part, tuple) and len(part) == 2 and str(part[0]) in ("MAX_REPEAT", "MIN_REPEAT"):
+        _, most, repeated = part[1]
+        many = int(most) > _FEW
+        return (inside and many) or _repeats_within(repeated, inside or many)
+    if isinstance(part, tuple | list) or type(part).__name__ == "SubPattern":
+        return any(_repeats_within(inner, inside) for inner in part)
+    return False
 
 
 def excluded(ignored: Iterable[str], shape: ModelShape | None = None, *, with_parts: bool = False) -> tuple[str, ...]:

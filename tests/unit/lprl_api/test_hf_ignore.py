@@ -68,6 +68,13 @@ def test_a_rule_that_is_no_regular_expression_is_refused() -> None:
         parse_quantization_config(MODEL | {"quantization_config": compressed(8, ["re:*.mlp"])}, shape_from_config(MODEL))
 
 
+@pytest.mark.parametrize("rule", [r"re:(\w+\.?)+!$", "re:((a|b*)c)*", "re:(?:a{2,}b)+", "re:(?:.*layers)*"])
+def test_a_rule_that_repeats_repetitions_is_refused_before_it_is_matched(rule: str) -> None:
+    with pytest.raises(UserError, match="a repetition inside a repetition") as caught:
+        parse_quantization_config(MODEL | {"quantization_config": compressed(8, [rule])}, shape_from_config(MODEL))
+    assert rule in caught.value.message
+
+
 ODD = {
     "a-name": (FP8 | {"modules_to_not_convert": "lm_head"}, "modules_to_not_convert: got 'lm_head'; needs a list of names"),
     "a-number": (FP8 | {"ignored_layers": 3}, "ignored_layers: got '3'"),
