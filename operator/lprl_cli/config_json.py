@@ -6,6 +6,7 @@ from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_api.model.config_file import format_of, planned_shape_of, source_quantization, whole_model_of
+from lprl_api.model.config_reader import check_counts
 from lprl_api.model.hf_quantization import READABLE
 from lprl_api.model.model_shape import Inspection, ModelShape
 from lprl_api.model.weights import parameters, whole_parameters
@@ -79,6 +80,9 @@ def _read(config: str) -> dict[str, Any]:
         raise UserError(f"{config}: not UTF-8", _REMEDY) from None
     except RecursionError:
         raise UserError(f"{config}: nested too deep", _REMEDY) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{config}: {error}", _REMEDY) from None
     if not isinstance(found, dict):
         raise UserError(f"{config}: no JSON object", _REMEDY)
+    check_counts(found, config)
     return found

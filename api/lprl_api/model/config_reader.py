@@ -1,5 +1,6 @@
 """Typed look-ups in a parsed config.json: every error names the key, what was found and what fits."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,31 @@ from lprl_api.errors import UserError
 
 _MAX_DIMENSION = 1 << 32
 _MISSING = object()
+_LAYERS = re.compile(r"layers$|^(?:n_layer|depth)$")
+_EXPERTS = re.compile(r"experts$")
+MOST_LAYERS, MOST_EXPERTS = 4096, 65536
+"""Far beyond any model: what is made for each layer or expert stays within memory."""
+
+
+def most_of(key: str) -> int | None:
+    """Return the largest count that a key of config.json may hold, by its name; None for what counts neither layers nor experts."""
+    return MOST_LAYERS if _LAYERS.search(key) else MOST_EXPERTS if _EXPERTS.search(key) else None
+
+
+def check_counts(document: Mapping[str, Any], where: str) -> None:
+    """Refuse a config.json that counts more layers or experts than any model has, at any depth. Raises UserError naming `where` and key."""
+    left: list[Any] = [document]
+    while left:
+        part = left.pop()
+        if isinstance(part, list):
+            left += part
+        for key, value in part.items() if isinstance(part, Mapping) else ():
+            most = most_of(key)
+            if most is not None and isinstance(value, int) and value > most:
+                raise UserError(
+                    f"{where}: {key}: got {value if value < 10**30 else 'a number of more than 30 digits'}; needs at most {most}"
+                )
+            left.append(value)
 
 
 class Reader:
@@ -32,6 +58,8 @@ class Reader:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _MAX_DIMENSION:
             raise self.error(key, f"a whole number of at least {least}")
+        if (most := most_of(key)) is not None and value > most:
+            raise self.error(key, f"at most {most}")
         return value
 
     def optional(self, key: str) -> int | None:

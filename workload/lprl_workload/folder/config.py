@@ -5,6 +5,7 @@ from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_api.model import config_file
+from lprl_api.model.config_reader import check_counts
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.formats.mxfp4 import Mxfp4
 from lprl_api.model.hf_quantization import is_mxfp4, without_lists
@@ -19,7 +20,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return the config.json of a model folder. Raises UserError; where there is none, by what the folder holds instead."""
     path = folder / CONFIG
     if path.exists() or not folder.is_dir():
-        return read_json(path)
+        found = read_json(path)
+        check_counts(found, str(path))
+        return found
     if snapshots := sorted(folder.glob(f"snapshots/*/{CONFIG}")):
         raise UserError(
             f"{path}: no such file; {folder} is a cache of Hugging Face", f"name the folder of a revision: {snapshots[-1].parent}"
