@@ -62,8 +62,15 @@ def _header(file: Path) -> dict[str, Any]:
         with file.open("rb") as stream:
             (size,) = struct.unpack("<Q", stream.read(8))
             found = json.loads(stream.read(size)) if size <= _MOST else None
-    except (OSError, struct.error, ValueError):
+    except (OSError, struct.error, ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict) or not all(name == "__metadata__" or {"dtype", "shape"} <= set(entry) for name, entry in found.items()):
+    if not isinstance(found, dict) or not all(name == "__metadata__" or _is_entry(entry) for name, entry in found.items()):
         raise UserError(f"{file}: no safetensors file", "complete the download, or move what is no weight of this model away")
     return found
+
+
+def _is_entry(entry: object) -> bool:
+    """Return whether a header says dtype and shape of a tensor: a text, and a list of natural numbers."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str) or not isinstance(entry.get("shape"), list):
+        return False
+    return all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in entry["shape"])

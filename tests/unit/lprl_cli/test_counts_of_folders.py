@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lprl_api.errors import UserError
 from lprl_api.model.checkpoint_tensors import checkpoint_tensors
 from lprl_api.model.layouts.planned import planned_shape
 from lprl_api.model.model_shape import ModelShape
@@ -73,6 +74,28 @@ def test_a_file_that_is_no_safetensors_file_is_named(tmp_path: Path, capsys: pyt
     (tmp_path / "more.safetensors").write_bytes(b"<html>not found</html>")
     assert main(["plan", "qwen3-4b-fp8", "--config", str(config)]) == exits.USER_ERROR
     assert f"error: {tmp_path}/more.safetensors: no safetensors file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"a": 5}', '{"a": {"dtype": "F32", "shape": "ab"}}', '{"a": {"dtype": "F32", "shape": null}}',
+        '{"a": {"dtype": "F32", "shape": [[1]]}}', '{"a": {"dtype": "F32", "shape": [-1]}}', '{"a": {"dtype": 3, "shape": [1]}}',
+        '{"a": ' + "[" * 200_000 + "]" * 200_000 + "}", '{"a": {"dtype": "F32", "shape": [' + "9" * 5000 + "]}}",
+    ],
+    ids=["number", "text", "null", "nested", "negative", "dtype", "deep", "digits"],
+)  # fmt: skip
+def test_a_header_that_is_none_is_named(header: str, tmp_path: Path) -> None:
+    config = folder(tmp_path, CONFIG, {})
+    (tmp_path / "more.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    with pytest.raises(UserError, match=r"more\.safetensors: no safetensors file"):
+        inspection_of(str(config))
+
+
+def test_a_config_json_with_a_number_of_thousands_of_digits_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"vocab_size": ' + "9" * 5000 + "}")
+    with pytest.raises(UserError, match=r"config\.json: Exceeds the limit"):
+        inspection_of(str(tmp_path / "config.json"))
 
 
 def test_an_inspection_counts_and_a_config_json_that_says_otherwise_is_told() -> None:
