@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from lprl_api.names import Condition, Reason
 from lprl_api.wire.status import LowPrecisionRLJobStatus
-from lprl_operator.decide import attempts, converting, corrections, endings, inspecting, pooling, running, suspending
+from lprl_operator.decide import attempts, converting, corrections, endings, inspecting, pooling, rehoming, running, suspending
 from lprl_operator.decide.decision import Case, Decision, Finding, judged_valid
 from lprl_operator.decide.failures import Move, Verdict
 
@@ -131,8 +131,13 @@ def _defaults() -> tuple[Finding, ...]:
 
 
 def _runs_as_judged(case: Case) -> bool:
-    """Whether this very spec was found valid and its attempt is there: rules and estimates of a newer operator end nothing that runs."""
-    return judged_valid(case.status, case.job.metadata.generation) and case.seen.cluster(case.status.attempt) is not None
+    """Whether this very spec was found valid and its attempt is there: rules and estimates of a newer operator end nothing that runs.
+
+    What a queue put back to the attempt before would have to be rendered, which takes a plan: such an attempt ends.
+    """
+    cluster = case.seen.cluster(case.status.attempt)
+    there = cluster is not None and not rehoming.waits_to_be_written(case, cluster)
+    return there and judged_valid(case.status, case.job.metadata.generation)
 
 
 def _invalid(case: Case) -> Decision:

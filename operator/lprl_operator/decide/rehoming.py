@@ -93,16 +93,29 @@ def begin(document: dict[str, Any], cluster: ClusterState) -> Begin:
 
 def arrival(case: Case, cluster: ClusterState) -> Action | None:
     """What is to be written again into a cluster that the current attempt was written into and whose pods have not come."""
-    attempt = case.status.attempt
-    before = any(p.attempt != attempt for p in living(case, cluster))
-    # A completed suspension takes `provisioned` back: with it and without a head, KubeRay did not see that it was suspended.
-    missed = not cluster.suspended and (before or (cluster.provisioned and case.seen.head(attempt) is None))
-    if cluster.template_attempt == attempt and not missed:
+    if not _lacks(case, cluster):
         return None
     if not is_anothers(cluster):
         return hold(case, cluster)  # nobody would let go: the attempt counts as evicted
     *_, document = documents(case, cluster.name)
-    return Begin(document, cluster.uid, cluster.attempt, True if missed else None)
+    return Begin(document, cluster.uid, cluster.attempt, True if _missed(case, cluster) else None)
+
+
+def waits_to_be_written(case: Case, cluster: ClusterState) -> bool:
+    """Whether pods of an attempt before would come from a queue's cluster if the current one were not rendered into it."""
+    before = case.status.restart_not_before is None and case.status.attempt_started_at is None and not is_born_for(case, cluster)
+    return before and not cluster.held and is_anothers(cluster) and _lacks(case, cluster)
+
+
+def _lacks(case: Case, cluster: ClusterState) -> bool:
+    return cluster.template_attempt != case.status.attempt or _missed(case, cluster)
+
+
+def _missed(case: Case, cluster: ClusterState) -> bool:
+    """Whether KubeRay did not see a suspension that was written: a completed one takes `provisioned` and the head."""
+    attempt = case.status.attempt
+    before = any(p.attempt != attempt for p in living(case, cluster))
+    return not cluster.suspended and (before or (cluster.provisioned and case.seen.head(attempt) is None))
 
 
 def nudges(case: Case, cluster: ClusterState) -> tuple[Action, ...]:

@@ -53,3 +53,43 @@ def test_a_new_field_with_a_default_is_no_edit(running, lib, monkeypatch):
     edit(world, topology={**world.document["spec"]["topology"], "nodes": 1})
     look(world, lib)
     assert condition(world, "Validated")["status"] == "False", "one that is not"
+
+
+@pytest.fixture
+def waiting(queued, lib):
+    """A world whose second attempt is written into its RayCluster, which a queue holds."""
+    world = advance(queued(), lib, "Running")
+    world.full = True
+    world.evict(next(iter(world.clusters.values())))
+    for _ in range(12):
+        look(world, lib)
+        world.tick()
+    (cluster,) = world.clusters.values()
+    assert (status(world)["attempt"], cluster.template_attempt, cluster.suspended) == (2, 2, True)
+    return world
+
+
+def test_what_a_queue_holds_ready_runs_as_it_was_judged(waiting, lib, monkeypatch):
+    stricter(monkeypatch)
+    look(waiting, lib)
+    assert status(waiting)["phase"] == "Provisioning"
+    waiting.full = False
+    advance(waiting, lib, "Succeeded")
+
+
+@pytest.mark.parametrize("admitted", [False, True], ids=["held", "let-go"])
+def test_what_would_have_to_be_rendered_anew_ends_with_the_reason(waiting, lib, monkeypatch, admitted):
+    """Kueue puts templates back when it evicts: pods of the number before would come, and there is no plan to write this one's."""
+    stricter(monkeypatch)
+    (cluster,) = waiting.clusters.values()
+    waiting.change_cluster(cluster.name, template_attempt=1)
+    if admitted:
+        waiting.change_cluster(cluster.name, told_to_suspend=False, suspended=False, emptied=False)
+    look(waiting, lib)
+    end = condition(waiting, "Failed")
+    assert (end["status"], end["reason"], "use more nodes" in end["message"]) == ("True", "DoesNotFit", True)
+    for _ in range(10):
+        waiting.tick()
+        look(waiting, lib)
+        assert not waiting.pods
+    assert not waiting.clusters
