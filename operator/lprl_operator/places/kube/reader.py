@@ -40,10 +40,12 @@ class Reader:
         self._api, self._cache, self.pools = api, cache, Pools(api, cache)
         self._lock = threading.Lock()
         self._missing: set[str] = set()
-        self._refused: dict[str, str] = {}
-        """Message of KubeRay's refusal by RayCluster uid."""
+        self._refused: dict[Key, dict[str, str]] = {}
+        """Message of KubeRay's refusal, by job and RayCluster uid."""
         self._node_lost: dict[str, datetime] = {}
         """Since when a node is unreachable, by name; a node that is gone counts from when we noticed."""
+        self._on_lost: dict[str, set[Key]] = {}
+        """Jobs with pods on such a node: without one nobody would look whether it is back."""
 
     def job(self, key: Key) -> Document | None:
         """Read the job itself; None when it is gone."""
@@ -69,9 +71,14 @@ class Reader:
         # Before the first attempt nothing can have been left behind.
         pods = self._list("v1", "Pod", key, f"{names.LABEL_JOB}={key.name},{reduce.HEAD_TYPE}") if attempt or clusters else []
         states = tuple(p for d in pods if (p := reduce.pod_state(d)) is not None)
-        self._look_at_nodes(states, now)
+        self._look_at_nodes(key, states, now)
         self._cache.replace_live(key, clusters, pods, Details(states, now))
-        for cluster in self._cache.clusters(key):
+        clusters_now = self._cache.clusters(key)
+        with self._lock:
+            told = self._refused.get(key, {})
+            for uid in told.keys() - {c.uid for c in clusters_now}:
+                del told[uid]
+        for cluster in clusters_now:
             if not cluster.settled and (now - cluster.created_at).total_seconds() >= self._cache.paced(PATIENCE_S):
                 self._look_for_refusal(key, cluster)
         if isinstance(attempt, int) and attempt > 0:
@@ -105,7 +112,7 @@ class Reader:
     def completed(self, key: Key, seen: Observed, refusals: tuple[Refusal, ...]) -> Observed:
         """Add to a snapshot what is known beside the caches."""
         with self._lock:
-            missing, refused, lost = frozenset(self._missing), dict(self._refused), dict(self._node_lost)
+            missing, refused, lost = frozenset(self._missing), dict(self._refused.get(key, {})), dict(self._node_lost)
         clusters = tuple(replace(c, refused=refused[c.uid]) if c.uid in refused else c for c in seen.clusters)
         pods = tuple(replace(p, unreachable_since=lost[p.node]) if p.node in lost else p for p in seen.pods)
         return replace(seen, clusters=clusters, pods=pods, missing_kinds=missing, refusals=refusals, pools=self.pools.of(key))
@@ -120,8 +127,8 @@ class Reader:
         """Drop what is known of a job's clusters and pools."""
         self.pools.forget(key)
         with self._lock:
-            for cluster in self._cache.clusters(key):
-                self._refused.pop(cluster.uid, None)
+            self._refused.pop(key, None)
+            self._leave_nodes(key, set())
 
     def _list(self, api_version: str, kind: str, key: Key, selector: str) -> list[Document]:
         try:
@@ -156,27 +163,44 @@ class Reader:
         found = self._api.get(paths.collection("v1", "Event", key.namespace), fieldSelector=fields, limit="1")
         for event in found.get("items") or ():
             with self._lock:
-                self._refused[cluster.uid] = str(event.get("message", ""))[: reduce.MAX_TEXT]
+                self._refused.setdefault(key, {})[cluster.uid] = str(event.get("message", ""))[: reduce.MAX_TEXT]
 
-    def _look_at_nodes(self, pods: Iterable[PodState], now: datetime) -> None:
+    def _look_at_nodes(self, key: Key, pods: Iterable[PodState], now: datetime) -> None:
         """Ask for the nodes of pods that look lost. Without the permission (one-namespace installs) nodes count as reachable."""
+        pods = tuple(pods)
+        with self._lock:
+            self._leave_nodes(key, {p.node for p in pods})
         for node in sorted({p.node for p in pods if p.node and (_is_suspect(p) or p.node in self._node_lost)}):
-            since = self._lost_since(node, now)
+            since, gone = self._lost_since(node, now)
             with self._lock:
                 if since is None:
-                    self._node_lost.pop(node, None)
-                else:
-                    self._node_lost[node] = min(since, self._node_lost.get(node, since))
+                    self._drop_node(node)
+                    continue
+                # An outage counts from its own beginning, whatever was before it; only a node that is gone says none.
+                self._node_lost[node] = self._node_lost.get(node, since) if gone else since
+                self._on_lost.setdefault(node, set()).add(key)
 
-    def _lost_since(self, node: str, now: datetime) -> datetime | None:
+    def _leave_nodes(self, key: Key, named: set[str]) -> None:
+        """Drop a job from lost nodes that none of its pods is on any more."""
+        for node in [node for node, jobs in self._on_lost.items() if key in jobs and node not in named]:
+            self._on_lost[node].discard(key)
+            if not self._on_lost[node]:
+                self._drop_node(node)
+
+    def _drop_node(self, node: str) -> None:
+        self._node_lost.pop(node, None)
+        self._on_lost.pop(node, None)
+
+    def _lost_since(self, node: str, now: datetime) -> tuple[datetime | None, bool]:
+        """Return since when a node is lost, None if it is not, and whether there is no such node."""
         try:
             found = self._api.get(f"/api/v1/nodes/{node}")
         except Unavailable:
             raise
         except ApiError as error:
-            return now if error.status == 404 else None
+            return (now, True) if error.status == 404 else (None, False)
         ready = reduce.conditions(found).get("Ready", {})
-        return reduce.time_of(ready.get("lastTransitionTime")) if ready.get("status") == "Unknown" else None
+        return reduce.time_of(ready.get("lastTransitionTime")) if ready.get("status") == "Unknown" else None, False
 
 
 def _is_suspect(pod: PodState) -> bool:

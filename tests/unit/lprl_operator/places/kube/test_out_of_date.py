@@ -1,0 +1,71 @@
+"""What was true once is not told for ever: outages of nodes, and refusals of objects that nobody makes any more."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lprl_operator.decide.observed import Key, PodState
+from lprl_operator.kube.api import ApiError
+from lprl_operator.places.kube.cache import Cache
+from lprl_operator.places.kube.reader import Reader
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ONE, OTHER = Key("ns", "one"), Key("ns", "other")
+
+
+class Nodes:
+    """An API server with one node, which is Unknown since `lost`, Ready, or gone."""
+
+    lost: datetime | None = None
+    gone = False
+
+    def get(self, path: str, **_: str) -> dict[str, Any]:
+        if self.gone:
+            raise ApiError(404, "NotFound", path)
+        status, since = ("Unknown", self.lost) if self.lost else ("True", NOW)
+        return {"status": {"conditions": [{"type": "Ready", "status": status, "lastTransitionTime": since.strftime("%Y-%m-%dT%H:%M:%SZ")}]}}
+
+
+def head(name: str) -> PodState:
+    return PodState(f"{name}-head", f"uid-{name}", 1, "head", "Running", False, node="n1")
+
+
+def outage(reader: Reader) -> datetime | None:
+    return reader._node_lost.get("n1")
+
+
+@pytest.fixture
+def nodes() -> Nodes:
+    return Nodes()
+
+
+@pytest.fixture
+def reader(nodes: Nodes) -> Reader:
+    return Reader(nodes, Cache())  # type: ignore[arg-type]
+
+
+def test_a_second_outage_counts_from_its_own_beginning(nodes: Nodes, reader: Reader) -> None:
+    nodes.lost = NOW
+    reader._look_at_nodes(ONE, [head("one")], NOW)
+    nodes.lost = NOW + timedelta(days=3)
+    reader._look_at_nodes(OTHER, [head("other")], nodes.lost + timedelta(seconds=40))
+    assert outage(reader) == nodes.lost
+
+
+def test_a_node_that_is_taken_away_was_lost_before(nodes: Nodes, reader: Reader) -> None:
+    nodes.lost = NOW
+    reader._look_at_nodes(ONE, [head("one")], NOW)
+    nodes.gone = True
+    reader._look_at_nodes(ONE, [head("one")], NOW + timedelta(seconds=300))
+    assert outage(reader) == NOW
+
+
+def test_a_node_that_no_pod_is_on_is_forgotten(nodes: Nodes, reader: Reader) -> None:
+    nodes.gone = True
+    for key in (ONE, OTHER):
+        reader._look_at_nodes(key, [head(key.name)], NOW)
+    reader._look_at_nodes(ONE, [], NOW)
+    assert outage(reader) == NOW
+    reader.forget(OTHER)
+    assert outage(reader) is None
