@@ -27,6 +27,7 @@ from lprl_operator.places.kube.joins import Joins
 from lprl_operator.places.kube.podless import PodlessJobs
 from lprl_operator.places.kube.queues import Queues
 from lprl_operator.places.kube.reader import Reader
+from lprl_operator.places.kube.refusals import Refusals
 from lprl_operator.places.kube.settling import Settling
 from lprl_operator.places.kube.shelf import Name
 from lprl_operator.places.kube.verify import Verified
@@ -44,7 +45,7 @@ class KubeCluster:
         self._api, self._cache, self._events = api, cache, event_log
         self._reader, self._joins = Reader(api, cache), Joins(self._patch_owners)
         self._podless, self.queues, self._verified = PodlessJobs(api, cache), Queues(api, cache), Verified(api, cache)
-        self._refusals: dict[Key, dict[ObjectRef, Refusal]] = {}
+        self._refusals = Refusals()
         self._made: dict[Key, dict[ObjectRef, tuple[str, float]]] = {}
         """Controller and time of what this process created."""
         self._settling = Settling()
@@ -80,8 +81,8 @@ class KubeCluster:
         self._cache.forget(key, uid)
         self._reader.forget(key)
         self._verified.forget(key)
+        self._refusals.forget(key)
         with self._lock:
-            self._refusals.pop(key, None)
             self._made.pop(key, None)
 
     def publish(self, key: Key, status: Mapping[str, Any], resource_version: str | None, events: Sequence[Event]) -> None:
@@ -116,9 +117,7 @@ class KubeCluster:
                 self._remove_owner(action)
 
     def _complete(self, key: Key, seen: Observed) -> Observed:
-        with self._lock:
-            refusals = tuple(self._refusals.get(key, {}).values())
-        return self._reader.completed(key, seen, refusals)
+        return self._reader.completed(key, seen, self._refusals.of(key, self._api.clock.now()))
 
     def _create(self, document: Mapping[str, Any]) -> bool:
         """Create once; False when it was refused, which `observe` tells from then on."""
@@ -159,9 +158,9 @@ class KubeCluster:
         return True
 
     def _accept(self, document: Mapping[str, Any], ref: ObjectRef, found: Mapping[str, Any]) -> None:
+        self._refusals.accepted(owners.owning_jobs(document), ref)
         for key in owners.owning_jobs(document):
             with self._lock:
-                self._refusals.get(key, {}).pop(ref, None)
                 self._made.setdefault(key, {})[ref] = (owners.controller_uid(document), time.monotonic())
         self._remember(ref, found)
 
@@ -177,9 +176,7 @@ class KubeCluster:
         return any(f is not None and f[0] == controller and time.monotonic() - f[1] < MADE_S for f in found)
 
     def _refuse(self, document: Mapping[str, Any], ref: ObjectRef, message: str, permanent: bool) -> bool:
-        for key in owners.owning_jobs(document):
-            with self._lock:
-                self._refusals.setdefault(key, {})[ref] = Refusal(ref, message, permanent)
+        self._refusals.add(owners.owning_jobs(document), Refusal(ref, message, permanent), self._api.clock.now())
         return False
 
     def _remember(self, ref: ObjectRef, found: Mapping[str, Any]) -> None:
@@ -218,6 +215,7 @@ class KubeCluster:
             self._delete(Delete(action.ref, str(reduce.meta(found).get("uid"))))
 
     def _forget_made(self, ref: ObjectRef) -> None:
+        self._refusals.deleted(ref)
         with self._lock:
             for made in self._made.values():
                 made.pop(ref, None)

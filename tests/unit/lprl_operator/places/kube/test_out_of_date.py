@@ -1,13 +1,18 @@
 """What was true once is not told for ever: outages of nodes, and refusals of objects that nobody makes any more."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lprl_api import names
+from lprl_operator.decide.actions import Create
 from lprl_operator.decide.observed import Key, PodState
 from lprl_operator.kube.api import ApiError
 from lprl_operator.places.kube.cache import Cache
+from lprl_operator.places.kube.cluster import KubeCluster
+from lprl_operator.places.kube.eventlog import EventLog
 from lprl_operator.places.kube.reader import Reader
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -69,3 +74,36 @@ def test_a_node_that_no_pod_is_on_is_forgotten(nodes: Nodes, reader: Reader) -> 
     assert outage(reader) == NOW
     reader.forget(OTHER)
     assert outage(reader) is None
+
+
+class Quota:
+    """An API server that takes no RayCluster named here."""
+
+    def __init__(self) -> None:
+        self.now, self.full = NOW, {"one-a1"}
+        self.clock = SimpleNamespace(now=lambda: self.now)
+
+    def post(self, path: str, document: dict[str, Any], **_: str) -> dict[str, Any]:
+        name = document["metadata"]["name"]
+        if name in self.full:
+            raise ApiError(403, "Forbidden", "exceeded quota: team")
+        return {**document, "metadata": {**document["metadata"], "uid": name, "resourceVersion": "1"}}
+
+
+def ray_cluster(name: str) -> dict[str, Any]:
+    owner = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "one", "uid": "uid-one", "controller": True}
+    meta = {"name": name, "namespace": "ns", "labels": {names.LABEL_JOB: "one"}, "ownerReferences": [owner]}
+    return {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": meta, "spec": {}}
+
+
+@pytest.mark.parametrize("how", ["the next attempt's is made", "nobody tries any more"])
+def test_a_refusal_ends_when_the_job_has_moved_on(how: str) -> None:
+    server: Any = Quota()
+    cluster = KubeCluster(server, Cache(), EventLog(server, "test", start=False))
+    cluster.apply([Create(ray_cluster("one-a1"))])
+    assert [r.message for r in cluster.observe(ONE).refusals] == ["exceeded quota: team"]
+    if how == "nobody tries any more":
+        server.now += timedelta(hours=1)
+    else:
+        cluster.apply([Create(ray_cluster("one-a2"))])
+    assert cluster.observe(ONE).refusals == ()
