@@ -37,3 +37,16 @@ def test_evictions_are_counted_by_reason(message: str, reason: str) -> None:
     for told in (Event("Normal", "Evicted", message), Event("Warning", "Restarting", f"Evicted: {message}")):
         metrics.told(told)
     assert metrics.registry.get_sample_value("lprl_evictions_total", {"reason": reason}) == 1
+
+
+def test_a_conversion_that_several_jobs_wait_for_is_let_go_once() -> None:
+    waits, told = Waits(), list[tuple[str, float]]()
+    waits.tell = lambda kind, seconds: told.append((kind, seconds))
+    jobs, shared = [Key("ns", name) for name in "abcde"], ("Job", "uid")
+    for second, job in enumerate(jobs):
+        waits.look(job, {shared: True}, NOW + timedelta(seconds=second))
+    waits.forget(jobs[0])
+    for job in jobs[1:]:
+        waits.look(job, {shared: False}, NOW + timedelta(seconds=60))
+    assert told == [("Job", 60.0)]
+    assert not waits._since

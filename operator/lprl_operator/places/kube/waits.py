@@ -8,6 +8,8 @@ from lprl_operator.decide.observed import Key
 
 Told = Callable[[str, float], None]
 """Called with the kind of what was let go, and the seconds it was held."""
+Thing = tuple[str, str]
+"""Kind and uid."""
 
 
 class Waits:
@@ -16,21 +18,35 @@ class Waits:
     def __init__(self) -> None:
         self.tell: Told = lambda kind, seconds: None
         self._lock = threading.Lock()
-        self._since: dict[Key, dict[tuple[str, str], datetime]] = {}
-        """By job, by kind and uid."""
+        self._waiting: dict[Key, set[Thing]] = {}
+        self._since: dict[Thing, datetime] = {}
+        """Of what several jobs wait for, too, once: it is let go once."""
 
-    def look(self, key: Key, held: Mapping[tuple[str, str], bool], now: datetime) -> None:
+    def look(self, key: Key, held: Mapping[Thing, bool], now: datetime) -> None:
         """Take over what of a job is held now (False: let go); what is gone was not let go."""
         with self._lock:
-            before = self._since.pop(key, {})
-            waiting = {thing: before.get(thing, now) for thing, is_held in held.items() if is_held}
-            if waiting:
-                self._since[key] = waiting
-        for thing, since in before.items():
-            if held.get(thing) is False:
-                self.tell(thing[0], (now - since).total_seconds())
+            before = self._keep(key, {thing for thing, is_held in held.items() if is_held})
+            for thing in self._waiting.get(key, ()):
+                self._since.setdefault(thing, now)
+            over = [(thing, since) for thing in before if held.get(thing) is False and (since := self._since.pop(thing, None))]
+            self._drop(before)
+        for thing, since in over:
+            self.tell(thing[0], (now - since).total_seconds())
 
     def forget(self, key: Key) -> None:
         """Drop a job that is gone."""
         with self._lock:
-            self._since.pop(key, None)
+            self._drop(self._keep(key, set()))
+
+    def _keep(self, key: Key, waiting: set[Thing]) -> set[Thing]:
+        """Return what a job waited for and does not any more."""
+        before = self._waiting.pop(key, set())
+        if waiting:
+            self._waiting[key] = waiting
+        return before - waiting
+
+    def _drop(self, things: set[Thing]) -> None:
+        """Forget what nobody waits for."""
+        for thing in things:
+            if not any(thing in waiting for waiting in self._waiting.values()):
+                self._since.pop(thing, None)
