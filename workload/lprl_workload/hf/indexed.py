@@ -47,7 +47,7 @@ def use_packed_indexers(model: nn.Module) -> None:
     for layer in indexed_layers(model):
         if layer.indexer is not None:
             layer.register_forward_pre_hook(_hand_layout, with_kwargs=True)
-            layer.indexer.requires_grad_(False)  # type: ignore[union-attr]
+            layer.indexer.requires_grad_(False)
             layer.indexer.forward = partial(_packed, layer.indexer, layer.indexer.forward)  # type: ignore[union-attr]
 
 
