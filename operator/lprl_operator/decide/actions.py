@@ -183,7 +183,24 @@ class Raise:
         return f"raise {self.ref} to priority class {self.priority_class}"
 
 
-HandOver = Hold | Begin | Nudge | Raise
+@dataclass(frozen=True, slots=True)
+class Relabel:
+    """Give an object of one job other labels of queue and priority. Another resource version than given: Conflict."""
+
+    ref: ObjectRef
+    uid: str
+    resource_version: str
+    job: str
+    """Name of the job it is of."""
+    labels: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return f"label {self.ref} {', '.join(f'{key}={value}' for key, value in self.labels)}"
+
+
+Wish = Raise | Relabel
+"""Places in a queue: what is refused is left at that."""
+HandOver = Hold | Begin | Nudge | Wish
 Action = Create | Apply | Delete | DeleteOwned | AddOwner | RemoveOwner | HandOver
 
 

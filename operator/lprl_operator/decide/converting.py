@@ -17,6 +17,7 @@ from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Count, Decision
 from lprl_operator.decide.failures import Move, Verdict, job_verdict, parse_termination
 from lprl_operator.decide.inspecting import next_number, refusal, refusal_note, trouble
 from lprl_operator.decide.observed import JobState
+from lprl_operator.decide.requeueing import relabelled
 from lprl_operator.resources import metadata, naming
 from lprl_operator.resources.conversions import Conversion
 from lprl_operator.resources.made_from import annotated, is_outdated, made_from, read
@@ -101,7 +102,7 @@ def _step(case: Case, conversion: Conversion) -> Step:
             return Step(Reason.CONVERSION_FAILED, job.message, failed=job_verdict(job, Reason.CONVERSION_FAILED))
     if (again := _corrected(case, convert, final)) is not None:
         return again
-    joins = (*_join(case, convert), *priorities.raised(case, convert, final))
+    joins = (*_join(case, convert), *priorities.raised(case, convert, final), *_moved(case, convert))
     if final is not None:
         return Step(Reason.FINALISING, trouble(final) or "verifying and publishing", conversion.shards, joins)
     done = sum(len(range(i, conversion.shards, convert.completions)) for i in convert.completed)
@@ -215,6 +216,12 @@ def _join(case: Case, convert: JobState) -> tuple[Action, ...]:
     if case.uid in convert.owner_uids:
         return ()
     return (AddOwner(case.ref("batch/v1", "Job", convert.name), convert.uid, metadata.owner(case.job, controller=False)),)
+
+
+def _moved(case: Case, convert: JobState) -> tuple[Action, ...]:
+    """Have a held conversion that this job alone wants follow the job's labels; a shared one stays where its first owner put it."""
+    alone = convert.owner_uids == {case.uid} and convert.suspended and not convert.finished
+    return relabelled(case, convert) if alone else ()
 
 
 def _running_reason(job: JobState) -> str:

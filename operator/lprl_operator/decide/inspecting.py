@@ -10,6 +10,7 @@ from lprl_operator.decide.actions import Action, Create, Delete
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Decision, Finding
 from lprl_operator.decide.failures import Move, Verdict, job_verdict
 from lprl_operator.decide.observed import JobState, Observed
+from lprl_operator.decide.requeueing import relabelled
 from lprl_operator.resources.made_from import annotated, is_outdated, made_from, on_other_claims
 
 
@@ -48,7 +49,8 @@ def inspect_stage(case: Case) -> Decision | None:
     if job.finished == "Complete":
         message = f"Job {job.name} finished without a report that can be read; does its image match the operator's version?"
         return _failed(case, Verdict(Move.FAIL, Reason.INSPECTION_FAILED, message))
-    return _waiting(case, trouble(job) or "reading the source model")
+    decision = _waiting(case, trouble(job) or "reading the source model")
+    return Decision(decision.memory, decision.findings, relabelled(case, job), decision.requeue_seconds)
 
 
 def inspected(case: Case, inspection: Inspection) -> Finding:

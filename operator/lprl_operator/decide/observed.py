@@ -75,6 +75,8 @@ class JobState:
     """Held by a queue (Kueue flips spec.suspend)."""
     queue: str = ""
     """Why, in the queue's own words, where it says."""
+    queue_name: str = ""
+    """Label: the queue it is in; empty for none."""
     priority_class: str = ""
     """Label: what its queue ranks it by; empty for none."""
     priority: int | None = None
@@ -178,6 +180,8 @@ class ClusterState:
     """Under a queue that suspends it and lets go."""
     queue_name: str = ""
     """Label with that queue's name; it is there also where no Kueue is."""
+    priority_class: str = ""
+    """Label: what that queue ranks it by; empty for none."""
     nudged: str = ""
     """When KubeRay was asked last to look at it, RFC 3339."""
     pods: str = ""

@@ -5,7 +5,7 @@ from math import inf
 from lprl_api.names import Condition, Reason
 from lprl_api.text import shortened
 from lprl_api.wire.progress import Progress
-from lprl_operator.decide import pulling, rehoming
+from lprl_operator.decide import pulling, rehoming, requeueing
 from lprl_operator.decide.actions import Action, Apply, Create
 from lprl_operator.decide.attempts import GOING_S, end_attempt, provision, waiting
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
@@ -192,7 +192,8 @@ def _alive(case: Case, cluster: ClusterState, head: PodState | None) -> Decision
     if progress is None and begun(case, progress):
         calm = min(calm, LATER_S)
     calm = min(calm, rehoming.NUDGE_S) if head is None else calm
-    return Decision(case.status, findings, actions, SOON_S if actions and not case.seen.refusals else calm, nodes=nodes)
+    soon = SOON_S if actions and not case.seen.refusals else calm
+    return Decision(case.status, findings, (*actions, *requeueing.relabelled(case, cluster)), soon, nodes=nodes)
 
 
 def begun(case: Case, progress: Progress | None) -> bool:
@@ -237,7 +238,8 @@ def _queued(case: Case, cluster: ClusterState) -> Decision:
     ended = case.status.failures[-1].time if case.status.failures else None
     since_s = min((case.now - cluster.created_at).total_seconds(), case.seconds_since(ended) if ended else inf)
     fresh = not cluster.queue and since_s < LATER_S
-    return Decision(memory, findings, (), GOING_S if fresh else LATER_S, nodes=Count(0, cluster.wanted_workers))
+    actions = requeueing.relabelled(case, cluster)
+    return Decision(memory, findings, actions, GOING_S if fresh else LATER_S, nodes=Count(0, cluster.wanted_workers))
 
 
 def _with_words(text: str, cluster: ClusterState) -> str:

@@ -1,13 +1,13 @@
 """A RayCluster passes from one attempt to the next: the JSON patch for it, guarded by the uid and the attempt it was seen with.
 
-Likewise a shared Job that is given another place in its queue.
+Likewise an object that is given another place in its queue, or another queue.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lprl_api import names
-from lprl_operator.decide.actions import Begin, HandOver, Hold, Nudge, Raise
+from lprl_operator.decide.actions import Begin, HandOver, Hold, Nudge, Relabel, Wish
 
 Operation = Mapping[str, Any]
 
@@ -18,14 +18,14 @@ class TestFailedError(Exception):
 
 def whose(action: HandOver) -> dict[str, Any]:
     """What of a document says whose it is, or for whose sake it is written to."""
-    job = action.job if isinstance(action, Hold | Nudge | Raise) else action.document["metadata"]["labels"][names.LABEL_JOB]
+    job = action.job if isinstance(action, Hold | Nudge | Wish) else action.document["metadata"]["labels"][names.LABEL_JOB]
     return {"metadata": {"namespace": action.ref.namespace, "labels": {names.LABEL_JOB: job}}}
 
 
 def patch(action: HandOver) -> list[Operation]:
     """Return the JSON patch (RFC 6902) of an object. One that is not what was seen any more is refused as a whole."""
-    if isinstance(action, Raise):
-        return _raise(action)
+    if isinstance(action, Wish):
+        return _relabelled(action)
     attempt = action.attempt if isinstance(action, Hold | Nudge) else action.seen_attempt
     tests: list[Operation] = [
         {"op": "test", "path": "/metadata/uid", "value": action.uid},
@@ -38,11 +38,12 @@ def patch(action: HandOver) -> list[Operation]:
     return [*tests, *_begin(action)]
 
 
-def _raise(action: Raise) -> list[Operation]:
+def _relabelled(action: Wish) -> list[Operation]:
+    labels = action.labels if isinstance(action, Relabel) else ((names.LABEL_PRIORITY, action.priority_class),)
     return [
         {"op": "test", "path": "/metadata/uid", "value": action.uid},
         {"op": "test", "path": "/metadata/resourceVersion", "value": action.resource_version},
-        _add(action.priority_class, "metadata", "labels", names.LABEL_PRIORITY),
+        *(_add(value, "metadata", "labels", key) for key, value in labels),
     ]
 
 

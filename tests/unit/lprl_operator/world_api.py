@@ -10,11 +10,11 @@ from typing import Any
 
 from tests.toy import SHAPE
 from tests.unit.lprl_operator.status_schema import refused
-from tests.unit.lprl_operator.world_clusters import RayClusters, made_from
+from tests.unit.lprl_operator.world_clusters import RayClusters, made_from, queue
 
 from lprl_api.model.model_shape import Inspection
-from lprl_api.names import CONTROL_KEY, LABEL_CONTENT_KEY
-from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, HandOver, Raise, RemoveOwner
+from lprl_api.names import CONTROL_KEY, LABEL_CONTENT_KEY, LABEL_PRIORITY, LABEL_QUEUE
+from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, HandOver, Raise, Relabel, RemoveOwner
 from lprl_operator.decide.observed import (
     ClusterState,
     JobState,
@@ -138,6 +138,8 @@ class ApiServer(RayClusters):
                     self.writes += 1
             elif isinstance(action, Raise):
                 self._raise(action)
+            elif isinstance(action, Relabel):
+                self._relabel(action)
             elif isinstance(action, HandOver):
                 self._hand_over(action)
             elif isinstance(action, Delete):
@@ -189,7 +191,7 @@ class ApiServer(RayClusters):
             completions = document["spec"].get("completions", 1)
             owner_job = next((o["name"] for o in meta["ownerReferences"] if o["kind"] == "Job"), "")
             self.jobs[meta["name"]] = JobState(
-                meta["name"], self._uid(), "1", owners, completions, owner_job=owner_job, made_from=made_from(document)
+                meta["name"], self._uid(), "1", owners, completions, owner_job=owner_job, made_from=made_from(document), **queue(meta)
             )
             assert meta["name"].endswith("-inspect") or LABEL_CONTENT_KEY in meta["labels"]
         elif kind == "RayCluster" and meta["name"] not in self.clusters:
@@ -245,6 +247,17 @@ class ApiServer(RayClusters):
         if job is None or (job.uid, job.resource_version) != (action.uid, action.resource_version):
             raise Conflict(str(action.ref))
         self.change_job(job.name, priority_class=action.priority_class)
+        self.writes += 1
+
+    def _relabel(self, action: Relabel) -> None:
+        of_cluster = action.ref.kind == "RayCluster"
+        found: Any = (self.clusters if of_cluster else self.jobs).get(action.ref.name)
+        if found is None or (found.uid, found.resource_version) != (action.uid, action.resource_version):
+            raise Conflict(str(action.ref))
+        names = {LABEL_QUEUE: "queue_name", LABEL_PRIORITY: "priority_class"}
+        held = found.told_to_suspend if of_cluster else found.suspended
+        assert held or LABEL_QUEUE not in dict(action.labels), "Kueue refuses another queue for what it admitted"
+        (self.change_cluster if of_cluster else self.change_job)(found.name, **{names[k]: v for k, v in action.labels})
         self.writes += 1
 
     # Changing the world

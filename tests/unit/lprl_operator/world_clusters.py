@@ -1,10 +1,11 @@
 """RayClusters of the in-memory API server: made, held and passed from attempt to attempt, with what must hold when that happens."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from lprl_api.names import ANNOTATION_PODS, LABEL_ATTEMPT, LABEL_QUEUE
+from lprl_api.names import ANNOTATION_PODS, LABEL_ATTEMPT, LABEL_PRIORITY, LABEL_QUEUE
 from lprl_operator.decide.actions import HandOver, Hold, Nudge
 from lprl_operator.decide.observed import ClusterState, PodState
 from lprl_operator.places.cluster import Conflict
@@ -12,6 +13,11 @@ from lprl_operator.places.cluster import Conflict
 
 def made_from(document: dict[str, Any]) -> str:
     return str(document["metadata"].get("annotations", {}).get("lprl.dev/made-from", ""))
+
+
+def queue(meta: Mapping[str, Any]) -> dict[str, Any]:
+    labels = meta.get("labels", {})
+    return {"queue_name": labels.get(LABEL_QUEUE, ""), "priority_class": labels.get(LABEL_PRIORITY, "")}
 
 
 class RayClusters:
@@ -44,6 +50,7 @@ class RayClusters:
         name = document["metadata"]["name"]
         queued = LABEL_QUEUE in document["metadata"]["labels"]
         more = {"pods": document["metadata"]["annotations"][ANNOTATION_PODS], "template_attempt": attempt, "queued": queued}
+        more |= queue(document["metadata"])
         more |= {"suspended": queued and self.full, "told_to_suspend": queued and self.full}
         self.clusters[name] = ClusterState(
             attempt, name, self._uid(), "1", owners, self.now, wanted_workers=wanted, made_from=made_from(document), **more

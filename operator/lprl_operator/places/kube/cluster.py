@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from lprl_api import names
-from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, HandOver, Raise, RemoveOwner, ref_of
+from lprl_operator.decide.actions import Action, AddOwner, Apply, Create, Delete, DeleteOwned, Event, HandOver, RemoveOwner, Wish, ref_of
 from lprl_operator.decide.observed import Key, ObjectRef, Observed, Refusal
 from lprl_operator.kube import paths
 from lprl_operator.kube.api import APPLY, JSON_PATCH, STRATEGIC, ApiError, KubeApi, Unavailable, is_permanent
@@ -254,10 +254,10 @@ class KubeCluster:
         try:
             found = guarded(lambda: self._api.patch(paths.item(ref), handover.patch(action), JSON_PATCH), ref)
         except Conflict:
-            self._verified.doubt(ref, action.uid, action.resource_version if isinstance(action, Raise) else None)
+            self._verified.doubt(ref, action.uid, action.resource_version if isinstance(action, Wish) else None)
             raise
         except ApiError as error:  # a missing right, or a policy: told, and tried again; a place in a queue is only a wish
-            if isinstance(action, Raise) and not isinstance(error, Unavailable):
+            if isinstance(action, Wish) and not isinstance(error, Unavailable):
                 return log.info("%s: %s", action, error.message)
             if not isinstance(error, Unavailable):
                 self._refuse(whose, ref, error.message, permanent=False)

@@ -11,6 +11,7 @@ from lprl_api.names import (
     CONTROL_KEY,
     LABEL_ATTEMPT,
     LABEL_PRIORITY,
+    LABEL_QUEUE,
     PROGRESS_KEY,
     TERMINATION_MESSAGE_BYTES,
 )
@@ -116,6 +117,7 @@ def job_state(document: Document) -> JobState:
         reason=str(ending.get("reason", "")),
         message=str(ending.get("message", ""))[:MAX_TEXT],
         suspended=bool(spec.get("suspend")),
+        queue_name=label(document, LABEL_QUEUE),
         priority_class=label(document, LABEL_PRIORITY),
         deleting="deletionTimestamp" in meta(document),
         owner_job=owning_batch_job(document),

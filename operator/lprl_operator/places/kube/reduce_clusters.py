@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lprl_api.names import ANNOTATION_HELD, ANNOTATION_NUDGED, ANNOTATION_PODS, LABEL_QUEUE
+from lprl_api.names import ANNOTATION_HELD, ANNOTATION_NUDGED, ANNOTATION_PODS, LABEL_PRIORITY, LABEL_QUEUE
 from lprl_operator.decide.observed import ClusterState
 from lprl_operator.places.kube import reduce
 from lprl_operator.places.kube.owners import controller_uid
@@ -33,6 +33,7 @@ def cluster_state(document: Document) -> ClusterState | None:
         held=bool(reduce.annotation(document, ANNOTATION_HELD)),
         queued=bool(reduce.label(document, LABEL_QUEUE)),
         queue_name=reduce.label(document, LABEL_QUEUE),
+        priority_class=reduce.label(document, LABEL_PRIORITY),
         nudged=reduce.annotation(document, ANNOTATION_NUDGED),
         pods=reduce.annotation(document, ANNOTATION_PODS),
         template_attempt=template_attempt(spec),

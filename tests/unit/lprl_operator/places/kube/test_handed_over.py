@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lprl_operator.decide.actions import Hold, Raise
+from lprl_api import names
+from lprl_operator.decide.actions import Hold, Raise, Relabel
 from lprl_operator.decide.observed import Key, ObjectRef
 from lprl_operator.kube.api import ApiError
 from lprl_operator.places import handover
@@ -50,3 +51,15 @@ def test_a_shared_job_is_raised_only_as_it_was_seen() -> None:
     for uid, version in (("other", "7"), ("u", "8")):
         with pytest.raises(handover.TestFailedError):
             handover.patched(job, handover.patch(Raise(ref, uid, version, "toy", "high")))
+
+
+def test_labels_of_a_queue_are_written_on_what_was_seen_alone() -> None:
+    labels = {names.LABEL_QUEUE: "tema", "mine": "stays"}
+    cluster = {"metadata": {"uid": "u", "resourceVersion": "7", "labels": labels}, "spec": {"suspend": True}}
+    ref = ObjectRef("ray.io/v1", "RayCluster", "rl", "toy-a1")
+    wish = Relabel(ref, "u", "7", "toy", ((names.LABEL_QUEUE, "team"), (names.LABEL_PRIORITY, "urgent")))
+    found = handover.patched(cluster, handover.patch(wish))
+    assert found["metadata"]["labels"] == {names.LABEL_QUEUE: "team", names.LABEL_PRIORITY: "urgent", "mine": "stays"}
+    assert found["spec"] == cluster["spec"]
+    with pytest.raises(handover.TestFailedError):
+        handover.patched({**cluster, "metadata": {**cluster["metadata"], "resourceVersion": "8"}}, handover.patch(wish))
