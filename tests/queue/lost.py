@@ -1,8 +1,9 @@
 """What is lost while another job waits for the same quota: a restart keeps Workload, RayCluster and quota, whatever was the cause."""
 
 from collections.abc import Iterable
+from functools import partial
 
-from tests.control_plane.harness.api import Document
+from tests.control_plane.harness.api import ApiError, Document
 from tests.control_plane.harness.world import World
 from tests.queue.team import ONE, Team
 
@@ -41,11 +42,19 @@ def _pods(world: World, role: str) -> list[Document]:
 
 
 def _evict(world: World, pods: Iterable[Document]) -> None:
-    """As `kubectl drain` does it."""
+    """As `kubectl drain` does it, again where an API server that has much else to do gives no answer."""
+
+    def evicted(name: str) -> bool:
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": world.namespace}}
+        try:
+            world.api.send("POST", world.api.path("Pod", world.namespace, name) + "/eviction", eviction)
+        except ApiError as error:
+            if error.status != 404:  # it is gone
+                raise
+        return True
+
     for pod in pods:
-        meta = {"name": pod["metadata"]["name"], "namespace": world.namespace}
-        path = world.api.path("Pod", world.namespace, meta["name"]) + "/eviction"
-        world.api.send("POST", path, {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta})
+        world.wait("a pod is evicted", partial(evicted, pod["metadata"]["name"]))
 
 
 def head_deleted(world: World) -> None:

@@ -58,7 +58,7 @@ class World:
 
     def patch(self, name: str, **spec: Any) -> None:
         """Change a job's spec."""
-        self.api.patch(JOB, self.namespace, name, {"spec": spec})
+        self.wait(f"a change of {name}", lambda: self.api.patch(JOB, self.namespace, name, {"spec": spec}))
 
     def of(self, kind: str, selector: str = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}") -> list[Document]:
         return self.api.list(kind, self.namespace, selector)
