@@ -35,7 +35,7 @@ def with_nodes(world, dead):
     def seen():
         found = snapshot()
         pods = tuple(replace(p, unreachable_since=None) for p in found.pods)
-        reader._look_at_nodes(pods, world.now)
+        reader._look_at_nodes(Key("rl", "toy"), pods, world.now)
         return reader.completed(Key("rl", "toy"), replace(found, pods=pods), ())
 
     def stays():
