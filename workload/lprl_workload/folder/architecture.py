@@ -26,7 +26,7 @@ from lprl_workload.quant.select import Selection, expert_names
 
 MIXED = "config.json and weights are of different models: copy both from the same place again"
 MERGE = "merge the adapter into its base model first (PEFT: merge_and_unload, then save_pretrained)"
-_ADAPTER = re.compile(r"^base_model\.|\.lora_|\.base_layer\.|\.modules_to_save\.|\.original_module\.")
+ADAPTER = re.compile(r"^base_model\.|\.lora_|\.base_layer\.|\.modules_to_save\.|\.original_module\.")
 """Names that PEFT gives to tensors of a model with an adapter in it."""
 _COMPUTED = re.compile(r"\.rotary_emb\.(?:inv_freq|cos_cached|sin_cached)$")
 _CACHE_SCALE = re.compile(r"\.self_attn\.(?:(?:attn|[qkv]_proj|kv_proj)\.)?(?:q|k|v|kv|prob|output)_scale$")
@@ -80,7 +80,7 @@ class Architecture:
             return UserError(f"{contents.folder}: 1 tensor missing: {EMBEDDING}", COMPLETE)
         other = f" (here they begin with {starts[0]!r})" if starts else ""
         what = f"{contents.folder}: tensor {first}: a {self.shape.architecture}'s are called {EMBEDDING}, {PREFIX}layers.0...{other}"
-        if _ADAPTER.search(first):
+        if ADAPTER.search(first):
             return UserError(what, MERGE)
         return UserError(what, f"save it as {self.shape.architecture} with transformers, whose names these are")
 
@@ -125,7 +125,7 @@ class Architecture:
         if unknown:
             what = f"{contents.path(unknown[0])}: tensor {unknown[0]} is not in a {self.shape.architecture} of this config.json"
             more = f" (nor are {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-            remedy = MERGE if _ADAPTER.search(unknown[0]) else f"{MIXED}; or save the model without it"
+            remedy = MERGE if ADAPTER.search(unknown[0]) else f"{MIXED}; or save the model without it"
             raise UserError(what + more, remedy)
         return found
 

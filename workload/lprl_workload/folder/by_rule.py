@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,21 @@ from typing import Any
 from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.formats.mxfp4 import Mxfp4
-from lprl_api.model.known import text_section
+from lprl_workload.folder.architecture import ADAPTER, MERGE, MIXED
+from lprl_workload.folder.by_index import UNSAID, held_by_index, weights_of
 from lprl_workload.folder.class_layout import ClassLayout, expert_views, layout_of_text
 from lprl_workload.folder.config import CONFIG
 from lprl_workload.folder.contents import FolderContents
 from lprl_workload.folder.files import COMPLETE, shown
 from lprl_workload.folder.header import TensorInfo
-from lprl_workload.folder.mxfp4 import BLOCKS, check_blocks, unpacked
+from lprl_workload.folder.mxfp4 import BLOCKS, check_blocks
 from lprl_workload.folder.numbered import View
-from lprl_workload.folder.quantized import PARTNERS, check_codes, check_config_fits, is_codes, logical
-from lprl_workload.quant.rule import Kind, Matrix, Ruled, is_expert, is_fused_expert, is_linear, place_of
+from lprl_workload.folder.quantized import FLOATS, PARTNERS, check_config_fits, is_codes, logical
+from lprl_workload.folder.tied import without_equal
+from lprl_workload.quant.rule import Kind, Matrix, Ruled, is_expert, is_linear, place_of
 
-MIXED = "config.json and weights are of different models: copy both from the same place again"
 IN_OUT = "its experts are stored [experts, in, out], and transformers reads no codes in that order"
 ONE_TENSOR = "{} keeps a layer's experts in one tensor, and transformers reads no codes of single ones for it"
-UNSAID = "the class does not say whether its experts are stored [experts, out, in]"
 
 
 def held_by_rule(contents: FolderContents, config: Mapping[str, Any], fmt: WeightFormat) -> FolderContents:
@@ -39,12 +39,12 @@ def held_by_rule(contents: FolderContents, config: Mapping[str, Any], fmt: Weigh
         check_config_fits(contents, fmt)
     found = layout_of_text(json.dumps(dict(config), sort_keys=True))
     if isinstance(found, str):
-        return _by_index(contents, config, fmt, found)
+        return held_by_index(contents, config, fmt, found)
     try:
         return _ByClass(contents, found, fmt).contents()
     except UserError as error:
         if config.get("auto_map"):
-            return _by_index(contents, config, fmt, f"its own code may differ from {found.model_class}: {error.message}")
+            return held_by_index(contents, config, fmt, f"its own code may differ from {found.model_class}: {error.message}")
         raise
 
 
@@ -54,45 +54,6 @@ def ruled_by_class(layout: ClassLayout) -> Ruled:
     ruled = _ByClass(FolderContents(Path(layout.model_class), {CONFIG: tensors}), layout, Bf16()).contents().ruled
     assert ruled is not None, "a class has rules"
     return ruled
-
-
-def _weights(contents: FolderContents, fmt: WeightFormat) -> Iterator[tuple[TensorInfo, str, tuple[int, ...]]]:
-    """Yield (tensor, name of the weight, shape of the weight), scales and the like apart."""
-    for tensor in contents.tensors.values():
-        module, _, leaf = tensor.name.rpartition(".")
-        if isinstance(fmt, Mxfp4) and (found := unpacked(contents, tensor)):
-            if tensor.name.endswith(BLOCKS):
-                yield tensor, *found
-            continue
-        if leaf in PARTNERS and (f"{module}.weight" in contents.tensors or f"{module}.weight_packed" in contents.tensors):
-            continue
-        yield tensor, logical(tensor.name), check_codes(contents, tensor, fmt) if is_codes(tensor) else tensor.shape
-
-
-def _by_index(contents: FolderContents, config: Mapping[str, Any], fmt: WeightFormat, why: str) -> FolderContents:
-    place = place_of(logical(name) for name in contents.tensors)
-    if place is None:
-        what = f"{contents.folder}: no token embedding beside numbered layers"
-        raise UserError(f"{what}, and {why}", "complete the download; only decoder models in Hugging Face's layout can be converted")
-    kinds: dict[str, Kind] = {}
-    refused: dict[str, str] = {}
-    experts = 0
-    for _, name, shape in _weights(contents, fmt):
-        if place.layer(name) is None:
-            continue
-        if len(shape) == 3 and is_fused_expert(name):
-            refused[name] = f"{UNSAID}: {why}"
-        elif len(shape) == 2 and name.endswith(".weight"):
-            if is_expert(name):
-                kinds[name] = "routed"
-                experts = max(experts, 1 + int(name.partition(".experts.")[2].partition(".")[0]))
-            elif is_linear(name.removesuffix(".weight"), shape[0], shape[1]):
-                kinds[name] = "linear"
-    layers = 1 + max((layer for name in contents.tensors if (layer := place.layer(name)) is not None), default=-1)
-    said = text_section(config).get("num_hidden_layers")
-    architecture = next(iter(config.get("architectures") or ()), None) or str(config.get("model_type"))
-    ruled = Ruled(architecture, "index", place, said if isinstance(said, int) else layers, experts, kinds, {}, refused)
-    return replace(contents, ruled=ruled, notes=(*contents.notes, f"names and shapes alone say what is linear: {why}"))
 
 
 class _ByClass:
@@ -116,12 +77,16 @@ class _ByClass:
         self._called: dict[str, str] = {}
         self._unknown: list[str] = []
         self._found: set[str] = set()
+        self._ties: dict[str, str] = {}
+        """Tensor of the folder -> the one that the class has in its place."""
 
     def contents(self) -> FolderContents:
         """Return the folder's contents with the rule's answers."""
-        for tensor, name, shape in _weights(self._contents, self._fmt):
+        for tensor, name, shape in weights_of(self._contents, self._fmt):
             if name.startswith(self._place.prefix):
                 self._tensor(tensor, name, shape)
+            else:
+                self._outside(tensor, name, shape)
         self._check_unknown()
         self._check_missing()
         ruled = Ruled(
@@ -136,7 +101,7 @@ class _ByClass:
             self._called,
             self._own,
         )
-        return replace(self._contents, ruled=ruled)
+        return replace(self._without_ties(), ruled=ruled)
 
     def _of_parameters(self) -> dict[str, str]:
         """Return name in a folder -> parameter, for the forms transformers keeps in memory."""
@@ -150,12 +115,11 @@ class _ByClass:
         view = self._layout.views.get(own)
         layer = self._place.layer(name)
         if view is not None:
-            self._check_shape(tensor, shape, view.shape)
-            self._found.add(own)
+            self._take(tensor, shape, own, view)
             if layer is not None:
                 self._classify(name, view)
         elif own in self._layout.unclear:
-            self._found.add(own)
+            self._note_found(tensor, own)
             if layer is not None and len(shape) == 2 and is_linear(name.removesuffix(".weight"), shape[0], shape[1]):
                 self._refused[name] = f"not one parameter of {self._layout.model_class}: {self._layout.unclear[own]}"
         elif name in self._parameters:
@@ -164,6 +128,39 @@ class _ByClass:
             self._further(name, shape)
         elif not self._passed_over(name, own):
             self._unknown.append(tensor.name)
+
+    def _outside(self, tensor: TensorInfo, name: str, shape: tuple[int, ...]) -> None:
+        """Take what is not the text model's: of a plain language model its head alone, of others whatever is no training tool's."""
+        view = self._layout.views.get(name) if self._alike else None
+        if view is not None:
+            self._take(tensor, shape, name, view)
+        elif self._tied_to(tensor.name, name) or name.startswith("mtp."):
+            return
+        elif ADAPTER.search(name) or (self._layout.plain and self._alike and not self._passed_over(tensor.name, name)):
+            self._unknown.append(tensor.name)
+
+    @property
+    def _alike(self) -> bool:
+        """Whether the folder calls its text model what the class does, so that other names are the class's as well."""
+        return self._own == self._place.prefix
+
+    def _take(self, tensor: TensorInfo, shape: tuple[int, ...], own: str, view: View) -> None:
+        self._check_shape(tensor, shape, view.shape)
+        self._check_dtype(tensor, view.parameter)
+        self._note_found(tensor, own)
+
+    def _note_found(self, tensor: TensorInfo, own: str) -> None:
+        if own in self._found:
+            where = f"{self._contents.path(tensor.name)}: tensor {tensor.name}"
+            raise UserError(f"{where}: {own} is stored twice, in two forms", MIXED)
+        self._found.add(own)
+
+    def _check_dtype(self, tensor: TensorInfo, parameter: str) -> None:
+        coded = is_codes(tensor) or (isinstance(self._fmt, Mxfp4) and tensor.name.endswith(BLOCKS))
+        if self._layout.parameters[parameter].floating and not coded and tensor.dtype not in FLOATS:
+            found = f"{self._contents.path(tensor.name)}: tensor {tensor.name}: dtype {tensor.dtype}"
+            what = f"{found}; needs {', '.join(FLOATS)} with this config.json"
+            raise UserError(what, "save the model in bfloat16, or restore the quantization_config it was published with")
 
     def _check_shape(self, tensor: TensorInfo, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
         if tuple(found) != tuple(wanted):
@@ -209,8 +206,10 @@ class _ByClass:
         own = self._parameters[name]
         parameter = self._layout.parameters[own]
         self._check_shape(tensor, shape, parameter.shape)
+        self._check_dtype(tensor, own)
         parts = list(expert_views(self._layout, own))
-        self._found.update(part for part, _ in parts)
+        for part, _ in parts:
+            self._note_found(tensor, part)
         if len(parts) == 1 and parts[0][1].whole:
             published = self._place.prefix + parts[0][0].removeprefix(self._own)
             self._fused[name] = (Matrix(published, parameter.shape, 0),)
@@ -255,23 +254,44 @@ class _ByClass:
 
     def _passed_over(self, name: str, own: str) -> bool:
         """Return whether the class itself passes over a tensor, or computes it, or ties it to another."""
-        computed = re.search(r"rotary_emb\.|inv_freq$|_scale$|\.num_batches_tracked$", name) is not None
-        tied = any(own == other or own.endswith(f".{other}") for other in self._layout.tied)
-        return computed or tied or any(re.search(pattern, own) for pattern in self._layout.unread)
+        computed = re.search(r"rotary_emb\.|inv_freq$|_scale$|\.num_batches_tracked$", name) and own.rpartition(".")[2] not in PARTNERS
+        return bool(computed) or self._tied_to(name, own) or any(re.search(pattern, own) for pattern in self._layout.unread)
+
+    def _tied_to(self, name: str, own: str) -> bool:
+        """Note what a tensor of the folder is tied to; returns whether it is."""
+        source = next((source for tied, source in self._layout.tied.items() if own == tied or own.endswith(f".{tied}")), None)
+        called = next((n for n, view in self._layout.views.items() if view.parameter == source), None)
+        if source is None:
+            return False
+        if called is not None:
+            self._ties[name] = self._place.prefix + called.removeprefix(self._own) if called.startswith(self._own) else called
+        return True
+
+    def _without_ties(self) -> FolderContents:
+        """Return the contents without copies of tied tensors. Raises UserError where one is another tensor than what it is tied to."""
+        contents = self._contents
+        for name, source in self._ties.items():
+            if name in contents.tensors and source in contents.tensors:
+                contents = without_equal(contents, name, source)
+        return contents
 
     def _check_unknown(self) -> None:
         if self._unknown:
             first = self._unknown[0]
             what = f"{self._contents.path(first)}: tensor {first} is not in a {self._layout.model_class} of this config.json"
             more = f" (nor are {len(self._unknown) - 1} more)" if len(self._unknown) > 1 else ""
-            raise UserError(what + more, f"{MIXED}; or save the model without it")
+            raise UserError(what + more, MERGE if ADAPTER.search(first) else f"{MIXED}; or save the model without it")
 
     def _check_missing(self) -> None:
         """Refuse a text model that is not whole; what lies outside of it is copied as it is found."""
-        outside = () if self._own != self._place.prefix else (n for n in self._layout.views if not n.startswith(self._own))
         there = {logical(name) for name in self._contents.tensors}
         missing = [n for n in self._layout.views if n.startswith(self._own) and n not in self._found]
-        missing += [n for n in outside if "." in self._own and n == "lm_head.weight" and n not in there]
+        outside = [n for n in self._layout.views if not n.startswith(self._own)]
+        if self._layout.plain and self._alike:
+            missing += [n for n in outside if n not in self._found]
+        else:  # other models call the same head by the end of its name
+            ends = {n: ".".join(n.split(".")[-2:]) for n in outside if n in self._layout.head}
+            missing += [n for n, end in ends.items() if not any(found == end or found.endswith(f".{end}") for found in there)]
         if missing:
             count = "1 tensor" if len(missing) == 1 else f"{len(missing)} tensors"
             names = shown(self._place.prefix + n.removeprefix(self._own) if n.startswith(self._own) else n for n in missing)

@@ -38,6 +38,8 @@ class Parameter:
     kind: Kind
     transposed: bool | None = False
     """Of experts: stored [experts, in, out]; None where the class does not say."""
+    floating: bool = True
+    """Whether it holds numbers, not indices or flags."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,12 @@ class ClassLayout:
     """Checkpoint names that are no view of one parameter -> why."""
     embedding: str
     """Checkpoint name of the text model's token embedding."""
-    tied: frozenset[str]
-    """Checkpoint names of parameters that are another one (a tied head)."""
+    tied: Mapping[str, str]
+    """Names of parameters that are another one (a tied head) -> that one's."""
+    head: tuple[str, ...]
+    """Checkpoint names of the output embeddings, where they are tensors of their own."""
+    plain: bool
+    """Whether it is a language model and nothing else, so that its checkpoint has no other tensors."""
     layers: int
     experts: int
     """Routed experts of a layer; 0 without."""
@@ -83,21 +89,23 @@ def layout_of(document: Mapping[str, Any]) -> ClassLayout:
         views=views,
         unclear=unclear,
         embedding=_embedding(model, views),
-        tied=frozenset(tied),
+        tied=tied,
+        head=_head(model, views),
+        plain=text is model.config,
         layers=int(getattr(text, "num_hidden_layers", 0) or 0),
         experts=max((p.shape[0] for p in parameters.values() if p.kind == "experts"), default=_module_experts(model)),
         unread=tuple(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()),
     )
 
 
-def _state(model: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
-    """Return (the tensors of a checkpoint by parameter name, names that share another's)."""
+def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return (the tensors of a checkpoint by parameter name, names that share another's -> that one's)."""
     found: dict[str, Tensor] = {}
     seen: dict[int, str] = {}
-    tied = []
+    tied: dict[str, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if isinstance(tensor, nn.Parameter) and id(tensor) in seen:
-            tied.append(name)
+            tied[name] = seen[id(tensor)]
             continue
         seen[id(tensor)] = name
         found[name] = tensor
@@ -115,7 +123,7 @@ def _parameter(model: Any, name: str, tensor: Tensor) -> Parameter:
         kind = "embedding"
     elif tensor.ndim == 3 and not isinstance(owner, nn.modules.conv._ConvNd) and "expert" in f"{name}.{type(owner).__name__}".lower():
         kind, transposed = "experts", _transposed(owner, leaf, model.config.get_text_config())
-    return Parameter(tuple(tensor.shape), kind, transposed)
+    return Parameter(tuple(tensor.shape), kind, transposed, tensor.is_floating_point())
 
 
 def _transposed(owner: nn.Module, leaf: str, text: Any) -> bool | None:
@@ -226,6 +234,16 @@ def _embedding(model: Any, views: Mapping[str, View]) -> str:
         if own is not None and view.parameter.startswith(f"{own}.") and len(view.shape) == 2:
             return name
     raise NoClass(f"{type(model).__name__} has no token embedding in its checkpoint")
+
+
+def _head(model: Any, views: Mapping[str, View]) -> tuple[str, ...]:
+    """Return the checkpoint names of the output embeddings; none where the class has none, or they are tied."""
+    try:
+        module = model.get_output_embeddings()
+    except (NotImplementedError, AttributeError):
+        return ()
+    own = next((name for name, found in model.named_modules() if found is module), None)
+    return () if own is None else tuple(name for name, view in views.items() if view.parameter.startswith(f"{own}."))
 
 
 @cache

@@ -1,7 +1,5 @@
 """A head beside a tied embedding: equal values are one tensor stored twice, others are two models in one folder."""
 
-from pathlib import Path
-
 from lprl_api.errors import UserError
 from lprl_api.model.checkpoint_tensors import EMBEDDING, HEAD
 from lprl_workload.folder.contents import FolderContents
@@ -19,31 +17,34 @@ def without_tied_head(contents: FolderContents) -> FolderContents:
 
     Raises UserError when the stored head is another tensor than the embedding.
     """
-    if HEAD not in contents.tensors:
-        return contents
-    head, embedding = contents.tensors[HEAD], contents.tensors[EMBEDDING]
+    return without_equal(contents, HEAD, EMBEDDING) if HEAD in contents.tensors else contents
+
+
+def without_equal(contents: FolderContents, name: str, source: str) -> FolderContents:
+    """Return the contents without tensor `name`, which config.json ties to `source`. Raises UserError when it is another tensor."""
+    head, embedding = contents.tensors[name], contents.tensors[source]
     two = "config.json says tie_word_embeddings: true (the head is the embedding), the stored head"
     if head.shape != embedding.shape:
         raise UserError(
-            f"{contents.path(HEAD)}: tensor {HEAD}: {two} is {list(head.shape)}, the embedding {list(embedding.shape)}", _REMEDY
+            f"{contents.path(name)}: tensor {name}: {two} is {list(head.shape)}, the embedding {list(embedding.shape)}", _REMEDY
         )
-    row = _first_difference(contents.path(HEAD), contents.path(EMBEDDING))
+    row = _first_difference(contents, name, source)
     if row is not None:
         raise UserError(
-            f"{contents.path(HEAD)}: tensor {HEAD}: {two} differs from it in row {row}; transformers keeps both, engines drop the head",
+            f"{contents.path(name)}: tensor {name}: {two} differs from it in row {row}; transformers keeps both, engines drop the head",
             _REMEDY,
         )
-    return contents.without((HEAD,), "config.json ties the head to the embedding, and it is equal to it")
+    return contents.without((name,), "config.json ties the head to the embedding, and it is equal to it")
 
 
-def _first_difference(head: Path, embedding: Path) -> int | None:
+def _first_difference(contents: FolderContents, name: str, source: str) -> int | None:
     """Return the first row in which head and embedding differ, None when they are equal."""
     # Most folders hold no such copy: who only reads what a folder is does without torch.
     import torch
     from safetensors import safe_open
 
-    with safe_open(head, framework="pt") as one, safe_open(embedding, framework="pt") as other:
-        a, b = one.get_slice(HEAD), other.get_slice(EMBEDDING)
+    with safe_open(contents.path(name), framework="pt") as one, safe_open(contents.path(source), framework="pt") as other:
+        a, b = one.get_slice(name), other.get_slice(source)
         for start in range(0, a.get_shape()[0], ROWS):
             left, right = a[start : start + ROWS].float(), b[start : start + ROWS].float()
             if not torch.equal(left, right):
