@@ -19,6 +19,8 @@ from lprl_workload.io.sizes import ITEM_BYTES
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library itself."""
 MAX_JSON_BYTES = 256 * 1024 * 1024
+MAX_JSON_DEPTH = 100
+"""Objects and lists within each other. Published files have a dozen; a thousand end whatever copies or compares them."""
 MAX_NAME_CHARACTERS = 512
 LFS_POINTER = b"version https://git-lfs"
 """How the text file begins that Git keeps in the place of a large one."""
@@ -40,7 +42,7 @@ class TensorInfo:
 def read_json(path: Path, *, unique: bool = False) -> dict[str, object]:
     """Read a JSON object of bounded size; `unique` refuses a key given twice, which readers resolve differently.
 
-    Raises UserError when it is missing, too large or no object.
+    Raises UserError when it is missing, too large, too deep or no object.
     """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
@@ -54,7 +56,16 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, object]:
         raise UserError(f"{path}: not valid JSON ({error})", DAMAGED) from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: needs a JSON object, found {type(document).__name__}", DAMAGED)
+    if _is_deeper(document, MAX_JSON_DEPTH):
+        raise UserError(f"{path}: objects and lists nested more than {MAX_JSON_DEPTH} deep", DAMAGED)
     return document
+
+
+def _is_deeper(document: object, depth: int) -> bool:
+    level = [document]
+    for _ in range(depth):
+        level = [v for found in level for v in (found.values() if isinstance(found, dict) else found) if isinstance(v, dict | list)]
+    return bool(level)
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
