@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lprl_api.errors import UserError
 from lprl_workload.io.sizes import ITEM_BYTES
@@ -62,7 +63,7 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, object]:
 
 
 def _is_deeper(document: object, depth: int) -> bool:
-    level = [document]
+    level: list[Any] = [document]
     for _ in range(depth):
         level = [v for found in level for v in (found.values() if isinstance(found, dict) else found) if isinstance(v, dict | list)]
     return bool(level)
