@@ -95,6 +95,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+FIRST = ("nice", "-n", "-5") if os.geteuid() == 0 else ()
+"""Everybody waits for an API server, and gives a request up after 30 s: on a busy machine it comes before what asks it."""
+
+
 class ControlPlane:
     """A control plane of our own on loopback, its state in a folder."""
 
@@ -111,6 +115,7 @@ class ControlPlane:
             if done.returncode == 0:
                 exported = dict(word.split("=", 1) for word in shlex.split(done.stdout) if "=" in word)
                 return {name: os.path.expandvars(value) for name, value in exported.items()}
+        self.down()
         raise AssertionError(done.stderr)
 
     def down(self) -> None:
@@ -118,8 +123,11 @@ class ControlPlane:
         self._run("down.sh", "--wipe")
 
     def _run(self, script: str, *flags: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, **self._state}
-        return subprocess.run([str(self._kit / script), *flags], env=environment, capture_output=True, text=True, timeout=300, check=False)
+        line, environment = [*FIRST, str(self._kit / script), *flags], {**os.environ, **self._state}
+        try:
+            return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        except subprocess.TimeoutExpired as error:
+            return subprocess.CompletedProcess(line, 124, "", f"{script} did not end within {error.timeout:g} s")
 
 
 @pytest.fixture(scope="session")

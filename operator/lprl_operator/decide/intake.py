@@ -48,8 +48,8 @@ def intake(document: Mapping[str, Any], seen: Observed, now: datetime, settings:
     status = status.model_copy(update={"inspection": inspection, "spec_parts": parts})
     plan, problem, reason = _plan(_question(job, status, settings.image))
     # What nobody reads harms nothing that runs already: labels can be edited at any time.
-    if problem is None and status.attempt == 0 and (unread := check_queueing(job)):
-        plan, problem, reason = None, InvalidJob(unread), Reason.INVALID_SPEC
+    if status.attempt == 0 and (problem is None or isinstance(problem, InvalidJob)) and (unread := check_queueing(job)):
+        plan, problem, reason = None, InvalidJob([*(problem.errors if problem is not None else ()), *unread]), Reason.INVALID_SPEC
     return Case(job, status, seen, render(job, plan, inspection, settings), now, problem, reason)
 
 
