@@ -258,7 +258,7 @@ def step(run: RunConfig) -> dict[str, Any]:
     serving = Serving(trainers, engines, Budget("engines", 3), run.rollout_format, run.shape.vocab)
     collected = Collector(run, Prompts(), score, lambda ids: " ".join(map(str, ids))).collect(1, 0, serving)
     laps.append(time.perf_counter())
-    update, found = prepare(collected.episodes, run, trainers)
+    update, found = prepare(collected.episodes, run, trainers, steps=1)
     laps.append(time.perf_counter())
     trained = [trainers.train(update, number) for number in range(len(update.plan.steps))]
     laps.append(time.perf_counter())

@@ -137,5 +137,5 @@ def test_a_shorter_batch_makes_as_many_optimizer_steps_as_planned_of_its_own_siz
 ) -> None:
     batch = collector(bench).collect(1, 0, Failing(some)).episodes
     run = bench({"algorithm": {"rollout_batch_size": 3, "samples_per_prompt": 4, "global_batch_size": size}, "episode": EPISODE}, "p").run
-    update, _ = prepare(batch, run, Trainer())  # type: ignore[arg-type]
+    update, _ = prepare(batch, run, Trainer(), steps=1)  # type: ignore[arg-type]
     assert [step.last - step.first for step in update.plan.steps] == sizes, "lost episodes are in no denominator"
