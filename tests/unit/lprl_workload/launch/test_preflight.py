@@ -146,7 +146,7 @@ def test_a_checkpoint_to_load_from_is_looked_at(job: Any, checkpoint: Callable[.
     assert job.inspect(_camel(LOAD_FROM))[0] == ExitCode.OK
     (folder / "state.json").write_text("{}   ")
     code, said = job.inspect(_camel(LOAD_FROM))
-    assert code == ExitCode.USER_ERROR and "step-000004: state.json: missing or not 2 bytes" in said
+    assert code == ExitCode.USER_ERROR and "step-000004: state.json: not 2 bytes" in said
 
 
 def test_a_checkpoint_of_another_model_is_refused(job: Any, checkpoint: Callable[..., Path]) -> None:
