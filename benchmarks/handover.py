@@ -137,7 +137,7 @@ class StandInTrainer:
         """Return the same."""
         return self.logprobs(parts, temperature)
 
-    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int) -> Metrics:
+    def train(self, parts: MicroBatches, global_samples: int, global_tokens: int, steps: int | None = None) -> Metrics:
         """Return sums over what this rank was given."""
         samples = [sample for part in parts for sample in part]
         self.optimizer_steps += 1
