@@ -80,6 +80,7 @@ def test_an_episode_outlives_its_engine_and_one_lost_with_its_node_is_told(ray_n
     script.write_text(textwrap.dedent(LOST))
     done = run(ray_nodes, str(script), str(node.pid))
     assert done.returncode == 0, done.stderr[-3000:]
-    read, take = done.stdout.splitlines()
+    # Ray itself tells on the same stream, now and then, that a process of its own was killed.
+    read, take = (line for line in done.stdout.splitlines() if line.startswith(("read ", "take ")))
     assert read == "read 1 episodes: lost with the node that held them"
     assert take.startswith("take 0 train: process 0: ")
