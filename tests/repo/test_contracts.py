@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,14 +52,16 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+@cache
+def imports() -> dict[str, set[str]]:
+    """Modules, and the top names of what each imports: parsed once for all libraries."""
+    files = [(ROOT / root, path) for root in ("api", "operator", "workload") for path in (ROOT / root).rglob("*.py")]
+    return {".".join(path.relative_to(root).with_suffix("").parts): imported(path) for root, path in files}
+
+
 def importers(library: str) -> set[str]:
     """Modules that import a library."""
-    found = set[str]()
-    for root in ("api", "operator", "workload"):
-        for path in (ROOT / root).rglob("*.py"):
-            if library in imported(path):
-                found.add(".".join(path.relative_to(ROOT / root).with_suffix("").parts))
-    return found
+    return {module for module, names in imports().items() if library in names}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -22,7 +22,10 @@ ASK = {
 
 def asks(path: Path) -> bool:
     """Whether code matches or tests for a class of a quantised format."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    text = path.read_text()
+    if not any(name in text for name in NAMES):  # parsing takes longer than reading
+        return False
+    for node in ast.walk(ast.parse(text)):
         tested = isinstance(node, ast.MatchClass) or (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance")
         if tested and NAMES & {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}:
             return True
