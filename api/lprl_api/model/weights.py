@@ -2,13 +2,28 @@
 
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import Mla, ModelShape
 from lprl_api.model.selection import TOGETHER
 from lprl_api.model.weight import LINEAR_KINDS, Kind, Sharding, Weight
 from lprl_api.model.weight_rows import layers_of, weight_of
+
+KEPT = 32
+"""Models, or models in a format, whose weights are kept: a plan walks over them for each layout that it tries."""
+
+
+class Sized(NamedTuple):
+    """A weight in a format."""
+
+    module: str
+    weight: Weight
+    taken: bool
+    """Whether the format quantises it."""
+    nbytes: int
+    """Of all copies, scales included; BF16 where it is not quantised."""
 
 
 def _linear(module: str, kind: Kind, rows: int, cols: int, sharding: Sharding, copies: int = 1) -> Weight:
@@ -102,8 +117,13 @@ def head_weights(shape: ModelShape) -> tuple[Weight, ...]:
     return (norm,) if shape.tied_embeddings else (norm, Weight("lm_head", "head", shape.vocab, shape.hidden, "vocab"))
 
 
-def all_weights(shape: ModelShape) -> Iterator[tuple[str, Weight]]:
-    """Yield (Hugging Face module name, weight); the copies of an expert weight appear once, with `*` for the expert."""
+@lru_cache(KEPT)
+def all_weights(shape: ModelShape) -> tuple[tuple[str, Weight], ...]:
+    """Return (Hugging Face module name, weight) of each; the copies of an expert weight appear once, with `*` for the expert."""
+    return tuple(_all_weights(shape))
+
+
+def _all_weights(shape: ModelShape) -> Iterator[tuple[str, Weight]]:
     yield "model.embed_tokens", embedding_weight(shape)
     for weight in outside_weights(shape):
         yield weight.module, weight
@@ -171,7 +191,15 @@ def weight_bytes(fmt: WeightFormat, weight: Weight, selected: bool) -> int:
     return fmt.nbytes(weight.rows, weight.cols) * weight.copies if selected else 2 * weight.parameters
 
 
+@lru_cache(KEPT)
+def sized_weights(shape: ModelShape, fmt: WeightFormat) -> tuple[Sized, ...]:
+    """Return all weights in a format, in the order of `all_weights`."""
+    found = ((module, weight, selects(fmt, module, weight)) for module, weight in all_weights(shape))
+    return tuple(Sized(module, weight, taken, weight_bytes(fmt, weight, taken)) for module, weight, taken in found)
+
+
+@lru_cache(KEPT)
 def format_bytes(shape: ModelShape, fmt: WeightFormat) -> int:
     """Return the bytes of a whole checkpoint in a format, towers in BF16 (tensor data; headers and tokenizer are small)."""
     towers = 2 * (shape.tower_parameters or 0)
-    return towers + sum(weight_bytes(fmt, weight, selects(fmt, module, weight)) for module, weight in all_weights(shape))
+    return towers + sum(found.nbytes for found in sized_weights(shape, fmt))

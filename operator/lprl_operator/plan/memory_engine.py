@@ -1,12 +1,13 @@
 """Bytes of a rollout engine by cause."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lprl_api.catalog.accelerators import Accelerator
 from lprl_api.derived import effective
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
-from lprl_api.model.weights import all_weights, selects, weight_bytes, whole_parameters
+from lprl_api.model.weights import KEPT, sized_weights, whole_parameters
 from lprl_api.spec.job import LowPrecisionRLJobSpec
 from lprl_operator.plan.caches import sequence_bytes
 from lprl_operator.plan.hardware import CPU_RUNTIME_BYTES
@@ -36,12 +37,12 @@ def sequence_tokens(spec: LowPrecisionRLJobSpec, shape: ModelShape) -> int:
     return min(length, effective.context_length(spec.topology.rollout, shape))
 
 
+@lru_cache(KEPT)
 def slot_weight_bytes(shape: ModelShape, fmt: WeightFormat, tensor: int) -> int:
     """Return the served weights on one slot; expert parallelism moves whole experts, so the bytes of a slot do not change."""
     total = 2 * (shape.tower_parameters or 0)
-    for module, weight in all_weights(shape):
-        size = weight_bytes(fmt, weight, selects(fmt, module, weight))
-        total += size if weight.sharding == "replicated" else -(-size // tensor)
+    for found in sized_weights(shape, fmt):
+        total += found.nbytes if found.weight.sharding == "replicated" else -(-found.nbytes // tensor)
     return total
 
 
@@ -58,7 +59,7 @@ def torch_memory(spec: LowPrecisionRLJobSpec, shape: ModelShape, fmt: WeightForm
     width = 4 if accelerator.is_cpu else 2
     weights = whole_parameters(shape) * width
     if not isinstance(fmt, Bf16):
-        weights += sum(weight_bytes(fmt, w, True) for module, w in all_weights(shape) if selects(fmt, module, w))
+        weights += sum(found.nbytes for found in sized_weights(shape, fmt) if found.taken)
     samples = effective.prompts_per_round(spec.algorithm) * spec.algorithm.samples_per_prompt
     concurrency = min(samples, spec.topology.rollout.max_concurrency or TORCH_CONCURRENCY)
     longest = sequence_tokens(spec, shape)

@@ -1,6 +1,7 @@
 """Process groups of the trainer and the weights each pipeline stage holds."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lprl_api.derived.stages import stage_layers
 from lprl_api.model.formats import WeightFormat
@@ -57,6 +58,12 @@ def _share(weight: Weight, groups: Groups) -> int:
 
 def stage_weights(shape: ModelShape, groups: Groups, stage: int, fmt: WeightFormat) -> StageWeights:
     """Return what one rank of pipeline stage `stage` holds; a tied head has a copy of its own when pipelined."""
+    # However many replicas there are, each holds the same: layouts of more nodes ask again.
+    return _stage_weights(shape, groups.model_copy(update={"data_parallel": 1, "expert_data_parallel": 1}), stage, fmt)
+
+
+@lru_cache(64)
+def _stage_weights(shape: ModelShape, groups: Groups, stage: int, fmt: WeightFormat) -> StageWeights:
     first = sum(groups.stage_layers[:stage])
     held = [(f"model.layers.{n}.{w.module}", w) for n in range(first, first + groups.stage_layers[stage]) for w in layer_weights(shape, n)]
     last = stage == groups.pipeline - 1

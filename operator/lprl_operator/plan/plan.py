@@ -19,7 +19,7 @@ from lprl_operator.plan.memory import Sizing, gpu_groups, make_engine
 from lprl_operator.plan.notes import limit_notes, plan_notes
 from lprl_operator.plan.parallel import make_groups
 from lprl_operator.plan.push import plan_push
-from lprl_operator.plan.topology import MAX_NODES, candidates, least_engine_nodes, roles, together
+from lprl_operator.plan.topology import MAX_NODES, Nodes, candidates, data_parallel, least_engine_nodes, ranks_of, roles, together
 from lprl_operator.plan.types import JobPlan
 
 
@@ -71,7 +71,7 @@ def _first_fit(case: Case, shape: ModelShape, inspection: Inspection | None, hos
     least: int | None = None
     below, at = -1, 0
     while at < len(layouts):
-        plan = _plan(case, shape, inspection, host_limit, layouts[at])
+        plan = _plan(case, shape, inspection, host_limit, ranks_of(case, layouts[at]))
         found = misfits(case, shape, plan, host_limit)
         if not found:
             best = plan, []
@@ -83,7 +83,7 @@ def _first_fit(case: Case, shape: ModelShape, inspection: Inspection | None, hos
         at = max(at + 1, min(2 * at + 1, len(layouts) - 1))
     while at < len(layouts) and at - below > 1:
         middle = (below + at) // 2
-        plan = _plan(case, shape, inspection, host_limit, layouts[middle])
+        plan = _plan(case, shape, inspection, host_limit, ranks_of(case, layouts[middle]))
         if misfits(case, shape, plan, host_limit):
             below = middle
         else:
@@ -91,8 +91,9 @@ def _first_fit(case: Case, shape: ModelShape, inspection: Inspection | None, hos
     return best
 
 
-def _layouts(case: Case) -> list[Ranks]:
-    return list(takewhile(lambda ranks: _enough_samples(case, ranks.data_parallel), candidates(case)))
+def _layouts(case: Case) -> list[Nodes]:
+    most = effective.global_batch_size(case.spec.algorithm)
+    return list(takewhile(lambda nodes: data_parallel(case, nodes[0]) <= most, candidates(case)))
 
 
 def _no_layout(case: Case) -> str:
@@ -106,17 +107,16 @@ def _no_layout(case: Case) -> str:
     return f"a layout of at most {MAX_NODES} nodes a side: {steps}"
 
 
-def _enough_samples(case: Case, data_parallel: int) -> bool:
-    return data_parallel <= effective.global_batch_size(case.spec.algorithm)
-
-
 def _fits(spec: LowPrecisionRLJobSpec, shape: ModelShape | None, inspection: Inspection | None, host_limit: int | None) -> bool:
     """Whether a changed spec is legal and fits: if any layout does, the one with the most nodes does."""
     case = Case.of(spec, shape, inspection)
     if case.shape is None or check(spec, case.shape, inspection, planned=True):
         return False
-    most = _layouts(case)[-1:]
-    return bool(most) and not misfits(case, case.shape, _plan(case, case.shape, inspection, host_limit, most[0]), host_limit)
+    layouts = _layouts(case)
+    if not layouts:
+        return False
+    plan = _plan(case, case.shape, inspection, host_limit, ranks_of(case, layouts[-1]))
+    return not misfits(case, case.shape, plan, host_limit)
 
 
 def _plan(case: Case, shape: ModelShape, inspection: Inspection | None, host_limit: int | None, ranks: Ranks) -> JobPlan:

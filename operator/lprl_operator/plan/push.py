@@ -8,11 +8,12 @@ the network's are nominal. Pushes of several hosts were not measured.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
-from lprl_api.model.weights import all_weights, fused_groups, layer_weights, selects, weight_bytes
+from lprl_api.model.weights import KEPT, fused_groups, layer_weights, selects, sized_weights
 from lprl_api.wire.runconfig import Ranks
 from lprl_operator.plan.types import Push
 
@@ -107,13 +108,13 @@ class PushTime:
         return max({"the engine's work per tensor and bucket": self.host, **self.moving}.items(), key=lambda item: item[1])[0]
 
 
+@lru_cache(KEPT)
 def load_of(shape: ModelShape, fmt: WeightFormat) -> Load:
     """Return what a push of a model in a format carries."""
     counts = {"tensors": 0, "scales": 0, "experts": 0, "expert_scales": 0}
     nbytes = quantised = 0
-    for module, weight in all_weights(shape):
-        taken = selects(fmt, module, weight)
-        nbytes += weight_bytes(fmt, weight, taken)
+    for _, weight, taken, size in sized_weights(shape, fmt):
+        nbytes += size
         quantised += 2 * weight.parameters if taken else 0
         beside = len(fmt.leaves) - 1 if taken else 0
         expert = weight.kind == "expert"

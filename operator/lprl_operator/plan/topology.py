@@ -12,16 +12,18 @@ from lprl_api.wire.runconfig import Ranks
 from lprl_operator.plan.types import Role, Together
 
 MAX_NODES = 1024
+Nodes = tuple[int, int]
+"""Trainer nodes, and nodes of engines alone."""
 
 
-def candidates(case: Case) -> Iterator[Ranks]:
+def candidates(case: Case) -> Iterator[Nodes]:
     """Yield the possible layouts, fewest nodes first: one when the spec fixes the nodes, else growing ones."""
     topology = case.spec.topology
     if topology.placement == "colocated":
         step = node_step(case)
         counts = [topology.nodes] if isinstance(topology.nodes, int) else range(step, MAX_NODES + 1, step)
         for nodes in counts:
-            yield _ranks(case, nodes, 0)
+            yield nodes, 0
         return
     trainer, rollout = effective.side_nodes(topology)
     step, engines = node_step(case), engine_step(case)
@@ -34,8 +36,7 @@ def candidates(case: Case) -> Iterator[Ranks]:
     else:
         sizes = [trainer] if trainer is not None else range(step, MAX_NODES + 1, step)
         pairs = ((t, rollout or least) for t in sizes)
-    for t, r in pairs:
-        yield _ranks(case, t, r)
+    yield from pairs
 
 
 def least_engine_nodes(case: Case) -> int:
@@ -45,11 +46,18 @@ def least_engine_nodes(case: Case) -> int:
     return -(-devices // (case.gpus_per_node * step)) * step
 
 
-def _ranks(case: Case, trainer_nodes: int, rollout_nodes: int) -> Ranks:
+def data_parallel(case: Case, trainer_nodes: int) -> int:
+    """Return the replicas of the trained model on so many nodes."""
+    t = case.spec.topology.trainer
+    return max(1, trainer_nodes * case.gpus_per_node // (t.tensor * t.pipeline * t.context))
+
+
+def ranks_of(case: Case, nodes: Nodes) -> Ranks:
+    """Return a layout."""
+    trainer_nodes, rollout_nodes = nodes
     topology, slots = case.spec.topology, case.gpus_per_node
     colocated = topology.placement == "colocated"
     world = trainer_nodes * slots
-    t = topology.trainer
     served = world if colocated else rollout_nodes * slots
     return Ranks(
         placement=topology.placement,
@@ -57,7 +65,7 @@ def _ranks(case: Case, trainer_nodes: int, rollout_nodes: int) -> Ranks:
         nodes=trainer_nodes + rollout_nodes,
         slots_per_node=slots,
         trainer_ranks=world,
-        data_parallel=max(1, world // (t.tensor * t.pipeline * t.context)),
+        data_parallel=data_parallel(case, trainer_nodes),
         engines=max(1, served // topology.rollout.gpus_per_engine),
         slots_per_engine=topology.rollout.gpus_per_engine,
         trainer_nodes=trainer_nodes,
