@@ -4,7 +4,7 @@ import io
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ class Job:
     """What else the work is told."""
     fmt: WeightFormat = field(default_factory=Bf16)
     """The trainer computes with."""
+    device: str = "cpu"
+    """Kind of the ranks' devices; on GPUs each rank has its own."""
+    lag_s: float = WAIT_S
+    """How much later than the first rank another one may answer."""
 
     def mine(self, rank: int) -> Sequence[Sequence[TrainSample]]:
         """Return the micro-batches of a rank: empty ones where it takes no data."""
@@ -74,11 +78,15 @@ Work = Callable[[Job, RankInfo], Any]
 
 def run(job: Job, work: Work) -> list[Any]:
     """Return what `work` answers on every rank; raises what the first failing rank raised."""
-    context, store = multiprocessing.get_context("forkserver"), open_store("127.0.0.1", 0, serve=True)
-    context.set_forkserver_preload([__name__, "tests.megatron_cpu.models", "tests.contract.test_sharded_push"])
+    # TransformerEngine begins with CUDA when it is imported, and what has begun with it must not be forked.
+    context: Any = multiprocessing.get_context("forkserver" if job.device == "cpu" else "spawn")
+    store = open_store("127.0.0.1", 0, serve=True)
+    if job.device == "cpu":
+        context.set_forkserver_preload([__name__, "tests.megatron_cpu.models", "tests.contract.test_sharded_push"])
     started = [_start(context, job, work, rank, store.port) for rank in range(job.mesh.world)]
     try:
-        answers = [_answer(end) if end.poll(WAIT_S) else TimeoutError(f"rank {n}") for n, (_, end) in enumerate(started)]
+        wait([end for _, end in started], WAIT_S)
+        answers = [_answer(end) if end.poll(job.lag_s) else TimeoutError(f"rank {n}") for n, (_, end) in enumerate(started)]
     finally:
         for process, _ in started:
             process.join(5)
@@ -90,7 +98,7 @@ def run(job: Job, work: Work) -> list[Any]:
 
 
 def _answer(end: Connection) -> Any:
-    return torch.load(io.BytesIO(end.recv_bytes()), weights_only=False)
+    return torch.load(io.BytesIO(end.recv_bytes()), weights_only=False, map_location="cpu")
 
 
 def _send(end: Connection, answer: Any) -> None:
@@ -110,8 +118,9 @@ def _start(context: Any, job: Job, work: Work, rank: int, port: int) -> tuple[An
 
 def _rank(job: Job, work: Work, rank: int, port: int, end: Connection) -> None:
     torch.set_num_threads(1)
+    device = "cpu" if job.device == "cpu" else f"{job.device}:{rank}"
     try:
-        _send(end, work(job, RankInfo(rank, job.mesh.world, "cpu", store=open_store("127.0.0.1", port, serve=False))))
+        _send(end, work(job, RankInfo(rank, job.mesh.world, device, store=open_store("127.0.0.1", port, serve=False))))
     except Exception as error:
         try:
             _send(end, error)

@@ -16,6 +16,7 @@ ASK = {
     "operator/lprl_operator/plan/notes.py": "the speed of dense INT4 was measured",
     "workload/lprl_workload/compare/compare.py": "advises a group size",
     "workload/lprl_workload/convert/verify.py": "published INT4 holds codes that the own rule never writes",
+    "workload/lprl_workload/train/megatron/configuration.py": "TransformerEngine multiplies in block FP8",
     "workload/lprl_workload/rollout/sglang/releases.py": "what a release of SGLang loads and serves was found for each",
 }
 

@@ -159,7 +159,10 @@ class Preflight(Contract):
     backends: Backends | None
     """None where the workers run another image than the inspection: it cannot know what that holds."""
     accelerator: str | None = None
-    """Of the workers; earlier operators do not say it."""
+    """Of the workers; earlier operators do not say it, nor the next three."""
+    trainer: TrainerLayout | None = None
+    optimizer: Optimizer | None = None
+    precision: Precision | None = None
     imports_reward: bool
     """Whether a reward function can be imported here as on the head: same image, same environment."""
     imports_episode: bool = False

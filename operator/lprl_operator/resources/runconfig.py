@@ -7,7 +7,7 @@ from lprl_api import names
 from lprl_api.derived.effective import effective
 from lprl_api.derived.trained import trained_document
 from lprl_api.model.model_shape import Inspection
-from lprl_api.spec.job import LowPrecisionRLJob
+from lprl_api.spec.job import LowPrecisionRLJob, LowPrecisionRLJobSpec
 from lprl_api.spec.sources import ModelSource, VolumePath
 from lprl_api.spec.topology import Stability
 from lprl_api.wire.runconfig import CheckpointConfig, InspectConfig, LiveSettings, Preflight, RunConfig
@@ -46,9 +46,17 @@ def preflight(job: LowPrecisionRLJob) -> Preflight:
         checkpoint=checkpoint_config(job),
         backends=spec.backends if same_image else None,
         accelerator=spec.topology.accelerator,
+        **_of_megatron(spec),
         imports_reward=same_head and same_env[0],
         imports_episode=same_head and same_image and all(same_env),
     )
+
+
+def _of_megatron(spec: LowPrecisionRLJobSpec) -> dict[str, Any]:
+    """Return what Megatron's trainer is asked besides: of other trainers nothing of it is checked there."""
+    if spec.backends.trainer != "megatron":
+        return {}
+    return {"trainer": spec.topology.trainer, "optimizer": spec.optimizer, "precision": spec.precision}
 
 
 def checkpoint_config(job: LowPrecisionRLJob) -> CheckpointConfig:

@@ -11,7 +11,9 @@ import torch
 from lprl_api.catalog.images import HELD
 from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
-from lprl_api.spec.topology import Backends
+from lprl_api.spec.algorithm import Optimizer
+from lprl_api.spec.precision import Precision
+from lprl_api.spec.topology import Backends, TrainerLayout
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.process.loading import loading
@@ -42,9 +44,34 @@ def check_backends(asked: Backends) -> None:
 
 def check_accelerator(asked: Backends, accelerator: str | None) -> None:
     """Raise UserError where a backend does not run on the workers' accelerator (None: an earlier operator did not say it)."""
-    if asked.trainer == "megatron" and accelerator not in (None, "cpu"):
-        what = f"spec.backends.trainer: got megatron with topology.accelerator {accelerator}; it trains on CPU processes only so far"
-        raise UserError(what, "use torch there, or accelerator cpu")
+    from lprl_workload.train.megatron.installed import has_transformer_engine
+
+    if asked.trainer == "megatron" and accelerator not in (None, "cpu") and not has_transformer_engine():
+        what = (
+            f"spec.backends.trainer: got megatron with topology.accelerator {accelerator}; this workload's image has no TransformerEngine"
+        )
+        raise UserError(what, "use torch there, accelerator cpu, or an image with transformer-engine beside megatron-core")
+
+
+def check_fields(asked: Backends, trainer: TrainerLayout, optimizer: Optimizer, precision: Precision) -> None:
+    """Raise UserError naming the first field whose value the trainer's backend does not do, though the planner knows it."""
+    if asked.trainer != "megatron":
+        return
+    undone = (
+        ("topology.trainer.context", trainer.context, trainer.context > 1, "use 1: sequences are not cut yet"),
+        ("topology.trainer.recompute", trainer.recompute, trainer.recompute == "selective", "use none or full"),
+        ("topology.trainer.hiddenDropout", trainer.hidden_dropout, bool(trainer.hidden_dropout) and trainer.tensor > 1, "use 0"),
+        ("precision.fp8.paramGather", True, precision.fp8.param_gather, "leave it out: FP8 weights are the same bytes without it"),
+        (
+            "optimizer.precisionAware",
+            True,
+            optimizer.precision_aware and not optimizer.cpu_offload,
+            "leave it out (moments are float32 there), or add cpuOffload",
+        ),
+    )
+    for field, value, wrong, remedy in undone:
+        if wrong:
+            raise UserError(f"spec.{field}: got {value}; backends.trainer megatron does not do that in this version", remedy)
 
 
 def threads() -> int:

@@ -19,7 +19,7 @@ from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Prompt
 from lprl_workload.folder.config import check_trainable
 from lprl_workload.folder.model import read_contents
-from lprl_workload.launch.backends import check_accelerator, check_backends, make_engine, make_trainer, set_up_process
+from lprl_workload.launch.backends import check_accelerator, check_backends, check_fields, make_engine, make_trainer, set_up_process
 from lprl_workload.launch.sandboxes import open_clerk
 from lprl_workload.metrics.progress import Reporter
 from lprl_workload.rl.collect import Collector, Score
@@ -137,6 +137,7 @@ def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Repor
     """
     check_backends(run.backends)
     check_accelerator(run.backends, run.ranks.accelerator)
+    check_fields(run.backends, run.trainer, run.optimizer, run.precision)
     check_folders(run, paths)
     me = owner_of(run)
     before = checked_content(paths.run, me, str(run.checkpoint.directory))

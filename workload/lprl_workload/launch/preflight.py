@@ -25,7 +25,7 @@ from lprl_workload.checkpoint.store import intact_checkpoint
 from lprl_workload.config import resolve
 from lprl_workload.convert.disk import existing_parent
 from lprl_workload.folder.config import read_shape
-from lprl_workload.launch.backends import check_accelerator, check_backends
+from lprl_workload.launch.backends import check_accelerator, check_backends, check_fields
 from lprl_workload.process.termination import MISSING_ERRNOS, PLACE_ERRNOS
 from lprl_workload.rollout.dataset import PromptDataset
 from lprl_workload.rollout.reward import make_scorer
@@ -97,6 +97,8 @@ def _backends(config: Preflight) -> None:
     if config.backends is not None:
         check_backends(config.backends)
         check_accelerator(config.backends, config.accelerator)
+        if config.trainer is not None and config.optimizer is not None and config.precision is not None:
+            check_fields(config.backends, config.trainer, config.optimizer, config.precision)
 
 
 def _reward(config: Preflight) -> None:

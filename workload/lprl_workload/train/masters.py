@@ -84,6 +84,24 @@ def first_row(parameter: Tensor, group: Group) -> int:
     return min(parameter.shape[0], group.rank * -(-parameter.shape[0] // group.world))
 
 
+def _add_up_in_float32(master: Master) -> None:
+    """Take a gradient of another dtype into the master's after each micro-batch, where both lie on one device.
+
+    BF16 gradients of many micro-batches would be added up in BF16, and all be there at once.
+    """
+    parameter = master.parameter
+    if master.sharded or not parameter.requires_grad or parameter.dtype == torch.float32 or parameter.device != master.grad.device:
+        return
+
+    @torch.no_grad()
+    def take(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            master.grad.add_(parameter.grad)
+            parameter.grad = None
+
+    parameter.register_post_accumulate_grad_hook(take)  # type: ignore[no-untyped-call]
+
+
 class Masters:
     """All masters of a model and their optimizer. Rows are zero until `value` is written and `refresh` called."""
 
@@ -107,6 +125,8 @@ class Masters:
         self._adam = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, fused=True)
         self.restore_steps(0)
         self._parked = self._parking()
+        for master in self.items.values():
+            _add_up_in_float32(master)
 
     def _parking(self) -> dict[TrainPart, Parking]:
         """What can leave the device, by part; an optimizer that lives on the host anyway stays where it is."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics
@@ -42,7 +43,7 @@ class MegatronTrainActor(RankActor):
         check_run(run)
         self._ranks = Ranks(rank, mesh_here(run, rank.world), run.stall_seconds)
         super().__init__(run, paths, self._ranks.group)
-        self._model = self._staged(paths.model, filled=False)
+        self._model = self._staged(paths.model, filled=False, fmt=run.training_format)
         self._masters = StagedMasters(self._model, self._ranks, run.training_format, run.optimizer, paths.model)
         self._model.fill(paths.model, self._masters.values)
         self._masters.refresh()
@@ -51,8 +52,8 @@ class MegatronTrainActor(RankActor):
             self._model.mapping, rank.rank, self._masters.values, self._group.device, lambda: self._masters.require("weights")
         )
 
-    def _staged(self, folder: Path, filled: bool) -> StagedModel:
-        return StagedModel(folder, self._run.shape, stages_of(self._run), self._run.trainer, self._ranks, filled)
+    def _staged(self, folder: Path, filled: bool, fmt: WeightFormat = Bf16()) -> StagedModel:  # noqa: B008  a frozen value
+        return StagedModel(folder, self._run.shape, stages_of(self._run), self._run.trainer, self._ranks, filled, fmt)
 
     @property
     def masters(self) -> StagedMasters:

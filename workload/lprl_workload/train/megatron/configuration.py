@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lprl_api.errors import UserError
+from lprl_api.model.formats import Fp8Block, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.topology import TrainerLayout
 from lprl_workload.hf.model import compute_dtype
@@ -20,11 +21,22 @@ from lprl_workload.train.megatron.families.family import Config, Fields
 from lprl_workload.train.megatron.latent import LatentAttention
 from lprl_workload.train.megatron.packed import HeadNorm, LatentNorm, PackedAttention, RmsNorm
 from lprl_workload.train.megatron.stages import Stages
+from lprl_workload.train.megatron.table import Modules
 from lprl_workload.train.mesh import TrainMesh
 
 
+def modules_on(device: torch.device) -> Modules:
+    """Return whose modules layers are made of: Megatron's own on a CPU, TransformerEngine's elsewhere."""
+    return "local" if device.type == "cpu" else "te"
+
+
+def multiplies_in_fp8(fmt: WeightFormat, device: torch.device) -> bool:
+    """Return whether TransformerEngine quantises weights and inputs of a trainer in `fmt`; else our own functions do, beside the model."""
+    return modules_on(device) == "te" and isinstance(fmt, Fp8Block) and fmt.activation_group is not None
+
+
 def transformer_config(
-    shape: ModelShape, config: Config, mesh: TrainMesh, stages: Stages, layout: TrainerLayout, device: torch.device
+    shape: ModelShape, config: Config, mesh: TrainMesh, stages: Stages, layout: TrainerLayout, device: torch.device, fmt: WeightFormat
 ) -> TransformerConfig:
     """Return Megatron's configuration of a model on these ranks; raises UserError for what this trainer does not train."""
     if config["hidden_act"] != "silu":
@@ -35,7 +47,8 @@ def transformer_config(
     return made(
         **family_of(shape).fields(shape, config),
         **_ranks(mesh, stages, layout),
-        **(_experts(mesh) if shape.moe else {}),
+        **(_experts(mesh, modules_on(device)) if shape.moe else {}),
+        **({"fp8": "e4m3", "fp8_recipe": "blockwise"} if multiplies_in_fp8(fmt, device) else {}),
         **_recompute(layout, shape.layers // mesh.pp),
         params_dtype=dtype,
         pipeline_dtype=dtype,
@@ -50,6 +63,8 @@ def transformer_config(
         perform_initialization=False,
         use_cpu_initialization=device.type == "cpu",
         gradient_accumulation_fusion=False,
+        # One kernel for gate times up, compiled where there is a compiler anyway: Triton's.
+        bias_activation_fusion=device.type != "cpu",
     )
 
 
@@ -84,18 +99,18 @@ def _recompute(layout: TrainerLayout, most: int) -> Fields:
             return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": at_once}
 
 
-def _experts(mesh: TrainMesh) -> Fields:
+def _experts(mesh: TrainMesh, modules: Modules) -> Fields:
     return {
         "expert_model_parallel_size": mesh.ep,
         "expert_tensor_parallel_size": mesh.etp,
         "moe_router_load_balancing_type": "none",
         "moe_router_dtype": "fp32",
-        "moe_grouped_gemm": False,
+        "moe_grouped_gemm": modules == "te",
     }
 
 
 def layer_specs(config: TransformerConfig, chunk: int | None) -> TransformerBlockSubmodules:
-    """Return the specs of a chunk's layers: Megatron's own linear layers, our norms and core attention.
+    """Return the specs of a chunk's layers: Megatron's own linear layers, our norms and core attention (on GPUs: engine.layer_specs).
 
     Args:
         config: of the model; its stage is the calling rank's.

@@ -60,9 +60,10 @@ def _sum(gradients: Sequence[Tensor], group: dist.ProcessGroup) -> None:
 @torch.no_grad()
 def norm(mapping: CheckpointMapping, rank: int, gradients: Mapping[tuple[int, str], Tensor]) -> float:
     """Return the L2 norm of the whole model's gradient, the same on every rank: each element counts where it is owned."""
-    squares = torch.zeros((), dtype=torch.float64)
+    device = next((gradient.device for gradient in gradients.values()), torch.device("cpu"))
+    squares = torch.zeros((), dtype=torch.float64, device=device)
     for held, part in mapping.owned(rank).values():
         if (gradient := gradients.get((held.chunk, held.name))) is not None:
-            squares += read(gradient, part).double().square().sum().cpu()
+            squares += torch.linalg.vector_norm(read(gradient, part), dtype=torch.float64).square()
     dist.all_reduce(squares)
     return float(squares.sqrt())

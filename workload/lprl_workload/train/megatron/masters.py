@@ -17,6 +17,7 @@ from lprl_workload.hf.arithmetic import selected_names
 from lprl_workload.hf.chosen import chosen_of
 from lprl_workload.quant.scheme import fake_quantize
 from lprl_workload.train.masters import Master, Masters
+from lprl_workload.train.megatron.configuration import multiplies_in_fp8
 from lprl_workload.train.megatron.mapping import Held, Mapping, quantised
 from lprl_workload.train.megatron.model import StagedModel
 from lprl_workload.train.megatron.parts import Cutting, Part
@@ -42,8 +43,14 @@ class StagedMasters(Masters):
         self._cuttings: dict[str, Cutting] = {key_of(h.chunk, h.name): h.cutting for h in mapping.held(ranks.rank)}
         chosen = selected(mapping, ranks.rank, fmt, folder)
         trained = {key_of(*key): p for key, p in model.parameters.items() if isinstance(p, nn.Parameter)}
-        super().__init__(trained, frozenset(key_of(h.chunk, h.name) for h in chosen), fmt, settings, ranks.group)
-        emulate_inputs(model, chosen, fmt)
+        in_products = multiplies_in_fp8(fmt, ranks.device)
+        ours = () if in_products else chosen
+        super().__init__(trained, frozenset(key_of(h.chunk, h.name) for h in ours), fmt, settings, ranks.group)
+        if in_products:
+            from lprl_workload.train.megatron.engine import multiply_in_fp8
+
+            multiply_in_fp8(model.chunks, mapping.held(ranks.rank), chosen, fmt)
+        emulate_inputs(model, ours, fmt)
 
     @property
     def values(self) -> Parameters:

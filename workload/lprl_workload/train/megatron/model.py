@@ -1,5 +1,6 @@
 """A rank's part of a model: its chunks, filled from a Hugging Face folder, and one pass of micro-batches through the pipeline."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,26 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor, nn
 
+from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.topology import TrainerLayout
 from lprl_workload.hf.model import model_config
 from lprl_workload.hf.naming import naming_of
 from lprl_workload.train.batch import MicroBatch
-from lprl_workload.train.megatron.configuration import layer_specs, rotary_frequencies, transformer_config
+from lprl_workload.train.megatron.configuration import layer_specs, modules_on, rotary_frequencies, transformer_config
 from lprl_workload.train.megatron.cpu import on_device
 from lprl_workload.train.megatron.mapping import Mapping
 from lprl_workload.train.megatron.packed import PackedRotary, PackedTokens
 from lprl_workload.train.megatron.ranks import Ranks
 from lprl_workload.train.megatron.stages import Stages
+from lprl_workload.train.megatron.table import Modules
 from lprl_workload.train.megatron.vocab import VocabHead
 from lprl_workload.train.megatron.weights import Parameters, load, stored
 
+# Whoever trains with this cannot change that the library has a newer class of models.
+logging.getLogger("megatron.core.models.gpt.gpt_model").setLevel(logging.ERROR)
+FP8_TOKENS = 16
+"""Rows that TransformerEngine's FP8 products come in."""
 Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, Any]]
 """(log-probabilities [T], entropies [T], number of the micro-batch) -> (scalar to be propagated back, what is kept of it)."""
 
@@ -30,11 +37,24 @@ Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, Any]]
 class StagedModel:
     """The policy of one rank."""
 
-    def __init__(self, folder: Path, shape: ModelShape, stages: Stages, layout: TrainerLayout, ranks: Ranks, filled: bool = True) -> None:
-        """Build this rank's chunks of `folder`'s model, in the device's own dtype; unless `filled`, weights are what memory held."""
-        self.mapping, self._ranks, mesh = Mapping(shape, ranks.mesh, stages, naming=naming_of(folder)), ranks, ranks.mesh
+    def __init__(
+        self,
+        folder: Path,
+        shape: ModelShape,
+        stages: Stages,
+        layout: TrainerLayout,
+        ranks: Ranks,
+        filled: bool = True,
+        fmt: WeightFormat = Bf16(),  # noqa: B008  a frozen value
+    ) -> None:
+        """Build this rank's chunks of `folder`'s model, in the device's own dtype; unless `filled`, weights are what memory held.
+
+        `fmt` is what is computed in, where TransformerEngine does it.
+        """
+        modules, mesh = modules_on(ranks.device), ranks.mesh
+        self.mapping, self._ranks = Mapping(shape, mesh, stages, modules, naming_of(folder)), ranks
         written = model_config(folder, shape)
-        self._config = transformer_config(shape, written.to_dict(), mesh, stages, layout, ranks.device)
+        self._config = transformer_config(shape, written.to_dict(), mesh, stages, layout, ranks.device, fmt)
         frequencies = rotary_frequencies(written).to(ranks.device)
         with on_device(ranks.device):
             self.chunks = [self._chunk(shape, stages, frequencies, chunk) for chunk in range(mesh.vpp)]
@@ -60,9 +80,10 @@ class StagedModel:
 
     def _chunk(self, shape: ModelShape, stages: Stages, frequencies: Tensor, chunk: int) -> GPTModel:
         stage, numbered = self._ranks.place.stage, chunk if self._ranks.mesh.vpp > 1 else None
+        specs, finish = _building(self.mapping.modules)
         model = GPTModel(
             config=self._config,
-            transformer_layer_spec=layer_specs(self._config, numbered),
+            transformer_layer_spec=specs(self._config, numbered),
             vocab_size=self.mapping.padded_vocab,
             max_sequence_length=shape.max_positions,
             pre_process=stages.embeds(stage, chunk),
@@ -72,14 +93,15 @@ class StagedModel:
             vp_stage=numbered,
         )
         latent = shape.mla is not None
+        finish(model, latent)
         for module in [layer.self_attention for layer in model.decoder.layers] if latent else [model]:
             module.rotary_pos_emb = PackedRotary(frequencies, latent)
         return model
 
     @property
     def token_multiple(self) -> int:
-        """What a micro-batch's tokens are a multiple of: sequence-parallel ranks have equally many."""
-        return self._ranks.mesh.tp if self._config.sequence_parallel else 1
+        """What a micro-batch's tokens are a multiple of: sequence-parallel ranks have equally many, and FP8 products need multiples."""
+        return (self._ranks.mesh.tp if self._config.sequence_parallel else 1) * (FP8_TOKENS if self._config.fp8 else 1)
 
     def run(self, batches: Sequence[MicroBatch], temperature: float, loss: Loss | None = None, entropy_gradient: bool = False) -> list[Any]:
         """Run micro-batches through the pipeline, on all ranks together.
@@ -110,6 +132,15 @@ class StagedModel:
             return torch.stack(self._head(hidden_states, weight, batch, temperature, entropy_gradient))
 
         return chunk(batch.input_ids, batch.positions, None, packed_seq_params=packed, output_processor=head)
+
+
+def _building(modules: Modules) -> tuple[Callable[..., Any], Callable[..., None]]:
+    """Return what makes a chunk's layer specs, and what is done to a built chunk."""
+    if modules == "local":
+        return layer_specs, lambda chunk, latent: None
+    from lprl_workload.train.megatron import engine
+
+    return engine.layer_specs, engine.finish
 
 
 class _Step:

@@ -82,12 +82,16 @@ class RmsNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
+LATENT_EPSILON = 1e-6
+"""Of norms of what latent attention compresses: transformers' classes take their default there, whatever rms_norm_eps says."""
+
+
 class LatentNorm(RmsNorm):
-    """A norm of what latent attention compresses: transformers' classes take their default there, whatever rms_norm_eps says."""
+    """A norm of what latent attention compresses."""
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-6, **_: Any) -> None:
         """Take what Megatron builds a norm with, but for its epsilon."""
-        super().__init__(config, hidden_size)
+        super().__init__(config, hidden_size, LATENT_EPSILON)
 
 
 class HeadNorm(RmsNorm):

@@ -27,6 +27,8 @@ class Ranks:
             raise ValueError(f"{rank.world} ranks; {mesh} has {mesh.world}")
         self.group, self.mesh, self.rank, self.place = Group(rank, stall_seconds), mesh, rank.rank, mesh.coordinates(rank.rank)
         self.device = self.group.device
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # Megatron and TransformerEngine build there
         if Ranks._open == 0:
             self._make_groups(max(TIMEOUT, timedelta(seconds=stall_seconds)))
         elif rank.world > 1:
@@ -38,7 +40,8 @@ class Ranks:
         mesh = self.mesh
         if mesh.world == 1:
             # Megatron asks for a group even where there is nobody else.
-            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+            backend = "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl"
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=mesh.tp,
             pipeline_model_parallel_size=mesh.pp,

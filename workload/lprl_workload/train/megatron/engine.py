@@ -1,0 +1,99 @@
+"""TransformerEngine's modules, which train on GPUs: block FP8 products, norms inside linear layers, experts in one grouped product.
+
+Imported where there is a GPU only. `layer_specs` is what configuration.py does with Megatron's own modules on CPUs.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import transformer_engine.pytorch as te
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import nn
+from transformer_engine.common.recipe import Float8BlockScaling
+
+from lprl_api.errors import UserError
+from lprl_api.model.formats import WeightFormat
+from lprl_workload.train.megatron.latent import LatentAttention
+from lprl_workload.train.megatron.mapping import Held
+from lprl_workload.train.megatron.packed import LATENT_EPSILON, PackedAttention
+
+TILE = 128
+"""Rows and columns that a scale of block FP8 weights is for."""
+FP32_SCALES = "NVTE_FP8_BLOCK_SCALING_FP32_SCALES"
+"""Read by TransformerEngine when it is imported: whether scales of block FP8 are any float32, or powers of two."""
+
+
+class HeadNorm(te.RMSNorm):  # type: ignore[misc]
+    """A norm of heads: every tensor rank has its own heads, and so a share of the gradient."""
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-6, **_: Any) -> None:
+        """Take what Megatron builds a norm with."""
+        super().__init__(hidden_size, eps=eps, params_dtype=config.params_dtype, device=torch.cuda.current_device())
+        self.weight.of_own_heads = True
+
+
+def layer_specs(config: TransformerConfig, chunk: int | None) -> TransformerBlockSubmodules:
+    """Return the specs of a chunk's layers: TransformerEngine's, with our core attention (see configuration.layer_specs)."""
+    block = get_gpt_decoder_block_spec(config, use_transformer_engine=True, normalization=config.normalization, vp_stage=chunk)
+    for layer in block.layer_specs:
+        submodules, attention = layer.submodules, layer.submodules.self_attention.submodules
+        attention.core_attention = PackedAttention
+        if config.multi_latent_attention:
+            submodules.self_attention.module = LatentAttention
+        elif config.qk_layernorm:
+            attention.q_layernorm = attention.k_layernorm = HeadNorm
+    return block
+
+
+def finish(chunk: GPTModel, latent: bool) -> None:
+    """Set on a built chunk what Megatron's specs cannot say: the epsilon of norms of what latent attention compresses."""
+    for layer in chunk.decoder.layers if latent else ():
+        for name in ("linear_q_up_proj", "linear_kv_up_proj"):
+            projection = getattr(layer.self_attention, name, None)
+            if isinstance(projection, te.LayerNormLinear):
+                projection.eps = LATENT_EPSILON
+
+
+def multiply_in_fp8(chunks: Sequence[nn.Module], held: tuple[Held, ...], chosen: tuple[Held, ...], fmt: WeightFormat) -> None:
+    """Leave block FP8 products to the layers that `fmt` selects; raises UserError where TransformerEngine would scale otherwise than `fmt`.
+
+    Args:
+        chunks: of the rank, whose layers all multiply in FP8 unless told.
+        held: what the rank has.
+        chosen: what of it `fmt` selects.
+        fmt: block FP8.
+
+    """
+    powers = getattr(fmt, "scale_format", "float32") == "ue8m0"
+    if Float8BlockScaling().fp8_quant_fwd_weight.power_2_scale != powers:
+        what = f"precision.fp8.scaleFormat: TransformerEngine's scales are {'float32' if powers else 'powers of two'} in this process"
+        raise UserError(what, f"set {FP32_SCALES}={int(not powers)} in its environment")
+    for item in chosen:
+        _check_parts(item)
+    taken = {id(_module(chunks, item)) for item in chosen}
+    others = {id(m): m for item in held if isinstance(m := _module(chunks, item), te.Linear | te.LayerNormLinear | te.GroupedLinear)}
+    for key, module in others.items():
+        if key not in taken:
+            module.forward = partial(_in_its_own_dtype, module.forward)
+
+
+def _module(chunks: Sequence[nn.Module], held: Held) -> nn.Module:
+    return chunks[held.chunk].get_submodule(held.name.rpartition(".")[0])
+
+
+def _in_its_own_dtype(forward: Any, *given: Any, **named: Any) -> Any:
+    with te.fp8_autocast(enabled=False):
+        return forward(*given, **named)
+
+
+def _check_parts(held: Held) -> None:
+    """Raise UserError where a block of a fused parameter would scale rows of two checkpoint tensors together."""
+    for part in held.cutting.parts:
+        if part.row % TILE or (part.runs > 1 and (part.step % TILE or part.run % TILE)):
+            what = f"precision.training fp8: TransformerEngine scales {TILE} rows of {held.name} together, across those of {part.name}"
+            raise UserError(what, "use fp8-qat, a smaller tensor size, or backends.trainer torch")
