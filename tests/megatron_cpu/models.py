@@ -10,6 +10,9 @@ import torch
 from safetensors.torch import load_file
 from tests.zoo.tiny import save, tiny_model
 from tests.zoo.trained import published_names
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5RMSNorm
+from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import Qwen3_5MoeRMSNorm
+from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm
 
 from lprl_api.model.config_file import shape_of
 from lprl_api.model.model_shape import ModelShape
@@ -27,8 +30,18 @@ from lprl_workload.train.mesh import TrainMesh
 VOCAB = 70
 
 
-BY_CLASS = ("glm4_moe", "glm4_moe_lite", "kimi_k25")
+BY_CLASS = (
+    "glm4_moe", "glm4_moe_lite", "kimi_k25", "qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe_text", "deepseek_v32", "glm_moe_dsa",
+)  # fmt: skip
 """Families without a table of their own, by model_type."""
+GROUPED = {"linear_num_value_heads": 8}
+"""Two heads of values to one of keys, as the published Qwen3.5 have."""
+
+
+CHOOSING = {"index_topk": 8, "index_n_heads": 16}
+"""An indexer that leaves keys out even of the short samples here."""
+SHARING = CHOOSING | {"indexer_types": ["full", "shared", "full", "shared"]}
+"""Layers that take the choice of the one before."""
 
 
 def write_model(folder: Path, architecture: Architecture | str, layers: int = 4, **changes: Any) -> ModelShape:
@@ -57,11 +70,19 @@ def _steer(model: Any) -> None:
             module.e_score_correction_bias = torch.nn.Buffer(0.1 * torch.randn(module.e_score_correction_bias.shape))
 
 
+def _shift(model: Any) -> None:
+    """Take 1 off the norms whose weight is kept less 1: twice as large activations make Adam's third step go by float32's last bits."""
+    for module in model.modules():
+        if isinstance(module, Qwen3_5RMSNorm | Qwen3_5MoeRMSNorm | Qwen3NextRMSNorm):
+            module.weight.data -= 1.0
+
+
 def write_by_class(folder: Path, model_type: str, changes: dict[str, Any]) -> ModelShape:
     """Save a small model of a class, under the names it is published with; returns its shape."""
     model = tiny_model(model_type, changes)
     torch.manual_seed(0)
     _steer(model)
+    _shift(model)
     published_names(save(model, folder))
     return shape_of(read_config(folder), "config.json")
 
@@ -95,7 +116,7 @@ def reference_logprobs(folder: Path, of: Sequence[TrainSample], temperature: flo
 
 def is_beside(name: str) -> bool:
     """Return whether a tensor of a whole model is none of its language model's."""
-    return "vision" in name or "projector" in name
+    return any(part in name for part in ("vision", "visual", "projector"))
 
 
 def tensors_of(folder: Path, shape: ModelShape) -> Mapping[str, tuple[int, ...]]:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from tests.megatron_cpu.crew import Job, run
-from tests.megatron_cpu.models import is_beside, reference_logprobs, samples, stored, write_model
+from tests.megatron_cpu.models import CHOOSING, GROUPED, SHARING, is_beside, reference_logprobs, samples, stored, write_model
 
+from lprl_api.errors import UserError
 from lprl_fixtures.architectures import Architecture
 from lprl_workload.config import RankInfo
 from lprl_workload.episode import TrainSample
@@ -32,6 +33,13 @@ MODELS: dict[str, tuple[Architecture | str, dict[str, Any]]] = {
     "glm-4.6": ("glm4_moe", {"use_qk_norm": True, "attention_bias": True}),
     "glm4_moe_lite": ("glm4_moe_lite", {}),
     "kimi_k25": ("kimi_k25", {}),
+    "qwen3_next": ("qwen3_next", GROUPED),
+    "qwen3.5": ("qwen3_5", GROUPED),
+    "qwen3.5-tied": ("qwen3_5_text", {"tie_word_embeddings": True}),
+    "qwen3.5-one-group": ("qwen3_5_text", {"num_key_value_heads": 1}),
+    "qwen3.5-moe": ("qwen3_5_moe_text", GROUPED),
+    "deepseek-v3.2": ("deepseek_v32", CHOOSING),
+    "glm-5": ("glm_moe_dsa", SHARING),
 }
 CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
     "llama": ("llama", TrainMesh(), (4,), False),
@@ -61,6 +69,17 @@ CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
     "glm-4.7-flash-tp2-ep2-sp": ("glm4_moe_lite", TrainMesh(tp=2, ep=2), (4,), True),
     "kimi-k2.5-tp2": ("kimi_k25", TrainMesh(tp=2), (4,), False),
     "kimi-k2.5-pp2-ep2": ("kimi_k25", TrainMesh(dp=2, pp=2, ep=2), (3, 1), False),
+    "qwen3.5-tied": ("qwen3.5-tied", TrainMesh(), (4,), False),
+    "qwen3.5-tp2": ("qwen3.5", TrainMesh(tp=2), (4,), False),
+    "qwen3.5-tp2-through-a-group": ("qwen3.5-one-group", TrainMesh(tp=2), (4,), False),
+    "qwen3.5-pp2-vpp2": ("qwen3.5", TrainMesh(pp=2, vpp=2), (2, 2), False),
+    "qwen3.5-moe-ep2": ("qwen3.5-moe", TrainMesh(dp=2, ep=2), (4,), False),
+    "qwen3.5-moe-pp2-ep2": ("qwen3.5-moe", TrainMesh(dp=2, pp=2, ep=2), (3, 1), False),
+    "qwen3-next-tp2-ep2-sp": ("qwen3_next", TrainMesh(tp=2, ep=2), (4,), True),
+    "deepseek-v3.2-tp2": ("deepseek-v3.2", TrainMesh(tp=2), (4,), False),
+    "deepseek-v3.2-pp2-ep2": ("deepseek-v3.2", TrainMesh(dp=2, pp=2, ep=2), (3, 1), False),
+    "glm-5-pp2": ("glm-5", TrainMesh(pp=2), (2, 2), False),
+    "glm-5-tp2-ep2-sp": ("glm-5", TrainMesh(tp=2, ep=2), (4,), True),
     "pp4": ("qwen3", TrainMesh(pp=4), (1, 1, 1, 1), False),
 }
 
@@ -108,3 +127,17 @@ def test_a_model_on_ranks_is_transformers_model(case: str, folders: dict[str, tu
             assert handed_out[tensor_name][index].isnan().all()
             handed_out[tensor_name][index] = values
     assert all(torch.equal(handed_out[n], tensor) for n, tensor in whole.items())
+
+
+def test_heads_that_ranks_cannot_share_are_refused_by_key(tmp_path: Path) -> None:
+    shape = write_model(tmp_path, "qwen3_5_text", 2, linear_num_key_heads=3, linear_num_value_heads=6)
+    words = r"topology\.trainer\.tensor 2: config\.json says linear_num_key_heads 3, which ranks cannot share equally"
+    with pytest.raises(UserError, match=words):
+        run(Job(tmp_path, shape, TrainMesh(tp=2), Stages((2,)), [[samples()]]), everything)
+
+
+def test_a_choice_of_keys_does_not_go_from_stage_to_stage(folders: dict[str, tuple[Path, Any]]) -> None:
+    folder, shape = folders["glm-5"]
+    words = r"topology\.trainer: layer 3 takes the keys that layer 2 chooses, which lies in another stage or chunk"
+    with pytest.raises(UserError, match=words):
+        run(Job(folder, shape, TrainMesh(pp=2), Stages((3, 1)), [[samples()]]), everything)

@@ -29,6 +29,7 @@ from lprl_workload.train.mesh import TrainMesh
 
 WIDE = {"hidden_size": 256, "head_dim": 128, "intermediate_size": 256, "moe_intermediate_size": 128}
 """Whole blocks of 128 on each of two tensor ranks."""
+WIDE_NET = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128}
 INT4 = Int4Group(group_size=32, scope=Scope.ALL_LINEAR)
 EXPERTS_ONLY = Int4Group(group_size=64, scope=Scope.ROUTED_EXPERTS)
 CASES: dict[str, tuple[Architecture | str, dict[str, Any], WeightFormat, TrainMesh, tuple[int, ...], bool]] = {
@@ -38,6 +39,7 @@ CASES: dict[str, tuple[Architecture | str, dict[str, Any], WeightFormat, TrainMe
     "fp8-channel-qat-pp2": ("qwen3", {}, Fp8Channel(activations="none"), TrainMesh(pp=2), (1, 1), False),
     "int4-qat-tp2-ep2-sp": ("qwen3-moe", {}, INT4, TrainMesh(tp=2, ep=2), (2,), True),
     "glm-4.6-fp8-ep2": ("glm4_moe", {"use_qk_norm": True, "attention_bias": True}, Fp8Block(), TrainMesh(dp=2, ep=2), (2,), False),
+    "qwen3.5-fp8-tp2": ("qwen3_5_text", WIDE | WIDE_NET, Fp8Block(), TrainMesh(tp=2), (2,), False),
     "kimi-k2.5-int4-qat-experts-pp2": ("kimi_k25", {}, EXPERTS_ONLY, TrainMesh(pp=2), (1, 1), False),
     "int4-qat-experts-pp2": ("deepseek-v3", {}, EXPERTS_ONLY, TrainMesh(pp=2), (1, 1), False),
 }

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.contract.trainer_bench import paths_of, run_config
 from tests.megatron_cpu.crew import Job, run
-from tests.megatron_cpu.models import samples, write_model
+from tests.megatron_cpu.models import CHOOSING, GROUPED, SHARING, samples, write_model
 from torch import Tensor
 
 from lprl_api.model.formats import Bf16
@@ -33,6 +33,11 @@ MODELS: dict[str, tuple[Architecture | str, dict[str, Any]]] = {
     "glm-4.6": ("glm4_moe", {"use_qk_norm": True, "attention_bias": True}),
     "glm-4.7-flash": ("glm4_moe_lite", {}),
     "kimi-k2.5": ("kimi_k25", {}),
+    "qwen3.5": ("qwen3_5", GROUPED),
+    "qwen3.5-moe": ("qwen3_5_moe_text", {}),
+    "qwen3-next": ("qwen3_next", GROUPED),
+    "deepseek-v3.2": ("deepseek_v32", CHOOSING),
+    "glm-5": ("glm_moe_dsa", SHARING),
     "deepseek-v3-dense": ("deepseek-v3", {"first_k_dense_replace": 4}),
 }
 CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
@@ -50,6 +55,12 @@ CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
     "glm-4.6-tp2-ep2-sp": ("glm-4.6", TrainMesh(tp=2, ep=2), (4,), True),
     "glm-4.7-flash-pp2": ("glm-4.7-flash", TrainMesh(pp=2), (3, 1), False),
     "kimi-k2.5-ep2": ("kimi-k2.5", TrainMesh(dp=2, ep=2), (4,), False),
+    "qwen3.5-tp2": ("qwen3.5", TrainMesh(tp=2), (4,), False),
+    "qwen3.5-pp2": ("qwen3.5", TrainMesh(pp=2), (3, 1), False),
+    "qwen3.5-moe-ep2": ("qwen3.5-moe", TrainMesh(dp=2, ep=2), (4,), False),
+    "qwen3-next-tp2-ep2-sp": ("qwen3-next", TrainMesh(tp=2, ep=2), (4,), True),
+    "deepseek-v3.2-pp2": ("deepseek-v3.2", TrainMesh(pp=2), (3, 1), False),
+    "glm-5-tp2-ep2-sp": ("glm-5", TrainMesh(tp=2, ep=2), (4,), True),
     "pp4": ("qwen3", TrainMesh(pp=4), (1, 1, 1, 1), False),
 }
 STEPS = 3

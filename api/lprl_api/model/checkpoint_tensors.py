@@ -15,8 +15,10 @@ EMBEDDING = "model.embed_tokens.weight"
 _SHARED = ("embed_tokens.weight", "shared_head.head.weight")
 CORRECTION = ".e_score_correction_bias"
 """How the names of router correction biases end: float32 in checkpoints, steered by whoever trained the model, never trained here."""
-_VECTORS = (".bias", CORRECTION)
+_VECTORS = (".bias", CORRECTION, ".A_log", ".dt_bias", ".D")
 """Modules' own vectors: the name is the tensor's, without `.weight`."""
+_CONVOLUTION = "conv1d"
+"""How the names of convolutions end: each channel has a kernel of its own, [channels, 1, kernel]."""
 
 
 @cache
@@ -65,6 +67,8 @@ def tensor_of(module: str, weight: Weight) -> tuple[str, Dimensions]:
     """Return name and shape of a weight's tensor; `*` stands for the expert."""
     if module.endswith(_VECTORS):
         return module, (weight.rows,)
+    if module.endswith(_CONVOLUTION):
+        return f"{module}.weight", (weight.rows, 1, weight.cols)
     return f"{module}.weight", (weight.rows,) if weight.kind == "norm" else (weight.rows, weight.cols)
 
 

@@ -1,10 +1,14 @@
 """Rules on what Megatron's layouts need, and on what its trainer does on CPU processes, where it runs so far."""
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 from lprl_api.derived.stages import stage_layers
 from lprl_api.field_error import FieldError, wrong
+from lprl_api.model.weights import layer_weights
 from lprl_api.rules.case import Case, Rule, divisors
+
+_INDEXER = "self_attn.indexer."
 
 
 def _virtual(case: Case) -> Iterator[FieldError]:
@@ -22,6 +26,23 @@ def _virtual(case: Case) -> Iterator[FieldError]:
     stages = stage_layers(case.shape.layers, trainer.pipeline, None) if case.shape is not None else None
     if stages is not None and stages[0] % chunks:
         yield wrong(path, chunks, f"a divisor of the {stages[0]} layers of a stage: {divisors(stages[0])}")
+
+
+def _choices(case: Case) -> Iterator[FieldError]:
+    """Layers that share an indexer's choice of keys lie in the stage, and chunk, of the layer that chooses."""
+    shape, trainer = case.shape, case.spec.topology.trainer
+    if not case.megatron or shape is None:
+        return
+    choosing = [n for n in range(shape.layers) if any(w.module.startswith(_INDEXER) for w in layer_weights(shape, n))]
+    stages = stage_layers(shape.layers, trainer.pipeline, trainer.last_stage_layers)
+    if not choosing or stages is None or any(count % trainer.virtual_pipeline for count in stages):
+        return
+    each = [count // trainer.virtual_pipeline for count in stages] * trainer.virtual_pipeline
+    for first in list(accumulate(each, initial=0))[1:-1]:
+        if first not in choosing:
+            fits = f"each stage and chunk to begin with a layer whose own indexer chooses keys: layer {first} takes an earlier one's"
+            yield wrong("topology.trainer.pipeline", trainer.pipeline, fits)
+            return
 
 
 def _on_cpu(case: Case) -> Iterator[FieldError]:
@@ -42,4 +63,4 @@ def _on_cpu(case: Case) -> Iterator[FieldError]:
         yield wrong("optimizer.precisionAware", True, "false with accelerator cpu: it is TransformerEngine's, which needs a GPU")
 
 
-RULES: tuple[Rule, ...] = (_virtual, _on_cpu)
+RULES: tuple[Rule, ...] = (_virtual, _choices, _on_cpu)

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.zoo.tiny import tiny_config
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lprl_api.model.checkpoint_tensors import checkpoint_tensors, fused_experts
-from lprl_api.model.hf_config import shape_from_config
+from lprl_api.model.layouts.planned import planned_shape
 from lprl_api.model.weights import parameters
 
 SMALL: dict[str, Any] = {
@@ -40,6 +41,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "deepseek-v3-all-dense": MLA | {"first_k_dense_replace": 3},
     "deepseek-v3-tied": MLA | {"tie_word_embeddings": True},
 }
+BY_CLASS = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "glm4_moe", "glm4_moe_lite", "deepseek_v32", "glm_moe_dsa")
+"""Families that trainers read by the planned shape's names."""
+CONFIGS |= {name: tiny_config(name, {"num_hidden_layers": 4}).to_dict() for name in BY_CLASS}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -48,7 +52,7 @@ def test_a_checkpoint_holds_what_the_class_of_transformers_holds(name: str) -> N
     config = AutoConfig.for_model(**document)
     with torch.device("meta"):
         state = AutoModelForCausalLM.from_config(config).state_dict()
-    shape = shape_from_config(document)
+    shape = planned_shape(document)
     fused = {leaf: tuple(wanted) for leaf, wanted in fused_experts(shape).items()}
     theirs: dict[str, tuple[int, ...]] = {}
     for key, tensor in state.items():

@@ -2,10 +2,12 @@
 
 import pytest
 from tests.unit.lprl_api.layouts.published import published
+from tests.zoo.tiny import tiny_config
 
 from lprl_api.catalog.presets import preset_manifest
 from lprl_api.field_error import FieldError
-from lprl_api.model.megatron import NOT_STAGED, STAGED, why_not_staged
+from lprl_api.model.layouts.planned import planned_shape
+from lprl_api.model.megatron import STAGED, why_not_staged
 from lprl_api.model.model_shape import Inspection
 from lprl_api.model.proven import PROVEN
 from lprl_api.model.shapes import SHAPES
@@ -37,8 +39,6 @@ def about_the_model(errors: list[FieldError]) -> list[FieldError]:
 
 @pytest.mark.parametrize("name", PLANNED_SHAPES)
 def test_a_row_is_what_its_published_file_says(name: str) -> None:
-    from lprl_api.model.layouts.planned import planned_shape
-
     config = next(one.config for one in published() if PUBLISHED[name] in one.stored)
     assert planned_shape(config) == SHAPES[name]
 
@@ -66,20 +66,11 @@ def test_models_that_are_trained_are_not_asked_about() -> None:
     assert [name for name in SHAPES if untrained(spec(name))] == list(PLANNED_SHAPES)
 
 
-ALONE = {
-    "glm-4.7-flash": "",
-    "glm-4.6": "",
-    "qwen3.5-9b": "megatron does not: megatron-core's gated delta net has GPU kernels alone (package fla)",
-    "qwen3.5-35b-a3b": "megatron does not: megatron-core's gated delta net has GPU kernels alone (package fla)",
-}
-"""Shape -> why Megatron refuses it, of families that are proven."""
-
-
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("name", ["glm-4.7-flash", "glm-4.6", "qwen3.5-9b", "qwen3.5-35b-a3b"])
 def test_a_proven_family_is_served_by_the_torch_engine_alone_and_trained_by_who_has_a_table(name: str) -> None:
     for trainer, rollout, said in (
         ("torch", "torch", ""),
-        ("megatron", "torch", ALONE[name]),
+        ("megatron", "torch", ""),
         ("torch", "sglang", "backends.rollout torch alone serves"),
         ("megatron", "sglang", "backends.rollout torch alone serves"),
     ):
@@ -101,5 +92,18 @@ def test_a_model_that_kimi_k25_is_a_part_of_is_trained_by_both_trainers_after_it
 
 
 def test_why_megatron_refuses_a_family_is_said_of_proven_ones() -> None:
-    assert not STAGED & set(NOT_STAGED) and STAGED | set(NOT_STAGED) <= set(PROVEN)
+    assert set(PROVEN) >= STAGED and all(why_not_staged(name) is None for name in STAGED)
     assert why_not_staged("olmo3") == "it has no table of this family"
+
+
+@pytest.mark.parametrize(("pipeline", "last", "refused"), [(2, None, False), (2, 2, False), (2, 3, True), (4, None, False)])
+def test_layers_that_share_a_choice_of_keys_lie_in_one_stage(pipeline: int, last: int | None, refused: bool) -> None:
+    """GLM-5's indexer, in layers 0, 2, 4 and 6 of eight."""
+    config = tiny_config("glm_moe_dsa", {"num_hidden_layers": 8, "indexer_types": ["full", "shared"] * 4}).to_dict()
+    shape = planned_shape({**config, "architectures": ["GlmMoeDsaForCausalLM"]})
+    document = preset_manifest("qwen3-4b-fp8")
+    document["spec"]["model"]["shape"] = None
+    document["spec"]["backends"] |= {"trainer": "megatron", "rollout": "torch"}
+    document["spec"]["topology"]["trainer"] |= {"pipeline": pipeline, "lastStageLayers": last}
+    errors = [error for error in check(parse_job(document).spec, shape) if "indexer" in error.need]
+    assert [error.path for error in errors] == ["spec.topology.trainer.pipeline"] * refused

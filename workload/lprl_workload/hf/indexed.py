@@ -40,15 +40,20 @@ def _with_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def use_packed_indexers(model: nn.Module) -> None:
-    """Have a trained model's indexers keep sequences apart where their layer is given a `layout`, in place.
-
-    A choice has no gradient, so their weights are not trained: they stay as published.
-    """
+    """Have a trained model's indexers keep sequences apart where their layer is given a `layout`, in place."""
     for layer in indexed_layers(model):
         if layer.indexer is not None:
             layer.register_forward_pre_hook(_hand_layout, with_kwargs=True)
-            layer.indexer.requires_grad_(False)
-            layer.indexer.forward = partial(_packed, layer.indexer, layer.indexer.forward)  # type: ignore[union-attr]
+            use_packed_indexer(layer.indexer)
+
+
+def use_packed_indexer(indexer: Any) -> None:
+    """Have an indexer keep sequences apart as its attribute `layout` says (None: it is given rows), in place.
+
+    A choice has no gradient, so its weights are not trained: they stay as published.
+    """
+    indexer.requires_grad_(False)
+    indexer.forward = partial(_packed, indexer, indexer.forward)
 
 
 def _hand_layout(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

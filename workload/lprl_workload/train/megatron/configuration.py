@@ -139,7 +139,7 @@ def rotary_frequencies(config: Any) -> Tensor:
     parameters = config.rope_parameters
     kind = parameters.get("rope_type", "default")
     module = import_module(type(config).__module__.replace("configuration_", "modeling_"))
-    (rotary_class,) = (value for name, value in vars(module).items() if name.endswith("RotaryEmbedding"))
+    (rotary_class,) = (value for name, value in vars(module).items() if name.endswith("RotaryEmbedding") and "Vision" not in name)
     rotary = rotary_class(config)
     if kind not in ("default", "linear", "llama3", "yarn") or rotary.attention_scaling != 1.0:
         fits = "default, linear, llama3, and yarn where it leaves queries and keys as they are"

@@ -113,7 +113,11 @@ class Mapping:
             cut = row.cut_by(self.modules)
             if not row.of_experts:
                 sources = [Tensor(prefix + name, tensors[prefix + name]) for name in row.sources]
-                yield row.name(self.modules), self._cut(cut, sources, tensor, self.mesh.tp)
+                if cut == "sections":
+                    values = tensors[f"{prefix}{row.beside}"][1]
+                    yield row.name(self.modules), parts.sections(sources, tensor, self.mesh.tp, values)
+                else:
+                    yield row.name(self.modules), self._cut(cut, sources, tensor, self.mesh.tp)
                 continue
             mine = parts.share(self.shape.moe.experts if self.shape.moe else 0, self.mesh.ep, f"{prefix}mlp.experts", "experts")
             for local in range(mine):
@@ -137,6 +141,8 @@ class Mapping:
                 return parts.columns(sources, rank, ranks)
             case "groups":
                 return parts.groups(sources, rank, ranks, self.shape.kv_heads)
+            case "sections":
+                raise ValueError(f"{sources[0].name}: sections of a tensor without another beside it")
             case "vocab":
                 return parts.vocab(sources, rank, ranks, VOCAB_MULTIPLE)
 

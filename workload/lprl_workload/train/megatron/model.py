@@ -10,6 +10,7 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor, nn
 
+from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.topology import TrainerLayout
@@ -18,6 +19,9 @@ from lprl_workload.hf.naming import naming_of
 from lprl_workload.train.batch import MicroBatch
 from lprl_workload.train.megatron.configuration import layer_specs, modules_on, rotary_frequencies, transformer_config
 from lprl_workload.train.megatron.cpu import on_device
+from lprl_workload.train.megatron.families import family_of
+from lprl_workload.train.megatron.hybrid import use_hybrid_layers
+from lprl_workload.train.megatron.indexed import check_choices, use_indexers
 from lprl_workload.train.megatron.mapping import Mapping
 from lprl_workload.train.megatron.packed import PackedRotary, PackedTokens
 from lprl_workload.train.megatron.ranks import Ranks
@@ -57,7 +61,7 @@ class StagedModel:
         self._config = transformer_config(shape, written.to_dict(), mesh, stages, layout, ranks.device, fmt)
         frequencies = rotary_frequencies(written).to(ranks.device)
         with on_device(ranks.device):
-            self.chunks = [self._chunk(shape, stages, frequencies, chunk) for chunk in range(mesh.vpp)]
+            self.chunks = [self._chunk(shape, written, stages, frequencies, chunk) for chunk in range(mesh.vpp)]
         self.parameters = _by_name(self.chunks)
         _check(self.mapping, ranks.rank, self.parameters)
         if filled:
@@ -78,12 +82,14 @@ class StagedModel:
             if isinstance(parameter, nn.Parameter):
                 parameter.requires_grad_(False).copy_(parameter.to(torch.bfloat16))
 
-    def _chunk(self, shape: ModelShape, stages: Stages, frequencies: Tensor, chunk: int) -> GPTModel:
+    def _chunk(self, shape: ModelShape, written: Any, stages: Stages, frequencies: Tensor, chunk: int) -> GPTModel:
         stage, numbered = self._ranks.place.stage, chunk if self._ranks.mesh.vpp > 1 else None
         specs, finish = _building(self.mapping.modules)
+        block = specs(self._config, numbered)
+        _use_own_layers(block, self.mapping, written, stages.chunk(stage, chunk), frequencies)
         model = GPTModel(
             config=self._config,
-            transformer_layer_spec=specs(self._config, numbered),
+            transformer_layer_spec=block,
             vocab_size=self.mapping.padded_vocab,
             max_sequence_length=shape.max_positions,
             pre_process=stages.embeds(stage, chunk),
@@ -141,6 +147,19 @@ def _building(modules: Modules) -> tuple[Callable[..., Any], Callable[..., None]
     from lprl_workload.train.megatron import engine
 
     return engine.layer_specs, engine.finish
+
+
+def _use_own_layers(block: Any, mapping: Mapping, written: Any, layers: Sequence[int], frequencies: Tensor) -> None:
+    """Put into a chunk's specs the modules that neither Megatron nor TransformerEngine has for a family, in place; raises UserError."""
+    kind = family_of(mapping.shape).modules
+    if kind != "usual" and mapping.modules == "te":
+        what = f"{mapping.shape.architecture}: backends.trainer megatron trains this family on CPU processes alone"
+        raise UserError(what, "use backends.trainer torch")
+    if kind == "hybrid":
+        use_hybrid_layers(block, [written.layer_types[n] for n in layers], written, mapping.mesh.tp)
+    elif kind == "indexed":
+        check_choices(mapping.stages, written)
+        use_indexers(block, layers, written, frequencies)
 
 
 class _Step:

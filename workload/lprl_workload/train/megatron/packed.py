@@ -4,7 +4,8 @@ Megatron hands `packed_seq_params` to every layer of every stage as it is, so it
 samples share are there once), rotary angles by each token's position in its own sequence.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ class PackedTokens(PackedSeqParams):  # type: ignore[misc]
     """Which tokens attend to which."""
     positions: Tensor | None = None
     """int64 [N]: of each token in its own sequence."""
+    chosen: dict[int, list[Tensor]] = field(default_factory=dict)
+    """By number of the layer that chose them: the keys queries attend to, where not all count (indexed.py)."""
 
 
 class PackedAttention(MegatronModule):  # type: ignore[misc]
@@ -38,9 +41,13 @@ class PackedAttention(MegatronModule):  # type: ignore[misc]
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, packed_seq_params: PackedTokens, **_: Any
     ) -> Tensor:
         """Return [N, 1, heads * dim] of query [N, 1, heads, dim], key and value [N, 1, groups, dim]; latent attention leaves the 1 out."""
+        return self._attended(query, key, value, packed_seq_params)
+
+    def _attended(self, query: Tensor, key: Tensor, value: Tensor, packed: PackedTokens, indices: Sequence[Tensor] | None = None) -> Tensor:
+        """Return it; `indices`: of each part of the layout, the keys its queries attend to, where not all before them count."""
         q, k, v = ((x if x.dim() == 4 else x.unsqueeze(1)).permute(1, 2, 0, 3) for x in (query, key, value))
         dropout = self._dropout if self.training else 0.0
-        found, _none = packed_attention(self, q, k, v, None, dropout, self._scale, layout=packed_seq_params.layout)
+        found, _none = packed_attention(self, q, k, v, None, dropout, self._scale, layout=packed.layout, indices=indices)
         return found.transpose(0, 1).flatten(2)
 
 
@@ -82,6 +89,16 @@ class RmsNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
+class ShiftedNorm(RmsNorm):
+    """A norm whose weight is kept less 1 (Qwen3-Next, Qwen3.5), and applied before the result is rounded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the norm over the last dimension."""
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._eps)
+        return (normed * (1.0 + self.weight.float())).to(x.dtype)
+
+
 LATENT_EPSILON = 1e-6
 """Of norms of what latent attention compresses: transformers' classes take their default there, whatever rms_norm_eps says."""
 
@@ -101,3 +118,7 @@ class HeadNorm(RmsNorm):
         """Take what Megatron builds a norm with."""
         super().__init__(config, hidden_size, eps)
         self.weight.of_own_heads = True  # type: ignore[attr-defined]
+
+
+class ShiftedHeadNorm(HeadNorm, ShiftedNorm):
+    """A norm of heads whose weight is kept less 1."""

@@ -72,6 +72,21 @@ def rows(sources: Sequence[Tensor], rank: int, ranks: int) -> Cutting:
     return Cutting((sum(each), *sources[0].shape[1:]), parts)
 
 
+def sections(sources: Sequence[Tensor], rank: int, ranks: int, values: int) -> Cutting:
+    """A rank's rows of query and key (equally many) and of the `values` rows of value, which lie one below the other in one tensor."""
+    (source,) = sources
+    if ranks == 1:
+        return whole(sources)
+    keys, odd = divmod(source.shape[0] - values, 2)
+    if odd:
+        raise UncutError(f"{source.name}: {source.shape[0]} rows are no query and key beside {values} rows of value")
+    sizes = (keys, keys, values)
+    each = [share(size, ranks, source.name) for size in sizes]
+    places = zip(accumulate(sizes, initial=0), each, accumulate(each, initial=0), strict=False)
+    parts = tuple(_rectangle(source, first + rank * n, n, at) for first, n, at in places)
+    return Cutting((sum(each), *source.shape[1:]), parts)
+
+
 def columns(sources: Sequence[Tensor], rank: int, ranks: int) -> Cutting:
     """A rank's columns; of a vector, all."""
     (source,) = sources

@@ -5,6 +5,8 @@
     columns   cut along the second dimension; vectors are whole
     groups    query, key and value by query group (q q k | q q k ...), the fused rows cut in equal parts, through a group where
               there are more ranks than groups
+    sections  query, key and value of a gated delta net, one below the other: each is cut by rows; values are as many rows as the
+              tensor `beside` has columns, queries and keys are the rest in equal parts
     vocab     rows padded to a multiple that every rank gets an equal part of; nothing of a checkpoint lies in the padding
 
 In names, `{}` is the number of an expert: of all in the checkpoint, of the rank's own in Megatron.
@@ -13,7 +15,7 @@ In names, `{}` is the number of an expert: of all in the checkpoint, of the rank
 from dataclasses import dataclass
 from typing import Literal
 
-Cut = Literal["whole", "rows", "columns", "groups", "vocab"]
+Cut = Literal["whole", "rows", "columns", "groups", "sections", "vocab"]
 Modules = Literal["local", "te"]
 """Megatron's own modules (CPUs), or TransformerEngine's, which keep some norms inside the linear layer after them, and experts together."""
 

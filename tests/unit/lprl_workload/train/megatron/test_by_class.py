@@ -1,6 +1,7 @@
 """Families that are built by their class and have a table for Megatron, or the reason why not."""
 
 import pytest
+import torch
 from tests.unit.lprl_workload.train.megatron.meshes import numbered
 from tests.unit.lprl_workload.train.megatron.test_mapping import loaded
 from tests.zoo.tiny import tiny_config
@@ -16,7 +17,8 @@ from lprl_workload.train.megatron.mapping import Mapping
 from lprl_workload.train.megatron.stages import Stages
 from lprl_workload.train.mesh import TrainMesh
 
-INSIDE = {"kimi_k25": Naming("language_model.model.", "language_model.lm_head.weight")}
+QWEN = Naming("model.language_model.", "lm_head.weight")
+INSIDE = {"kimi_k25": Naming("language_model.model.", "language_model.lm_head.weight"), "qwen3_5": QWEN, "qwen3_5_moe": QWEN}
 
 
 def shape_of(model_type: str) -> ModelShape:
@@ -24,7 +26,7 @@ def shape_of(model_type: str) -> ModelShape:
 
 
 def test_rules_know_every_table_and_no_other() -> None:
-    assert {name for name in FAMILIES if name not in ARCHITECTURES} | set(INSIDE) == STAGED
+    assert {name for name in FAMILIES if name not in ARCHITECTURES} | {"kimi_k25"} == STAGED
     assert all(family_of(shape_of(name)).name in FAMILIES for name in STAGED)
 
 
@@ -38,6 +40,18 @@ def test_every_element_of_a_checkpoint_is_owned_once_under_the_folders_name(mode
     assert set(stored) == set(mapping.tensors) and (stored.keys() == plain.keys()) == (model_type not in INSIDE)
     for rank in range(mapping.mesh.world):
         assert all((values >= 0).all() for values in loaded(mapping, rank, stored).values()), "nothing is left out"
+
+
+def test_query_key_and_value_of_a_gated_delta_net_are_cut_by_heads_each() -> None:
+    """They lie one below the other in one tensor: halves of it would be queries and keys here, values there."""
+    mapping = Mapping(shape_of("qwen3_5_text"), TrainMesh(tp=2), Stages((4,)))
+    checkpoint = numbered(mapping.shape)
+    for name in ("in_proj_qkv", "conv1d"):
+        whole = checkpoint[f"model.layers.0.linear_attn.{name}.weight"]
+        assert len(whole) == 3 * 128, "four heads of 32 channels each"
+        for rank in range(2):
+            found = loaded(mapping, rank, checkpoint)[0, f"decoder.layers.0.self_attention.net.{name}.weight"]
+            assert torch.equal(found, torch.cat([part.chunk(2)[rank] for part in whole.split(128)]))
 
 
 def test_a_family_without_a_table_is_refused_by_name() -> None:

@@ -5,7 +5,7 @@ A further family is one file: its table (of blocks, or of rows of its own) and w
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lprl_api.errors import UserError
 from lprl_api.model.checkpoint_tensors import checkpoint_tensors
@@ -28,6 +28,9 @@ class Family:
     """Every tensor a layer of its checkpoints can have; rows whose sources a layer lacks are left out."""
     fields: Callable[[ModelShape, Config], Fields]
     """Fields of Megatron's configuration that differ from model to model; raises UserError for what this trainer does not train."""
+    modules: Literal["usual", "hybrid", "indexed"] = "usual"
+    """Hybrid: attention with a gate, gated delta nets and norms that keep their weight less 1 (hybrid.py). Indexed: an indexer chooses keys
+    (indexed.py)."""
 
 
 _ATTENTION, _MLP = "self_attention.", "mlp."
