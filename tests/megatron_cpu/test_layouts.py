@@ -37,6 +37,11 @@ CASES: dict[Architecture | str, dict[str, Layout]] = {
     "qwen3-moe": EXPERTS,
     "moonlight": EXPERTS,
     "deepseek-v3": EXPERTS,
+    "glm4_moe": {"tp2-ep2-sp": EXPERTS["tp2-ep2-sp"]},
+    "kimi_k25": {"pp2": EXPERTS["pp2"]},
+    "qwen3_5": {"tp2-sp": DENSE["tp2-sp"]},
+    "qwen3_5_moe_text": {"ep2": EXPERTS["ep2"]},
+    "deepseek_v32": {"pp2": EXPERTS["pp2"]},
 }
 STEPS = 8
 CHANGES: dict[str, Any] = {"optimizer": {"learning_rate": 1e-3}, "algorithm": {"steps": 20, "kl": {"coefficient": 0.0}}}

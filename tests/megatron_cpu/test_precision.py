@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.contract.trainer_bench import paths_of, run_config
 from tests.megatron_cpu.crew import Job, run
-from tests.megatron_cpu.models import samples, tensors_of, write_model
+from tests.megatron_cpu.models import CHOOSING, samples, tensors_of, write_model
 from tests.megatron_cpu.test_layouts import batch
 
 from lprl_api.errors import UserError
@@ -40,6 +40,8 @@ CASES: dict[str, tuple[Architecture | str, dict[str, Any], WeightFormat, TrainMe
     "int4-qat-tp2-ep2-sp": ("qwen3-moe", {}, INT4, TrainMesh(tp=2, ep=2), (2,), True),
     "glm-4.6-fp8-ep2": ("glm4_moe", {"use_qk_norm": True, "attention_bias": True}, Fp8Block(), TrainMesh(dp=2, ep=2), (2,), False),
     "qwen3.5-fp8-tp2": ("qwen3_5_text", WIDE | WIDE_NET, Fp8Block(), TrainMesh(tp=2), (2,), False),
+    "qwen3.5-moe-int4-qat-ep2": ("qwen3_5_moe_text", {}, INT4, TrainMesh(dp=2, ep=2), (2,), False),
+    "glm-5-fp8-pp2": ("glm_moe_dsa", CHOOSING | {"indexer_types": ["full", "full"]}, Fp8Block(), TrainMesh(pp=2), (1, 1), False),
     "kimi-k2.5-int4-qat-experts-pp2": ("kimi_k25", {}, EXPERTS_ONLY, TrainMesh(pp=2), (1, 1), False),
     "int4-qat-experts-pp2": ("deepseek-v3", {}, EXPERTS_ONLY, TrainMesh(pp=2), (1, 1), False),
 }
