@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lprl_api.model.formats import Bf16
 from lprl_api.model.model_shape import ModelShape
+from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.architectures import Architecture
 from lprl_workload.config import RankInfo
 from lprl_workload.episode import TrainSample
@@ -128,6 +129,16 @@ def together(shapes: dict[str, Tensor], found: list[Found]) -> dict[str, Tensor]
     return whole
 
 
+class Recomputing(Job):
+    """A job that recomputes `given` layers at a time."""
+
+    def run(self, **changes: Any) -> RunConfig:
+        """Return the RunConfig of its ranks, changed."""
+        found = super().run(**changes)
+        layout = found.trainer.model_copy(update={"recompute": "full", "recompute_layers": self.given})
+        return found.model_copy(update={"trainer": layout})
+
+
 @cache
 def on_torch(folder: Path, shape: ModelShape) -> tuple[list[dict[str, float]], dict[str, Tensor], dict[str, Tensor]]:
     """Return the same of the torch trainer, one rank."""
@@ -175,3 +186,14 @@ def test_a_step_on_ranks_is_the_torch_trainers(case: str, folders: dict[str, tup
     apart = torch.cat([(masters[tensor] - wanted).flatten() for tensor, wanted in wanted_masters.items()])
     # Adam makes a step of the sign of a gradient that is nearly nothing: a few elements go either way.
     assert float(apart.square().mean().sqrt()) < 0.01 * STEPS * 1e-3, "a hundredth of what steps of 1e-3 change"
+
+
+@pytest.mark.parametrize("name", ["qwen3.5-moe", "glm-5"])
+def test_recomputed_layers_give_the_same_bits(name: str, folders: dict[str, tuple[Path, ModelShape]]) -> None:
+    """States and choices of keys, which layers of a micro-batch hand to each other, are the first pass's."""
+    folder, shape = folders[name]
+    how = (folder, shape, TrainMesh(), Stages((4,)), dealt(TrainMesh()))
+    ((metrics, _, masters),) = run(Job(*how), stepped)
+    ((again, _, recomputed),) = run(Recomputing(*how, given=2), stepped)
+    assert metrics == again
+    assert all(torch.equal(a, b) for key in masters for (_, a), (_, b) in zip(masters[key], recomputed[key], strict=True))

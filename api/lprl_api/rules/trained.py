@@ -15,10 +15,11 @@ def _trained(case: Case) -> Iterator[FieldError]:
     inside = case.inspection.model_class if case.inspection is not None else None
     by_class = shape.family == "other" or shape.tower_parameters != 0 or inside is not None
     name = inside or shape.architecture
+    on_cpus = case.accelerator is not None and case.accelerator.is_cpu
     if by_class and (model_type := proven_type(name)):
         if case.spec.backends.rollout != "torch":
             why = f"backends.rollout torch alone serves {name}, which is built by its class"
-        elif trainer == "torch" or (reason := why_not_staged(model_type)) is None:
+        elif trainer == "torch" or (reason := why_not_staged(model_type, on_cpus)) is None:
             return
         else:
             why = f"backends.trainer torch alone trains {name}; megatron does not: {reason}"

@@ -66,7 +66,7 @@ def test_models_that_are_trained_are_not_asked_about() -> None:
     assert [name for name in SHAPES if untrained(spec(name))] == list(PLANNED_SHAPES)
 
 
-@pytest.mark.parametrize("name", ["glm-4.7-flash", "glm-4.6", "qwen3.5-9b", "qwen3.5-35b-a3b"])
+@pytest.mark.parametrize("name", ["glm-4.7-flash", "glm-4.6"])
 def test_a_proven_family_is_served_by_the_torch_engine_alone_and_trained_by_who_has_a_table(name: str) -> None:
     for trainer, rollout, said in (
         ("torch", "torch", ""),
@@ -92,8 +92,19 @@ def test_a_model_that_kimi_k25_is_a_part_of_is_trained_by_both_trainers_after_it
 
 
 def test_why_megatron_refuses_a_family_is_said_of_proven_ones() -> None:
-    assert set(PROVEN) >= STAGED and all(why_not_staged(name) is None for name in STAGED)
-    assert why_not_staged("olmo3") == "it has no table of this family"
+    assert set(PROVEN) >= STAGED and all(why_not_staged(name, on_cpus=True) is None for name in STAGED)
+    assert why_not_staged("olmo3", on_cpus=True) == "it has no table of this family"
+
+
+@pytest.mark.parametrize("name", ["qwen3.5-9b", "qwen3.5-35b-a3b"])
+@pytest.mark.parametrize("accelerator", ["cpu", "H100-80GB"])
+def test_gated_delta_nets_are_trained_by_megatron_on_cpu_processes_alone(name: str, accelerator: str) -> None:
+    document = preset_manifest("qwen3-4b-fp8")
+    document["spec"]["model"]["shape"] = name
+    document["spec"]["backends"] |= {"trainer": "megatron", "rollout": "torch"}
+    document["spec"]["topology"]["accelerator"] = accelerator
+    told = [error.need for error in untrained(parse_job(document).spec)]
+    assert len(told) == (accelerator != "cpu") and all("CPU processes alone (accelerator cpu)" in need for need in told)
 
 
 @pytest.mark.parametrize(("pipeline", "last", "refused"), [(2, None, False), (2, 2, False), (2, 3, True), (4, None, False)])
