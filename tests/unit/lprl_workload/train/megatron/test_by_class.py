@@ -12,6 +12,7 @@ from lprl_api.model.layouts.planned import planned_shape
 from lprl_api.model.megatron import STAGED
 from lprl_api.model.model_shape import ModelShape
 from lprl_workload.hf.naming import Naming
+from lprl_workload.train.megatron import parts
 from lprl_workload.train.megatron.families import FAMILIES, family_of
 from lprl_workload.train.megatron.mapping import Mapping
 from lprl_workload.train.megatron.stages import Stages
@@ -52,6 +53,12 @@ def test_query_key_and_value_of_a_gated_delta_net_are_cut_by_heads_each() -> Non
         for rank in range(2):
             found = loaded(mapping, rank, checkpoint)[0, f"decoder.layers.0.self_attention.net.{name}.weight"]
             assert torch.equal(found, torch.cat([part.chunk(2)[rank] for part in whole.split(128)]))
+
+
+@pytest.mark.parametrize(("rows", "values", "told"), [(7, 2, "7 rows are no query and key"), (8, 2, "3 rows cannot be cut into 2")])
+def test_sections_that_cannot_be_cut_are_refused_by_the_tensors_name(rows: int, values: int, told: str) -> None:
+    with pytest.raises(parts.UncutError, match=f"qkv: {told}"):
+        parts.sections([parts.Tensor("qkv", (rows, 4))], 0, 2, values)
 
 
 def test_a_family_without_a_table_is_refused_by_name() -> None:
