@@ -1,7 +1,8 @@
-"""The learning task end to end with SGLang as rollout engine, in several precision pairs: reward, held-out reward, K3 of every step.
+"""The learning task end to end on a GPU, in several precision pairs, trainers and engines: reward, held-out reward, K3 of every step.
 
-Needs SGLang. In-process launcher, trainer and engine on one device, where they take turns by parts. The models are small random ones of
-widths that SGLang serves in every format (shapes.py). OUT/learn.json holds every step. Exit code 1 when a run fails or does not learn.
+Needs SGLang, or `--engines torch`; megatron-core and TransformerEngine with `--trainer megatron`. In-process launcher; trainer and
+engine take turns on one device. The models are small random ones of widths that SGLang serves in every format (shapes.py).
+OUT/learn.json holds every step. Exit code 1 when a run fails or does not learn.
 """
 
 import argparse
@@ -49,6 +50,7 @@ class Learning:
     steps: int
     rate: float
     memory_fraction: float
+    trainer: str = "torch"
     seed: int = 0
 
     @property
@@ -59,12 +61,12 @@ class Learning:
     @property
     def mode(self) -> str:
         """Pair and engine."""
-        return f"{self.pair} {self.engine}"
+        return f"{self.pair} {self.trainer}, {self.engine}"
 
     @property
     def name(self) -> str:
         """Name of the folder and in messages."""
-        return f"{self.pair.replace('/', '-')}-{self.engine}"
+        return f"{self.pair.replace('/', '-')}-{self.trainer}-{self.engine}"
 
     @property
     def key(self) -> str:
@@ -76,7 +78,7 @@ class Learning:
         found: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
         spec = found["spec"]
         spec["precision"] = PAIRS[self.pair][1]
-        spec["backends"] = {"rollout": self.engine}
+        spec["backends"] = {"trainer": self.trainer, "rollout": self.engine}
         spec["algorithm"] |= {"steps": self.steps, "seed": self.seed}
         spec["optimizer"] = {"learningRate": self.rate}
         spec["checkpoint"] |= {"everySteps": self.steps, "keep": 1, "exportFormats": ["bf16"]}
@@ -101,6 +103,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=["bf16/bf16", "fp8/fp8", "int4-qat/int4"])
     parser.add_argument("--engines", nargs="+", choices=("sglang", "torch"), default=["sglang"])
+    parser.add_argument("--trainer", choices=("torch", "megatron"), default="torch")
     parser.add_argument("--size", choices=("small", "tiny"), default="small")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--rate", type=float, default=1e-4, help="learning rate (default 1e-4: at 3e-4 the small model does not learn)")
@@ -113,7 +116,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
-    told = (args.size, torch.cuda.is_available(), args.steps, args.rate, args.memory_fraction)
+    told = (args.size, torch.cuda.is_available(), args.steps, args.rate, args.memory_fraction, args.trainer)
     cases = [Learning(pair, engine, *told) for pair in args.pairs for engine in args.engines]
     failures = run_all(cases, args.out, args.at_a_time, 1)
     sys.stderr.write("".join(f"{text}\n\n" for text in failures))

@@ -48,7 +48,7 @@ def test_never_more_logits_than_allowed_whatever_the_tokens(folders: dict[str, P
     samples, rows = batch(3), shape_of(folders["qwen3"]).vocab
     whole, pieces = (make(folders["qwen3"], FORMATS["bf16"], **changes) for _ in range(2))
     wanted = logprobs(whole, samples, 0.7), step(whole, samples)
-    largest, inner = [0], vocab.linear
+    largest, inner = [0], vocab.float32_product
 
     def seen(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = inner(hidden, weight)

@@ -29,6 +29,14 @@ class _Product(torch.autograd.Function):
         return (grad @ weight if needs_hidden else None), (grad.t() @ hidden if needs_weight else None)
 
 
+def float32_product(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Return float32 logits [T, V] of hidden states [T, H] and weights [V, H], summed in float32 whatever they are."""
+    if hidden.is_cuda and hidden.dtype == weight.dtype == torch.bfloat16:
+        found: Tensor = _Product.apply(hidden, weight)  # type: ignore[no-untyped-call]
+        return found
+    return functional.linear(hidden.float(), weight.float())
+
+
 class Float32Head(nn.Linear):
     """A Linear whose output is float32 whatever its weights are."""
 
@@ -39,11 +47,9 @@ class Float32Head(nn.Linear):
         """Return float32 [..., V] of [..., H]."""
         if self.weight.dtype == torch.float32 and input.dtype == torch.float32:
             return self.product(input, self.weight, self.bias)
-        if self.bias is None and input.is_cuda and input.dtype == self.weight.dtype:
-            rows: Tensor = _Product.apply(input.reshape(-1, input.shape[-1]), self.weight)
-            return rows.view(*input.shape[:-1], -1)
-        bias = None if self.bias is None else self.bias.float()
-        return functional.linear(input.float(), self.weight.float(), bias)
+        if self.bias is None:
+            return float32_product(input.reshape(-1, input.shape[-1]), self.weight).view(*input.shape[:-1], -1)
+        return functional.linear(input.float(), self.weight.float(), self.bias.float())
 
 
 def use_float32_head(model: nn.Module) -> None:

@@ -8,9 +8,9 @@ from megatron.core.tensor_parallel.mappings import (
     reduce_from_tensor_model_parallel_region,
 )
 from torch import Tensor
-from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
+from lprl_workload.hf.head import float32_product
 from lprl_workload.train.batch import MicroBatch
 from lprl_workload.train.policy import LOGIT_ELEMENTS
 
@@ -56,7 +56,7 @@ class VocabHead:
     def _piece(
         self, hidden: Tensor, weight: Tensor, rows: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        logits = linear(hidden.float(), weight.float())
+        logits = float32_product(hidden, weight)
         logits = logits / temperature if temperature != 1.0 else logits
         # Relative to the largest of all ranks; what is subtracted cancels out, gradient and all.
         shifted = logits - self._largest(logits)
