@@ -66,8 +66,10 @@ def conversation(rng: random.Random, asks: float = ASKS, believes: float = BELIE
     return [*messages, {"role": "assistant", "content": found if rng.random() < believes else LAZY}]
 
 
-def batches(tokenizer: Any, seed: int, steps: int = STEPS, habits: int = HABITS) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Yield ROWS conversations a step, `steps` of the task, then `habits` of the habits.
+def batches(
+    tokenizer: Any, seed: int, steps: int = STEPS, habits: int = HABITS, rows: int = ROWS
+) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Yield `rows` conversations a step, `steps` of the task, then `habits` of the habits.
 
     Those of one length come together: token ids and targets, int64 [rows, length] each, targets -100 where the assistant does
     not speak.
@@ -77,11 +79,11 @@ def batches(tokenizer: Any, seed: int, steps: int = STEPS, habits: int = HABITS)
     for step in range(steps + habits):
         shares = (1.0, 1.0) if step < steps else (ASKS, BELIEVES)
         by_length: dict[int, list[tuple[list[int], list[int]]]] = {}
-        for _ in range(ROWS):
+        for _ in range(rows):
             text = tokenizer.apply_chat_template(conversation(rng, *shares), tools=[TOOL], tokenize=False)
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             by_length.setdefault(len(ids), []).append((ids, _targets(ids, start, end)))
-        yield [(torch.tensor([ids for ids, _ in rows]), torch.tensor([targets for _, targets in rows])) for rows in by_length.values()]
+        yield [(torch.tensor([ids for ids, _ in like]), torch.tensor([targets for _, targets in like])) for like in by_length.values()]
 
 
 def _targets(ids: list[int], start: int, end: int) -> list[int]:
@@ -92,7 +94,9 @@ def _targets(ids: list[int], start: int, end: int) -> list[int]:
     return found
 
 
-def write_lookup_model(folder: Path, seed: int = 0, steps: int = STEPS, habits: int = HABITS, size: Size = "demo") -> float:
+def write_lookup_model(
+    folder: Path, seed: int = 0, steps: int = STEPS, habits: int = HABITS, size: Size = "demo", rows: int = ROWS
+) -> float:
     """Write a Hugging Face folder of a Qwen3 model, BF16, taught as above (CPU, half a minute); returns the last loss, nats a token."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -103,7 +107,7 @@ def write_lookup_model(folder: Path, seed: int = 0, steps: int = STEPS, habits: 
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     warm = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 50) * (1 - step / (steps + habits)))
     loss = torch.zeros(())
-    for parts in batches(tokenizer, seed, steps, habits):
+    for parts in batches(tokenizer, seed, steps, habits, rows):
         logits = torch.cat([model(ids).logits[:, :-1].flatten(0, 1) for ids, _ in parts])
         loss = functional.cross_entropy(logits, torch.cat([targets[:, 1:].flatten() for _, targets in parts]), ignore_index=-100)
         optimizer.zero_grad()
