@@ -1,11 +1,11 @@
 """An API server's objects in memory, asked as KubeApi is: what an adapter sees of versions, uids, preconditions and owners."""
 
-import copy
 from collections import Counter
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from tests.unit.lprl_operator.documents import copied
 from tests.unit.lprl_operator.status_schema import refused
 from tests.unit.lprl_operator.world_api import START
 
@@ -29,10 +29,10 @@ class MemoryApi:
     def get(self, path: str, **query: str) -> Document:
         self._count("GET", path)
         if path in self.objects:
-            return copy.deepcopy(self.objects[path])
+            return copied(self.objects[path])
         if _is_collection(path):
             found = [d for p, d in self.objects.items() if p.rpartition("/")[0] == path and _selected(d, query)]
-            return {"items": copy.deepcopy(found)}
+            return {"items": copied(found)}
         raise _missing(path)
 
     def post(self, path: str, document: Mapping[str, Any], **_: str) -> Document:
@@ -40,7 +40,7 @@ class MemoryApi:
         item = f"{path}/{document['metadata']['name']}"
         if item in self.objects:
             raise ApiError(409, "AlreadyExists", f"{item} already exists")
-        made = copy.deepcopy(dict(document))
+        made = copied(dict(document))
         made["metadata"]["uid"] = f"uid-{self.version + 1}"
         return self._stored(item, made)
 
@@ -54,7 +54,7 @@ class MemoryApi:
     def patch(self, path: str, document: Any, kind: str, **_: str) -> Document:
         """Owner references alone are merged; a uid, and a version where one is given, must be the object's."""
         self._count("PATCH", path)
-        found, changes = copy.deepcopy(self._there(path)), document["metadata"]
+        found, changes = copied(self._there(path)), document["metadata"]
         self._guard(found, {"uid": changes.get("uid"), "resourceVersion": changes.get("resourceVersion")})
         owners = {o["uid"]: o for o in found["metadata"].get("ownerReferences", ())}
         for owner in changes["ownerReferences"]:
@@ -76,7 +76,7 @@ class MemoryApi:
 
     def change(self, path: str, **status: Any) -> Document:
         """Write status as a controller does."""
-        found = copy.deepcopy(self._there(path))
+        found = copied(self._there(path))
         return self._stored(path, {**found, "status": {**found.get("status", {}), **status}})
 
     def _count(self, verb: str, path: str) -> None:
@@ -96,7 +96,7 @@ class MemoryApi:
         self.version += 1
         document["metadata"] = {**document["metadata"], "resourceVersion": str(self.version)}
         self.objects[path] = document
-        return copy.deepcopy(document)
+        return copied(document)
 
 
 def _selected(document: Document, query: Mapping[str, str]) -> bool:

@@ -1,6 +1,5 @@
 """A small job, its inspection, and an API server in memory: the place that tests of the operator act on."""
 
-import copy
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.toy import SHAPE
+from tests.unit.lprl_operator.documents import copied
 from tests.unit.lprl_operator.status_schema import refused
 from tests.unit.lprl_operator.world_clusters import RayClusters, made_from, queue
 
@@ -101,12 +101,12 @@ class ApiServer(RayClusters):
     def cached_document(self) -> dict[str, Any]:
         assert self.document is not None
         if self.chaos and self._stale_document is not None and self.random.random() < 0.3:
-            return copy.deepcopy(self._stale_document)
-        self._stale_document = copy.deepcopy(self.document)
-        return copy.deepcopy(self.document)
+            return copied(self._stale_document)
+        self._stale_document = copied(self.document)
+        return copied(self.document)
 
     def live_read(self, key: Key) -> tuple[Mapping[str, Any] | None, Observed]:
-        return copy.deepcopy(self.document), self.snapshot()
+        return copied(self.document), self.snapshot()
 
     def publish(self, key: Key, status: Mapping[str, Any], resource_version: str | None, events: Sequence[Event]) -> None:
         self._maybe_crash()
