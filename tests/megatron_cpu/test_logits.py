@@ -55,7 +55,7 @@ def test_never_more_logits_than_allowed_whatever_the_tokens(folders: dict[str, P
         largest[0] = max(largest[0], found.numel())
         return found
 
-    monkeypatch.setattr(vocab, "linear", seen)
+    monkeypatch.setattr(vocab, "float32_product", seen)
     monkeypatch.setattr(vocab, "LOGIT_ELEMENTS", AT_ONCE * rows)
     found = logprobs(pieces, samples, 0.7)
     for row, want in zip(found, wanted[0], strict=True):
