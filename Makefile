@@ -161,7 +161,7 @@ $(MEGATRON_STAMP): pyproject.toml constraints.txt constraints-megatron.txt
 	$(MEGATRON_BIN)/pip install -q --no-deps --ignore-requires-python -c constraints-megatron.txt megatron-core triton
 	@touch $@
 
-test-megatron: $(MEGATRON_STAMP) ## The trainer's contract, layouts, killed ranks and learning with Megatron on processes of this machine (five minutes on two cores).
+test-megatron: $(MEGATRON_STAMP) ## The trainer's contract, layouts, killed ranks and learning with Megatron on processes of this machine (nine minutes on two cores).
 	$(MEGATRON_BIN)/python -m pytest -q tests/megatron_cpu
 
 engines: $(BACKENDS_STAMP) ## Train four precision pairs with the torch engine and with SGLang on the CPU, side by side: docs/precision/engines/ (hours on two cores; ENGINES="--pairs fp8/fp8 --models qwen3": some of it).
