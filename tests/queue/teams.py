@@ -111,10 +111,11 @@ def weighted(world: World) -> None:
     team.held(waits, "Pending")
     for name in set(mine) - set(_training(team, mine)):
         team.held(name, "Preempted")
-    for name in theirs[:2]:
-        team.finish(name)
-    for name in (*mine, *theirs):
-        team.finish(name)
+    left = [*mine, *theirs]
+    while left:
+        for name in world.wait("one of them trains", lambda: _training(team, left)):
+            team.finish(name)
+            left.remove(name)
     preempted = [name for name in mine if world.status(name)["attempt"] > 1]
     assert len(preempted) >= 2
     for name in (*mine, *theirs):

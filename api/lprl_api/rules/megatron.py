@@ -7,8 +7,12 @@ from lprl_api.derived.stages import stage_layers
 from lprl_api.field_error import FieldError, wrong
 from lprl_api.model.weights import layer_weights
 from lprl_api.rules.case import Case, Rule, divisors
+from lprl_api.spec.precision import Training
 
 _INDEXER = "self_attn.indexer."
+
+FP8_BLOCK = 128
+"""Rows and columns of a weight that share a scale."""
 
 
 def _virtual(case: Case) -> Iterator[FieldError]:
@@ -63,4 +67,14 @@ def _on_cpu(case: Case) -> Iterator[FieldError]:
         yield wrong("optimizer.precisionAware", True, "false with accelerator cpu: it is TransformerEngine's, which needs a GPU")
 
 
-RULES: tuple[Rule, ...] = (_virtual, _choices, _on_cpu)
+def _heads_in_fp8(case: Case) -> Iterator[FieldError]:
+    """TransformerEngine quantises query, key and value as one matrix: what an engine gets must be cut into the same blocks."""
+    shape, on_gpu = case.shape, case.accelerator is not None and not case.accelerator.is_cpu
+    if not (case.megatron and on_gpu and case.spec.precision.training is Training.FP8) or shape is None or shape.mla is not None:
+        return
+    if shape.head_dim % FP8_BLOCK:
+        why = f"TransformerEngine scales {FP8_BLOCK} rows of query, key and value together, and heads have {shape.head_dim}"
+        yield wrong("precision.training", "fp8", f"fp8-qat, or backends.trainer torch: {why}")
+
+
+RULES: tuple[Rule, ...] = (_virtual, _choices, _on_cpu, _heads_in_fp8)
