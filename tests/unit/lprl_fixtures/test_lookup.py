@@ -70,9 +70,11 @@ def test_the_server_answers_on_loopback_refuses_what_is_no_key_and_counts(server
 
 
 def test_the_server_needs_the_secret_of_the_prompts(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "lprl_fixtures", "lookup-server", str(tmp_path)]
+    line = [sys.executable, "-X", "importtime", "-m", "lprl_fixtures", "lookup-server", str(tmp_path)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 3 and "secret.txt is not there" in done.stderr
+    imported = {text.rpartition("|")[2].strip() for text in done.stderr.splitlines()}
+    assert "lprl_fixtures.lookup_server" in imported and not {"torch", "transformers"} & imported, "it starts at once"
 
 
 def test_played_conversations_teach_only_what_the_assistant_says_and_mostly_guesses() -> None:
