@@ -118,40 +118,10 @@ def host_trip(masters: Any) -> dict[str, float]:
 
 def plain(name: str, args: argparse.Namespace, shape: ModelShape) -> dict[str, Any]:
     """Time megatron-core's own loop."""
-    import torch.distributed as dist
-    from megatron.core import parallel_state
-    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
-    from megatron.core.models.gpt import GPTModel
-    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
-    from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
     from megatron.core.pipeline_parallel import get_forward_backward_func
-    from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
-    from megatron.core.transformer.module import Float16Module
 
-    from lprl_workload.train.megatron.configuration import transformer_config
-    from lprl_workload.train.megatron.stages import Stages
-    from lprl_workload.train.mesh import TrainMesh
-
-    device = torch.device(args.device)
-    torch.cuda.set_device(device)
-    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
-    parallel_state.initialize_model_parallel()
-    model_parallel_cuda_manual_seed(1)
-    layout, fmt = TrainerLayout(recompute="none"), FORMATS[name.removeprefix("plain ")]
-    config = transformer_config(shape, config_of(shape.layers), TrainMesh(), Stages((shape.layers,)), layout, device, fmt)
-    config.calculate_per_token_loss = True
-    spec = get_gpt_decoder_block_spec(config, use_transformer_engine=True)
-    model = GPTModel(config, spec, VOCAB, args.length, position_embedding_type="rope", share_embeddings_and_output_weights=False)
-    for parameter in model.parameters():
-        parameter.data.normal_(0, 0.02) if parameter.ndim > 1 else parameter.data.fill_(1)
-    settings = DistributedDataParallelConfig(use_distributed_optimizer=True, grad_reduce_in_fp32=True)
-    wrapped = DistributedDataParallel(config, settings, Float16Module(config, model.cuda()))
-    wishes = OptimizerConfig(
-        optimizer="adam", lr=RATE, bf16=True, params_dtype=torch.bfloat16, use_distributed_optimizer=True, clip_grad=1.0
-    )
-    optimizer = get_megatron_optimizer(wishes, [wrapped])
-    config.finalize_model_grads_func, config.grad_scale_func = finalize_model_grads, optimizer.scale_loss
-    each = args.tokens // args.length
+    device, each = torch.device(args.device), args.tokens // args.length
+    wrapped, optimizer = built(FORMATS[name.removeprefix("plain ")], args, shape, device)
     tokens = torch.randint(3, VOCAB, (args.micro_batches, each, args.length + 1), device=device)
     positions = torch.arange(args.length, device=device).expand(each, -1)
 
@@ -171,6 +141,40 @@ def plain(name: str, args: argparse.Namespace, shape: ModelShape) -> dict[str, A
         optimizer.step()
 
     return {"seconds": timed(step, args.steps), "peak": torch.cuda.max_memory_allocated()}
+
+
+def built(fmt: WeightFormat, args: argparse.Namespace, shape: ModelShape, device: torch.device) -> tuple[Any, Any]:
+    """Return megatron-core's model with random weights, wrapped for one data-parallel rank, and its optimizer."""
+    import torch.distributed as dist
+    from megatron.core import parallel_state
+    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+    from megatron.core.models.gpt import GPTModel
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
+    from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+    from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+    from megatron.core.transformer.module import Float16Module
+
+    from lprl_workload.train.megatron.configuration import transformer_config
+    from lprl_workload.train.megatron.stages import Stages
+    from lprl_workload.train.mesh import TrainMesh
+
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    parallel_state.initialize_model_parallel()
+    model_parallel_cuda_manual_seed(1)
+    layout = TrainerLayout(recompute="none")
+    config = transformer_config(shape, config_of(shape.layers), TrainMesh(), Stages((shape.layers,)), layout, device, fmt)
+    config.calculate_per_token_loss = True
+    spec = get_gpt_decoder_block_spec(config, use_transformer_engine=True)
+    model = GPTModel(config, spec, VOCAB, args.length, position_embedding_type="rope", share_embeddings_and_output_weights=False)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.02) if parameter.ndim > 1 else parameter.data.fill_(1)
+    settings = DistributedDataParallelConfig(use_distributed_optimizer=True, grad_reduce_in_fp32=True)
+    wrapped = DistributedDataParallel(config, settings, Float16Module(config, model.cuda()))
+    dtypes = {"bf16": True, "params_dtype": torch.bfloat16}
+    optimizer = get_megatron_optimizer(OptimizerConfig(optimizer="adam", lr=RATE, use_distributed_optimizer=True, **dtypes), [wrapped])
+    config.finalize_model_grads_func, config.grad_scale_func = finalize_model_grads, optimizer.scale_loss
+    return wrapped, optimizer
 
 
 def measured(name: str, args: argparse.Namespace, out: Any) -> None:
