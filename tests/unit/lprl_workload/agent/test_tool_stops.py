@@ -115,7 +115,7 @@ def test_a_run_whose_tool_server_stops_counts_and_tells_the_episodes_and_goes_on
     monkeypatch.setenv("TOOL_SERVER", str(server[0]))
     monkeypatch.setenv("TOOL_URL", server[1])
     write_inputs(tmp_path, train=8, heldout=4)
-    told = {"description": "Doubles.", "parameters": {"type": "object"}, "timeout_seconds": 15, "retries": 0}
+    told = {"description": "Doubles.", "parameters": {"type": "object"}, "timeout_seconds": 30, "retries": 0}
     tools = [{"name": "double", "url": server[1], **told}]
     episode = {"type": "python", "function": f"{ROLLOUTS}:asks_a_server", "tools": tools, "max_failed_fraction": 1.0}
     before = here.moved.count
@@ -124,7 +124,7 @@ def test_a_run_whose_tool_server_stops_counts_and_tells_the_episodes_and_goes_on
     assert 0 < failed[0] < 16 and failed[1] == 0, failed
     episodes = found.reporter.progress.episodes
     assert episodes is not None and here.moved.count > before
-    assert "tool double: error: double: no answer within 15 s" in caplog.text
+    assert "tool double: error: double: no answer within 30 s" in caplog.text
 
 
 class Talk:
