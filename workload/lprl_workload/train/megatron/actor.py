@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lprl_api.model.formats import Bf16, WeightFormat
+from lprl_api.model.formats import WeightFormat
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.config import RankInfo, ResolvedPaths
 from lprl_workload.data import Metrics
@@ -52,7 +52,7 @@ class MegatronTrainActor(RankActor):
             self._model.mapping, rank.rank, self._masters.values, self._group.device, lambda: self._masters.require("weights")
         )
 
-    def _staged(self, folder: Path, filled: bool, fmt: WeightFormat = Bf16()) -> StagedModel:  # noqa: B008  a frozen value
+    def _staged(self, folder: Path, filled: bool, fmt: WeightFormat | None = None) -> StagedModel:
         return StagedModel(folder, self._run.shape, stages_of(self._run), self._run.trainer, self._ranks, filled, fmt)
 
     @property

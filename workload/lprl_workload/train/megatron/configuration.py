@@ -30,13 +30,19 @@ def modules_on(device: torch.device) -> Modules:
     return "local" if device.type == "cpu" else "te"
 
 
-def multiplies_in_fp8(fmt: WeightFormat, device: torch.device) -> bool:
+def multiplies_in_fp8(fmt: WeightFormat | None, device: torch.device) -> bool:
     """Return whether TransformerEngine quantises weights and inputs of a trainer in `fmt`; else our own functions do, beside the model."""
     return modules_on(device) == "te" and isinstance(fmt, Fp8Block) and fmt.activation_group is not None
 
 
 def transformer_config(
-    shape: ModelShape, config: Config, mesh: TrainMesh, stages: Stages, layout: TrainerLayout, device: torch.device, fmt: WeightFormat
+    shape: ModelShape,
+    config: Config,
+    mesh: TrainMesh,
+    stages: Stages,
+    layout: TrainerLayout,
+    device: torch.device,
+    fmt: WeightFormat | None,
 ) -> TransformerConfig:
     """Return Megatron's configuration of a model on these ranks; raises UserError for what this trainer does not train."""
     if config["hidden_act"] != "silu":
@@ -110,7 +116,7 @@ def _experts(mesh: TrainMesh, modules: Modules) -> Fields:
 
 
 def layer_specs(config: TransformerConfig, chunk: int | None) -> TransformerBlockSubmodules:
-    """Return the specs of a chunk's layers: Megatron's own linear layers, our norms and core attention (on GPUs: engine.layer_specs).
+    """Return the specs of a chunk's layers: Megatron's own linear layers, our norms and core attention (on GPUs: gpu.layer_specs).
 
     Args:
         config: of the model; its stage is the calling rank's.

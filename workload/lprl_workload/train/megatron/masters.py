@@ -47,7 +47,7 @@ class StagedMasters(Masters):
         ours = () if in_products else chosen
         super().__init__(trained, frozenset(key_of(h.chunk, h.name) for h in ours), fmt, settings, ranks.group)
         if in_products:
-            from lprl_workload.train.megatron.engine import multiply_in_fp8
+            from lprl_workload.train.megatron.gpu import multiply_in_fp8
 
             multiply_in_fp8(model.chunks, mapping.held(ranks.rank), chosen, fmt)
         emulate_inputs(model, ours, fmt)

@@ -11,7 +11,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor, nn
 
 from lprl_api.errors import UserError
-from lprl_api.model.formats import Bf16, WeightFormat
+from lprl_api.model.formats import WeightFormat
 from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.topology import TrainerLayout
 from lprl_workload.hf.model import model_config
@@ -49,11 +49,11 @@ class StagedModel:
         layout: TrainerLayout,
         ranks: Ranks,
         filled: bool = True,
-        fmt: WeightFormat = Bf16(),  # noqa: B008  a frozen value
+        fmt: WeightFormat | None = None,
     ) -> None:
         """Build this rank's chunks of `folder`'s model, in the device's own dtype; unless `filled`, weights are what memory held.
 
-        `fmt` is what is computed in, where TransformerEngine does it.
+        `fmt` is what TransformerEngine's products are computed in; None, as BF16: in the weights' own dtype.
         """
         modules, mesh = modules_on(ranks.device), ranks.mesh
         self.mapping, self._ranks = Mapping(shape, mesh, stages, modules, naming_of(folder)), ranks
@@ -144,9 +144,9 @@ def _building(modules: Modules) -> tuple[Callable[..., Any], Callable[..., None]
     """Return what makes a chunk's layer specs, and what is done to a built chunk."""
     if modules == "local":
         return layer_specs, lambda chunk, latent: None
-    from lprl_workload.train.megatron import engine
+    from lprl_workload.train.megatron import gpu
 
-    return engine.layer_specs, engine.finish
+    return gpu.layer_specs, gpu.finish
 
 
 def _use_own_layers(block: Any, mapping: Mapping, written: Any, layers: Sequence[int], frequencies: Tensor) -> None:
