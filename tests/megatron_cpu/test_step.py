@@ -46,6 +46,7 @@ CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
     "tp2-sp": ("qwen3", TrainMesh(tp=2), (4,), True),
     "dp2": ("qwen3", TrainMesh(dp=2), (4,), False),
     "pp2-tied": ("qwen2-tied", TrainMesh(pp=2), (2, 2), False),
+    "dp2-pp2-tied": ("qwen2-tied", TrainMesh(dp=2, pp=2), (2, 2), False),
     "pp2-vpp2": ("qwen3", TrainMesh(pp=2, vpp=2), (2, 2), False),
     "ep2": ("qwen3-moe", TrainMesh(dp=2, ep=2), (4,), False),
     "dp2-experts": ("qwen3-moe", TrainMesh(dp=2), (4,), False),
@@ -186,6 +187,29 @@ def test_a_step_on_ranks_is_the_torch_trainers(case: str, folders: dict[str, tup
     apart = torch.cat([(masters[tensor] - wanted).flatten() for tensor, wanted in wanted_masters.items()])
     # Adam makes a step of the sign of a gradient that is nearly nothing: a few elements go either way.
     assert float(apart.square().mean().sqrt()) < 0.01 * STEPS * 1e-3, "a hundredth of what steps of 1e-3 change"
+
+
+def kept(job: Job, rank: RankInfo) -> tuple[int, Found]:
+    """Return the elements of masters that a rank keeps, and its forward weights after a step."""
+    drawn, actor = batch(), job.actor(rank, **CHANGES)
+    actor.train(job.mine(rank.rank), len(drawn), sum(s.drawn_tokens for s in drawn))
+    elements = sum(master.value.numel() for master in actor.masters.items.values())
+    forward: Found = {f"{key}": [((), tensor.detach().clone())] for key, tensor in actor.model.parameters.items()}
+    actor.close()
+    return elements, forward
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3-moe"])
+def test_data_parallel_ranks_divide_masters_and_compute_with_the_same_weights(
+    name: str, folders: dict[str, tuple[Path, ModelShape]]
+) -> None:
+    folder, shape = folders[name]
+    mesh = TrainMesh(dp=2)
+    ranks = run(Job(folder, shape, mesh, Stages((4,)), dealt(mesh)), kept)
+    ((alone, _),) = run(Job(folder, shape, TrainMesh(), Stages((4,)), dealt(TrainMesh())), kept)
+    sizes = [elements for elements, _ in ranks]
+    assert sum(sizes) == alone and max(sizes) < 0.6 * alone
+    assert all(torch.equal(a, b) for key in ranks[0][1] for (_, a), (_, b) in zip(ranks[0][1][key], ranks[1][1][key], strict=True))
 
 
 @pytest.mark.parametrize("name", ["qwen3.5-moe", "glm-5"])

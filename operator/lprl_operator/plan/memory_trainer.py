@@ -40,12 +40,6 @@ def _optimizer_bytes(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Gr
     return each * (held.dense / (groups.data_parallel * groups.context) + held.expert / groups.expert_data_parallel)
 
 
-def missing_optimizer_bytes(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Groups) -> int:
-    """Return what masters and moments of one rank take beyond what is planned, where all of its part's lie on it."""
-    alone = groups.model_copy(update={"data_parallel": 1, "context": 1, "expert_data_parallel": 1})
-    return int(_optimizer_bytes(spec, held, alone) - _optimizer_bytes(spec, held, groups))
-
-
 def optimizer_host_bytes(spec: LowPrecisionRLJobSpec, held: StageWeights, groups: Groups) -> int:
     """Return the host bytes of one rank's CPU-offloaded optimizer: FP32 masters and two moments."""
     return int(_optimizer_bytes(spec, held, groups)) if spec.optimizer.cpu_offload else 0

@@ -9,7 +9,6 @@ from lprl_api.spec.quantity import amount
 from lprl_api.wire.runconfig import Ranks
 from lprl_operator.plan.caches import state_bytes
 from lprl_operator.plan.memory import Sizing, make_engine
-from lprl_operator.plan.memory_trainer import missing_optimizer_bytes
 
 
 def plan_notes(sizing: Sizing) -> tuple[str, ...]:
@@ -37,7 +36,6 @@ def plan_notes(sizing: Sizing) -> tuple[str, ...]:
     notes += remarks(case.spec.precision)
     if sizing.groups.data_parallel * sizing.groups.context == 1 and not case.spec.optimizer.cpu_offload and not sizing.accelerator.is_cpu:
         notes.append("data parallel x context is 1: the optimizer state is not sharded")
-    notes += _whole_optimizer(sizing)
     notes += [
         f"precision.excludeModules {pattern!r} matches no module of {sizing.shape.architecture}: it leaves out nothing"
         for pattern in unmatched(sizing.shape, case.spec.precision.exclude_modules)
@@ -45,19 +43,6 @@ def plan_notes(sizing: Sizing) -> tuple[str, ...]:
     if sizing.limit_bytes == 0:
         notes.append("host memory is not known: bytes are reported, not checked")
     return tuple(notes)
-
-
-def _whole_optimizer(sizing: Sizing) -> list[str]:
-    """Say what a rank needs more than planned while Megatron's optimizer is not distributed (docs/training-megatron.md)."""
-    if not sizing.case.megatron:
-        return []
-    stages = [sizing.stage(index) for index in range(len(sizing.groups.stage_layers))]
-    more = max(missing_optimizer_bytes(sizing.case.spec, held, sizing.groups) for held in stages)
-    if not more:
-        return []
-    where = "host" if sizing.case.spec.optimizer.cpu_offload else "device"
-    told = "masters and moments are planned as shared out over data-parallel ranks, this version's Megatron trainer does not share them out"
-    return [f"{told}: {more / 1e9:.1f} GB of {where} memory more on each rank"]
 
 
 def _model_notes(sizing: Sizing, concurrency: int) -> list[str]:

@@ -67,8 +67,13 @@ class Whole:
     """Sequences of their own."""
 
     rectangle: Rectangle
-    sizes: tuple[int, ...]
-    """Tokens of the parts of the block."""
+    lengths: tuple[int, ...]
+    """Tokens of each sequence."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Tokens of the parts of the block."""
+        return (sum(self.lengths),)
 
     def attend(self, parts: list[tuple[Tensor, Tensor, Tensor]], how: Attention, indices: Sequence[Tensor] = ()) -> list[Tensor]:
         """Return the outputs [tokens, heads, dim] of the block's parts, given queries, keys and values, and perhaps the keys that count."""
@@ -121,7 +126,7 @@ def families(count: int, prompt: int, lengths: list[int], device: torch.device) 
 
 def whole(lengths: list[int], device: torch.device) -> Whole:
     """Return the block of sequences of `lengths`."""
-    return Whole(Rectangle.of(lengths, device), (sum(lengths),))
+    return Whole(Rectangle.of(lengths, device), tuple(lengths))
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, how: Attention, mask: Tensor | None = None) -> Tensor:

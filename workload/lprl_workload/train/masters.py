@@ -84,19 +84,19 @@ def first_row(parameter: Tensor, group: Group) -> int:
     return min(parameter.shape[0], group.rank * -(-parameter.shape[0] // group.world))
 
 
-def _add_up_in_float32(master: Master) -> None:
-    """Take a gradient of another dtype into the master's after each micro-batch, where both lie on one device.
+def _add_up_in_float32(parameter: nn.Parameter, grad: Tensor) -> None:
+    """Take a gradient of another dtype into the float32 one after each micro-batch, where both lie on one device.
 
     BF16 gradients of many micro-batches would be added up in BF16, and all be there at once.
     """
-    parameter = master.parameter
-    if master.sharded or not parameter.requires_grad or parameter.dtype == torch.float32 or parameter.device != master.grad.device:
+    sharded = isinstance(parameter, DTensor)
+    if sharded or not parameter.requires_grad or parameter.dtype == torch.float32 or parameter.device != grad.device:
         return
 
     @torch.no_grad()
     def take(parameter: Tensor) -> None:
         if parameter.grad is not None:
-            master.grad.add_(parameter.grad)
+            grad.add_(parameter.grad)
             parameter.grad = None
 
     parameter.register_post_accumulate_grad_hook(take)  # type: ignore[no-untyped-call]
@@ -106,9 +106,18 @@ class Masters:
     """All masters of a model and their optimizer. Rows are zero until `value` is written and `refresh` called."""
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], quantised: frozenset[str], fmt: WeightFormat, settings: Optimizer, group: Group
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        quantised: frozenset[str],
+        fmt: WeightFormat,
+        settings: Optimizer,
+        group: Group,
+        elsewhere: Mapping[str, nn.Parameter] | None = None,
     ) -> None:
-        """Make masters of `parameters`; those named in `quantised` are fake-quantised in `fmt`, those without gradients stay as read."""
+        """Make masters of `parameters`; those named in `quantised` are fake-quantised in `fmt`, those without gradients stay as read.
+
+        Of parameters `elsewhere`, whose masters another rank keeps, there are gradients alone.
+        """
         self._fmt, self._settings, self._group = fmt, settings, group
         self._device = torch.device("cpu") if settings.cpu_offload else group.device
         self.items: dict[str, Master] = {}
@@ -117,24 +126,34 @@ class Masters:
         self.places = {name: (before[name], sum(sizes.values())) for name in sizes}
         """Of each parameter: the elements of all parameters before it, and of all there are."""
         decayed = {name: p for name, p in parameters.items() if p.ndim > 1 and p.requires_grad}
-        others = {name: p for name, p in parameters.items() if name not in decayed}
-        self._flats = [self._lay_out(chosen, quantised) for chosen in (decayed, others)]
+        plain = {name: p for name, p in parameters.items() if name not in decayed}
+        self._flats = [self._lay_out(chosen, quantised) for chosen in (decayed, plain)]
         decays = (settings.weight_decay, 0.0)
         groups = [{"params": [f.value], "weight_decay": d} for f, d in zip(self._flats, decays, strict=True)]
+        others = list((elsewhere or {}).values())
+        self._others = torch.zeros(sum(p.numel() for p in others), device=self._device)
+        pieces = torch.split(self._others, [p.numel() for p in others])
+        self._trained = [
+            *((master.parameter, master.grad) for master in self.items.values()),
+            *((p, piece.view(p.shape)) for p, piece in zip(others, pieces, strict=True)),
+        ]
+        """Every parameter, and its float32 gradient."""
         betas = (settings.beta1, settings.beta2)
         self._adam = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, fused=True)
         self.restore_steps(0)
         self._parked = self._parking()
-        for master in self.items.values():
-            _add_up_in_float32(master)
+        for parameter, grad in self._trained:
+            _add_up_in_float32(parameter, grad)
 
     def _parking(self) -> dict[TrainPart, Parking]:
         """What can leave the device, by part; an optimizer that lives on the host anyway stays where it is."""
-        flats = self._flats if self._device == self._group.device else []
+        flats, others = (self._flats, [self._others]) if self._device == self._group.device else ([], [])
         forward = [local(master.parameter) for master in self.items.values()]
         return {
             "weights": Parking([*forward, *(flat.value.detach() for flat in flats)]),
-            "optimizer": Parking([t for flat in flats for t in (flat.moment, flat.second_moment)], [flat.grad for flat in flats]),
+            "optimizer": Parking(
+                [t for flat in flats for t in (flat.moment, flat.second_moment)], [*(flat.grad for flat in flats), *others]
+            ),
         }
 
     def sleep(self, part: TrainPart) -> None:
@@ -210,22 +229,20 @@ class Masters:
         return self._group.gather_rows(rows, master.parameter.shape[0]) if master.sharded else rows
 
     def zero_grad(self) -> None:
-        """Clear gradients, and let autograd add straight into the master's where dtype and device agree."""
-        for flat in self._flats:
-            flat.grad.zero_()
-        for master in self.items.values():
-            parameter = master.parameter
-            direct = not master.sharded and parameter.dtype == torch.float32 and parameter.device == master.grad.device
-            parameter.grad = master.grad if direct else None
+        """Clear gradients, and let autograd add straight into the float32 ones where dtype and device agree."""
+        for grads in (*(flat.grad for flat in self._flats), self._others):
+            grads.zero_()
+        for parameter, grad in self._trained:
+            direct = not isinstance(parameter, DTensor) and parameter.dtype == torch.float32 and parameter.device == grad.device
+            parameter.grad = grad if direct else None
 
     @torch.no_grad()
     def collect(self) -> None:
-        """Add gradients autograd left on forward weights (other dtype, device or sharded) to the masters', in float32."""
-        for master in self.items.values():
-            grad = master.parameter.grad
-            if grad is not None and grad is not master.grad:
-                master.grad.add_(local(grad).to(device=self._device, dtype=torch.float32))
-                master.parameter.grad = None
+        """Add gradients autograd left on forward weights (other dtype, device or sharded) to the float32 ones."""
+        for parameter, grad in self._trained:
+            if parameter.grad is not None and parameter.grad is not grad:
+                grad.add_(local(parameter.grad).to(device=self._device, dtype=torch.float32))
+                parameter.grad = None
 
     @torch.no_grad()
     def reduce_and_norm(self, sharded: bool) -> float:

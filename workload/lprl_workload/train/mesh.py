@@ -102,6 +102,15 @@ class TrainMesh:
         """Return the one rank that answers for data index `data`: of the last stage, first in its tensor and context groups."""
         return self.rank_at(data, stage=self.pp - 1)
 
+    def replicas(self, rank: int, of_experts: bool) -> tuple[int, ...]:
+        """Return the ranks that hold the same dense weights as `rank` (over data and context), or the same experts; ascending."""
+        at = self.coordinates(rank)
+        stage = at.stage
+        if of_experts:
+            first, place = stage * self.stage_ranks, self.expert_coordinates(rank)
+            return tuple(r for r in range(first, first + self.stage_ranks) if self.expert_coordinates(r) == place)
+        return tuple(self.rank_at(data, context, at.tensor, stage) for data in range(self.dp) for context in range(self.cp))
+
     def data_parallel_groups(self) -> tuple[tuple[int, ...], ...]:
         """Return the groups of ranks that hold the same part of the dense weights (over data indices), by their first rank."""
         found: dict[tuple[int, int, int], list[int]] = {}

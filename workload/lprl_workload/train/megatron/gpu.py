@@ -3,7 +3,7 @@
 Imported where there is a GPU only. `layer_specs` is what configuration.py does with Megatron's own modules on CPUs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,17 +13,20 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
-from torch import nn
+from torch import Tensor, nn
 from transformer_engine.common.recipe import Float8BlockScaling
 
 from lprl_api.errors import UserError
 from lprl_api.model.formats import WeightFormat
 from lprl_workload.train.megatron.latent import LatentAttention
 from lprl_workload.train.megatron.mapping import Held
-from lprl_workload.train.megatron.packed import LATENT_EPSILON, PackedAttention
+from lprl_workload.train.megatron.packed import LATENT_EPSILON, PackedAttention, PackedTokens
 
 TILE = 128
 """Rows and columns that a scale of block FP8 weights is for."""
+LINEAR = te.Linear | te.LayerNormLinear | te.GroupedLinear
+FUSED_CHANNELS = 128
+"""Of a head, at most: more are slower or not there in cuDNN's backward pass on Hopper."""
 FP32_SCALES = "NVTE_FP8_BLOCK_SCALING_FP32_SCALES"
 """Read by TransformerEngine when it is imported: whether scales of block FP8 are any float32, or powers of two."""
 
@@ -37,12 +40,46 @@ class HeadNorm(te.RMSNorm):  # type: ignore[misc]
         self.weight.of_own_heads = True
 
 
+class FusedAttention(PackedAttention):
+    """Core attention by cuDNN's kernels over sequences that lie end to end; where samples share prompts, as on a CPU (packed.py).
+
+    Heads whose queries and values are of two sizes (latent attention), or of more than 128 channels, are left to PyTorch.
+    """
+
+    def __init__(self, config: TransformerConfig, softmax_scale: float | None = None, **named: Any) -> None:
+        """Take of what Megatron builds a core attention with what counts here."""
+        super().__init__(config, softmax_scale, **named)
+        ranks, channels = config.tensor_model_parallel_size, config.kv_channels
+        self._fused: te.DotProductAttention | None = None
+        if not config.multi_latent_attention and channels <= FUSED_CHANNELS:
+            self._fused = te.DotProductAttention(
+                config.num_attention_heads // ranks,
+                channels,
+                num_gqa_groups=(config.num_query_groups or config.num_attention_heads) // ranks,
+                attention_dropout=config.attention_dropout,
+                qkv_format="thd",
+                attn_mask_type="padding_causal",
+                softmax_scale=softmax_scale,
+            )
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, packed_seq_params: PackedTokens, **named: Any
+    ) -> Tensor:
+        """Return [N, 1, heads * dim] of query [N, 1, heads, dim], key and value [N, 1, groups, dim]."""
+        if self._fused is None or packed_seq_params.ends is None:
+            return super().forward(query, key, value, attention_mask, packed_seq_params, **named)
+        starts, longest = packed_seq_params.ends
+        told = {"cu_seqlens_q": starts, "cu_seqlens_kv": starts, "max_seqlen_q": longest, "max_seqlen_kv": longest}
+        found: Tensor = self._fused(query[:, 0], key[:, 0], value[:, 0], **told)
+        return found.unsqueeze(1)
+
+
 def layer_specs(config: TransformerConfig, chunk: int | None) -> TransformerBlockSubmodules:
     """Return the specs of a chunk's layers: TransformerEngine's, with our core attention (see configuration.layer_specs)."""
     block = get_gpt_decoder_block_spec(config, use_transformer_engine=True, normalization=config.normalization, vp_stage=chunk)
     for layer in block.layer_specs:
         submodules, attention = layer.submodules, layer.submodules.self_attention.submodules
-        attention.core_attention = PackedAttention
+        attention.core_attention = FusedAttention
         if config.multi_latent_attention:
             submodules.self_attention.module = LatentAttention
         elif config.qk_layernorm:
@@ -76,10 +113,32 @@ def multiply_in_fp8(chunks: Sequence[nn.Module], held: tuple[Held, ...], chosen:
     for item in chosen:
         _check_parts(item)
     taken = {id(_module(chunks, item)) for item in chosen}
-    others = {id(m): m for item in held if isinstance(m := _module(chunks, item), te.Linear | te.LayerNormLinear | te.GroupedLinear)}
+    others = {id(m): m for item in held if isinstance(m := _module(chunks, item), LINEAR)}
     for key, module in others.items():
         if key not in taken:
             module.forward = partial(_in_its_own_dtype, module.forward)
+
+
+def add_to_masters(chunks: Sequence[nn.Module], gradients: Mapping[tuple[int, str], Tensor]) -> None:
+    """Let weights' gradients be added to float32 `gradients`, by chunk and name, inside the product that makes them.
+
+    So no BF16 gradient is written, rounded and read again. Parameters that are no layer's weights keep autograd's way.
+    """
+    for chunk, model in enumerate(chunks):
+        for owner, module in model.named_modules():
+            if not isinstance(module, LINEAR):
+                continue
+            weights = {f"{owner}.{name}": getattr(module, name) for name in _weights(module)}
+            places = {name: gradients.get((chunk, name)) for name in weights}
+            if all(place is not None and place.is_cuda for place in places.values()):
+                module.fuse_wgrad_accumulation = True
+                for name, weight in weights.items():
+                    weight.main_grad = places[name]
+
+
+def _weights(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of a layer's weights: experts in one product have one each."""
+    return tuple(f"weight{n}" for n in range(module.num_gemms)) if isinstance(module, te.GroupedLinear) else ("weight",)
 
 
 def _module(chunks: Sequence[nn.Module], held: Held) -> nn.Module:

@@ -2,8 +2,8 @@
 
 Losses are shares of the global loss, so gradients add up. Which ranks have a share each:
 
-    dense parameters      the ranks of other data (and context) indices
-    experts               the ranks that hold the same expert
+    dense parameters      the ranks of other data (and context) indices: on the one that keeps the master (replicas.py)
+    experts               the ranks that hold the same expert: likewise
     before both, over the tensor group: norms of queries and keys (each rank has its own heads), and under sequence parallelism every
     other norm and the router (each rank has its own tokens); without it they get the same gradient on every tensor rank
     a tied embedding      first and last stage
@@ -17,28 +17,27 @@ from megatron.core import parallel_state
 from torch import Tensor
 
 from lprl_workload.train.megatron.mapping import Mapping as CheckpointMapping
+from lprl_workload.train.megatron.replicas import Replicas
 from lprl_workload.train.megatron.weights import Parameters, read
 
 EMBEDDING, HEAD = "embedding.word_embeddings.weight", "output_layer.weight"
 
 
 @torch.no_grad()
-def add_up(parameters: Parameters, gradients: Mapping[tuple[int, str], Tensor], tied: bool) -> None:
-    """Add gradients over the ranks that have a share each, in place, on all ranks together.
+def add_up(parameters: Parameters, gradients: Mapping[tuple[int, str], Tensor], replicas: Replicas, tied: bool) -> None:
+    """Add gradients over the ranks that have a share each, in place, on all ranks together; whole ones are where their masters are.
 
     Args:
         parameters: of this rank's chunks, with the marks Megatron's modules set on them.
         gradients: of each of them.
+        replicas: who keeps the masters.
         tied: the head is the embedding.
 
     """
     shared = [g for key, g in gradients.items() if _share_of_tensor_rank(parameters[key])]
     _sum(shared, parallel_state.get_tensor_model_parallel_group())
-    experts = {key for key in gradients if not getattr(parameters[key], "allreduce", True)}
-    _sum([g for key, g in gradients.items() if key not in experts], parallel_state.get_data_parallel_group(with_context_parallel=True))
-    if experts:
-        _sum([g for key, g in gradients.items() if key in experts], parallel_state.get_expert_data_parallel_group())
-    ends = [g for key, g in gradients.items() if key[1] in (EMBEDDING, HEAD)]
+    replicas.add_up(gradients)
+    ends = [g for key, g in gradients.items() if key[1] in (EMBEDDING, HEAD) and replicas.keeps(key)]
     if tied and ends and parallel_state.get_pipeline_model_parallel_world_size() > 1:
         _sum(ends, parallel_state.get_embedding_group())
 

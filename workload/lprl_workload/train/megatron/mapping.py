@@ -1,20 +1,23 @@
 """One table of names, every rank's part of it: for loading, export, weight pushes and what is quantised. Pure.
 
 `Mapping.held` says what a rank has: each parameter of each model chunk, and the rectangles of checkpoint tensors it is made of.
-`Mapping.manifest` says who hands out what: of ranks that hold the same rectangle (data-parallel replicas, whole tensors over a tensor
-group, a tied head) one owns it, so that together the owned ones are the checkpoint, each element once.
+`Mapping.keepers` says who keeps the master and the moments of each of them: one rank of those that hold the same parameter.
+`Mapping.manifest` says who hands out what: of ranks that keep the same rectangle (whole tensors over a tensor group, a tied head) one
+owns it, so that together the owned ones are the checkpoint, each element once.
 
 Invariants (tests/unit/lprl_workload/train/megatron/test_mapping.py asserts each, on any mesh):
 
 1. Over all ranks the owned rectangles tile every tensor of the checkpoint.
 2. A rank's parts tile its parameters, but for the vocabulary's padding.
 3. Equal arguments give an equal manifest, on every rank: no state, no order of hashing.
+4. A rank keeps what it owns. What the ranks keep that hold the same differs by one parameter at most.
 """
 
 from collections.abc import Iterator
 from collections.abc import Mapping as ReadOnly
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 
 from lprl_api.model.checkpoint_tensors import CORRECTION, EMBEDDING, HEAD, checkpoint_tensors
 from lprl_api.model.model_shape import ModelShape
@@ -48,6 +51,13 @@ class Held:
     name: str
     """In that chunk."""
     cutting: Cutting
+    of_experts: bool = False
+    """Whether it is an expert's: held by the ranks of its place among experts, not by those of the tensor rank."""
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Return (chunk, name)."""
+        return self.chunk, self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +103,8 @@ class Mapping:
         if self.stages.embeds(stage, chunk):
             yield self._outside(chunk, embedding, EMBEDDING, tensor)
         for local, layer in enumerate(self.stages.chunk(stage, chunk)):
-            for name, cutting in self._layer(layer, rank, tensor):
-                yield Held(chunk, f"decoder.layers.{local}.{name}", cutting)
+            for name, cutting, of_experts in self._layer(layer, rank, tensor):
+                yield Held(chunk, f"decoder.layers.{local}.{name}", cutting, of_experts)
         if self.stages.ends(stage, chunk):
             yield self._outside(chunk, norm, norm.sources[0], tensor)
             # A tied head is the embedding itself where both lie in one chunk.
@@ -106,7 +116,7 @@ class Mapping:
         sources = [Tensor(name, self.tensors[name])]
         return Held(chunk, row.parameter, self._cut(row.cut, sources, tensor, self.mesh.tp))
 
-    def _layer(self, layer: int, rank: int, tensor: int) -> Iterator[tuple[str, Cutting]]:
+    def _layer(self, layer: int, rank: int, tensor: int) -> Iterator[tuple[str, Cutting, bool]]:
         prefix, tensors = self.stored(f"{_LAYERS}{layer}."), self.tensors
         expert, expert_tensor = self.mesh.expert_coordinates(rank)
         for row in self._rows(layer):
@@ -115,15 +125,15 @@ class Mapping:
                 sources = [Tensor(prefix + name, tensors[prefix + name]) for name in row.sources]
                 if cut == "sections":
                     values = tensors[f"{prefix}{row.beside}"][1]
-                    yield row.name(self.modules), parts.sections(sources, tensor, self.mesh.tp, values)
+                    yield row.name(self.modules), parts.sections(sources, tensor, self.mesh.tp, values), False
                 else:
-                    yield row.name(self.modules), self._cut(cut, sources, tensor, self.mesh.tp)
+                    yield row.name(self.modules), self._cut(cut, sources, tensor, self.mesh.tp), False
                 continue
             mine = parts.share(self.shape.moe.experts if self.shape.moe else 0, self.mesh.ep, f"{prefix}mlp.experts", "experts")
             for local in range(mine):
                 names = [prefix + name.format(expert * mine + local) for name in row.sources]
                 sources = [Tensor(name, tensors[name]) for name in names]
-                yield row.name(self.modules).format(local), self._cut(cut, sources, expert_tensor, self.mesh.etp)
+                yield row.name(self.modules).format(local), self._cut(cut, sources, expert_tensor, self.mesh.etp), True
 
     def _rows(self, layer: int) -> list[Row]:
         """Return the rows of the family's table that a layer has."""
@@ -145,6 +155,28 @@ class Mapping:
                 raise ValueError(f"{sources[0].name}: sections of a tensor without another beside it")
             case "vocab":
                 return parts.vocab(sources, rank, ranks, VOCAB_MULTIPLE)
+
+    def keepers(self, rank: int) -> ReadOnly[tuple[int, str], int]:
+        """Return by (chunk, name) which rank keeps the master of each parameter that `rank` has: itself, or another that has it too."""
+        held, found = self.held(rank), dict[tuple[int, str], int]()
+        for of_experts in (False, True):
+            ranks = self.mesh.replicas(rank, of_experts)
+            found |= self._dealt([one for one in held if one.of_experts == of_experts], ranks)
+        return found
+
+    def _dealt(self, held: list[Held], ranks: tuple[int, ...]) -> dict[tuple[int, str], int]:
+        """Deal parameters over the ranks that all hold them, the largest first, each to the rank with the fewest elements so far.
+
+        A tied head and the embedding go first, to the first rank: they lie on two stages, whose ranks add up their gradients.
+        """
+        if len(ranks) == 1:
+            return {one.key: ranks[0] for one in held}
+        tied = (_OUTSIDE[0].parameter, _OUTSIDE[2].parameter) if self.shape.tied_embeddings else ()
+        load, found = dict.fromkeys(ranks, 0), dict[tuple[int, str], int]()
+        for one in sorted(held, key=lambda h: (h.name not in tied, -prod(h.cutting.shape), h.key)):
+            found[one.key] = ranks[0] if one.name in tied else min(ranks, key=load.__getitem__)
+            load[found[one.key]] += prod(one.cutting.shape)
+        return found
 
     def manifest(self) -> WeightManifest:
         """Return who owns what, sorted by name."""
@@ -180,10 +212,11 @@ def _by_layer(shape: ModelShape) -> tuple[frozenset[str], ...]:
 
 @cache
 def _manifest(mapping: Mapping) -> WeightManifest:
-    """Deal rectangles that several ranks hold out over them: each to the holder with the fewest bytes so far."""
+    """Deal rectangles that several ranks keep out over them: each to the one with the fewest bytes so far."""
     holders: dict[str, dict[Dimensions, tuple[Dimensions, list[int]]]] = {name: {} for name in mapping.tensors}
     for rank in range(mapping.mesh.world):
-        for held in mapping.held(rank):
+        keepers = mapping.keepers(rank)
+        for held in (held for held in mapping.held(rank) if keepers[held.key] == rank):
             for part in held.cutting.parts:
                 ranks = holders[part.name].setdefault(part.offset, (part.shape, []))[1]
                 if rank not in ranks[-1:]:

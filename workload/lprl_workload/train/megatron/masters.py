@@ -1,7 +1,8 @@
 """FP32 masters of a rank's part of a model, and the forward weights made of them: fake-quantised part by part, as a checkpoint has them.
 
 A parameter holds parts of several checkpoint tensors (query, key and value by group; gate above up). Each part is quantised on its own,
-by the functions that convert a checkpoint, and only where no block or group of the checkpoint's tensor reaches over two ranks.
+by the functions that convert a checkpoint, and only where no block or group of the checkpoint's tensor reaches over two ranks. Of ranks
+that hold the same parameter one has its master (replicas.py).
 """
 
 from pathlib import Path
@@ -22,6 +23,7 @@ from lprl_workload.train.megatron.mapping import Held, Mapping, quantised
 from lprl_workload.train.megatron.model import StagedModel
 from lprl_workload.train.megatron.parts import Cutting, Part
 from lprl_workload.train.megatron.ranks import Ranks
+from lprl_workload.train.megatron.replicas import Replicas
 from lprl_workload.train.megatron.weights import Parameters, read, where
 
 
@@ -42,28 +44,39 @@ class StagedMasters(Masters):
         mapping, self._model = model.mapping, model
         self._cuttings: dict[str, Cutting] = {key_of(h.chunk, h.name): h.cutting for h in mapping.held(ranks.rank)}
         chosen = selected(mapping, ranks.rank, fmt, folder)
-        trained = {key_of(*key): p for key, p in model.parameters.items() if isinstance(p, nn.Parameter)}
+        self.replicas = Replicas(ranks.rank, mapping.held(ranks.rank), mapping.keepers(ranks.rank))
+        trained = {key: p for key, p in model.parameters.items() if isinstance(p, nn.Parameter)}
+        kept = {key_of(*key): p for key, p in trained.items() if self.replicas.keeps(key)}
+        elsewhere = {key_of(*key): p for key, p in trained.items() if not self.replicas.keeps(key)}
         in_products = multiplies_in_fp8(fmt, ranks.device)
         ours = () if in_products else chosen
-        super().__init__(trained, frozenset(key_of(h.chunk, h.name) for h in ours), fmt, settings, ranks.group)
-        if in_products:
-            from lprl_workload.train.megatron.gpu import multiply_in_fp8
+        super().__init__(kept, frozenset(key_of(*held.key) for held in ours), fmt, settings, ranks.group, elsewhere)
+        if mapping.modules == "te":
+            from lprl_workload.train.megatron import gpu
 
-            multiply_in_fp8(model.chunks, mapping.held(ranks.rank), chosen, fmt)
+            gpu.add_to_masters(model.chunks, self.gradients)
+            if in_products:
+                gpu.multiply_in_fp8(model.chunks, mapping.held(ranks.rank), chosen, fmt)
         emulate_inputs(model, ours, fmt)
 
     @property
     def values(self) -> Parameters:
-        """What a checkpoint would store, by chunk and name: masters, and buffers as they are."""
-        return {key: self._of(key).value if key_of(*key) in self.items else tensor for key, tensor in self._model.parameters.items()}
+        """What a checkpoint would store, by chunk and name: masters that are kept here, other forward weights and buffers as they are."""
+        found = self.items
+        return {key: found[key_of(*key)].value if key_of(*key) in found else tensor for key, tensor in self._model.parameters.items()}
 
     @property
     def gradients(self) -> dict[tuple[int, str], Tensor]:
-        """The masters' gradients, by chunk and name."""
-        return {key: self._of(key).grad for key in self._model.parameters if key_of(*key) in self.items}
+        """Float32 gradients of all that is trained, by chunk and name."""
+        places = {id(parameter): grad for parameter, grad in self._trained}
+        return {key: places[id(tensor)] for key, tensor in self._model.parameters.items() if id(tensor) in places}
 
-    def _of(self, key: tuple[int, str]) -> Master:
-        return self.items[key_of(*key)]
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Write every forward weight from its master, here or on the rank that keeps it: all ranks together."""
+        super().refresh()
+        weights = {key: p.detach() for key, p in self._model.parameters.items() if isinstance(p, nn.Parameter)}
+        self.replicas.hand_out(weights)
 
     def _quantised(self, master: Master) -> Tensor:
         found = torch.empty_like(master.value)

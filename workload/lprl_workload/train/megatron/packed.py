@@ -6,6 +6,8 @@ samples share are there once), rotary angles by each token's position in its own
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
-from lprl_workload.hf.packed_attention import Layout, packed_attention
+from lprl_workload.hf.packed_attention import Layout, Whole, packed_attention
 
 
 @dataclass
@@ -27,6 +29,16 @@ class PackedTokens(PackedSeqParams):  # type: ignore[misc]
     """int64 [N]: of each token in its own sequence."""
     chosen: dict[int, list[Tensor]] = field(default_factory=dict)
     """By number of the layer that chose them: the keys queries attend to, where not all count (indexed.py)."""
+
+    @cached_property
+    def ends(self) -> tuple[Tensor, int] | None:
+        """Where sequences begin and end, int32 [sequences + 1], and the tokens of the longest; None where samples share prompts."""
+        whole = [block for block in self.layout if isinstance(block, Whole)]
+        if len(whole) < len(self.layout) or self.positions is None:
+            return None
+        lengths = [length for block in whole for length in block.lengths]
+        ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+        return ends.to(self.positions.device, non_blocking=True), max(lengths)
 
 
 class PackedAttention(MegatronModule):  # type: ignore[misc]

@@ -65,5 +65,5 @@ def reduce_and_norm(model: StagedModel, ranks: Ranks, masters: StagedMasters) ->
     """Take the gradients of a step into the masters, add them up over ranks and return the whole gradient's L2 norm, on every rank."""
     masters.collect()
     gradients = masters.gradients
-    add_up(model.parameters, gradients, model.mapping.shape.tied_embeddings)
+    add_up(model.parameters, gradients, masters.replicas, model.mapping.shape.tied_embeddings)
     return norm(model.mapping, ranks.rank, gradients)

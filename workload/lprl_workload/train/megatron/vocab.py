@@ -1,18 +1,121 @@
-"""Log-probabilities and entropies of drawn tokens where the vocabulary is cut over a tensor group: never whole rows of logits."""
+"""Log-probabilities and entropies of drawn tokens where the vocabulary is cut over a tensor group: never whole rows of logits.
+
+With z a row of logits over the temperature, Z the sum of exp(z) and p = exp(z) / Z, over all ranks:
+
+    log-probability of token t    z_t - log Z            gradient of z_j    [j = t] - p_j
+    entropy H                     log Z - sum p z                           -p_j (log p_j + H)
+
+so backward needs log Z and H of each row and the logits again, which are cheaper made twice than kept.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from megatron.core.tensor_parallel.mappings import (
-    copy_to_tensor_model_parallel_region,
-    gather_from_sequence_parallel_region,
-    reduce_from_tensor_model_parallel_region,
-)
+from megatron.core.tensor_parallel.mappings import copy_to_tensor_model_parallel_region, gather_from_sequence_parallel_region
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from lprl_workload.hf.head import float32_product
 from lprl_workload.train.batch import MicroBatch
 from lprl_workload.train.policy import LOGIT_ELEMENTS
+
+
+@dataclass(frozen=True, slots=True)
+class _Targets:
+    """What is asked of the logits of U hidden states: T tokens, some of them in this rank's columns of the vocabulary."""
+
+    rows: Tensor
+    """int64 [T] ascending: the hidden state that predicts each."""
+    mine: Tensor
+    """int64 [M]: which of them this rank has."""
+    columns: Tensor
+    """int64 [M]: where."""
+    pieces: tuple[tuple[slice, ...], ...]
+    """Of hidden states whose logits are there at a time, of the targets they predict, and of those that are mine."""
+    temperature: float
+    group: dist.ProcessGroup
+
+    def logits(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        """Return float32 logits over the temperature, [states, columns], a tensor of its own."""
+        found = float32_product(hidden, weight)
+        return found.div_(self.temperature) if self.temperature != 1.0 else found
+
+    def places(self, states: slice, mine: slice, width: int) -> Tensor:
+        """Return where the logits of my targets lie in a piece's flattened logits of `width` columns."""
+        rows = self.rows.index_select(0, self.mine[mine]) - int(states.start)
+        return rows * width + self.columns[mine]
+
+
+def _pieces(rows: Tensor, mine: Tensor, states: int, each: int) -> tuple[tuple[slice, ...], ...]:
+    """Return `states` hidden states cut into pieces of `each` (see _Targets)."""
+    edges = torch.arange(0, states + each, each, device=rows.device).clamp_(max=states)
+    asked = torch.searchsorted(rows, edges)
+    ends = torch.stack([edges, asked, torch.searchsorted(mine, asked)])
+    return tuple(tuple(map(slice, first, last)) for first, last in pairwise(ends.t().tolist()))
+
+
+class _Scores(torch.autograd.Function):
+    """Hidden states [U, H] and this rank's rows [V, H] of the head -> (log-probabilities [T], entropies [U]), on all ranks alike."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: _Targets) -> tuple[Tensor, Tensor]:
+        count = hidden.shape[0]
+        logp, totals, entropies = (torch.empty(n, device=hidden.device) for n in (len(targets.rows), count, count))
+        for states, asked, mine in targets.pieces:
+            logits = targets.logits(hidden[states], weight)
+            # Relative to the largest of all ranks.
+            largest = _largest(logits, targets.group)
+            logits.sub_(largest)
+            own = torch.zeros(asked.stop - asked.start, device=logits.device)
+            values = logits.flatten().index_select(0, targets.places(states, mine, logits.shape[1]))
+            own.index_copy_(0, targets.mine[mine] - asked.start, values)
+            powers = logits.exp()
+            sums = torch.cat([powers.sum(dim=-1), powers.mul_(logits).sum(dim=-1), own])
+            dist.all_reduce(sums, group=targets.group)
+            total, weighted, own = torch.split(sums, [len(logits), len(logits), len(own)])
+            log_total = total.log()
+            logp[asked] = own - log_total.index_select(0, targets.rows[asked] - states.start)
+            totals[states] = log_total + largest[:, 0]
+            entropies[states] = log_total - weighted / total
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(hidden, weight, totals, entropies)
+        ctx.targets = targets
+        return logp, entropies
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        (hidden, weight, totals, entropies), targets = ctx.saved_tensors, ctx.targets
+        of_logp, of_entropy = grads
+        of_hidden, of_weight = torch.empty_like(hidden), torch.zeros(weight.shape, device=weight.device)
+        of_rows = torch.zeros(hidden.shape[0], device=hidden.device)
+        if of_logp is not None:
+            of_rows.index_add_(0, targets.rows, of_logp)
+        for states, _, mine in targets.pieces:
+            logp = targets.logits(hidden[states], weight).sub_(totals[states, None])
+            grad = logp.exp()
+            if of_entropy is None:
+                grad.mul_(of_rows[states, None].neg())
+            else:
+                factor = logp.add_(entropies[states, None]).mul_(of_entropy[states, None]).add_(of_rows[states, None])
+                grad.mul_(factor.neg_())
+            if of_logp is not None:
+                grad.view(-1).index_add_(0, targets.places(states, mine, grad.shape[1]), of_logp.index_select(0, targets.mine[mine]))
+            narrow = grad.div_(targets.temperature).to(weight.dtype) if targets.temperature != 1.0 else grad.to(weight.dtype)
+            of_hidden[states] = narrow @ weight
+            # Pieces are added up in float32, whatever the weights are.
+            of_weight += float32_product(narrow.t(), hidden[states].t())
+        return of_hidden, of_weight, None
+
+
+@torch.no_grad()
+def _largest(logits: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Return the largest logit of each row over all ranks, [rows, 1]."""
+    there = logits.shape[1] > 0
+    largest = logits.amax(dim=1, keepdim=True) if there else torch.full((len(logits), 1), float("-inf"), device=logits.device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=group)
+    return largest
 
 
 class VocabHead:
@@ -40,49 +143,12 @@ class VocabHead:
         else:
             hidden = copy_to_tensor_model_parallel_region(hidden, group=self._group)
         # index_select: its backward adds in index order on a CPU, the backward of x[i] in thread order.
-        chosen, rows = hidden[:, 0].index_select(0, batch.predictors), weight[: self._rows]
+        chosen, local = hidden[:, 0].index_select(0, batch.predictors), batch.targets - self._first
+        mine = ((local >= 0) & (local < self._rows)).nonzero()[:, 0]
         # Of the padded rows, equally many on every rank: each piece is a few collectives.
         each = max(1, LOGIT_ELEMENTS // weight.shape[0])
-        if chosen.shape[0] <= each:
-            return self._piece(chosen, rows, batch.rows, batch.targets, temperature, entropy_gradient)
-        counts = torch.bincount(batch.rows // each).tolist()
-        pieces = zip(torch.split(chosen, each), torch.split(batch.rows, counts), torch.split(batch.targets, counts), strict=True)
-        parts = [
-            checkpoint(self._piece, h, rows, r - n * each, t, temperature, entropy_gradient, use_reentrant=False)
-            for n, (h, r, t) in enumerate(pieces)
-        ]
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-
-    def _piece(
-        self, hidden: Tensor, weight: Tensor, rows: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool
-    ) -> tuple[Tensor, Tensor]:
-        logits = float32_product(hidden, weight)
-        logits = logits / temperature if temperature != 1.0 else logits
-        # Relative to the largest of all ranks; what is subtracted cancels out, gradient and all.
-        shifted = logits - self._largest(logits)
-        total = self._sum(shifted.exp().sum(dim=-1)).log()
-        local = targets - self._first
-        mine = (local >= 0) & (local < self._rows)
-        places = rows[mine] * max(1, self._rows) + local[mine]
-        values = shifted.flatten().index_select(0, places)
-        own = torch.zeros(targets.shape, device=shifted.device).index_put((mine.nonzero()[:, 0],), values)
-        chosen = self._sum(own) - total.index_select(0, rows)
-        if not entropy_gradient:
-            shifted, total = shifted.detach(), total.detach()
-        # Every rank uses the total for its own columns: its gradient is the sum of theirs.
-        logp = shifted - copy_to_tensor_model_parallel_region(total, group=self._group)[:, None]
-        entropy = self._sum(-(logp.exp() * logp).sum(dim=-1))
-        return chosen, entropy.index_select(0, rows)
-
-    def _sum(self, values: Tensor) -> Tensor:
-        """Add over the group; every rank's gradient is that of its own addend."""
-        found: Tensor = reduce_from_tensor_model_parallel_region(values, group=self._group)
-        return found
-
-    @torch.no_grad()
-    def _largest(self, logits: Tensor) -> Tensor:
-        """Return the largest logit of each row over all ranks, [rows, 1]."""
-        none = torch.full((logits.shape[0], 1), float("-inf"), device=logits.device)
-        largest = torch.cat([none, logits], dim=1).amax(dim=1, keepdim=True)
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self._group)
-        return largest
+        pieces = _pieces(batch.rows, mine, len(chosen), each)
+        targets = _Targets(batch.rows, mine, local.index_select(0, mine), pieces, temperature, self._group)
+        logp, entropy = _Scores.apply(chosen, weight[: self._rows], targets)  # type: ignore[no-untyped-call]
+        entropy = entropy if entropy_gradient else entropy.detach()
+        return logp, entropy.index_select(0, batch.rows)

@@ -1,5 +1,7 @@
 """The mapping's invariants on any mesh, and its parameters against what Megatron says of each."""
 
+from math import prod
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -58,14 +60,26 @@ def test_parts_fill_a_ranks_parameters_but_for_the_padding(mapping: Mapping) -> 
 
 @ANY
 @given(mappings())
-def test_ranks_that_hold_the_same_share_it_out(mapping: Mapping) -> None:
-    """What the ranks of one data-parallel group hand out differs by one largest piece at most."""
-    entries = mapping.manifest().entries
-    owned = [sum(e.piece_bytes(p) for e in entries for p in e.pieces if p.rank == rank) for rank in range(mapping.mesh.world)]
-    largest = max(e.piece_bytes(p) for e in entries for p in e.pieces)
-    if mapping.shape.moe is None:
-        for group in mapping.mesh.data_parallel_groups():
-            assert max(owned[r] for r in group) - min(owned[r] for r in group) <= largest
+def test_of_ranks_that_hold_the_same_one_keeps_each_parameter_and_they_share_evenly(mapping: Mapping) -> None:
+    keepers = [mapping.keepers(rank) for rank in range(mapping.mesh.world)]
+    for rank, mine in enumerate(keepers):
+        held = mapping.held(rank)
+        assert mine.keys() == {one.key for one in held}
+        for of_experts in (False, True):
+            sizes = {one.key: prod(one.cutting.shape) for one in held if one.of_experts == of_experts}
+            replicas = mapping.mesh.replicas(rank, of_experts)
+            assert rank in replicas and {mine[key] for key in sizes} <= set(replicas)
+            assert all(keepers[other][key] == mine[key] for other in replicas for key in sizes)
+            kept = [sum(size for key, size in sizes.items() if mine[key] == other) for other in replicas]
+            assert max(kept) - min(kept) <= max(sizes.values(), default=0)
+
+
+@ANY
+@given(mappings())
+def test_a_rank_keeps_what_it_hands_out(mapping: Mapping) -> None:
+    for rank in range(mapping.mesh.world):
+        keepers = mapping.keepers(rank)
+        assert all(keepers[held.key] == rank for held, _ in mapping.owned(rank).values())
 
 
 def by_groups(checkpoint: dict[str, Tensor], kv_heads: int, what: str = "weight") -> Tensor:
