@@ -107,7 +107,8 @@ class Team:
         return str((self._find(job) or {"metadata": {"uid": ""}})["metadata"]["uid"])
 
     def _find(self, job: str) -> Document | None:
-        cluster = self.api.find("RayCluster", self.world.namespace, self.world.status(job)["cluster"])
+        name = self.world.status(job).get("cluster")
+        cluster = self.api.find("RayCluster", self.world.namespace, name) if name else None
         uid = cluster["metadata"]["uid"] if cluster is not None else ""
         return next((w for w in self.workloads() if any(o["uid"] == uid for o in w["metadata"].get("ownerReferences", ()))), None)
 

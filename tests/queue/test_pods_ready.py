@@ -1,4 +1,4 @@
-"""Kueue's own limit for pods that do not come (`waitForPodsReady`): its back-off and its count are kept, and its end is told."""
+"""Kueue's own limit for pods that do not come (`waitForPodsReady`): its back-off and its count are kept, and its end holds."""
 
 from collections.abc import Callable
 
@@ -11,11 +11,15 @@ from tests.queue.team import Team
 
 PATIENCE = "{timeout: 20s, blockAdmission: false, requeuingStrategy: {timestamp: Eviction, backoffLimitCount: 1, backoffBaseSeconds: 2}}"
 
+KEPT_S = 40
+"""How long Kueue leaves a RayCluster that it deactivated: longer than the operator takes to read why."""
+
 
 @pytest.fixture(scope="module")
 def kueue_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The kit's, and a limit."""
-    return settings_of(tmp_path_factory.mktemp("kueue"), f"waitForPodsReady: {PATIENCE}")
+    """The kit's, and limits."""
+    kept = f"objectRetentionPolicies: {{workloads: {{afterDeactivatedByKueue: {KEPT_S}s}}}}"
+    return settings_of(tmp_path_factory.mktemp("kueue"), f"waitForPodsReady: {PATIENCE}\n{kept}")
 
 
 def test_nodes_that_never_come_end_in_kueues_words(operator: Operator, make_world: Callable[..., World]) -> None:
@@ -26,3 +30,12 @@ def test_nodes_that_never_come_end_in_kueues_words(operator: Operator, make_worl
     team.held("lost", "RequeuingLimitExceeded")  # Kueue's tries were counted over the job's attempts
     assert team.workload("lost")["spec"]["active"] is False
     assert (world.status("lost").get("restartsUsed", 0), team.order()) == (0, [])
+    found = world.wait_phase("lost", "Failed")  # Kueue has taken it away: another one would walk around the limit
+    assert (found["failures"][-1]["reason"], found.get("restartsUsed", 0)) == ("ClusterDeleted", 0)
+    assert "RequeuingLimitExceeded" in found["failures"][-1]["message"]
+
+    def gone() -> bool:
+        owners = {o["kind"] for w in team.workloads() for o in w["metadata"].get("ownerReferences", ())}
+        return "RayCluster" not in owners and not world.of("RayCluster")
+
+    world.wait("nothing of its training is left", gone)

@@ -221,6 +221,10 @@ class ControlPlane:
         """Process id of a part of the kit: etcd, kube-apiserver, ray-operator, ..."""
         return int((self.folder / "pid" / name).read_text().split()[0])
 
+    def kill(self, name: str) -> None:
+        """kill -9 a part of the kit; `up` starts it again."""
+        os.kill(self.pid(name), signal.SIGKILL)
+
     @contextmanager
     def frozen(self, name: str, seconds: float) -> Iterator[None]:
         """SIGSTOP a part of the kit now, and SIGCONT it after `seconds` at the end of the block."""
