@@ -1,6 +1,7 @@
 """Megatron with TransformerEngine on GPUs: our arithmetic, our bytes, and the torch trainer's losses, on one GPU and on two."""
 
 import os
+import sys
 import traceback
 from dataclasses import replace
 from functools import cache
@@ -100,6 +101,7 @@ def all_trained(job: Job, rank: RankInfo) -> dict[tuple[str, str], Answer | Exce
             found[case] = trained(one, replace(rank, store=store))
         except Exception as error:  # told by the test of the case
             found[case] = RuntimeError(f"rank {rank.rank}: {''.join(traceback.format_exception(error))[-3000:]}")
+            sys.stderr.write(f"{case}: {found[case]}\n")  # another rank may wait for ever, and the answers are never looked at
             if rank.world > 1:  # the others may wait for this one
                 break
     return found

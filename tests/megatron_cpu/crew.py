@@ -55,7 +55,8 @@ class Job:
         """Return the RunConfig of its ranks, changed."""
         mesh = self.mesh
         layout = {
-            "tensor": mesh.tp, "pipeline": mesh.pp, "virtual_pipeline": mesh.vpp, "expert": mesh.ep, "expert_tensor": mesh.etp,
+            "tensor": mesh.tp, "context": mesh.cp, "pipeline": mesh.pp, "virtual_pipeline": mesh.vpp,
+            "expert": mesh.ep, "expert_tensor": mesh.etp,
             "sequence_parallel": self.sequence_parallel, "recompute": "none", "max_tokens_per_gpu": 64,
             "last_stage_layers": self.stages.layers[-1] if len(set(self.stages.layers)) > 1 else None,
         }  # fmt: skip

@@ -80,6 +80,10 @@ CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
     "deepseek-v3.2-pp2-ep2": ("deepseek-v3.2", TrainMesh(dp=2, pp=2, ep=2), (3, 1), False),
     "glm-5-pp2": ("glm-5", TrainMesh(pp=2), (2, 2), False),
     "glm-5-tp2-ep2-sp": ("glm-5", TrainMesh(tp=2, ep=2), (4,), True),
+    "cp2": ("qwen3", TrainMesh(cp=2), (4,), False),
+    "latent-cp2": ("deepseek-v3", TrainMesh(cp=2), (4,), False),
+    "pp2-cp2-tied": ("qwen2-tied", TrainMesh(pp=2, cp=2), (2, 2), False),
+    "tp2-cp2-ep2-sp": ("qwen3-moe", TrainMesh(tp=2, cp=2, ep=2), (4,), True),
     "pp4": ("qwen3", TrainMesh(pp=4), (1, 1, 1, 1), False),
 }
 
@@ -134,6 +138,13 @@ def test_heads_that_ranks_cannot_share_are_refused_by_key(tmp_path: Path) -> Non
     words = r"topology\.trainer\.tensor 2: config\.json says linear_num_key_heads 3, which ranks cannot share equally"
     with pytest.raises(UserError, match=words):
         run(Job(tmp_path, shape, TrainMesh(tp=2), Stages((2,)), [[samples()]]), everything)
+
+
+def test_layers_with_a_state_are_not_cut_over_context_ranks(folders: dict[str, tuple[Path, Any]]) -> None:
+    for name in ("qwen3.5", "glm-5"):
+        folder, shape = folders[name]
+        with pytest.raises(UserError, match=r"topology\.trainer\.context 2: layers of \w+ need whole sequences"):
+            run(Job(folder, shape, TrainMesh(cp=2), Stages((4,)), [[samples()]]), everything)
 
 
 def test_a_choice_of_keys_does_not_go_from_stage_to_stage(folders: dict[str, tuple[Path, Any]]) -> None:

@@ -26,6 +26,8 @@ DENSE: dict[str, Layout] = {
     "tp2-sp": (TrainMesh(tp=2), (4,), True),
     "pp2-uneven": (TrainMesh(pp=2), (3, 1), False),
     "pp2-vpp2": (TrainMesh(pp=2, vpp=2), (2, 2), False),
+    "dp2": (TrainMesh(dp=2), (4,), False),
+    "cp2": (TrainMesh(cp=2), (4,), False),
 }
 EXPERTS: dict[str, Layout] = {
     "ep2": (TrainMesh(dp=2, ep=2), (4,), False),

@@ -63,6 +63,10 @@ CASES: dict[str, tuple[str, TrainMesh, tuple[int, ...], bool]] = {
     "qwen3-next-tp2-ep2-sp": ("qwen3-next", TrainMesh(tp=2, ep=2), (4,), True),
     "deepseek-v3.2-pp2": ("deepseek-v3.2", TrainMesh(pp=2), (3, 1), False),
     "glm-5-tp2-ep2-sp": ("glm-5", TrainMesh(tp=2, ep=2), (4,), True),
+    "cp2": ("qwen3", TrainMesh(cp=2), (4,), False),
+    "cp2-ep2": ("qwen3-moe", TrainMesh(cp=2, ep=2), (4,), False),
+    "latent-tp2-cp2-sp": ("deepseek-v3-dense", TrainMesh(tp=2, cp=2), (4,), True),
+    "pp2-cp2-tied": ("qwen2-tied", TrainMesh(pp=2, cp=2), (2, 2), False),
     "pp4": ("qwen3", TrainMesh(pp=4), (1, 1, 1, 1), False),
 }
 STEPS = 3

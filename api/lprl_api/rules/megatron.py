@@ -10,6 +10,7 @@ from lprl_api.rules.case import Case, Rule, divisors
 from lprl_api.spec.precision import Training
 
 _INDEXER = "self_attn.indexer."
+_OVER_SEQUENCES = (_INDEXER, "linear_attn.")
 
 FP8_BLOCK = 128
 """Rows and columns of a weight that share a scale."""
@@ -49,13 +50,20 @@ def _choices(case: Case) -> Iterator[FieldError]:
             return
 
 
+def _whole_sequences(case: Case) -> Iterator[FieldError]:
+    """Layers with a state, and indexers, run over whole sequences."""
+    shape, context = case.shape, case.spec.topology.trainer.context
+    if not case.megatron or shape is None or context == 1:
+        return
+    modules = (weight.module for layer in range(shape.layers) for weight in layer_weights(shape, layer))
+    if any(module.startswith(_OVER_SEQUENCES) for module in modules):
+        yield wrong("topology.trainer.context", context, f"1: layers of {shape.architecture} need whole sequences")
+
+
 def _on_cpu(case: Case) -> Iterator[FieldError]:
     if not case.megatron or case.accelerator is None or not case.accelerator.is_cpu:
         return
     trainer, spec = case.spec.topology.trainer, case.spec
-    if trainer.context > 1:
-        need = "1: Megatron cuts sequences with TransformerEngine's attention alone, which needs a GPU"
-        yield wrong("topology.trainer.context", trainer.context, need)
     if trainer.recompute == "selective":
         yield wrong("topology.trainer.recompute", "selective", "none or full with accelerator cpu")
     if trainer.hidden_dropout and trainer.tensor > 1:
@@ -77,4 +85,4 @@ def _heads_in_fp8(case: Case) -> Iterator[FieldError]:
         yield wrong("precision.training", "fp8", f"fp8-qat, or backends.trainer torch: {why}")
 
 
-RULES: tuple[Rule, ...] = (_virtual, _choices, _on_cpu, _heads_in_fp8)
+RULES: tuple[Rule, ...] = (_virtual, _whole_sequences, _choices, _on_cpu, _heads_in_fp8)

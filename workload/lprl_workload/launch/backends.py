@@ -53,12 +53,13 @@ def check_accelerator(asked: Backends, accelerator: str | None) -> None:
         raise UserError(what, "use torch there, accelerator cpu, or an image with transformer-engine beside megatron-core")
 
 
-def check_fields(asked: Backends, trainer: TrainerLayout, optimizer: Optimizer, precision: Precision) -> None:
-    """Raise UserError naming the first field whose value the trainer's backend does not do, though the planner knows it."""
+def check_fields(asked: Backends, accelerator: str | None, trainer: TrainerLayout, optimizer: Optimizer, precision: Precision) -> None:
+    """Raise UserError naming the first field whose value the trainer's backend does not do there, though the planner knows it."""
     if asked.trainer != "megatron":
         return
+    on_cpu = accelerator == "cpu"
     undone = (
-        ("topology.trainer.context", trainer.context, trainer.context > 1, "use 1: sequences are not cut yet"),
+        ("topology.trainer.context", trainer.context, trainer.context > 1 and not on_cpu, "use 1: sequences are cut over CPU ranks alone"),
         ("topology.trainer.recompute", trainer.recompute, trainer.recompute == "selective", "use none or full"),
         ("topology.trainer.hiddenDropout", trainer.hidden_dropout, bool(trainer.hidden_dropout) and trainer.tensor > 1, "use 0"),
         ("precision.fp8.paramGather", True, precision.fp8.param_gather, "leave it out: FP8 weights are the same bytes without it"),

@@ -137,7 +137,7 @@ def assemble(run: RunConfig, paths: ResolvedPaths, attempt: int, reporter: Repor
     """
     check_backends(run.backends)
     check_accelerator(run.backends, run.ranks.accelerator)
-    check_fields(run.backends, run.trainer, run.optimizer, run.precision)
+    check_fields(run.backends, run.ranks.accelerator, run.trainer, run.optimizer, run.precision)
     check_folders(run, paths)
     me = owner_of(run)
     before = checked_content(paths.run, me, str(run.checkpoint.directory))

@@ -98,7 +98,7 @@ def _backends(config: Preflight) -> None:
         check_backends(config.backends)
         check_accelerator(config.backends, config.accelerator)
         if config.trainer is not None and config.optimizer is not None and config.precision is not None:
-            check_fields(config.backends, config.trainer, config.optimizer, config.precision)
+            check_fields(config.backends, config.accelerator, config.trainer, config.optimizer, config.precision)
 
 
 def _reward(config: Preflight) -> None:

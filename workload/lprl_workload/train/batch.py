@@ -99,10 +99,10 @@ class _Tokens:
         self.predictors[number] = np.where(before < cut, prompt + before, start + before - cut)
 
 
-def collate(samples: Sequence[TrainSample], device: torch.device) -> MicroBatch:
-    """Build the micro-batch of `samples`, of which there is at least one."""
+def collate(samples: Sequence[TrainSample], device: torch.device, share: bool = True) -> MicroBatch:
+    """Build the micro-batch of `samples`, of which there is at least one; unless `share`, each has its prompt for itself."""
     pieces, tokens = [_Piece(sample) for sample in samples], _Tokens()
-    layout = _lay_out(pieces, tokens, device)
+    layout = _lay_out(pieces, tokens, device, share)
     width = max(1, max(len(piece.drawn) for piece in pieces))
     flat = np.concatenate([tokens.predictors[n] for n in range(len(pieces))])
     order = np.argsort(flat, kind="stable")
@@ -126,7 +126,7 @@ def collate(samples: Sequence[TrainSample], device: torch.device) -> MicroBatch:
     )
 
 
-def _lay_out(pieces: Sequence[_Piece], tokens: _Tokens, device: torch.device) -> Layout:
+def _lay_out(pieces: Sequence[_Piece], tokens: _Tokens, device: torch.device, share: bool) -> Layout:
     """Lay down the tokens of all samples and return their blocks: families by prompt length and size, then samples on their own."""
     by_prompt: dict[bytes, list[int]] = defaultdict(list)
     for number, piece in enumerate(pieces):
@@ -136,7 +136,7 @@ def _lay_out(pieces: Sequence[_Piece], tokens: _Tokens, device: torch.device) ->
     for members in by_prompt.values():
         prompt, rest = len(pieces[members[0]].prompt), sum(len(pieces[n].rest) for n in members)
         saved = prompt * (len(members) - 1)
-        if rest and saved >= (SHARE_ON_CPU if device.type == "cpu" else SHARE) * (prompt * len(members) + rest):
+        if share and rest and saved >= (SHARE_ON_CPU if device.type == "cpu" else SHARE) * (prompt * len(members) + rest):
             by_size[prompt, len(members)].append(members)
         else:
             alone += members

@@ -54,14 +54,21 @@ UNDONE: dict[str, tuple[TrainerLayout, Optimizer, Precision]] = {
 @pytest.mark.parametrize("words", UNDONE)
 def test_what_megatron_does_not_do_in_this_version_is_refused_by_field(words: str) -> None:
     with pytest.raises(UserError, match=rf"spec\.{words}; backends\.trainer megatron does not do that"):
-        backends.check_fields(Backends(trainer="megatron"), *UNDONE[words])
-    backends.check_fields(Backends(), *UNDONE[words])
+        backends.check_fields(Backends(trainer="megatron"), "H200-141GB", *UNDONE[words])
+    backends.check_fields(Backends(), "H200-141GB", *UNDONE[words])
+
+
+def test_context_ranks_are_of_cpus() -> None:
+    backends.check_fields(Backends(trainer="megatron"), "cpu", TrainerLayout(context=2), Optimizer(), Precision())
+    with pytest.raises(UserError) as refused:
+        backends.check_fields(Backends(trainer="megatron"), None, TrainerLayout(context=2), Optimizer(), Precision())
+    assert refused.value.remedy == "use 1: sequences are cut over CPU ranks alone"
 
 
 def test_what_presets_ask_of_megatron_is_done() -> None:
     layout = TrainerLayout(tensor=4, sequence_parallel=True, recompute="full", recompute_layers=1, expert=8)
     offloaded = Optimizer(cpu_offload=True, precision_aware=True)
-    backends.check_fields(Backends(trainer="megatron"), layout, offloaded, Precision())
+    backends.check_fields(Backends(trainer="megatron"), "H200-141GB", layout, offloaded, Precision())
 
 
 @pytest.mark.parametrize(("side", "name"), CHOICES)

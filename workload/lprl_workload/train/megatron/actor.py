@@ -16,7 +16,7 @@ from lprl_workload.episode import Float32
 from lprl_workload.io.parts import FileRecord
 from lprl_workload.sync.manifest import WeightSource
 from lprl_workload.train.actor import MicroBatches
-from lprl_workload.train.megatron.layout import check_run, mesh_here, stages_of
+from lprl_workload.train.megatron.layout import mesh_here, stages_of
 from lprl_workload.train.megatron.logprobs import logprobs
 from lprl_workload.train.megatron.masters import StagedMasters
 from lprl_workload.train.megatron.model import StagedModel
@@ -40,7 +40,6 @@ class MegatronTrainActor(RankActor):
             rank: this process of the trainer.
 
         """
-        check_run(run)
         self._ranks = Ranks(rank, mesh_here(run, rank.world), run.stall_seconds)
         super().__init__(run, paths, self._ranks.group)
         self._model = self._staged(paths.model, filled=False, fmt=run.training_format)

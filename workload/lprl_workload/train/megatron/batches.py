@@ -5,7 +5,7 @@ attends to: they get the first stage's tokens, which is a few integers a token.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,22 +15,45 @@ from torch import Tensor
 from lprl_workload.episode import TrainSample
 from lprl_workload.hf.packed_attention import whole
 from lprl_workload.train.batch import IDLE, MicroBatch, collate
+from lprl_workload.train.megatron.context import Cut, cut, padded, part
 
 Parts = Sequence[Sequence[TrainSample]]
 
 
-def micro_batches(parts: Parts, device: torch.device, multiple: int, count: int) -> list[MicroBatch]:
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A micro-batch as a rank runs it."""
+
+    asked: MicroBatch
+    """All of it: what a loss is computed of."""
+    mine: MicroBatch
+    """The tokens of this context rank, and what they predict; where sequences are not cut, all of it."""
+    answered: Tensor | None = None
+    """int64: which of the targets of `asked` those of `mine` are; None for all."""
+    cut: Cut | None = None
+
+
+def micro_batches(parts: Parts, device: torch.device, multiple: int, count: int, context: tuple[int, int] = (1, 0)) -> list[Staged]:
     """Return the micro-batches of `parts`.
 
     Args:
         parts: samples by micro-batch; some may have none.
         device: where they go.
-        multiple: tokens of each are padded to a multiple of it, with tokens that nobody attends to.
+        multiple: tokens of each on a rank are padded to a multiple of it, with tokens that nobody attends to.
         count: micro-batches without samples are added up to a multiple of this many.
+        context: ranks that sequences are cut over, and which of them this one is.
 
     """
     idle: list[list[TrainSample]] = [[] for _ in range(-len(parts) % count)]
-    return [_padded(collate(part or [IDLE], device), multiple) for part in [*parts, *idle]]
+    every = [collate(part or [IDLE], device, share=context[0] == 1) for part in [*parts, *idle]]
+    if context[0] == 1:
+        return [Staged(batch, batch) for batch in (_padded(one, multiple) for one in every)]
+    return [_cut(padded(one, context[0], multiple), *context) for one in every]
+
+
+def _cut(batch: MicroBatch, context: int, rank: int) -> Staged:
+    found = cut(batch, context, rank)
+    return Staged(batch, *part(batch, found.mine), found)
 
 
 def _padded(batch: MicroBatch, multiple: int) -> MicroBatch:

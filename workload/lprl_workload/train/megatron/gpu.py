@@ -3,7 +3,8 @@
 Imported where there is a GPU only. `layer_specs` is what configuration.py does with Megatron's own modules on CPUs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -52,15 +53,17 @@ class FusedAttention(PackedAttention):
         ranks, channels = config.tensor_model_parallel_size, config.kv_channels
         self._fused: te.DotProductAttention | None = None
         if not config.multi_latent_attention and channels <= FUSED_CHANNELS:
-            self._fused = te.DotProductAttention(
-                config.num_attention_heads // ranks,
-                channels,
-                num_gqa_groups=(config.num_query_groups or config.num_attention_heads) // ranks,
-                attention_dropout=config.attention_dropout,
-                qkv_format="thd",
-                attn_mask_type="padding_causal",
-                softmax_scale=softmax_scale,
-            )
+            told = {"attention_dropout": config.attention_dropout, "softmax_scale": softmax_scale}
+            groups = (config.num_query_groups or config.num_attention_heads) // ranks
+            with _any_order():
+                self._fused = te.DotProductAttention(
+                    config.num_attention_heads // ranks,
+                    channels,
+                    num_gqa_groups=groups,
+                    qkv_format="thd",
+                    attn_mask_type="padding_causal",
+                    **told,
+                )
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, packed_seq_params: PackedTokens, **named: Any
@@ -72,6 +75,20 @@ class FusedAttention(PackedAttention):
         told = {"cu_seqlens_q": starts, "cu_seqlens_kv": starts, "max_seqlen_q": longest, "max_seqlen_kv": longest}
         found: Tensor = self._fused(query[:, 0], key[:, 0], value[:, 0], **told)
         return found.unsqueeze(1)
+
+
+@contextmanager
+def _any_order() -> Iterator[None]:
+    """Let TransformerEngine build attention whose sums may come in any order: repeatable ones take it to other kernels for long sequences.
+
+    Those write whole matrices of scores. They are built so once; what else is computed stays as a process was set up.
+    """
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
 def layer_specs(config: TransformerConfig, chunk: int | None) -> TransformerBlockSubmodules:

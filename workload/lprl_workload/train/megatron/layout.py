@@ -1,16 +1,10 @@
-"""A run's layout as Megatron's ranks have it, and what this trainer does not do yet, refused by field. Needs no Megatron."""
+"""A run's layout as Megatron's ranks have it. Needs no Megatron."""
 
 from lprl_api.derived.stages import stage_layers
 from lprl_api.errors import UserError
 from lprl_api.wire.runconfig import RunConfig
 from lprl_workload.train.megatron.stages import Stages
 from lprl_workload.train.mesh import TrainMesh, mesh_of
-
-
-def check_run(run: RunConfig) -> None:
-    """Raise UserError naming the field of what this trainer does not do; manifests are told before, by rules/megatron.py."""
-    if run.trainer.context > 1:
-        raise UserError(f"topology.trainer.context {run.trainer.context}: backends.trainer megatron cuts no sequences on CPUs", "use 1")
 
 
 def stages_of(run: RunConfig) -> Stages:

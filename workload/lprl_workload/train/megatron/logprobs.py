@@ -18,9 +18,10 @@ def logprobs(model: StagedModel, ranks: Ranks, parts: MicroBatches, temperature:
     for chunk in model.chunks:
         chunk.eval()
     everywhere = tell(parts, partial(ranks.from_stage, stage=0), ranks.device) if mesh.pp > 2 else parts
-    batches = micro_batches(everywhere, ranks.device, model.token_multiple, mesh.micro_batch_multiple)
-    found = model.run(batches, temperature)
+    staged = micro_batches(everywhere, ranks.device, model.token_multiple, mesh.micro_batch_multiple, ranks.context)
+    found = model.run(staged, temperature)
     here.tick()
+    batches = [one.asked for one in staged]
     drawn = [len(batch.targets) for batch in batches]
     flat = torch.cat([logp for logp, _ in found]) if found else torch.zeros(sum(drawn), device=ranks.device)
     flat = ranks.from_stage(flat, mesh.pp - 1)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.tensor_parallel.mappings import reduce_from_tensor_model_parallel_region
 from torch import Tensor, nn
 
 from lprl_api.errors import UserError
@@ -16,7 +18,7 @@ from lprl_api.model.model_shape import ModelShape
 from lprl_api.spec.topology import TrainerLayout
 from lprl_workload.hf.model import model_config
 from lprl_workload.hf.naming import naming_of
-from lprl_workload.train.batch import MicroBatch
+from lprl_workload.train.megatron.batches import Staged
 from lprl_workload.train.megatron.configuration import layer_specs, modules_on, rotary_frequencies, transformer_config
 from lprl_workload.train.megatron.cpu import on_device
 from lprl_workload.train.megatron.families import family_of
@@ -105,11 +107,16 @@ class StagedModel:
         return model
 
     @property
+    def context(self) -> int:
+        """How many ranks a sequence is cut over."""
+        return self._ranks.mesh.cp
+
+    @property
     def token_multiple(self) -> int:
         """What a micro-batch's tokens are a multiple of: sequence-parallel ranks have equally many, and FP8 products need multiples."""
         return (self._ranks.mesh.tp if self._config.sequence_parallel else 1) * (FP8_TOKENS if self._config.fp8 else 1)
 
-    def run(self, batches: Sequence[MicroBatch], temperature: float, loss: Loss | None = None, entropy_gradient: bool = False) -> list[Any]:
+    def run(self, batches: Sequence[Staged], temperature: float, loss: Loss | None = None, entropy_gradient: bool = False) -> list[Any]:
         """Run micro-batches through the pipeline, on all ranks together.
 
         Returns, on ranks of the last stage, (log-probabilities, entropies) of each micro-batch, or what `loss` keeps of it; elsewhere
@@ -128,16 +135,25 @@ class StagedModel:
             )
         return found
 
-    def forward(self, chunk: GPTModel, batch: MicroBatch, temperature: float, entropy_gradient: bool) -> Any:
+    def forward(self, chunk: GPTModel, staged: Staged, temperature: float, entropy_gradient: bool) -> Any:
         """Run one micro-batch through one chunk: hidden states [N, 1, H], or of the last chunk (log-probabilities, entropies) [2, T]."""
-        packed = PackedTokens(layout=batch.layout, positions=batch.positions[0])
+        batch = staged.mine
+        packed = PackedTokens(layout=batch.layout, positions=batch.positions[0], cut=staged.cut)
 
         def head(hidden_states: Tensor, output_layer: Any, output_weight: Tensor | None, **_: Any) -> Tensor:
             weight = output_layer.weight if output_weight is None else output_weight
             # One tensor: schedules take no more than that.
-            return torch.stack(self._head(hidden_states, weight, batch, temperature, entropy_gradient))
+            found = torch.stack(self._head(hidden_states, weight, batch, temperature, entropy_gradient))
+            return found if staged.answered is None else _together(found, staged.answered, len(staged.asked.targets))
 
         return chunk(batch.input_ids, batch.positions, None, packed_seq_params=packed, output_processor=head)
+
+
+def _together(found: Tensor, answered: Tensor, count: int) -> Tensor:
+    """Return what the ranks of a context group found of `count` targets, on each of them; a rank has a share of the gradient."""
+    mine = torch.zeros((2, count), device=found.device).index_copy(1, answered, found)
+    whole: Tensor = reduce_from_tensor_model_parallel_region(mine, group=parallel_state.get_context_parallel_group())
+    return whole
 
 
 def _building(modules: Modules) -> tuple[Callable[..., Any], Callable[..., None]]:
@@ -152,6 +168,9 @@ def _building(modules: Modules) -> tuple[Callable[..., Any], Callable[..., None]
 def _use_own_layers(block: Any, mapping: Mapping, written: Any, layers: Sequence[int], frequencies: Tensor) -> None:
     """Put into a chunk's specs the modules that neither Megatron nor TransformerEngine has for a family, in place; raises UserError."""
     kind = family_of(mapping.shape).modules
+    if kind != "usual" and mapping.mesh.cp > 1:
+        what = f"topology.trainer.context {mapping.mesh.cp}: layers of {mapping.shape.architecture} need whole sequences"
+        raise UserError(what, "use 1")
     if kind != "usual" and mapping.modules == "te":
         what = f"{mapping.shape.architecture}: backends.trainer megatron trains this family on CPU processes alone"
         raise UserError(what, "use backends.trainer torch")
@@ -169,7 +188,7 @@ class _Step:
         self._model, self._temperature, self._entropy_gradient = model, temperature, entropy_gradient
         self._loss, self._count = loss, count
 
-    def __call__(self, batches: Iterator[tuple[int, MicroBatch]], chunk: GPTModel) -> tuple[Any, Any]:
+    def __call__(self, batches: Iterator[tuple[int, Staged]], chunk: GPTModel) -> tuple[Any, Any]:
         """Return (output, what makes a loss of it)."""
         number, batch = next(batches)
         output = self._model.forward(chunk, batch, self._temperature, self._entropy_gradient)
@@ -179,8 +198,8 @@ class _Step:
             if self._loss is None:
                 return logp, entropy
             value, kept = self._loss(logp, entropy, number)
-            # Schedules divide by the number of micro-batches; ours is a share of the global loss already.
-            return value * self._count, kept
+            # Schedules divide by the number of micro-batches and multiply by that of context ranks; ours is a share of the global loss.
+            return value * self._count / self._model.context, kept
 
         return output, finish
 

@@ -11,12 +11,16 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from megatron.core import parallel_state
 from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
+from lprl_workload.hf.attend import Attention, causal
 from lprl_workload.hf.packed_attention import Layout, Whole, packed_attention
+from lprl_workload.train.megatron.context import Cut
 
 
 @dataclass
@@ -27,6 +31,8 @@ class PackedTokens(PackedSeqParams):  # type: ignore[misc]
     """Which tokens attend to which."""
     positions: Tensor | None = None
     """int64 [N]: of each token in its own sequence."""
+    cut: Cut | None = None
+    """What this context rank has of it, where sequences are cut; there is no layout then."""
     chosen: dict[int, list[Tensor]] = field(default_factory=dict)
     """By number of the layer that chose them: the keys queries attend to, where not all count (indexed.py)."""
 
@@ -34,7 +40,7 @@ class PackedTokens(PackedSeqParams):  # type: ignore[misc]
     def ends(self) -> tuple[Tensor, int] | None:
         """Where sequences begin and end, int32 [sequences + 1], and the tokens of the longest; None where samples share prompts."""
         whole = [block for block in self.layout if isinstance(block, Whole)]
-        if len(whole) < len(self.layout) or self.positions is None:
+        if len(whole) < len(self.layout) or not whole or self.positions is None:
             return None
         lengths = [length for block in whole for length in block.lengths]
         ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
@@ -42,7 +48,7 @@ class PackedTokens(PackedSeqParams):  # type: ignore[misc]
 
 
 class PackedAttention(MegatronModule):  # type: ignore[misc]
-    """Core attention by the blocks of a micro-batch (hf/packed_attention.py): the torch trainer's arithmetic. No context parallelism."""
+    """Core attention by the blocks of a micro-batch (hf/packed_attention.py): the torch trainer's arithmetic."""
 
     def __init__(self, config: TransformerConfig, softmax_scale: float | None = None, **_: Any) -> None:
         """Take of what Megatron builds a core attention with what counts here."""
@@ -57,10 +63,33 @@ class PackedAttention(MegatronModule):  # type: ignore[misc]
 
     def _attended(self, query: Tensor, key: Tensor, value: Tensor, packed: PackedTokens, indices: Sequence[Tensor] | None = None) -> Tensor:
         """Return it; `indices`: of each part of the layout, the keys its queries attend to, where not all before them count."""
-        q, k, v = ((x if x.dim() == 4 else x.unsqueeze(1)).permute(1, 2, 0, 3) for x in (query, key, value))
         dropout = self._dropout if self.training else 0.0
+        if packed.cut is not None:
+            return _attended_by_chunk(query, key, value, packed.cut, Attention(dropout, self._scale))
+        q, k, v = ((x if x.dim() == 4 else x.unsqueeze(1)).permute(1, 2, 0, 3) for x in (query, key, value))
         found, _none = packed_attention(self, q, k, v, None, dropout, self._scale, layout=packed.layout, indices=indices)
         return found.transpose(0, 1).flatten(2)
+
+
+def _gathered(key: Tensor, value: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
+    """Return the keys and values of the whole micro-batch, [tokens, groups, dim] each, of this rank's [tokens, groups, dim]."""
+    both = torch.cat([key, value], dim=-1)
+    every = gather_from_sequence_parallel_region(both, group=parallel_state.get_context_parallel_group())
+    keys, values = torch.split(every.index_select(0, cut.gathered), [key.shape[-1], value.shape[-1]], dim=-1)
+    return keys, values
+
+
+def _attended_by_chunk(query: Tensor, key: Tensor, value: Tensor, cut: Cut, how: Attention) -> Tensor:
+    """Return [N, 1, heads * dim] of this rank's queries, chunk by chunk: queries are the last of the keys they see."""
+    q, k, v = (x.squeeze(1) if x.dim() == 4 else x for x in (query, key, value))
+    keys, values = _gathered(k, v, cut)
+    found = []
+    for chunk, mine in zip(cut.chunks, torch.split(q, [chunk.queries for chunk in cut.chunks]), strict=True):
+        seen = slice(chunk.begin, chunk.end)
+        mask = None if chunk.queries == chunk.end - chunk.begin else causal(chunk.queries, chunk.end - chunk.begin, q.device)
+        laid = [x.transpose(0, 1)[None] for x in (mine, keys[seen], values[seen])]
+        found.append(how.product(laid[0], laid[1], laid[2], mask)[0].transpose(0, 1))
+    return torch.cat(found).flatten(1).unsqueeze(1)
 
 
 class PackedRotary(nn.Module):

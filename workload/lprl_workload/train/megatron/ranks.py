@@ -56,6 +56,11 @@ class Ranks:
         model_parallel_cuda_manual_seed(0, inference_rng_tracker=self.device.type == "cpu", force_reset_rng=True)
 
     @property
+    def context(self) -> tuple[int, int]:
+        """Return how many ranks a sequence is cut over, and which of them this one is."""
+        return self.mesh.cp, self.place.context
+
+    @property
     def tensor_group(self) -> dist.ProcessGroup:
         """Ranks that share layers' matrices with this one."""
         found: dist.ProcessGroup = parallel_state.get_tensor_model_parallel_group()

@@ -44,13 +44,13 @@ def backward(
     for chunk in model.chunks:
         chunk.train()
     everywhere = tell(parts, partial(ranks.from_stage, stage=0), ranks.device) if mesh.pp > 2 else parts
-    batches = micro_batches(everywhere, ranks.device, model.token_multiple, mesh.micro_batch_multiple)
+    batches = micro_batches(everywhere, ranks.device, model.token_multiple, mesh.micro_batch_multiple, ranks.context)
     answers = mesh.answering_rank(ranks.place.data) == ranks.rank
     sums = StepSums(ranks.device)
 
     def loss(logp: Tensor, entropy: Tensor, number: int) -> tuple[Tensor, Any]:
         samples = parts[number] if number < len(parts) and parts[number] else [IDLE]
-        terms, tokens = part_loss(samples, batches[number], (logp, entropy), algorithm, correction, denominators)
+        terms, tokens = part_loss(samples, batches[number].asked, (logp, entropy), algorithm, correction, denominators)
         here.tick()
         if answers:
             sums.add(terms, tokens)

@@ -38,7 +38,9 @@ def test_a_stage_without_sequences_runs_the_first_ones() -> None:
 
 
 def test_padding_adds_tokens_at_the_end_that_nobody_attends_to_or_predicts() -> None:
-    for part, batch in zip(PARTS, micro_batches(PARTS, CPU, multiple=8, count=1), strict=True):
+    for part, staged in zip(PARTS, micro_batches(PARTS, CPU, multiple=8, count=1), strict=True):
+        batch = staged.mine
+        assert batch is staged.asked
         assert batch.input_ids.shape[1] % 8 == 0 and sum(n for block in batch.layout for n in block.sizes) == batch.input_ids.shape[1]
         if part:
             plain = collate(part, CPU)
@@ -49,5 +51,5 @@ def test_padding_adds_tokens_at_the_end_that_nobody_attends_to_or_predicts() -> 
 
 
 def test_an_interleaved_pipeline_gets_a_multiple_of_its_stages() -> None:
-    batches = micro_batches(PARTS, CPU, multiple=1, count=2)
+    batches = [staged.asked for staged in micro_batches(PARTS, CPU, multiple=1, count=2)]
     assert len(batches) == 4 and [len(batch.targets) for batch in batches] == [4, 0, 2, 0]

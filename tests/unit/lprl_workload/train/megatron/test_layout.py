@@ -7,7 +7,7 @@ import pytest
 from lprl_api.errors import UserError
 from lprl_api.wire.runconfig import RunConfig
 from lprl_fixtures.runs import run_config, write_inputs
-from lprl_workload.train.megatron.layout import check_run, mesh_here, stages_of
+from lprl_workload.train.megatron.layout import mesh_here, stages_of
 from lprl_workload.train.megatron.stages import Stages
 from lprl_workload.train.mesh import TrainMesh
 
@@ -41,7 +41,6 @@ def test_a_run_in_one_process_has_one_rank_whatever_was_planned(root: Any) -> No
         (lambda run: mesh_here(run, 1), {"ranks": 4, "data": 2, "tensor": 2}, "needs a multiple of 2 ranks, and there are 1"),
         (stages_of, {"pipeline": 5}, "topology.trainer.pipeline 5: 12 layers"),
         (stages_of, {"pipeline": 2, "virtual_pipeline": 4}, "topology.trainer.virtualPipeline: stages of"),
-        (check_run, {"context": 2}, "topology.trainer.context 2"),
     ],
 )
 def test_what_cannot_be_is_refused_by_field(root: Any, refuse: Any, layout: dict[str, Any], words: str) -> None:
