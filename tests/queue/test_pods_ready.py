@@ -5,14 +5,17 @@ from collections.abc import Callable
 import pytest
 from tests.control_plane.harness.operator import Operator
 from tests.control_plane.harness.plane import KIND, POOL
+from tests.control_plane.harness.together import apart
 from tests.control_plane.harness.world import World
 from tests.queue.conftest import settings_of
 from tests.queue.team import Team
 
 PATIENCE = "{timeout: 20s, blockAdmission: false, requeuingStrategy: {timestamp: Eviction, backoffLimitCount: 1, backoffBaseSeconds: 2}}"
 
+NOWHERE = {"nodeSelector": {KIND: "none"}}
+GIVEN_UP = "RequeuingLimitExceeded"
 KEPT_S = 40
-"""How long Kueue leaves a RayCluster that it deactivated: longer than the operator takes to read why."""
+"""How long Kueue leaves what it deactivated: longer than the operator takes to read why."""
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +25,34 @@ def kueue_settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return settings_of(tmp_path_factory.mktemp("kueue"), f"waitForPodsReady: {PATIENCE}\n{kept}")
 
 
-def test_nodes_that_never_come_end_in_kueues_words(operator: Operator, make_world: Callable[..., World]) -> None:
-    world = make_world()
+def training(world: World) -> None:
+    """Its tries are counted over the job's attempts; when Kueue has taken its RayCluster away, another one would walk around the limit."""
     team = Team(world)
-    nowhere = {"workers": {"nodeSelector": {KIND: "none"}}}
-    team.submit("lost", podTemplate={"nodeSelector": {POOL: world.namespace}, **nowhere})
-    team.held("lost", "RequeuingLimitExceeded")  # Kueue's tries were counted over the job's attempts
+    team.submit("lost", podTemplate={"nodeSelector": {POOL: world.namespace}, "workers": NOWHERE})
+    team.held("lost", GIVEN_UP)
     assert team.workload("lost")["spec"]["active"] is False
     assert (world.status("lost").get("restartsUsed", 0), team.order()) == (0, [])
-    found = world.wait_phase("lost", "Failed")  # Kueue has taken it away: another one would walk around the limit
+    found = world.wait_phase("lost", "Failed")
     assert (found["failures"][-1]["reason"], found.get("restartsUsed", 0)) == ("ClusterDeleted", 0)
-    assert "RequeuingLimitExceeded" in found["failures"][-1]["message"]
+    assert GIVEN_UP in found["failures"][-1]["message"]
 
     def gone() -> bool:
         owners = {o["kind"] for w in team.workloads() for o in w["metadata"].get("ownerReferences", ())}
         return "RayCluster" not in owners and not world.of("RayCluster")
 
     world.wait("nothing of its training is left", gone)
+
+
+def inspection(world: World) -> None:
+    """So is an inspection."""
+    team = Team(world)
+    team.submit("unseen", podTemplate={"nodeSelector": {POOL: world.namespace}, "conversion": NOWHERE})
+    team.says("unseen", "queued: ", GIVEN_UP)
+    found = world.wait_phase("unseen", "Failed")
+    assert found["failures"][-1]["reason"] == "InspectionFailed"
+    assert GIVEN_UP in found["failures"][-1]["message"]
+    world.wait("nothing of it is left", lambda: not team.workloads() and not world.of("Job"))
+
+
+def test_nodes_that_never_come_end_in_kueues_words(operator: Operator, make_world: Callable[..., World]) -> None:
+    apart(make_world, {s.__name__: s for s in (training, inspection)})

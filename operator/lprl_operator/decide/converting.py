@@ -1,8 +1,10 @@
 """Stage 2: make what the run reads and the source lacks. Conversions are shared: each is owned by every job that wants it.
 
 The Indexed Job is what jobs share; its finalise Job belongs to it and goes with it.
-Invariants: a conversion in progress is joined, never repeated; a finished one that this job had no part in is deleted and run
-again, which checks its digests and skips every finished shard; a failed one counts only against the jobs that owned it.
+Invariants: a conversion in progress is joined, never repeated; a finished one from before this job wanted it is deleted and run again,
+which checks its digests and skips every finished shard; a failed one counts only against the jobs that owned it. One that was made
+since then has checked them for this job as well: of many jobs that wait, some are always too late to join before it ends, and would
+have the others begin anew.
 """
 
 from dataclasses import dataclass
@@ -11,9 +13,9 @@ from lprl_api.model.formats import Bf16
 from lprl_api.names import Condition, ExitCode, Reason
 from lprl_api.spec.operations import ConversionVerify
 from lprl_api.wire.answers import ConversionAnswers, Distance, settings_digest
-from lprl_operator.decide import endings, priorities
+from lprl_operator.decide import endings, given_up, priorities
 from lprl_operator.decide.actions import Action, AddOwner, Create, Delete
-from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Count, Decision, Finding
+from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Count, Decision, Finding, parse_time
 from lprl_operator.decide.failures import Move, Verdict, job_verdict, parse_termination
 from lprl_operator.decide.inspecting import next_number, refusal, refusal_note, trouble
 from lprl_operator.decide.observed import JobState
@@ -85,6 +87,8 @@ def _step(case: Case, conversion: Conversion) -> Step:
     final = case.seen.jobs.get(naming.finalise_job(conversion.name))
     if (foreign := _foreign(convert, final)) is not None:
         return Step(Reason.WAITING_FOR_CONVERSION, f"waits for Job {foreign.name}, which no job of this kind made, to be gone")
+    if (over := given_up.conversion(case, convert, final)) is not None:
+        return Step(Reason.CONVERSION_FAILED, over.message, failed=over)
     stale = _stale(case, convert, final)
     if stale is not None:
         return stale
@@ -203,13 +207,20 @@ def _stale(case: Case, convert: JobState | None, final: JobState | None) -> Step
     """What stands in the way: Jobs on their way out, a finalise Job of an earlier conversion, ended ones that this job had no part in."""
     leftover = final is not None and (convert is None or convert.uid not in final.owner_uids)
     ended = convert is not None and (convert.finished == "Failed" or (final is not None and not leftover and bool(final.finished)))
-    foreign = ended and convert is not None and case.uid not in convert.owner_uids
+    foreign = ended and convert is not None and case.uid not in convert.owner_uids and not _checked_since(case, convert, final)
     doomed = [j for j, bad in ((convert, foreign), (final, foreign or leftover)) if j is not None and (bad or j.deleting)]
     if not doomed:
         return None
     deletes = tuple(Delete(case.ref("batch/v1", "Job", j.name), j.uid, j.resource_version) for j in doomed if not j.deleting)
     names = ", ".join(j.name for j in doomed)
     return Step(Reason.WAITING_FOR_CONVERSION, f"waits for the earlier conversion ({names}) to be gone", actions=deletes)
+
+
+def _checked_since(case: Case, convert: JobState, final: JobState | None) -> bool:
+    """Whether a conversion was begun after this job was last let go on, and has ended well."""
+    since = case.status.active_since
+    well = convert.finished == "Complete" and final is not None and final.finished == "Complete"
+    return well and since is not None and convert.created is not None and convert.created >= parse_time(since)
 
 
 def _join(case: Case, convert: JobState) -> tuple[Action, ...]:

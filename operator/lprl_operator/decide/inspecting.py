@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from lprl_api.model.model_shape import Inspection
 from lprl_api.names import Condition, Reason
 from lprl_api.spec.job import LowPrecisionRLJob
-from lprl_operator.decide import endings
+from lprl_operator.decide import endings, given_up
 from lprl_operator.decide.actions import Action, Create, Delete
 from lprl_operator.decide.decision import LATER_S, SOON_S, Case, Decision, Finding
 from lprl_operator.decide.failures import Move, Verdict, job_verdict
@@ -32,6 +32,8 @@ def inspect_stage(case: Case) -> Decision | None:
     if case.status.inspection is not None:
         return None
     job = case.seen.inspect
+    if (over := given_up.inspection(case, job)) is not None:
+        return _failed(case, over)
     if job is None:
         refused = refusal(case, "Job", Reason.INSPECTION_FAILED, Condition.INSPECTED)
         if refused is not None:

@@ -102,6 +102,8 @@ class JobState:
     """Name of the batch Job it belongs to: of a finalise Job, its conversion."""
     foreign: bool = False
     """Whether something else than jobs of our kind (or, of a finalise Job, a batch Job) owns it, or nobody does."""
+    created: datetime | None = None
+    """By the API server's clock, in whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,9 +66,10 @@ class Queues:
             with self._lock:
                 self._absent_until = now + timedelta(seconds=ABSENT_S)
             return
-        with self._lock:
-            self._listed[key.namespace] = (now, PERIOD_S * max(1.0, len(found) / WORKLOADS_A_PERIOD), held)
-        self._cache.queue_words.replace(key.namespace, words(found))
+        told = words(found)
+        with self._lock:  # a list tells of what every job of the namespace has held, not of this one's alone
+            self._listed[key.namespace] = (now, PERIOD_S * max(1.0, len(found) / WORKLOADS_A_PERIOD), held | told.keys())
+        self._cache.queue_words.replace(key.namespace, told)
 
     def _find_out(self, now: datetime) -> None:
         """Ask whether there is a Kueue: who may not read Workloads is refused either way, but what kinds there are is told to everybody."""

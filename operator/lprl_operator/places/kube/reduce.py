@@ -124,6 +124,7 @@ def job_state(document: Document) -> JobState:
         foreign=is_foreign(document),
         running=int(status.get("ready") or 0),
         made_from=made_from(document),
+        created=time_of(meta(document).get("creationTimestamp")),
     )
 
 

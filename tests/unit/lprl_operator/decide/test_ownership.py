@@ -1,11 +1,13 @@
 """Nothing is deleted, joined or written that the job's own uid does not own, whatever its name and labels are."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tests.unit.lprl_operator.decide.steps import advance, condition, edit, look, status
 
 from lprl_operator.decide.actions import AddOwner, Delete, DeleteOwned, RemoveOwner
+from lprl_operator.decide.decision import parse_time
 from lprl_operator.decide.observed import JobState, ObjectRef
 
 REF = ObjectRef("v1", "ConfigMap", "rl", "toy-a1-progress")
@@ -131,3 +133,22 @@ def test_a_conversion_job_that_nobody_of_ours_made_is_neither_joined_nor_deleted
         world.tick()
     assert world.jobs[name].uid == "theirs" and not any(a.ref.name == name for a in done)
     assert status(world)["phase"] == "Converting" and name in status(world)["message"]
+
+
+@pytest.mark.parametrize(("made_s", "taken"), [(1, True), (-60, False)], ids=["since", "before"])
+def test_a_conversion_that_ended_without_this_job_was_checked_for_it_if_it_was_made_since(make_world, make_manifest, lib, made_s, taken):
+    """Of many jobs that wait for one conversion some are too late to join it: they must not take it from those who did."""
+    world = make_world(make_manifest())
+    while not any(n.startswith("lprl-finalise") for n in world.jobs):
+        look(world, lib)
+        world.tick()
+    since = parse_time(status(world)["activeSince"])
+    convert, final = (next(n for n in world.jobs if n.startswith(f"lprl-{what}")) for what in ("convert", "finalise"))
+    for name in (convert, final):
+        world.change_job(name, finished="Complete", created=since + timedelta(seconds=made_s))
+    world.change_job(convert, owner_uids=frozenset({"uid-other"}))
+    before = {n: world.jobs[n].uid for n in (convert, final)}
+    look(world, lib)
+    assert ({n: world.jobs[n].uid for n in (convert, final) if n in world.jobs} == before) == taken
+    assert (condition(world, "Converted")["status"] == "True") == taken
+    assert status(advance(world, lib, "Succeeded"))["attempt"] == 1

@@ -1,7 +1,7 @@
 """A queue's own limit of time ends a job with the queue's reason; whatever else a queue stops can go on."""
 
 import pytest
-from tests.unit.lprl_operator.decide.steps import advance, condition, look, status
+from tests.unit.lprl_operator.decide.steps import advance, condition, edit, look, status
 
 UP = "Deactivated: The workload is deactivated due to exceeding the maximum execution time"
 OLDER = "DeactivatedDueToMaximumExecutionTimeExceeded: exceeding the maximum execution time"
@@ -71,3 +71,69 @@ def test_what_somebody_deletes_while_it_queues_is_made_anew(queued, lib):
     del world.clusters["toy-a1"]
     world.full = False
     assert status(advance(world, lib, "Succeeded"))["attempt"] == 2
+
+
+def stopped_job(world, lib, which):
+    """Look until a Job of this kind is there, which its queue has given up on."""
+    world._run_job = lambda job, run=world._run_job: None if which in job.name else run(job)
+    while not any(which in n for n in world.jobs):
+        look(world, lib)
+        world.tick()
+    (name,) = (n for n in world.jobs if which in n)
+    world.change_job(name, suspended=True, queue=GIVEN_UP)
+    look(world, lib)
+    assert GIVEN_UP in status(world)["message"]
+    return name
+
+
+JOBS = pytest.mark.parametrize("which", ["-inspect", "lprl-convert", "lprl-finalise"])
+
+
+@JOBS
+@pytest.mark.parametrize("going", [False, True], ids=["gone", "going"])
+def test_a_job_that_its_queue_gave_up_on_and_took_away_has_ended(queued, lib, which, going):
+    world = queued()
+    name = stopped_job(world, lib, which)
+    if going:
+        world.change_job(name, deleting=True)
+        look(world, lib)
+    world.jobs.pop(name, None)
+    for _ in range(3):
+        look(world, lib)
+        world.tick()
+    failed = condition(world, "Failed")
+    reason = "InspectionFailed" if which == "-inspect" else "ConversionFailed"
+    assert (failed["status"], failed["reason"]) == ("True", reason)
+    assert GIVEN_UP in failed["message"] and name not in world.jobs
+
+
+@JOBS
+def test_a_job_that_was_activated_again_goes_on(queued, lib, which):
+    world = queued()
+    name = stopped_job(world, lib, which)
+    world.change_job(name, suspended=False, queue="")
+    del world._run_job
+    assert status(advance(world, lib, "Succeeded"))["attempt"] == 1
+
+
+@JOBS
+def test_what_a_suspension_took_away_is_made_anew(queued, lib, which):
+    world = queued()
+    stopped_job(world, lib, which)
+    edit(world, suspend=True)
+    advance(world, lib, "Suspended")
+    edit(world, suspend=False)
+    del world._run_job
+    assert status(advance(world, lib, "Succeeded"))["attempt"] == 1
+
+
+@pytest.mark.parametrize("which", ["-inspect", "lprl-convert"])
+def test_what_is_corrected_is_made_anew(queued, lib, which):
+    world = queued()
+    name = stopped_job(world, lib, which)
+    before = world.jobs[name].uid
+    edit(world, podTemplate={"conversion": {"nodeSelector": {"disk": "fast"}}})
+    look(world, lib)
+    assert world.jobs[name].uid != before
+    del world._run_job
+    assert status(advance(world, lib, "Succeeded"))["attempt"] == 1

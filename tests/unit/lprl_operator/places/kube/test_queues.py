@@ -125,15 +125,28 @@ def test_nothing_is_asked_while_nothing_is_held() -> None:
 
 def test_a_thousand_looks_at_waiting_jobs_are_one_list_a_period() -> None:
     kueue = Kueue(*(workload(f"uid-j{n}", PENDING) for n in range(WORKLOADS_A_PERIOD * 2)))
-    _, queues = world(kueue, *(held(f"j{n}") for n in range(100)))
-    for n in range(100):
-        queues.look(Key("ns", f"j{n}"), NOW)
-    assert kueue.asked == 1, "another one that is held is worth a list only after some seconds"
-    queues.look(Key("ns", "j1"), NOW + timedelta(seconds=SOONEST_S))
-    assert kueue.asked == 2
-    for second in range(int(SOONEST_S) + 1, int(PERIOD_S) * 2):
+    cache, queues = world(kueue, *(held(f"j{n}") for n in range(100)))
+    for second in range(int(PERIOD_S)):
+        for n in range(100):
+            queues.look(Key("ns", f"j{n}"), NOW + timedelta(seconds=second))
+    assert kueue.asked == 1, "a list tells of all of them"
+    cache.put("Job", held("late"))
+    for second in range(int(PERIOD_S), int(PERIOD_S) * 2):
+        queues.look(Key("ns", "late"), NOW + timedelta(seconds=second))
         queues.look(Key("ns", "j1"), NOW + timedelta(seconds=second))
-    assert kueue.asked == 2, "a long list is had seldomer"
+    assert kueue.asked == 2, "one that is held since is worth another list; a long list is had seldomer"
+
+
+def test_another_one_that_is_held_is_worth_a_list_only_after_some_seconds() -> None:
+    kueue = Kueue(workload("uid-j1", PENDING))
+    cache, queues = world(kueue, held("j1"))
+    queues.look(Key("ns", "j1"), NOW)
+    cache.put("Job", held("j2"))
+    kueue.items = [*kueue.items, workload("uid-j2", PENDING)]
+    queues.look(Key("ns", "j2"), NOW + timedelta(seconds=SOONEST_S - 1))
+    assert kueue.asked == 1
+    queues.look(Key("ns", "j2"), NOW + timedelta(seconds=SOONEST_S))
+    assert kueue.asked == 2
 
 
 @pytest.mark.parametrize("refuses", [404, 403], ids=["no-kueue", "no-right"])
