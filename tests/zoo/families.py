@@ -39,6 +39,13 @@ RAGGED = ("fp8-block",)
 """Blocks that do not divide a matrix: docs/converting.md, in transformers."""
 TABLES_INSIDE: tuple[Case, ...] = (Case("kimi_k25", "Kimi-K2.5, 2.6, 2.7"),)
 """Whole models whose text_config has a table: converted by that (tests/unit/.../test_multimodal.py), trained where proven."""
+SHARED = {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "use_double_wide_mlp": True}
+"""As Gemma 4 E2B and E4B: late layers use the keys of earlier ones, each layer has inputs of its own."""
+MIXED = {
+    "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 128, "hidden_size_per_layer_input": 0,
+    "attention_k_eq_v": True, "num_global_key_value_heads": 1, "use_bidirectional_attention": "vision",
+}  # fmt: skip
+"""As Gemma 4 26B-A4B: experts beside the MLP, keys of full layers that are their values."""
 VL = {"hidden_size": 256, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 128}
 ALL: tuple[Case, ...] = (
     *CHEAP,
@@ -47,6 +54,8 @@ ALL: tuple[Case, ...] = (
     Case("gemma", "Gemma"),
     Case("gemma2", "Gemma 2"),
     Case("gemma3", "Gemma 3"),
+    Case("gemma4_text", "Gemma 4, text", SHARED),
+    Case("gemma4", "Gemma 4", MIXED, refused=ONE_TENSOR),
     Case("olmo", "OLMo"),
     Case("olmo2", "OLMo 2"),
     Case("olmo3", "OLMo 3"),

@@ -84,6 +84,9 @@ TOWER = {"hidden_size": 64, "intermediate_size": 128, "mlp_ratio": 2, "num_atten
 """Of what is no language model: towers stay below what the rule quantises nowhere, so that a wrong selection shows."""
 PER_LAYER = ("layer_types", "mlp_layer_types", "attention_types", "layers_block_type", "block_type", "moe_layer_freq", "layer_type_list")
 
+FROM_THE_START = ("gemma4_text", "gemma4")
+"""Types that say of each layer how wide its heads are, in words made of the numbers they are built with: made small from the start."""
+
 
 def shrink(config: Any, changes: Mapping[str, Any], text: bool = True) -> Any:
     """Make a configuration small, in place, its sections too."""
@@ -115,7 +118,17 @@ def tiny_config(model_type: str, changes: Mapping[str, Any]) -> Any:
     from transformers import CONFIG_MAPPING
 
     torch.manual_seed(0)
-    return shrink(CONFIG_MAPPING[model_type](), changes)
+    return shrink(CONFIG_MAPPING[model_type](**_given(model_type, changes)), changes)
+
+
+def _given(model_type: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration is built with: nothing, where it can be made small afterwards."""
+    if model_type not in FROM_THE_START:
+        return {}
+    layers = int(changes.get("num_hidden_layers", SIZES["num_hidden_layers"]))
+    kinds = spread(["sliding_attention", "full_attention"], layers)
+    text = {"num_hidden_layers": layers, "layer_types": kinds, "head_dim": 32, "global_head_dim": 64, **changes}
+    return text if model_type.endswith("_text") else {"text_config": text, "vision_config": {}}
 
 
 def tiny_model(model_type: str, changes: Mapping[str, Any]) -> Any:

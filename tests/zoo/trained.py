@@ -30,7 +30,7 @@ from lprl_workload.rollout.scheduler import Scheduler
 from lprl_workload.train.batch import collate
 from lprl_workload.train.policy import Policy
 
-INSIDE = ("gemma3", "mistral3", "glm4v", "glm4v_moe", "qwen3_vl", "qwen3_vl_moe", "cohere2_vision", "aya_vision", "exaone4_5")
+INSIDE = ("gemma3", "gemma4", "mistral3", "glm4v", "glm4v_moe", "qwen3_vl", "qwen3_vl_moe", "cohere2_vision", "aya_vision", "exaone4_5")
 """Whole models whose text_config is planned."""
 CANDIDATES = (*(case for case in ALL if case.model_type in {*DECODERS, *BUILDERS, *INSIDE}), *TABLES_INSIDE)
 """What is planned can be trained, once it is proven."""

@@ -1,5 +1,6 @@
 """Which models without a table are trained by their class: those that were proven (proven.py), and what of their configuration is not."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from lprl_api.model.proven import PROVEN
 LONGEST = ("longrope", "su")
 """Rotary tables that go by the longest sequence of a batch: a row would depend on its neighbours."""
 _ROPE = ("rope_parameters", "rope_scaling")
+AMONG_IMAGES = "vision"
+"""Of `use_bidirectional_attention`: tokens of an image see each other, and there are none in texts (what published Gemma 4 say)."""
 
 
 def trained_by_class(config: Mapping[str, Any]) -> bool:
@@ -43,8 +46,9 @@ def unproven_keys(config: Mapping[str, Any]) -> Iterator[str]:
         for name, kind in _rope_types(config.get(key), key):
             if kind in LONGEST:
                 yield f"{name}: got {kind!r}; needs a rotary table that is the same for every sequence"
-    if config.get("use_bidirectional_attention"):
-        yield "use_bidirectional_attention: got true; needs false: responses are made token by token"
+    both_ways = config.get("use_bidirectional_attention")
+    if both_ways and both_ways != AMONG_IMAGES:
+        yield f"use_bidirectional_attention: got {json.dumps(both_ways)[:40]}; needs false: responses are made token by token"
 
 
 def _rope_types(value: Any, key: str) -> Iterator[tuple[str, Any]]:

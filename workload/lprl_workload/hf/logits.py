@@ -3,7 +3,6 @@
 from typing import Any
 
 from torch import Tensor
-from transformers.modeling_outputs import MoeModelOutputWithPast
 
 BY_CLASS = "lprl_logits_by_class"
 """Attribute of a model whose class is asked; the others have a head alone."""
@@ -14,8 +13,23 @@ def logits_of(model: Any, hidden: Tensor) -> Tensor:
     if not getattr(model, BY_CLASS, False):
         found: Tensor = model.lm_head(hidden)
         return found
-    logits: Tensor = type(model).forward(_Decoded(model, hidden[None]), use_cache=False).logits
+    # Some classes ask how long the text was: the hidden states are as long.
+    logits: Tensor = type(model).forward(_Decoded(model, hidden[None]), inputs_embeds=hidden[None], use_cache=False).logits
     return logits[0]
+
+
+class _Output:
+    """What a decoder gives: its hidden states, and None for whatever else a class hands on."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return (self.last_hidden_state,)[index]
 
 
 class _Decoded:
@@ -27,6 +41,6 @@ class _Decoded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def model(self, *args: Any, **kwargs: Any) -> MoeModelOutputWithPast:
+    def model(self, *args: Any, **kwargs: Any) -> _Output:
         """Stand for the decoder."""
-        return MoeModelOutputWithPast(last_hidden_state=self._hidden)
+        return _Output(self._hidden)

@@ -1,7 +1,8 @@
 """Families whose layers see windows, or differ among themselves: gpt-oss, Llama 4, Gemma 4, MiMo-V2, Step-3.7, MiniMax-M3."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from lprl_api.model.config_reader import Reader
 from lprl_api.model.layouts import mechanisms as m
 from lprl_api.model.layouts.decoders import FOUR_NORMS
 from lprl_api.model.layouts.source import FULL, NORMS, SLIDING, Draft, Source
@@ -63,8 +64,8 @@ def gemma4(source: Source) -> ModelShape:
     kinds = (*kinds[:-1], FULL)  # as the class forces it
     alone = source.layers - read.number("num_kv_shared_layers", 0, least=0)
     same = read.flag("attention_k_eq_v", False)
-    dim, wide, kv_heads = read.number("head_dim", 256), read.number("global_head_dim", 512), source.kv_heads
-    fewer = read.number("num_global_key_value_heads", kv_heads) if same else kv_heads
+    dim, kv_heads = read.number("head_dim", 256), source.kv_heads
+    wide, fewer = _gemma4_full(source, kinds.index(FULL), same)
     window = read.number("sliding_window", 512)
     for kind, size, keys, equal, bound in ((SLIDING, dim, kv_heads, False, window), (FULL, wide, fewer, same, None)):
         layers = _of(kinds, kind)
@@ -76,6 +77,18 @@ def gemma4(source: Source) -> ModelShape:
     _per_layer_inputs(draft)
     moe = _gemma4_experts(draft) if read.flag("enable_moe_block", False) else None
     return draft.shape(ffn=ffn, head_dim=dim, kv_heads=kv_heads, moe=moe, tied=True)
+
+
+def _gemma4_full(source: Source, layer: int, same: bool) -> tuple[int, int]:
+    """Return channels of a head and key heads of full layers, of which `layer` is one: published by two keys, saved again by layer."""
+    read, listed = source.read, source.text.get("per_layer_config")
+    if listed is None:
+        return read.number("global_head_dim", 512), read.number("num_global_key_value_heads", source.kv_heads) if same else source.kv_heads
+    said = listed.get(str(layer), {}) if isinstance(listed, Mapping) else None
+    if not isinstance(said, Mapping):
+        raise read.error("per_layer_config", "an object with an object for each layer that differs")
+    own = Reader(said, f"{read.prefix}per_layer_config.{layer}.")
+    return own.number("head_dim", read.number("head_dim", 256)), own.number("num_key_value_heads", source.kv_heads)
 
 
 def _gemma4_attention(draft: Draft, layers: list[int], alone: int, dim: int, kv_heads: int, equal: bool, cache: Cache) -> None:

@@ -32,8 +32,9 @@ SIZES: dict[str, dict[str, Any]] = {
     "nemotron": {"head_dim": 128, "num_key_value_heads": 8},
     "dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6},
     "deepseek_v2": {"num_experts_per_tok": 6, "n_shared_experts": 2},
+    "gemma4_text": {"global_head_dim": 128, "attention_k_eq_v": True, "num_global_key_value_heads": 2},
 }
-"""What a class has no default for."""
+"""What a class has no default for, or says again in other words when it is saved."""
 
 OUTER = {
     **{

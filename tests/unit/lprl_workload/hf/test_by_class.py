@@ -93,6 +93,7 @@ NOT_PROVEN = {
         r"rope_parameters\.full_attention\.rope_type: got 'su'",
     ),
     "both-ways": ({"use_bidirectional_attention": True}, "use_bidirectional_attention: got true"),
+    "all-both-ways": ({"use_bidirectional_attention": "all"}, 'use_bidirectional_attention: got "all"'),
     "another-family": ({"model_type": "jamba"}, "model_type jamba cannot be trained here; model_types that can: llama"),
 }
 
@@ -104,6 +105,11 @@ def test_what_was_not_proven_is_refused_by_key_for_training_alone(mixtral: Path,
     with pytest.raises(UserError, match=message) as refused:
         check_trainable(config | changes, "config.json")
     assert refused.value.remedy and "lprl convert" in refused.value.remedy
+
+
+def test_what_only_tokens_of_images_do_stands_against_no_training(mixtral: Path) -> None:
+    config = json.loads((mixtral / "config.json").read_text())
+    check_trainable(config | {"use_bidirectional_attention": "vision"}, "config.json")
 
 
 def test_a_window_counts_from_each_rows_own_last_column() -> None:
