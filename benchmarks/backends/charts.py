@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-from benchmarks.backends.cases import PAIRS, EngineCase
-from benchmarks.backends.tables import MODELS, Found
+from benchmarks.backends.cases import PAIRS
+from benchmarks.backends.tables import MODELS, Shown
 from benchmarks.modes.charts import smooth
-from benchmarks.training import Result
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,21 +20,22 @@ ROWS = (("digit", "qwen3"), ("digit", "qwen3-moe"), ("tool", "qwen3"))
 """Task and model of each row."""
 
 
-def _draw(axes: Axes, case: EngineCase, result: Result, column: str) -> None:
-    values = [row[column] for row in result.steps]
+def _draw(axes: Axes, one: Shown, column: str) -> None:
+    case, values = one.case, [row[column] for row in one.steps]
     shown = smooth(values, WINDOW) if column == "reward" else [max(value, FLOOR) for value in values]
     label = f"{case.engine}, staleness {case.staleness}"
-    look = {"linestyle": "-" if case.engine == "sglang" else (0, (4, 1.5)), "linewidth": 1.5, "label": label}
-    axes.plot([row["step"] for row in result.steps], shown, color=COLOURS[case.engine, case.staleness], **look)
+    line = "-" if case.engine == "sglang" else (0, (4, 1.5))
+    colour, steps = COLOURS[case.engine, case.staleness], [row["step"] for row in one.steps]
+    axes.plot(steps, shown, color=colour, linestyle=line, linewidth=1.5, label=label)
 
 
-def _picture(found: Found, column: str, title: str) -> Figure:
-    rows = [row for row in ROWS if any((case.task, case.architecture) == row for case, _ in found)]
+def _picture(found: Sequence[Shown], column: str, title: str) -> Figure:
+    rows = [row for row in ROWS if any((one.case.task, one.case.architecture) == row for one in found)]
     figure = Figure(figsize=(13, 1.0 + 2.6 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), len(PAIRS), squeeze=False, sharex="row", sharey=True)
     for line, row in zip(grid, rows, strict=True):
         for axes, pair in zip(line, PAIRS, strict=True):
-            _fill(axes, [(case, result) for case, result in found if (case.task, case.architecture) == row and case.pair == pair], column)
+            _fill(axes, [one for one in found if (one.case.task, one.case.architecture, one.case.pair) == (*row, pair)], column)
             axes.set_title(f"{pair}, {MODELS[row[1]]}, {row[0]}", fontsize=9)
     named = {label: line for axes in grid.flat for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=4, frameon=False)
@@ -43,9 +43,9 @@ def _picture(found: Found, column: str, title: str) -> Figure:
     return figure
 
 
-def _fill(axes: Axes, found: Found, column: str) -> None:
-    for case, result in found:
-        _draw(axes, case, result, column)
+def _fill(axes: Axes, found: Sequence[Shown], column: str) -> None:
+    for one in found:
+        _draw(axes, one, column)
     if not found:
         axes.text(0.5, 0.5, "not run", transform=axes.transAxes, ha="center", color="#888888")
     axes.set_yscale("linear" if column == "reward" else "log")
@@ -53,7 +53,7 @@ def _fill(axes: Axes, found: Found, column: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw(found: Sequence[tuple[EngineCase, Result]], folder: Path) -> None:
+def draw(found: Sequence[Shown], folder: Path) -> None:
     """Write curves.svg and mismatch.svg into `folder`."""
     # Equal results give equal files: no date, and ids of elements that do not change from run to run.
     mpl.rcParams["svg.hashsalt"] = "lprl"

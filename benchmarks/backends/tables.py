@@ -1,7 +1,9 @@
 """results.json, steps.csv, results.md and the bars of the runs that compare the engines."""
 
+import csv
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
@@ -19,7 +21,36 @@ COLUMNS = ("reward", "k3", "logprob_diff", "tis_clip_fraction", "step_seconds")
 MODELS = {"qwen3": "dense", "qwen3-moe": "MoE"}
 TASKS = ("digit", "tool")
 Run = dict[str, Any]
-Found = Sequence[tuple[EngineCase, Result]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A finished run."""
+
+    case: EngineCase
+    run: Run
+    """Its figures."""
+    steps: tuple[dict[str, float], ...]
+    """Of each step its number and COLUMNS, as steps.csv has them."""
+
+
+def shown(case: EngineCase, result: Result) -> Shown:
+    """Return a run that is finished here."""
+    return Shown(case, figures(case, result), tuple({name: row[name] for name in ("step", *COLUMNS)} for row in result.steps))
+
+
+def published(every: Sequence[EngineCase], folder: Path) -> list[Shown]:
+    """Return the runs that results.json and steps.csv in `folder` hold, without those whose manifest is another now."""
+    if not (folder / "results.json").is_file():
+        return []
+    runs = {run["run"]: run for run in json.loads((folder / "results.json").read_text())["runs"]}
+    steps: dict[str, list[dict[str, float]]] = {}
+    with (folder / "steps.csv").open() as lines:
+        for row in csv.DictReader(lines):
+            name = row.pop("run")
+            steps.setdefault(name, []).append({key: int(value) if key == "step" else float(value) for key, value in row.items()})
+    same = [case for case in every if case.name in runs and runs[case.name].get("key", case.key) == case.key]
+    return [Shown(case, runs[case.name], tuple(steps[case.name])) for case in same]
 
 
 def machine() -> dict[str, Any]:
@@ -38,7 +69,8 @@ def figures(case: EngineCase, result: Result) -> Run:
         "sync_seconds": median(row["sync_seconds"] for row in steps),
         "oldest": max(row["staleness_max"] for row in steps),
     }
-    return {"run": case.name, "task": case.task, "engine": case.engine, "staleness": case.staleness} | document(result) | more
+    named = {"run": case.name, "key": case.key, "task": case.task, "engine": case.engine, "staleness": case.staleness}
+    return named | document(result) | more
 
 
 def bars(runs: Sequence[Run]) -> list[tuple[bool, str]]:
@@ -59,16 +91,16 @@ def _twins(runs: Sequence[Run]) -> list[tuple[Run | None, ...]]:
     return [tuple(by.get(engine) for engine in ENGINES) for by in found.values()]
 
 
-def write(found: Found, missing: Sequence[str], folder: Path) -> list[Run]:
+def write(found: Sequence[Shown], missing: Sequence[str], folder: Path) -> list[Run]:
     """Write results.json, steps.csv and results.md into `folder`; they name the runs that are missing. Returns the figures."""
-    runs = [figures(case, result) for case, result in found]
+    runs = [one.run for one in found]
     judged = [{"passed": passed, "what": text} for passed, text in bars(runs)]
     content = {"machine": machine(), "bars": judged, "missing": list(missing), "runs": runs}
     (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n")
     with (folder / "steps.csv").open("w") as lines:
         lines.write(",".join(("run", "step", *COLUMNS)) + "\n")
-        for case, result in found:
-            lines.writelines(f"{case.name},{row['step']},{','.join(f'{row[n]:.4g}' for n in COLUMNS)}\n" for row in result.steps)
+        for one in found:
+            lines.writelines(f"{one.case.name},{row['step']},{','.join(f'{row[n]:.4g}' for n in COLUMNS)}\n" for row in one.steps)
     (folder / "results.md").write_text(markdown(folder))
     return runs
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.backends import run as publishing
 from benchmarks.backends import tables
 from benchmarks.backends.cases import EngineCase, cases
 from benchmarks.training import JOB, Figures, Result, steps_of
@@ -66,9 +67,30 @@ def test_an_engine_that_is_worse_misses_a_bar(heldout: float, k3: float, missed:
 def test_the_page_shows_both_engines_in_a_line_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "version", lambda _: "1.2.3")  # SGLang is in another environment
     moe = EngineCase("bf16/bf16", "qwen3-moe", "sglang", 1)
-    tables.write([run(TORCH, 1.0, 1e-5), run(SGLANG, 0.9, 2e-5), run(moe, 0.9, 1e-6)], ["one"], tmp_path)
+    found = [tables.shown(*one) for one in (run(TORCH, 1.0, 1e-5), run(SGLANG, 0.9, 2e-5), run(moe, 0.9, 1e-6))]
+    tables.write(found, ["one"], tmp_path)
     page = (tmp_path / "results.md").read_text()
     assert page == tables.markdown(tmp_path)
     assert "| digit | dense | fp8/fp8 | 0 | 2 | 0.05 -> 1.00 | 0.05 -> 0.90 | 0.900 | 0.900 |" in page
     assert "| digit | MoE | bf16/bf16 | 1 |  | 1.0e-06 |" in page and "**Not finished: one.**" in page
     assert (tmp_path / "steps.csv").read_text().splitlines()[1] == f"{TORCH.name},1,0.9,1e-05,0.1,0,2"
+
+
+def test_runs_that_are_published_stay_when_others_are_added_and_are_no_longer_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "version", lambda _: "1.2.3")
+    (tmp_path / "docs").mkdir()
+    tables.write([tables.shown(*run(TORCH, 1.0, 1e-5)), tables.shown(*run(SGLANG, 0.7, 2e-5))], [], tmp_path / "docs")
+    here = {SGLANG.name: run(SGLANG, 0.9, 1e-5)}  # made again
+    monkeypatch.setattr(publishing, "is_done", lambda case, _: case.name in here)
+    monkeypatch.setattr(publishing, "result_of", lambda case, _: here[case.name][1])
+    bars = publishing.publish(EVERY, tmp_path / "out", tmp_path / "docs")
+    content = json.loads((tmp_path / "docs" / "results.json").read_text())
+    assert [(one["run"], one["heldout_last"]) for one in content["runs"]] == [(TORCH.name, 1.0), (SGLANG.name, 0.9)]
+    assert len(content["missing"]) == len(EVERY) - 2 == sum(not passed for passed, _ in bars)
+    assert len((tmp_path / "docs" / "steps.csv").read_text().splitlines()) == 5
+    assert (tmp_path / "docs" / "curves.svg").is_file()
+    content["runs"][0]["key"] = "that of another manifest"
+    (tmp_path / "docs" / "results.json").write_text(json.dumps(content))
+    assert [one.case for one in tables.published(EVERY, tmp_path / "docs")] == [SGLANG]
