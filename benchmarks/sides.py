@@ -51,16 +51,15 @@ def answer(act: Callable[[str], Found]) -> None:
 
 @contextmanager
 def two_sides(script: Path, commit: str, *options: str) -> Iterator[tuple[Side, Side]]:
-    """Have a side of an older commit and one of this checkout, both started at once."""
+    """Have a side of an older commit and one of this checkout, started one after the other: a small machine has no time for both."""
     with tempfile.TemporaryDirectory(prefix="lprl-before-") as folder:
         tree = Path(folder) / "tree"
         subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "-q", "--detach", str(tree), commit], check=True)
-        sides = [_started(script, where, options) for where in (tree, ROOT)]
+        sides: list[Side] = []
         try:
-            for side in sides:
-                assert side.stdout is not None
-                if side.stdout.readline().strip() != "ready":
-                    raise SystemExit("a side did not start")
+            for where in (tree, ROOT):
+                sides.append(_started(script, where, options))
+                _wait_ready(sides[-1])
             yield sides[0], sides[1]
         finally:
             for side in sides:
@@ -68,6 +67,12 @@ def two_sides(script: Path, commit: str, *options: str) -> Iterator[tuple[Side, 
                 side.stdin.close()
                 side.wait()
             subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], check=False)
+
+
+def _wait_ready(side: Side) -> None:
+    assert side.stdout is not None
+    if side.stdout.readline().strip() != "ready":
+        raise SystemExit("a side did not start")
 
 
 def ask(side: Side, line: str) -> Callable[[], Found]:
