@@ -16,6 +16,8 @@ from lprl_workload.data import GenerationRequest, SamplingParams
 from lprl_workload.episode import token_ids
 from lprl_workload.process.errors import ServerLostError
 from lprl_workload.rollout.requests import Chunk
+from lprl_workload.rollout.sglang.arguments import KEEP_ALIVE_S
+from lprl_workload.rollout.sglang.client import KEPT_S
 
 LONG = SamplingParams(1.0, 1.0, None, 400)
 
@@ -73,6 +75,39 @@ def test_a_response_that_is_taken_back_goes_on_behind_what_it_drew_under_the_new
         ids = [i for c in chunks for i in c.ids.tolist()]
         assert chunks[-1].finish == ("stop" if ids[-1] == 1 else "length") and 1 not in ids[:-1]
         assert chunks[-1].finish == "stop" or len(ids) == LONG.max_response_tokens
+    made.done()
+
+
+def test_an_idle_connection_is_given_up_before_the_server_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a request that is on its way just then breaks, and the engine counts as lost."""
+    from sglang.srt.environ import envs
+
+    assert envs.SGLANG_TIMEOUT_KEEP_ALIVE.get() >= 2 * KEPT_S, "of a server that is told nothing"
+    monkeypatch.setenv("SGLANG_TIMEOUT_KEEP_ALIVE", str(KEEP_ALIVE_S))
+    assert envs.SGLANG_TIMEOUT_KEEP_ALIVE.get() == KEEP_ALIVE_S
+
+
+def test_many_requests_that_set_out_at_once_are_few_of_the_servers_and_each_ends_as_it_should(tmp_path: Path) -> None:
+    made = bench(tmp_path, "sglang")
+    made.push(0)
+    short = SamplingParams(1.0, 1.0, None, 3)
+
+    async def go() -> list[list[Chunk]]:
+        async def read(number: int) -> list[Chunk]:
+            asked = request_of(requests(8, 1)[number % 8], short, str(number))
+            return [chunk async for chunk in made.engine.generate(asked)]
+
+        reading = [asyncio.ensure_future(read(number)) for number in range(150)]
+        while not any(one.done() for one in reading):
+            await asyncio.sleep(0.001)
+        await made.engine.abort(["149"])  # it may have ended
+        return list(await asyncio.gather(*reading))
+
+    found = asyncio.run(go())
+    for chunks in found[:-1]:
+        ids = [i for chunk in chunks for i in chunk.ids.tolist()]
+        assert chunks[-1].finish == ("length" if len(ids) == 3 and ids[-1] != 1 else "stop")
+    assert found[-1][-1].finish in ("abort", "length", "stop")
     made.done()
 
 

@@ -15,6 +15,8 @@ Value = str | int | float | bool | tuple[int, ...] | None
 """Of an argument: True is a switch, None and False leave it out."""
 STREAM_TOKENS, STREAM_TOKENS_CPU = 32, 4
 """Tokens of a response that the server sends at a time."""
+KEEP_ALIVE_S = 120
+"""A server closes a connection that was idle for so long: long after its client gave it up, however busy the machine is."""
 PLATFORM = "lprl-cpu"
 """Our plugin that has SGLang compute on a CPU (lprl_sglang_cpu)."""
 SPARE_CONTEXT = 16
@@ -189,6 +191,7 @@ def environment(settings: Settings, given: Mapping[str, str]) -> dict[str, str]:
         # /health then tells whether it has started, without drawing a token: also of a paused one.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
         "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": "1",  # for SPARE_CONTEXT
+        "SGLANG_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S),
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",
     }

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import httpx2 as httpx
 
+from lprl_workload.rollout.sglang.client import KEPT_S
+
 Pause = Literal["abort", "retract", "in_place"]
 Tag = Literal["weights", "kv_cache", "cuda_graph"]
 SHOWN = 400
@@ -40,7 +42,8 @@ class Control:
         """
         self.address, self.timeout_s = address.rstrip("/"), timeout_s
         self._keys = {True: admin_key, False: data_key or admin_key}
-        self._client = httpx.Client(base_url=self.address, timeout=timeout_s, follow_redirects=False, trust_env=False)
+        kept = httpx.Limits(keepalive_expiry=KEPT_S)
+        self._client = httpx.Client(base_url=self.address, timeout=timeout_s, follow_redirects=False, trust_env=False, limits=kept)
 
     def close(self) -> None:
         """Close the connections."""

@@ -10,7 +10,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from lprl_workload.rollout.generation import Row
 from lprl_workload.rollout.requests import Chunk
 from lprl_workload.rollout.responses import Sink
 from lprl_workload.rollout.sglang.client import Client, Message, ServerSaidError, request_body
+from lprl_workload.rollout.sglang.together import PartedError, Together
 
 T = TypeVar("T")
 ABORT_EVERY_S, ABORT_WITHIN_S = 0.5, 30.0
@@ -35,6 +36,8 @@ class Open:
     rid: str = ""
     """What the server calls it now; empty while it is held here."""
     aborted: bool = False
+    alone: bool = False
+    """Asked for by itself, since its company broke off."""
 
 
 @dataclass(slots=True)
@@ -47,6 +50,8 @@ class Facts:
     """What a connection that broke means; may take a moment."""
     end_ids: frozenset[int]
     vocab: int
+    together: int
+    """Requests that go to the server as one, at most."""
 
 
 class Desk:
@@ -64,6 +69,7 @@ class Desk:
         self._thread.start()
         self._gate = self.run(self._made(asyncio.Event))
         self.client: Client = self.run(self._made(client))
+        self._together = Together(self.client, facts.together)
 
     async def _made(self, make: Callable[[], T]) -> T:
         return make()
@@ -195,10 +201,14 @@ class Desk:
         one.rid = f"{self._prefix}{next(self._rids)}"
         body = request_body(one.rid, row.context.tolist(), row.request.sampling, tokens, self._facts.end_ids, f"v{version}")
         try:
-            async for message in self.client.stream(body):
-                here.tick()
-                if self._told(one, message, version):
-                    return True
+            async with aclosing(self._together.stream(body, one.alone)) as messages:
+                async for message in messages:
+                    here.tick()
+                    if self._told(one, message, version):
+                        return True
+        except PartedError:
+            one.alone = True
+            return False
         finally:
             one.rid = ""
         if one.aborted or not self._gate.is_set():

@@ -27,6 +27,8 @@ from lprl_workload.sync.checks import Check
 from lprl_workload.sync.routes import EngineLayout
 
 FLUSH_S = 30.0
+TOGETHER_CPU = 64
+"""Requests that go to a server on a CPU as one, at most. On GPUs each goes by itself: what going together does there was not measured."""
 ALONE = ServerOptions()
 """One rank, which sleeps where others need its memory."""
 TAGS: dict[Part, tuple[Any, ...]] = {"weights": ("weights",), "kv": ("kv_cache",)}
@@ -72,7 +74,8 @@ class SglangEngine:
 
     def _begin(self, server: Launched, fmt: WeightFormat, ranks: int) -> None:
         self._server: Launched | None = server
-        facts = Facts(lambda: self.weight_version, server.lost, self._responses.end_ids, self._shape.vocab)
+        together = 1 if self._device.type == "cuda" else TOGETHER_CPU
+        facts = Facts(lambda: self.weight_version, server.lost, self._responses.end_ids, self._shape.vocab, together)
         self._desk = Desk(lambda: Client(server.address, server.data_key, server.admin_key), facts)
         self._control = Watched(server)
         try:

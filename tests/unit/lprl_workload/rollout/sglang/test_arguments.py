@@ -9,6 +9,7 @@ from lprl_api.errors import UserError
 from lprl_api.model.formats import Bf16, Fp8Block
 from lprl_api.spec.topology import RolloutLayout
 from lprl_workload.rollout.sglang.arguments import ELSEWHERE, TABLE, ServerOptions, Settings, arguments, environment, known_flags
+from lprl_workload.rollout.sglang.client import KEPT_S
 
 ROOT = Path(__file__).parents[5]
 CPU = Settings(Path("/m"), Bf16(), "cpu", "127.0.0.1", 4000, 512, cache_tokens=4096)
@@ -79,4 +80,5 @@ def test_weight_only_fp8_is_asked_of_the_kernels_on_gpus() -> None:
     weight_only = Fp8Block(activations="none")
     assert environment(replace(GPU, fmt=weight_only), {})["SGLANG_FORCE_FP8_MARLIN"] == "1"
     assert "SGLANG_FORCE_FP8_MARLIN" not in environment(GPU, {})
+    assert int(environment(GPU, {})["SGLANG_TIMEOUT_KEEP_ALIVE"]) > 10 * KEPT_S, "a client gives a connection up before its server does"
     assert environment(CPU, {"A": "b"})["A"] == "b" and environment(CPU, {})["SGLANG_PLATFORM"] == "lprl-cpu"
