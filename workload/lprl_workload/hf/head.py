@@ -37,6 +37,11 @@ def float32_product(hidden: Tensor, weight: Tensor) -> Tensor:
     return functional.linear(hidden.float(), weight.float())
 
 
+def weight_gradient(grad: Tensor, hidden: Tensor) -> Tensor:
+    """Return the float32 gradient [V, H] of a head's weights, of logits' gradient [T, V] and hidden states [T, H] of one dtype."""
+    return float32_product(grad.t(), hidden.t())
+
+
 class Float32Head(nn.Linear):
     """A Linear whose output is float32 whatever its weights are."""
 

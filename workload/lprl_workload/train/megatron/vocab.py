@@ -17,7 +17,7 @@ import torch.distributed as dist
 from megatron.core.tensor_parallel.mappings import copy_to_tensor_model_parallel_region, gather_from_sequence_parallel_region
 from torch import Tensor
 
-from lprl_workload.hf.head import float32_product
+from lprl_workload.hf.head import float32_product, weight_gradient
 from lprl_workload.train.batch import MicroBatch
 from lprl_workload.train.policy import LOGIT_ELEMENTS
 
@@ -105,7 +105,7 @@ class _Scores(torch.autograd.Function):
             narrow = grad.div_(targets.temperature).to(weight.dtype) if targets.temperature != 1.0 else grad.to(weight.dtype)
             of_hidden[states] = narrow @ weight
             # Pieces are added up in float32, whatever the weights are.
-            of_weight += float32_product(narrow.t(), hidden[states].t())
+            of_weight += weight_gradient(narrow, hidden[states])
         return of_hidden, of_weight, None
 
 
