@@ -1,13 +1,14 @@
-"""Sequences cut over the C ranks of a context group. Pure, but for the gathering of keys and values.
+"""Sequences cut over the C ranks of a context group: which tokens a rank has, and what they see and predict. Pure.
 
 A sequence is padded to 2C equal chunks; rank c has chunks c and 2C - 1 - c, so that all ranks have as many tokens and as many pairs of a
 query and a key. Two sequences of 8 tokens over two ranks:
 
-    rank 0   0 1 . . . . 6 7 | 8 9 . . . .  14 15
-    rank 1   . . 2 3 4 5 . . | . . 10 11 12 13 . .
+    rank 0   0 1 . . . . 6 7 | 8 9 .. .. .. .. 14 15
+    rank 1   . . 2 3 4 5 . . | . . 10 11 12 13 .. ..
 
-Queries stay; keys and values of the group are gathered for one layer at a time (they are small beside hidden states where heads share
-them). What a rank answers for is the tokens its own tokens predict; answers are added up over the group, so that every rank has all.
+Queries stay; attention (packed.py) gathers keys and values of the group for one layer at a time: they are small beside hidden states
+where heads share them. What a rank answers for is the tokens its own tokens predict; answers are added up over the group, so that every
+rank has all.
 """
 
 from collections.abc import Sequence
